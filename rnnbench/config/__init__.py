@@ -1,0 +1,162 @@
+"""What a trial is: its typed configuration, the checks that refuse it, and its identity.
+
+Nothing here needs torch, so that a mistake in the command line is answered before anything slow is
+imported.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rnnbench.config.checks import check, refuse
+from rnnbench.config.metrics import direction, final_metrics, objective, per_epoch, selection
+from rnnbench.config.schema import (
+    OPTIMISERS,
+    Adam,
+    AdamW,
+    Artifact,
+    Config,
+    ConfigError,
+    Data,
+    Fit,
+    Kernel,
+    Model,
+    Nonlinearity,
+    Optim,
+    Order,
+    Readout,
+    RMSprop,
+    Schedule,
+    Select,
+    Sgd,
+    Tracking,
+)
+
+__all__ = [
+    "OPTIMISERS",
+    "REVISION",
+    "Adam",
+    "AdamW",
+    "Artifact",
+    "Config",
+    "ConfigError",
+    "Data",
+    "Fit",
+    "Kernel",
+    "Model",
+    "Nonlinearity",
+    "Optim",
+    "Order",
+    "RMSprop",
+    "Readout",
+    "Schedule",
+    "Select",
+    "Sgd",
+    "Tracking",
+    "check",
+    "conf_folder",
+    "direction",
+    "final_metrics",
+    "flatten",
+    "objective",
+    "per_epoch",
+    "plain",
+    "selection",
+    "trial_hash",
+    "typed",
+]
+
+# Raised whenever the engine's numbers change on purpose: old records then no longer count as the
+# same trial.
+REVISION = 1
+
+
+def conf_folder() -> Path:
+    """The folder of the config groups: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def typed(tree: Any) -> Config:
+    """A resolved tree (a composed DictConfig, or the dict read from a record) as a checked Config.
+
+    Raises:
+        ConfigError: from `check`, or for an optimiser that does not exist.
+    """
+    name = tree["optim"]["name"]
+    if name not in OPTIMISERS:
+        refuse("optim.name", name, f"must be one of {', '.join(OPTIMISERS)}")
+    schema = Config(Model(), OPTIMISERS[name](), Data(), Fit(), Tracking())
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree))
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The configuration as JSON types: enums by name, nothing typed left."""
+
+    def simple(value: Any) -> Any:
+        if isinstance(value, Enum):
+            return value.value
+        if isinstance(value, dict):
+            return {key: simple(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [simple(item) for item in value]
+        return value
+
+    tree: dict[str, Any] = simple(asdict(config))
+    return tree
+
+
+# What a trial's numbers do not depend on by design.
+NOT_IDENTITY = {
+    "tracking",
+    "dry_run",
+    "objective",  # enters as what chooses the best epoch
+    "data.root",
+    "data.download",
+    "data.source",
+    "data.sha256",  # the data's own checksum enters instead
+    "fit.device",
+    "fit.kernel",
+}
+
+
+def trial_hash(config: Config, data_checksum: str) -> str:
+    """Identity of a trial: 16 hex digits over what determines its numbers by design.
+
+    Options that are off (null, false) are left out, so that a later version may add an option
+    without renaming every trial of the past.
+    """
+    identity = {
+        key: value
+        for key, value in flatten(plain(config)).items()
+        if not any(key == name or key.startswith(name + ".") for name in NOT_IDENTITY)
+        and value is not None
+        and value is not False
+    }
+    identity |= {
+        "selection": selection(config),
+        "data.checksum": data_checksum,
+        "revision": REVISION,
+    }
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,121 @@
+"""What cannot be run is refused here, before anything slow is imported or anything is made."""
+
+import math
+from enum import Enum
+from typing import Any, NoReturn, Optional
+from urllib.parse import urlsplit
+
+from rnnbench.config.metrics import final_metrics, objective
+from rnnbench.config.schema import Adam, Config, ConfigError, Kernel, Nonlinearity, RMSprop, Select, Sgd
+
+
+def refuse(key: str, value: Any, wanted: str) -> NoReturn:
+    """Raise the ConfigError of one key."""
+    shown = value.value if isinstance(value, Enum) else "null" if value is None else value
+    raise ConfigError(f"{key}={shown}: {wanted}")
+
+
+def _at_least(least: int, *named: tuple[str, Optional[int]]) -> None:
+    for key, value in named:
+        if value is not None and value < least:
+            refuse(key, value, f"must be a whole number of at least {least}")
+
+
+def _positive(*named: tuple[str, Optional[float]]) -> None:
+    for key, value in named:
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            refuse(key, value, "must be a finite number above 0")
+
+
+def _share(*named: tuple[str, float]) -> None:
+    for key, value in named:
+        if not 0 <= value < 1:
+            refuse(key, value, "must be at least 0 and below 1")
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot be run.
+
+    Raises:
+        ConfigError: names the key, the value and what would be accepted.
+    """
+    model, optim, data, fit = config.model, config.optim, config.data, config.fit
+    _at_least(
+        1,
+        ("model.hidden_size", model.hidden_size),
+        ("model.num_layers", model.num_layers),
+        ("data.train_size", data.train_size),
+        ("fit.epochs", fit.epochs),
+        ("fit.batch_size", fit.batch_size),
+        ("fit.patience", fit.patience),
+        ("fit.decay_every", fit.decay_every),
+        ("fit.decay_patience", fit.decay_patience),
+        ("fit.evaluate_every", fit.evaluate_every),
+    )
+    _at_least(
+        0,
+        ("data.val_size", data.val_size),
+        ("data.split_seed", data.split_seed),
+        ("fit.warmup", fit.warmup),
+        ("seed", config.seed),
+    )
+    _positive(
+        ("optim.lr", optim.lr), ("fit.clip", fit.clip), ("fit.decay", fit.decay),
+        ("data.std", data.std),
+    )  # fmt: skip
+    _share(("model.dropout", model.dropout))
+    if not math.isfinite(data.mean):
+        refuse("data.mean", data.mean, "must be a finite number")
+    if not (optim.weight_decay >= 0 and math.isfinite(optim.weight_decay)):
+        refuse("optim.weight_decay", optim.weight_decay, "must be a finite number of at least 0")
+    if isinstance(optim, (Sgd, RMSprop)):
+        _share(("optim.momentum", optim.momentum))
+    if isinstance(optim, Sgd) and optim.nesterov and optim.momentum == 0:
+        refuse("optim.nesterov", "true", "needs optim.momentum above 0")
+    if isinstance(optim, Adam):
+        _share(("optim.beta1", optim.beta1), ("optim.beta2", optim.beta2))
+    if isinstance(optim, (Adam, RMSprop)):
+        _positive(("optim.eps", optim.eps))
+    if isinstance(optim, RMSprop):
+        _share(("optim.alpha", optim.alpha))
+    if model.dropout and model.num_layers == 1:
+        refuse("model.dropout", model.dropout, "acts between layers: needs model.num_layers above 1")
+    if model.nonlinearity is not Nonlinearity.tanh and model.name != "rnn":
+        refuse("model.nonlinearity", model.nonlinearity, f"only model=rnn has a choice, not {model.name}")
+    if model.forget_bias is not None:
+        if model.name != "lstm":
+            refuse("model.forget_bias", model.forget_bias, f"{model.name} has no forget gate; use null")
+        if not math.isfinite(model.forget_bias):
+            refuse("model.forget_bias", model.forget_bias, "must be a finite number")
+    if fit.select is Select.val and data.val_size == 0:
+        refuse(
+            "data.val_size", 0, "the best epoch is chosen on validation; use at least 1, or fit.select=test"
+        )
+    if fit.device != "cpu" and fit.device.split(":")[0] != "cuda":
+        refuse("fit.device", fit.device, "must be cpu, cuda or cuda:N")
+    if fit.kernel is Kernel.cudnn and fit.device == "cpu":
+        refuse("fit.kernel", fit.kernel, "needs fit.device=cuda")
+    known = final_metrics(config)
+    if objective(config) not in known:
+        refuse("objective", config.objective, f"must be a metric that is recorded: {', '.join(known)}")
+    if config.tracking.uri is not None:
+        _check_uri(config.tracking.uri)
+
+
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+
+
+def _check_uri(uri: str) -> None:
+    url = urlsplit(uri)
+    scheme = url.scheme.split("+")[0]
+    wanted = f"must be a URI that starts with one of {', '.join(s + '://' for s in SCHEMES)}"
+    if scheme not in SCHEMES or "://" not in uri:
+        refuse("tracking.uri", uri, f"{wanted}, for example sqlite:///mlflow.db; null for none")
+    if url.password:
+        shown = uri.replace(f":{url.password}@", ":***@")
+        refuse("tracking.uri", shown, "a password in it would be written to disk with every config; "
+                "use MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ~/.pgpass")  # fmt: skip
+    if scheme in ("http", "https") and not url.hostname:
+        refuse("tracking.uri", uri, "names no host, for example http://localhost:5000")
+    if scheme == "sqlite" and not url.path.strip("/"):
+        refuse("tracking.uri", uri, "names no file, for example sqlite:///mlflow.db")

@@ -1,0 +1,174 @@
+"""The typed schema: every value of a run, its type and its default. The yaml in conf/ only selects."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Optional
+
+from omegaconf import MISSING
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run: the message names the key, the value and what would do."""
+
+
+class Readout(Enum):
+    last = "last"  # the hidden state after the last step (of each direction)
+    mean = "mean"  # the mean of the hidden states over time
+
+
+class Nonlinearity(Enum):
+    tanh = "tanh"
+    relu = "relu"
+
+
+class Order(Enum):
+    rows = "rows"  # an image is a sequence of its rows
+    columns = "columns"
+    pixels = "pixels"  # one pixel a step, row by row
+    permuted = "permuted"  # pixels under one fixed permutation
+
+
+class Schedule(Enum):
+    constant = "constant"
+    step = "step"
+    cosine = "cosine"
+    plateau = "plateau"
+
+
+class Select(Enum):
+    val = "val"  # validation chooses the epoch, test is read once at the end
+    test = "test"  # the tutorial's protocol: watches the test set
+
+
+class Kernel(Enum):
+    auto = "auto"
+    torch = "torch"
+    cudnn = "cudnn"
+
+
+class Artifact(Enum):
+    checkpoint = "checkpoint"
+    confusion = "confusion"
+    curves = "curves"
+
+
+@dataclass
+class Model:
+    """A stack of recurrent layers under one linear head."""
+
+    name: str = MISSING
+    hidden_size: int = 32
+    num_layers: int = 1
+    bidirectional: bool = False
+    dropout: float = 0.0  # between layers
+    readout: Readout = Readout.last
+    forget_bias: Optional[float] = None  # sum of torch's two bias vectors; null: torch's own start
+    nonlinearity: Nonlinearity = Nonlinearity.tanh  # of the plain rnn
+
+
+@dataclass
+class Optim:
+    """What every optimiser has."""
+
+    name: str = MISSING
+    lr: float = MISSING
+    weight_decay: float = 0.0
+
+
+@dataclass
+class Sgd(Optim):
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+
+
+@dataclass
+class Adam(Optim):
+    name: str = "adam"
+    lr: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+
+@dataclass
+class AdamW(Adam):
+    name: str = "adamw"
+    weight_decay: float = 0.01
+
+
+@dataclass
+class RMSprop(Optim):
+    name: str = "rmsprop"
+    lr: float = 0.001
+    alpha: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+
+
+OPTIMISERS: dict[str, type[Optim]] = {
+    "sgd": Sgd,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+}
+
+
+@dataclass
+class Data:
+    """Which examples, in which order, and how they are split."""
+
+    name: str = MISSING
+    root: str = "${oc.env:RNNBENCH_DATA,./data}"
+    order: Order = Order.rows
+    train_size: Optional[int] = None  # use this many training examples; null: all
+    val_size: Optional[int] = None  # null: a sixth of the examples that are not for testing
+    split_seed: int = 0  # chooses the validation examples
+    mean: float = 0.5  # inputs enter as (value - mean) / std, value in [0, 1]
+    std: float = 0.5
+    download: bool = True
+    source: Optional[str] = None  # a base URL in place of the published ones
+    sha256: dict[str, str] = field(default_factory=dict)  # file name: digest, in place of ours
+
+
+@dataclass
+class Fit:
+    """How a network is trained, and what chooses its best epoch."""
+
+    epochs: int = 20
+    batch_size: int = 32
+    patience: Optional[int] = None  # evaluations without a better one before stopping; null: never
+    clip: Optional[float] = None  # largest gradient norm; null: none
+    schedule: Schedule = Schedule.constant
+    warmup: int = 0  # epochs over which the learning rate rises linearly, under any schedule
+    decay: float = 0.1  # factor of step and plateau
+    decay_every: int = 10  # epochs, of step
+    decay_patience: int = 5  # evaluations without a better one, of plateau
+    evaluate_every: int = 1  # epochs
+    select: Select = Select.val
+    device: str = "cpu"
+    kernel: Kernel = Kernel.auto
+
+
+@dataclass
+class Tracking:
+    """Where MLflow's copy of the records goes; the job folders are written in any case."""
+
+    uri: Optional[str] = "sqlite:///mlflow.db"  # null: job folders only
+    experiment: str = "rnnbench"
+    artifacts: list[Artifact] = field(default_factory=list)  # what to upload besides numbers
+
+
+@dataclass
+class Config:
+    """One trial, and where its record goes."""
+
+    model: Model = MISSING
+    optim: Optim = MISSING
+    data: Data = MISSING
+    fit: Fit = MISSING
+    tracking: Tracking = MISSING
+    seed: int = 0
+    objective: Optional[str] = None  # a recorded metric; null: the best validation accuracy
+    dry_run: bool = False
