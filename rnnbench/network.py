@@ -1,0 +1,137 @@
+"""A stack of networks: recurrent layers, a readout over time, a linear head.
+
+All parameters of a trial lie in one row of a (K, P) tensor, in the order and under the names of
+torch.nn; the weights are views into it. So an optimiser, a norm or a checkpoint is one operation on
+rows, and `Network.start` draws the very numbers that torch.nn would draw under the same seed.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from rnnbench.cells import Weights, make_cell
+from rnnbench.config import Model, Readout
+
+# Called between two layers while training: gives the factors (K, T, features, B) of dropout.
+Drop = Callable[[Tensor], Tensor]
+
+
+class Network:
+    """Shapes and equations of the networks of one stack; the numbers are passed in.
+
+    Args:
+        model: the configuration, equal in everything that fixes a shape for all K trials.
+        input_size: features a step.
+        outputs: width of the head, the number of classes.
+    """
+
+    def __init__(self, model: Model, input_size: int, outputs: int) -> None:
+        self.model = model
+        self.input_size = input_size
+        self.outputs = outputs
+        self.directions = 2 if model.bidirectional else 1
+        width = model.hidden_size * self.directions  # of a layer's output
+        # One cell a layer and direction, named as torch.nn names its weights: _l0, _l0_reverse, ...
+        self.layers = [
+            [(f"_l{layer}" + "_reverse" * reverse, make_cell(model)) for reverse in range(self.directions)]
+            for layer in range(model.num_layers)
+        ]
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for number, layer in enumerate(self.layers):
+            for suffix, cell in layer:
+                shapes = cell.shapes(width if number else input_size)
+                self.shapes |= {f"rnn.{name}{suffix}": shape for name, shape in shapes.items()}
+        self.shapes |= {"head.weight": (outputs, width), "head.bias": (outputs,)}
+
+    def count(self, part: str = "") -> int:
+        """Parameters of one trial: all, or those of `rnn` or `head`."""
+        return sum(math.prod(shape) for name, shape in self.shapes.items() if name.startswith(part))
+
+    def views(self, flat: Tensor) -> Weights:
+        """Each weight by its name, (K, *shape), as views of flat (K, P)."""
+        rows = flat.split([math.prod(shape) for shape in self.shapes.values()], dim=1)
+        return {name: row.view(-1, *self.shapes[name]) for name, row in zip(self.shapes, rows, strict=True)}
+
+    def start(self, seed: int) -> Tensor:
+        """Parameters (1, P) of a trial before training.
+
+        The same numbers as `torch.manual_seed(seed); nn.LSTM(...); nn.Linear(...)`: uniform in
+        +-1/sqrt(hidden size), in the head in +-1/sqrt(its inputs).
+        """
+        generator = torch.Generator().manual_seed(seed)
+        flat = torch.empty(1, self.count())
+        weights = self.views(flat)
+        for name, weight in weights.items():
+            inputs = self.model.hidden_size * (self.directions if name.startswith("head") else 1)
+            weight.uniform_(-1 / math.sqrt(inputs), 1 / math.sqrt(inputs), generator=generator)
+        for layer in self.layers:
+            for suffix, cell in layer:
+                cell.start(self._of_layer(weights, suffix))
+        return flat
+
+    def _of_layer(self, weights: Weights, suffix: str) -> Weights:
+        prefix = "rnn."
+        return {
+            name[len(prefix) : -len(suffix)]: weight
+            for name, weight in weights.items()
+            if name.startswith(prefix) and name.endswith(suffix)
+        }
+
+    def __call__(self, weights: Weights, x: Tensor, drop: Drop | None = None) -> Tensor:
+        """Logits (K, outputs, B) for x (K, T, input, B)."""
+        for number, layer in enumerate(self.layers):
+            if number and drop:
+                x = x * drop(x)
+            outputs = [
+                cell(x, self._of_layer(weights, suffix), reverse)
+                for reverse, (suffix, cell) in zip((False, True), layer, strict=False)
+            ]
+            x = torch.cat(outputs, 2) if len(outputs) > 1 else outputs[0]  # (K, T, width, B)
+        if self.model.readout is Readout.mean:
+            summary = x.mean(1)
+        elif self.model.bidirectional:  # each direction after its own last step
+            forward, backward = outputs
+            summary = torch.cat([forward[:, -1], backward[:, 0]], 1)
+        else:
+            summary = x[:, -1]
+        return torch.baddbmm(weights["head.bias"].unsqueeze(-1), weights["head.weight"], summary)
+
+
+class TorchNetwork(nn.Module):
+    """One trial as plain torch.nn modules: `rnn`, a readout, `head`; x (B, T, input) to (B, outputs)."""
+
+    def __init__(self, model: Model, input_size: int, outputs: int) -> None:
+        super().__init__()
+        kinds = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+        options = {"nonlinearity": model.nonlinearity.value} if model.name == "rnn" else {}
+        self.mean = model.readout is Readout.mean
+        self.rnn = kinds[model.name](
+            input_size,
+            model.hidden_size,
+            model.num_layers,
+            batch_first=True,
+            dropout=model.dropout,
+            bidirectional=model.bidirectional,
+            **options,
+        )
+        self.head = nn.Linear(model.hidden_size * (1 + model.bidirectional), outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, last = self.rnn(x)
+        if self.mean:
+            summary = h.mean(1)
+        else:
+            last = last[0] if isinstance(last, tuple) else last  # (layers * directions, B, hidden)
+            summary = torch.cat(list(last[-2:] if self.rnn.bidirectional else last[-1:]), 1)
+        logits: Tensor = self.head(summary)
+        return logits
+
+
+def to_torch(network: Network, flat: Tensor) -> TorchNetwork:
+    """The torch.nn equivalent of one trial with parameters flat (P,)."""
+    module = TorchNetwork(network.model, network.input_size, network.outputs)
+    weights = network.views(flat.detach().unsqueeze(0))
+    module.load_state_dict({name: weight[0].clone() for name, weight in weights.items()})
+    return module
