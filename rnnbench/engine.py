@@ -1,0 +1,318 @@
+"""The only training loop: K trials of equal shapes train as one stack.
+
+`Stack` has three verbs. `admit` takes trials in, `epochs` advances every one of them by an epoch and
+yields a report, `stop` takes trials out between epochs. All effects (files, progress, pruning) belong
+to whoever consumes the reports. A trial owns its row of every tensor and its random streams, which
+are drawn afresh each epoch from (seed, epoch): its numbers do not depend on its neighbours, nor on
+whether it was stopped and admitted again.
+"""
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnnbench import optim
+from rnnbench.config import Config, Schedule, Select, direction, selection
+from rnnbench.kernels import make_network
+from rnnbench.network import Drop
+from rnnbench.tasks import Task
+
+EVALUATION_BATCH = 250
+LARGE = 128  # hidden size from which products are worth more than one thread
+
+
+@dataclass
+class Slot:
+    """One trial of a stack: what its tensors do not say. Epochs count from 1."""
+
+    config: Config
+    epoch: int = 0  # epochs done
+    best: dict[str, float] = field(default_factory=dict)  # loss and accuracy at the best epoch
+    best_epoch: int = 0
+    worse: int = 0  # evaluations since the best one
+    factor: float = 1.0  # what a plateau schedule has come down to
+    seconds: float = 0.0  # its share of the stack's time
+    diverged: bool = False  # the training loss was not finite
+
+    @property
+    def ended(self) -> bool:
+        """Whether this trial has nothing more to train."""
+        fit = self.config.fit
+        out_of_patience = fit.patience is not None and self.worse >= fit.patience
+        return self.diverged or out_of_patience or self.epoch >= fit.epochs
+
+    @property
+    def due(self) -> bool:
+        """Whether this epoch is one after which the trial is evaluated."""
+        fit = self.config.fit
+        return self.epoch % fit.evaluate_every == 0 or self.epoch >= fit.epochs
+
+    def judge(self, measured: dict[str, float]) -> bool:
+        """Take an evaluation (loss, accuracy) into account; whether it is the best so far."""
+        fit, chosen = self.config.fit, selection(self.config)
+        sign = 1 if direction(chosen) == "maximize" else -1
+        better = not self.best or sign * measured[chosen] > sign * self.best[chosen]
+        if better:
+            self.best, self.best_epoch, self.worse = measured, self.epoch, 0
+        else:
+            self.worse += 1
+            if fit.schedule is Schedule.plateau and self.worse % fit.decay_patience == 0:
+                self.factor *= fit.decay
+        return better
+
+
+@dataclass
+class Checkpoint:
+    """A trial outside of a stack: its slot, and its rows (1, ...) of the stack's tensors."""
+
+    slot: Slot
+    rows: optim.State
+
+
+@dataclass
+class Report:
+    """One epoch of a stack."""
+
+    slots: list[Slot]
+    metrics: list[dict[str, float]]  # for each slot, by the name that is recorded
+    seconds: float  # of the whole stack
+
+
+@dataclass
+class Outcome:
+    """What a trial leaves at its end."""
+
+    slot: Slot
+    metrics: dict[str, float]  # by the name that is recorded
+    weights: Tensor  # (P,) at the best epoch
+    confusion: Tensor  # (classes, classes) counts, rows the truth; test set, at the best epoch
+
+
+class Stack:
+    """K trials that train together.
+
+    Args:
+        config: of any of the trials: they agree in all that `shape_key` holds.
+        task: the data, and what is asked of it.
+    """
+
+    def __init__(self, config: Config, task: Task) -> None:
+        set_threads(config)
+        self.device = torch.device(config.fit.device)
+        self.optim = config.optim
+        self.batch_size = config.fit.batch_size
+        self.watched = config.fit.select.value  # the split that chooses the best epoch
+        self.classes = task.classes
+        _, self.T, self.input_size = task.inputs.shape
+        self.inputs = torch.from_numpy(task.inputs).flatten(1).to(self.device)  # (N, T * input) bytes
+        self.targets = torch.from_numpy(task.targets).to(self.device)  # (N,)
+        self.splits = {name: torch.from_numpy(index) for name, index in task.splits.items()}
+        self.scale, self.shift = task.scale / task.std, -task.mean / task.std
+        self.network = make_network(config, self.input_size, task.classes)
+        self.update = optim.update(config.optim)
+        self.slots: list[Slot] = []
+        self.state: optim.State = {}  # every tensor has a row for each slot
+
+    def fresh(self, config: Config) -> Checkpoint:
+        """A trial before its first epoch."""
+        parameters = self.network.start(config.seed)
+        hyper = optim.hyperparameters(config.optim) | {
+            "lr": config.optim.lr,
+            "step": 0.0,
+            "clip": math.inf if config.fit.clip is None else config.fit.clip,
+            "dropout": config.model.dropout,
+        }
+        rows = {"parameters": parameters, "best": parameters.clone()}
+        rows |= {name: torch.zeros_like(parameters) for name in optim.memory(config.optim)}
+        rows |= {name: torch.tensor([[value]], dtype=torch.float64) for name, value in hyper.items()}
+        return Checkpoint(Slot(config), rows)
+
+    def admit(self, trials: Sequence[Checkpoint]) -> None:
+        """Take trials in, fresh or from where they were stopped."""
+        rows = [trial.rows for trial in trials] + ([self.state] if self.slots else [])
+        self.slots = [trial.slot for trial in trials] + self.slots
+        self._hold({name: torch.cat([row[name].to(self.device) for row in rows]) for name in rows[0]})
+
+    def stop(self, slots: Sequence[Slot]) -> list[Checkpoint]:
+        """Take trials out; what each needs to go on elsewhere."""
+        where = [next(k for k, held in enumerate(self.slots) if held is slot) for slot in slots]
+        stay = [k for k in range(len(self.slots)) if k not in where]
+        taken = [
+            Checkpoint(self.slots[k], {n: rows[k : k + 1] for n, rows in self.state.items()}) for k in where
+        ]
+        self.slots = [self.slots[k] for k in stay]
+        self._hold({name: rows[stay] for name, rows in self.state.items()})
+        return taken
+
+    def epochs(self) -> Iterator[Report]:
+        """Advance every slot by one epoch and report, for as long as there are any."""
+        while self.slots:
+            yield self._epoch()
+
+    def _hold(self, state: optim.State) -> None:
+        """Make these rows the stack's; the weights are views of its parameters, and autograd's leaves."""
+        self.state = state
+        views = self.network.views(state["parameters"])
+        self.weights = {name: view.detach().requires_grad_() for name, view in views.items()}
+
+    def _epoch(self) -> Report:
+        started = time.perf_counter()
+        K = len(self.slots)
+        for row, slot in zip(self.state["lr"], self.slots, strict=True):
+            config = slot.config
+            row.fill_(optim.learning_rate(config.optim.lr, config.fit, slot.epoch, slot.factor))
+        drop = self._dropout() if self.state["dropout"].any() else None
+        order = self._shuffled()  # (K, examples)
+        total = torch.zeros(3, K, device=self.device)  # of loss, hits, gradient norm
+        for index in order.split(self.batch_size, dim=1):
+            loss, hits, norm = self.step(*self.batch(index), drop)
+            size = index.shape[1]
+            total += torch.stack([loss * size, hits, norm * size])
+        loss_, accuracy, norm_ = (total / order.shape[1]).tolist()
+        metrics = [
+            {"train/loss": loss_[k], "train/accuracy": accuracy[k], "lr": float(self.state["lr"][k]),
+             "grad_norm": norm_[k]}
+            for k in range(K)
+        ]  # fmt: skip
+        for slot, measured in zip(self.slots, metrics, strict=True):
+            slot.epoch += 1
+            slot.diverged = not math.isfinite(measured["train/loss"])
+        self._judge(metrics)
+        seconds = time.perf_counter() - started
+        for slot in self.slots:
+            slot.seconds += seconds / K
+        return Report(list(self.slots), metrics, seconds)
+
+    def _judge(self, metrics: list[dict[str, float]]) -> None:
+        """Evaluate the slots that are due, add to their metrics, keep the best parameters."""
+        due = [k for k, slot in enumerate(self.slots) if slot.due and not slot.diverged]
+        if not due:
+            return
+        loss, accuracy, _ = self.evaluate(self.state["parameters"][due], self.watched)
+        for k, loss_k, accuracy_k in zip(due, loss.tolist(), accuracy.tolist(), strict=True):
+            metrics[k] |= {f"{self.watched}/loss": loss_k, f"{self.watched}/accuracy": accuracy_k}
+            if self.slots[k].judge({"loss": loss_k, "accuracy": accuracy_k}):
+                self.state["best"][k] = self.state["parameters"][k]
+
+    def step(self, x: Tensor, y: Tensor, drop: Drop | None) -> tuple[Tensor, Tensor, Tensor]:
+        """One update on x (K, T, input, B), y (K, B): loss, hits, gradient norm before clipping, (K,)."""
+        loss, hits = cross_entropy(self.network(self.weights, x, drop), y)
+        gradients = torch.autograd.grad(loss.mean(-1).sum(), list(self.weights.values()))
+        gradient = torch.cat([part.flatten(1) for part in gradients], 1)  # (K, P)
+        norm = optim.clip(gradient, self.state["clip"].float())
+        with torch.no_grad():
+            self.update(self.state, self.state["parameters"], gradient)
+        return loss.detach().mean(-1), hits.sum(-1), norm.squeeze(-1)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """x (K, T, input, B) and y (K, B) for the examples index (K, B)."""
+        K, B = index.shape
+        rows = self.inputs[index.flatten()].view(K, B, -1).transpose(1, 2).contiguous()
+        x = torch.mul(rows, self.scale).add_(self.shift)
+        return x.view(K, self.T, self.input_size, B), self.targets[index]
+
+    @torch.no_grad()
+    def evaluate(self, parameters: Tensor, split: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss (k,), accuracy (k,) and predictions (k, examples) of parameters (k, P)."""
+        weights = self.network.views(parameters)
+        index = self.splits[split].to(self.device)
+        losses, hits, predictions = [], [], []
+        for part in index.split(EVALUATION_BATCH):
+            x, y = (t.expand(len(parameters), *t.shape[1:]) for t in self.batch(part.unsqueeze(0)))
+            logits = self.network(weights, x)
+            loss, hit = cross_entropy(logits, y)
+            losses.append(loss)
+            hits.append(hit)
+            predictions.append(logits.argmax(1))
+        return torch.cat(losses, 1).mean(1), torch.cat(hits, 1).mean(1), torch.cat(predictions, 1)
+
+    def _shuffled(self) -> Tensor:
+        """The training examples in each trial's own order of this epoch, (K, examples)."""
+        train = self.splits["train"]
+        orders = [train[torch.randperm(len(train), generator=stream(slot, 1))] for slot in self.slots]
+        return torch.stack(orders).to(self.device)
+
+    def _dropout(self) -> Drop:
+        """Draws each trial's dropout factors from its own stream of this epoch."""
+        streams = [stream(slot, 2, self.device) for slot in self.slots]
+        rate = self.state["dropout"].float().view(-1, 1, 1, 1)
+
+        def drop(x: Tensor) -> Tensor:
+            noise = torch.stack([torch.rand(x.shape[1:], generator=g, device=self.device) for g in streams])
+            return (noise >= rate) / (1 - rate)
+
+        return drop
+
+
+def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
+    """Stop trials and take their final figures at the best epoch; here the test set is read, once.
+
+    Trials that diverged have none: they are stopped and left out.
+    """
+    ended = [trial for trial in stack.stop(slots) if not trial.slot.diverged]
+    if not ended:
+        return []
+    best = torch.cat([trial.rows["best"] for trial in ended])
+    loss, accuracy, predictions = stack.evaluate(best, "test")
+    truth = stack.targets[stack.splits["test"].to(stack.device)]
+    outcomes = []
+    for k, trial in enumerate(ended):
+        slot, watched = trial.slot, stack.watched
+        metrics = {f"best/{watched}_{name}": value for name, value in slot.best.items()}
+        metrics["best/epoch"] = slot.best_epoch
+        if slot.config.fit.select is Select.val:
+            metrics |= {"test/loss": float(loss[k]), "test/accuracy": float(accuracy[k])}
+        metrics |= {
+            "parameters/total": stack.network.count(),
+            "parameters/recurrent": stack.network.count("rnn"),
+            "parameters/head": stack.network.count("head"),
+            "time/train_seconds": slot.seconds,
+            "time/sequences_per_second": slot.epoch * len(stack.splits["train"]) / slot.seconds,
+        }
+        pairs = truth * stack.classes + predictions[k]
+        confusion = torch.bincount(pairs, minlength=stack.classes**2).view(stack.classes, -1)
+        outcomes.append(Outcome(slot, metrics, best[k].cpu(), confusion.cpu()))
+    return outcomes
+
+
+def set_threads(config: Config) -> None:
+    """One thread for small products, all cores for large ones; OMP_NUM_THREADS, if set, decides.
+
+    At hidden size 10 a second thread gains a tenth on an idle machine and loses a factor of ten when
+    something else wants its core. And the numbers then do not depend on how many cores there are.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = os.cpu_count() or 1
+        torch.set_num_threads(cores if config.model.hidden_size >= LARGE else 1)
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and whether the largest logit is right, (K, B) each, of logits (K, classes, B), y (K, B)."""
+    right = logits.gather(1, y.unsqueeze(1)).squeeze(1)
+    hits = (logits.detach().argmax(1) == y).float()
+    return logits.logsumexp(1) - right, hits
+
+
+def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for each (seed, epoch, purpose)."""
+    words = np.random.SeedSequence((slot.config.seed, slot.epoch, purpose)).generate_state(2)
+    return torch.Generator(device).manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+
+
+def shape_key(config: Config) -> tuple[object, ...]:
+    """What the trials of one stack have in common: whatever fixes a shape, an equation or the data."""
+    model, data, fit = config.model, config.data, config.fit
+    return (
+        *(model.name, model.hidden_size, model.num_layers, model.bidirectional, model.readout),
+        *(model.forget_bias, model.nonlinearity),
+        *(type(config.optim).__name__, getattr(config.optim, "nesterov", None)),
+        *(data.name, data.root, data.order, data.train_size, data.val_size, data.split_seed),
+        *(data.mean, data.std),
+        *(fit.batch_size, fit.select, fit.device, fit.kernel),
+    )

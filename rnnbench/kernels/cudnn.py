@@ -1,0 +1,34 @@
+"""The layers of torch.nn, and so cuDNN on a GPU, for a stack of one.
+
+Only when asked for: cuDNN knows no stack, and its numbers are not those of the torch path.
+"""
+
+import torch
+from torch import Tensor
+
+from rnnbench.cells import Weights
+from rnnbench.config import Readout
+from rnnbench.network import Drop, Network
+
+
+class CudnnNetwork(Network):
+    """A network whose recurrent layers are one call of torch's own LSTM, GRU or RNN each."""
+
+    def __call__(self, weights: Weights, x: Tensor, drop: Drop | None = None) -> Tensor:
+        """Logits (1, outputs, B) for x (1, T, input, B)."""
+        model = self.model
+        run = getattr(torch, f"rnn_{model.nonlinearity.value}" if model.name == "rnn" else model.name)
+        h = x[0].permute(0, 2, 1)  # (T, B, input)
+        start = x.new_zeros(self.directions, x.shape[-1], model.hidden_size)
+        for number, layer in enumerate(self.layers):
+            if number and drop:
+                h = h * drop(h.permute(0, 2, 1).unsqueeze(0))[0].permute(0, 2, 1)
+            own = [weight[0] for suffix, _ in layer for weight in self._of_layer(weights, suffix).values()]
+            state = (start, start) if model.name == "lstm" else start
+            # has_biases, one layer, no dropout of its own, whether it trains, directions, time first
+            h, last, *_ = run(
+                h, state, own, True, 1, 0.0, torch.is_grad_enabled(), model.bidirectional, False
+            )
+        # last (directions, B, hidden): each direction after its own last step
+        summary = h.mean(0) if model.readout is Readout.mean else torch.cat(list(last), 1)
+        return torch.nn.functional.linear(summary, weights["head.weight"][0], weights["head.bias"][0]).T[None]

@@ -1,0 +1,52 @@
+"""What several test files use: a small made-up task, configurations, where the real MNIST may be."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rnnbench.config import Adam, Config, Data, Fit, Model, Tracking
+from rnnbench.tasks import Task
+
+HERE = Path(__file__).parent
+DATA = Path(os.environ.get("RNNBENCH_DATA", HERE.parents[1] / "shared" / "data"))
+
+
+@pytest.fixture
+def mnist_root() -> Path:
+    """The folder with the real MNIST files; the test is skipped where they are not."""
+    if not (DATA / "MNIST" / "raw" / "train-images-idx3-ubyte").exists():
+        pytest.skip("the MNIST files are not here: set RNNBENCH_DATA to their folder")
+    return DATA
+
+
+def small_task(examples: int = 60, T: int = 5, width: int = 4, classes: int = 3) -> Task:
+    """Sequences whose class shows in their mean brightness, with noise."""
+    rng = np.random.RandomState(0)
+    targets = rng.randint(0, classes, examples)
+    noise = rng.randint(0, 120, (examples, T, width))
+    inputs = (noise + 60 * targets[:, None, None]).astype(np.uint8)
+    third = examples // 5
+    splits = {
+        "train": np.arange(0, examples - 2 * third),
+        "val": np.arange(examples - 2 * third, examples - third),
+        "test": np.arange(examples - third, examples),
+    }
+    return Task(inputs, targets.astype(np.int64), splits, 1 / 255, 0.5, 0.5, classes, "made-up", {})
+
+
+def make_config(model: str = "lstm", seed: int = 0, **changes) -> Config:
+    """A small configuration; `changes` by dotted keys with __ for the dot, or whole parts."""
+    config = Config(
+        Model(model, hidden_size=6),
+        changes.pop("optim", Adam()),
+        Data("digits"),
+        Fit(epochs=3, batch_size=8),
+        Tracking(uri=None),
+        seed,
+    )
+    for key, value in changes.items():
+        part, _, name = key.partition("__")
+        setattr(getattr(config, part), name, value)
+    return config

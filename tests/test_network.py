@@ -1,0 +1,65 @@
+"""Laws of the network: torch's own start, torch's own outputs, counts of real tensors."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rnnbench.cells import CELLS
+from rnnbench.config import Config, Data, Fit, Kernel, Model, Readout, Sgd, Tracking
+from rnnbench.kernels import make_network
+from rnnbench.network import Network, TorchNetwork, to_torch
+
+models = st.builds(
+    Model,
+    name=st.sampled_from(["lstm", "gru", "rnn"]),
+    hidden_size=st.integers(1, 6),
+    num_layers=st.integers(1, 3),
+    bidirectional=st.booleans(),
+    readout=st.sampled_from(Readout),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(model=models, seed=st.integers(0, 2**31))
+def test_start_and_outputs_are_torchs(model, seed):
+    network = Network(model, 5, 4)
+    flat = network.start(seed)
+    torch.manual_seed(seed)
+    module = TorchNetwork(model, 5, 4)
+    assert network.count() == sum(p.numel() for p in module.parameters()) == flat.shape[1]
+    for name, weight in network.views(flat).items():
+        assert torch.equal(weight[0], module.state_dict()[name]), name
+    x = torch.randn(1, 7, 5, 3)
+    torch.testing.assert_close(
+        network(network.views(flat), x)[0].T, module(x[0].permute(2, 0, 1)), atol=1e-5, rtol=1e-5
+    )
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(to_torch(network, flat[0]).parameters(), module.parameters(), strict=True)
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(model=models)
+def test_the_layers_of_torch_give_the_same_logits(model):
+    """fit.kernel=cudnn runs torch's own layers; here on the CPU."""
+    config = Config(model, Sgd(), Data("digits"), Fit(kernel=Kernel.cudnn), Tracking())
+    network, own = Network(model, 5, 4), make_network(config, 5, 4)
+    weights = network.views(network.start(0))
+    x = torch.randn(1, 7, 5, 3)
+    torch.testing.assert_close(own(weights, x), network(weights, x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("lstm", 2590), ("gru", 1970)])
+def test_the_tutorials_counts(name, parameters):
+    network = Network(Model(name, 10, 2), 28, 10)
+    assert network.count() == parameters
+    assert network.count("rnn") + network.count("head") == parameters
+    assert network.count("head") == 110
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_counts_follow_the_formula(name):
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[name]
+    assert Network(Model(name, 7), 5, 3).count("rnn") == gates * 7 * (5 + 7 + 2)
