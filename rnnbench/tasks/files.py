@@ -1,0 +1,98 @@
+"""The files of a set below data.root: where they are, and checking every byte of them before use.
+
+A file's sha256 is known from, the first that has it: `data.sha256`; this package (MNIST, digits); a list
+named rnnbench.sha256 beside the files, written when we downloaded them. For sets other than MNIST no
+digest stands in this package: the first download is checked by torchvision's md5 of the archive alone,
+and the list keeps what came, so that later damage or exchange is found. Files that a user has copied in,
+and whose digest nobody knows, are checked for size and format, and named in the record as unverified.
+"""
+
+import gzip
+import hashlib
+import importlib.util
+import os
+import zlib
+from pathlib import Path
+
+from rnnbench.config import ConfigError, Data
+from rnnbench.tasks.images import Dataset
+
+LIST = "rnnbench.sha256"  # lines of `digest  name`, as sha256sum writes and checks them
+
+
+def place(dataset: Dataset, data: Data) -> Path:
+    """The folder of the files, there or not.
+
+    Raises:
+        ConfigError: scikit-learn, which carries the digits, is not installed.
+    """
+    if dataset.publisher is not None:
+        return Path(data.root).expanduser() / dataset.folder
+    package = importlib.util.find_spec("sklearn")  # finds it without running it, which would take seconds
+    if package is None or package.origin is None:
+        raise ConfigError(f"data={data.name}: is read from scikit-learn; pip install scikit-learn")
+    return Path(package.origin).parent / dataset.folder
+
+
+def found_at(folder: Path, name: str) -> Path:
+    """The file itself where there is one, else the same with .gz, there or not."""
+    return folder / name if os.path.isfile(folder / name) else folder / f"{name}.gz"
+
+
+def absent(dataset: Dataset, folder: Path) -> list[str]:
+    """Names of the files that are there in neither form."""
+    return [name for name in dataset.files if not os.path.isfile(found_at(folder, name))]
+
+
+def listed(folder: Path) -> dict[str, str]:
+    """Digests by file name from the list beside the files, if there is one."""
+    path = folder / LIST
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+
+
+def contents(dataset: Dataset, data: Data) -> tuple[dict[str, bytes], dict[str, str]]:
+    """What the files hold, by name in the order of `dataset.files`, and a line about each for the record.
+
+    Raises:
+        ConfigError: a file cannot be read, or is not what it should be.
+    """
+    folder = place(dataset, data)
+    known = listed(folder) | dataset.sha256 | data.sha256
+    found: dict[str, bytes] = {}
+    facts: dict[str, str] = {}
+    for name, size in dataset.files.items():
+        content = unpacked(dataset, data, found_at(folder, name))
+        digest = hashlib.sha256(content).hexdigest()
+        wrong = []
+        if size is not None and len(content) != size:
+            wrong.append(f"has {len(content):,} bytes where {size:,} are expected")
+        if digest != known.get(name, digest):
+            by = " by data.sha256" if name in data.sha256 else ""
+            wrong.append(f"has sha256 {digest} where {known[name]} is expected{by}")
+        if wrong:
+            raise damaged(dataset, data, found_at(folder, name), " and ".join(wrong))
+        found[name] = content
+        facts[f"sha256 {name}"] = digest
+    if unverified := [name for name in dataset.files if name not in known]:
+        facts["unverified"] = ", ".join(unverified)
+    return found, facts
+
+
+def unpacked(dataset: Dataset, data: Data, path: Path) -> bytes:
+    """The bytes of a file, or of what it packs."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"data.root={data.root}: {path} cannot be read: {error.strerror}") from None
+    try:
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged(dataset, data, path, f"cannot be unpacked ({error})") from None
+
+
+def damaged(dataset: Dataset, data: Data, path: Path, what: str) -> ConfigError:
+    """What to say of a file that is there and is wrong."""
+    if dataset.publisher is None:
+        return ConfigError(f"data={data.name}: {path} {what}; reinstall scikit-learn")
+    return ConfigError(f"data.root={data.root}: {path} {what}; delete it and run again to download it anew")
