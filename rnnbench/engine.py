@@ -169,7 +169,7 @@ class Stack:
             row.fill_(optim.learning_rate(config.optim.lr, config.fit, slot.epoch, slot.factor))
         drop = self._dropout() if self.state["dropout"].any() else None
         order = self._shuffled()  # (K, examples)
-        total = torch.zeros(3, K, device=self.device)  # of loss, hits, gradient norm
+        total = torch.zeros(3, K, dtype=torch.float64, device=self.device)  # of loss, hits, gradient norm
         for index in order.split(self.batch_size, dim=1):
             loss, hits, norm = self.step(*self.batch(index), drop)
             size = index.shape[1]
@@ -230,7 +230,8 @@ class Stack:
             losses.append(loss)
             hits.append(hit)
             predictions.append(logits.argmax(1))
-        return torch.cat(losses, 1).mean(1), torch.cat(hits, 1).mean(1), torch.cat(predictions, 1)
+        loss, accuracy = (torch.cat(parts, 1).double().mean(1) for parts in (losses, hits))
+        return loss, accuracy, torch.cat(predictions, 1)
 
     def _shuffled(self) -> Tensor:
         """The training examples in each trial's own order of this epoch, (K, examples)."""

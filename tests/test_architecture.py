@@ -21,6 +21,7 @@ ORDER = [
     {"record", "show"},
     {"plan", "train"},
     {"launch"},
+    {"trained"},
     {"sweep"},
     {"hydra_plugins", "paper"},
     {"__main__"},

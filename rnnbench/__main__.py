@@ -1,0 +1,22 @@
+"""python -m rnnbench: compose a run or a sweep, train it, record it, compare it."""
+
+import sys
+
+import hydra
+
+from rnnbench.config import conf_folder
+from rnnbench.launch import app, register
+
+
+def main() -> None:
+    """The application; exit code 1 for what was refused or failed, 130 for Ctrl-C."""
+    register()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(app)()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""The Hydra side: the application, its checks before anything is made, the grid sweeper, the launcher.
+
+Nothing slow is imported here: Hydra loads this module to look for plugins, and a mistake in the
+command line is answered from here.
+"""
+
+import importlib
+import os
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
+from hydra.errors import CompactHydraException
+from hydra.experimental.callback import Callback
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from rnnbench import config as schema
+from rnnbench.config import Config, ConfigError, typed
+
+if TYPE_CHECKING:
+    from rnnbench.train import Job, Sweep
+
+DEFAULT_STACK = 16
+OWNER = "RNNBENCH_SWEEP"  # environment: the sweep folder that an ancestor of this process holds
+OPEN: "dict[str, Sweep]" = {}  # the sweep folders that this process holds
+
+
+class TrialFailed(CompactHydraException):
+    """A trial ended without a result; its folder says why."""
+
+
+def register() -> None:
+    """Tell Hydra the typed schema, and where our launcher and sweeper are."""
+    store = ConfigStore.instance()
+    nodes = {"config": Config, "model": schema.Model, "data": schema.Data, "fit": schema.Fit}
+    nodes |= {"tracking": schema.Tracking, **schema.OPTIMISERS}
+    for name, node in nodes.items():
+        # Below hydra/, so that it is not listed among the user's choices.
+        store.store(group="hydra/schema", name=name, node=node)
+    ours = str(Path(__file__).parent / "hydra_plugins")
+    try:
+        hydra_plugins: Any = importlib.import_module("hydra_plugins")
+    except ImportError:  # no other plugin is installed
+        hydra_plugins = sys.modules["hydra_plugins"] = types.ModuleType("hydra_plugins")
+        hydra_plugins.__path__ = []
+    if ours not in hydra_plugins.__path__:
+        hydra_plugins.__path__.append(ours)
+
+
+def task_config(cfg: DictConfig) -> Config:
+    """The checked configuration of a job, from a composed config with or without its hydra node."""
+    return typed(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+
+
+class Gate(Callback):
+    """Checks a single run before Hydra makes its folder; a sweep is checked by its sweeper."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with refusals():
+            from rnnbench.train import preflight
+
+            checked = task_config(config)
+            folder = Path(config.hydra.run.dir)
+            preflight([checked], folder)
+            if checked.dry_run:
+                from rnnbench.plan import show_plan
+
+                show_plan([checked], DEFAULT_STACK)
+                raise SystemExit(0)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn a ConfigError into one message and exit code 1 (a traceback under HYDRA_FULL_ERROR=1).
+
+    SystemExit, since Hydra turns any other exception of a callback into a warning.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        from rnnbench.show import refuse
+
+        raise refuse(str(error)) from None
+
+
+def app(cfg: DictConfig) -> float | None:
+    """Train the one job that Hydra composed; its objective."""
+    from rnnbench.train import Job
+
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    multirun = hydra.mode is RunMode.MULTIRUN
+    overrides = list(hydra.overrides.task)
+    with refusals():
+        config = task_config(cfg)
+        with open_sweep(folder.parent, config, single=not multirun) as sweep:
+            job = Job(job_name(overrides, config), config, folder)
+            run_jobs(sweep, [job], 1)
+    if job.error is not None:
+        raise TrialFailed(job.error)
+    return job.value
+
+
+def job_name(overrides: Sequence[str], config: Config) -> str:
+    """Readable name of a job: what the command line says about it."""
+    keep = [
+        text for text in overrides if not text.startswith(("hydra.", "hydra/", "tracking.", "data.root="))
+    ]
+    return " ".join(keep) or f"{config.model.name} {config.data.name}"
+
+
+@contextmanager
+def open_sweep(folder: Path, config: Config, single: bool) -> "Iterator[Sweep]":
+    """Hold a sweep folder while its jobs run; at the end deliver the records and print the table.
+
+    Whoever opened it first sees to the end: a caller in this process, or an ancestor of this process.
+    """
+    from rnnbench.record import Courier, SweepFolder
+    from rnnbench.show import warn
+    from rnnbench.train import Sweep, close
+
+    key = str(folder.resolve())
+    if key in OPEN or os.environ.get(OWNER) == key:
+        yield OPEN.get(key) or Sweep(folder, None, None)
+        return
+
+    with SweepFolder.claim(folder, command=sys.argv, tracking=config.tracking, single=single) as records:
+        courier = Courier(folder, warn) if config.tracking.uri is not None else None
+        os.environ[OWNER] = key
+        OPEN[key] = sweep = Sweep(folder, records, courier)
+        try:
+            yield sweep
+        finally:
+            del os.environ[OWNER], OPEN[key]
+            interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+            close(sweep, config, interrupted)
+
+
+def run_jobs(sweep: "Sweep", jobs: "Sequence[Job]", max_stack: int) -> None:
+    """Train the jobs that have no finished record of the same trial yet."""
+    todo = [job for job in jobs if not sweep.finished(job)]
+    if len(todo) < len(jobs):
+        from rnnbench.show import say
+
+        say(f"{len(jobs) - len(todo)} of {len(jobs)} trials are finished already in {sweep.folder}")
+    if todo:
+        sweep.train(todo, max_stack)
+
+
+class GridSweeper(Sweeper):
+    """Hydra's basic sweeper, but every point is composed once and checked before anything is made.
+
+    Args:
+        max_batch_size: points that are handed to the launcher at once; null: all.
+        params: overrides to sweep over, as in Hydra's basic sweeper.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None) -> None:
+        self.max_batch_size = max_batch_size
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context = hydra_context
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Train every point of the grid.
+
+        Raises:
+            TrialFailed: at the end, if any of them failed.
+        """
+        # Late: Hydra's plugin scan runs this module anew, and its old class would be another one.
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        assert self.hydra_context is not None and self.config is not None and self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
+        folder = Path(self.config.hydra.sweep.dir)
+        with refusals():
+            for override in overrides:
+                if override.is_sweep_override() and not override.is_discrete_sweep():
+                    raise ConfigError(
+                        f"{override.input_line}: a grid needs values: a,b,c or choice() or range()"
+                    )
+            batches = BasicSweeper.split_arguments(overrides, self.max_batch_size)
+            composed = self._check([overrides for batch in batches for overrides in batch], folder)
+            first = next(iter(composed.values()))[1]
+            with open_sweep(folder, first, single=False):
+                OmegaConf.save(self.config, folder / "multirun.yaml")
+                if isinstance(self.launcher, StackLauncher):
+                    self.launcher.composed = composed
+                results: list[JobReturn] = []
+                for batch in batches:
+                    results += self.launcher.launch(batch, initial_job_idx=len(results))
+        failed = sum(result.status is JobStatus.FAILED for result in results)
+        if failed:
+            raise TrialFailed(f"{failed} of {len(results)} trials failed; see above")
+        return [results]
+
+    def _check(self, points: list[list[str]], folder: Path) -> "Composed":
+        """Compose and check every point of the grid.
+
+        Raises:
+            ConfigError: with the point that cannot be run.
+        """
+        from rnnbench.train import preflight
+
+        assert self.hydra_context is not None and self.config is not None
+        composed: Composed = {}
+        for overrides in points:
+            cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            try:
+                composed[tuple(overrides)] = cfg, task_config(cfg)
+            except ConfigError as error:
+                raise ConfigError(f"{' '.join(filter_overrides(overrides))}: {error}") from None
+        configs = [config for _, config in composed.values()]
+        preflight(configs, folder)
+        if configs[0].dry_run:
+            from rnnbench.plan import show_plan
+
+            max_stack = getattr(self.launcher, "max_stack", 1)
+            show_plan(configs, max_stack)
+            raise SystemExit(0)
+        return composed
+
+
+# What a sweeper has composed already: a job's overrides to its config, as Hydra and as we hold it.
+Composed = dict[tuple[str, ...], tuple[DictConfig, Config]]
+
+
+class StackLauncher(Launcher):
+    """Groups jobs into stacks of equal shapes and trains each stack at once.
+
+    Args:
+        max_stack: trials that train together at most.
+    """
+
+    def __init__(self, max_stack: int) -> None:
+        if max_stack < 1:
+            raise ConfigError(f"hydra.launcher.max_stack={max_stack}: must be a whole number of at least 1")
+        self.max_stack = max_stack
+        self.composed: Composed = {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context = hydra_context
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Train the jobs; one result each, in order, COMPLETED with the objective or FAILED."""
+        from rnnbench.train import Job
+
+        setup_globals()
+        folder = Path(self.config.hydra.sweep.dir)
+        for overrides in job_overrides:
+            if tuple(overrides) not in self.composed:  # a sweeper other than ours
+                cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+                self.composed[tuple(overrides)] = cfg, task_config(cfg)
+        made = [self.composed[tuple(overrides)] for overrides in job_overrides]
+        with refusals(), open_sweep(folder, made[0][1], single=False) as sweep:
+            names = [job_name(list(cfg.hydra.overrides.task), config) for cfg, config in made]
+            jobs = [Job(name, config, folder) for name, (_, config) in zip(names, made, strict=True)]
+            sweep.place(jobs, initial_job_idx)
+            for job, (cfg, _) in zip(jobs, made, strict=True):
+                job.prepare = partial(self._prepare, cfg, job)
+            run_jobs(sweep, jobs, self.max_stack)
+        return [self._result(job, cfg) for job, (cfg, _) in zip(jobs, made, strict=True)]
+
+    def _prepare(self, cfg: DictConfig, job: "Job") -> None:
+        """What Hydra leaves in a job's folder."""
+        folder = job.folder
+        with open_dict(cfg):
+            cfg.hydra.job.id = cfg.hydra.job.num = int(folder.name)
+            cfg.hydra.runtime.output_dir = str(folder.absolute())
+        inner = folder / str(cfg.hydra.output_subdir)
+        inner.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(
+            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), inner / "config.yaml"
+        )
+        OmegaConf.save(OmegaConf.masked_copy(cfg, ["hydra"]), inner / "hydra.yaml")
+        OmegaConf.save(cfg.hydra.overrides.task, inner / "overrides.yaml")
+
+    def _result(self, job: "Job", cfg: DictConfig) -> JobReturn:
+        result = JobReturn(overrides=list(cfg.hydra.overrides.task), cfg=cfg, task_name="rnnbench")
+        result.working_dir = os.getcwd()
+        if job.error is None:
+            result.return_value, result.status = job.value, JobStatus.COMPLETED
+        else:
+            result.return_value, result.status = TrialFailed(job.error), JobStatus.FAILED
+        return result

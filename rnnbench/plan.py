@@ -1,0 +1,85 @@
+"""What a sweep would do, for dry_run=true: trials, stacks, memory, time; nothing is trained."""
+
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from rnnbench import show, tasks
+from rnnbench.config import Config
+from rnnbench.engine import Stack, shape_key
+
+
+def show_plan(configs: Sequence[Config], max_stack: int) -> None:
+    """Print the plan of a sweep.
+
+    The time is that of a few steps of each kind of stack on random bytes, with weights that are
+    thrown away, times the steps there would be; evaluation is reckoned at a third of a step.
+    """
+    groups: dict[object, list[Config]] = {}
+    for config in configs:
+        groups.setdefault(shape_key(config), []).append(config)
+    show.say(f"{len(configs)} trials in {len(groups)} kinds of stacks, at most {max_stack} trials in each")
+    total = 0.0
+    for members in groups.values():
+        config = members[0]
+        shape = tasks.shape(config.data)
+        width = min(len(members), max_stack)
+        seconds, memory, parameters = measure(config, shape, width)
+        rounds = math.ceil(len(members) / width)
+        epochs = max(member.fit.epochs for member in members)
+        seconds *= rounds * epochs
+        total += seconds
+        show.say(
+            f"  {len(members)} x {config.model.name}, hidden size {config.model.hidden_size}, "
+            f"{config.model.num_layers} layers on {config.data.name}: {parameters:,} parameters, "
+            f"{rounds} stacks of up to {width}, about {memory / 2**20:,.0f} MiB, {clock(seconds)}"
+        )
+    show.say(
+        f"about {clock(total)} in all on {configs[0].fit.device}, early stopping aside; nothing was trained"
+    )
+
+
+def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, float, int]:
+    """Seconds an epoch of a stack of `width` trials, its bytes, parameters of a trial."""
+    B = min(config.fit.batch_size, shape.train)
+    rng = np.random.default_rng(0)
+    examples = {"train": 3 * B, "val": 1, "test": 1}
+    task = tasks.Task(
+        inputs=rng.integers(0, 256, (sum(examples.values()), shape.steps, shape.input_size), dtype=np.uint8),
+        targets=np.zeros(sum(examples.values()), np.int64),
+        splits={name: np.arange(count) for name, count in examples.items()},
+        scale=1 / 255,
+        mean=config.data.mean,
+        std=config.data.std,
+        classes=shape.classes,
+        checksum="",
+        details={},
+    )
+    stack = Stack(config, task)
+    stack.admit([stack.fresh(config) for _ in range(width)])
+    x, y = stack.batch(torch.arange(B).expand(width, B).to(stack.device))
+    taken = []
+    for _ in range(4):
+        started = time.perf_counter()
+        stack.step(x, y, None)
+        taken.append(time.perf_counter() - started)
+    step = min(taken[1:])
+    watched = shape.val if config.fit.select.value == "val" else shape.test
+    seconds = step * (shape.train + watched / 3 / config.fit.evaluate_every) / B
+    state = sum(rows.numel() * rows.element_size() for rows in stack.state.values())
+    # Activations: what each layer keeps for its backward pass, inputs, and the copies in flight.
+    kept = sum(math.prod(s[:1]) for name, s in stack.network.shapes.items() if ".bias_ih" in name)
+    activations = 4 * width * B * shape.steps * (shape.input_size + 2 * kept)
+    data = (shape.train + shape.val + shape.test) * shape.steps * shape.input_size
+    order = 8 * width * shape.train
+    return seconds, state + activations + data + order, stack.network.count()
+
+
+def clock(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

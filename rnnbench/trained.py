@@ -1,0 +1,86 @@
+"""For notebooks: train a trial, and get trained networks back from records."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from rnnbench import tasks
+from rnnbench.config import Config, ConfigError, conf_folder, typed
+from rnnbench.kernels import make_network
+from rnnbench.network import Network, TorchNetwork, to_torch
+from rnnbench.record import download, read_result
+
+
+@dataclass
+class Trained:
+    """A trial's network at its best epoch, and the configuration it was trained with."""
+
+    config: Config
+    network: Network
+    parameters: Tensor  # (P,)
+
+    @torch.no_grad()
+    def __call__(self, examples: Tensor) -> Tensor:
+        """Logits (B, classes) of examples (B, T, input), values in [0, 1] as in the data."""
+        x = (examples - self.config.data.mean) / self.config.data.std
+        weights = self.network.views(self.parameters.unsqueeze(0))
+        return self.network(weights, x.permute(1, 2, 0).unsqueeze(0))[0].T
+
+    def to_torch(self) -> TorchNetwork:
+        """The same network as a plain torch.nn module; it takes normalised inputs (B, T, input).
+
+        Raises:
+            ConfigError: torch.nn has no such cell.
+        """
+        return to_torch(self.network, self.parameters)
+
+
+def load(run: str | Path) -> Trained:
+    """The trained network of a finished trial.
+
+    Args:
+        run: its job folder, or the id of its MLflow run (in the store that MLFLOW_TRACKING_URI names,
+            else in ./mlflow.db), with the checkpoint among its artifacts or the folder still there.
+
+    Raises:
+        ConfigError: there is no finished trial, or none with weights.
+    """
+    folder = Path(run) if Path(run).is_dir() else download(str(run))
+    weights = folder / "weights.pt"
+    if not weights.exists():
+        raise ConfigError(f"{run}: holds no weights.pt; only a trial that has finished leaves one")
+    config = typed(OmegaConf.load(folder / "config.yaml"))
+    shape = tasks.shape(config.data)
+    network = make_network(config, shape.input_size, shape.classes)
+    return Trained(config, network, torch.load(weights, weights_only=True)["parameters"])
+
+
+def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
+    """Train one trial as `python -m rnnbench OVERRIDES` would; its result, as in result.json.
+
+    Args:
+        overrides: as on the command line, `"model=gru", "seed=1"`.
+        folder: its job folder; by default a new one below multirun/.
+
+    Raises:
+        ConfigError: the trial cannot be run.
+    """
+    import hydra
+
+    from rnnbench import launch
+    from rnnbench.train import Job, preflight
+
+    launch.register()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = hydra.compose("config", list(overrides), return_hydra_config=True)
+        folder = Path(folder or cfg.hydra.run.dir)
+        config = launch.task_config(cfg)
+    preflight([config], folder)
+    job = Job(launch.job_name(overrides, config), config, folder)
+    with launch.open_sweep(folder.parent, config, single=True) as sweep:
+        launch.run_jobs(sweep, [job], 1)
+    return read_result(folder)
