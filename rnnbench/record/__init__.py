@@ -1,0 +1,30 @@
+"""What a trial leaves: its job folder, which is the truth, and MLflow's copy of it.
+
+Training writes job folders and never imports mlflow. A process beside it, the courier, delivers them to
+MLflow; `python -m rnnbench.record sync FOLDER` does the same at any later time.
+"""
+
+from rnnbench.record.courier import Courier, undelivered
+from rnnbench.record.folder import JobFolder, read_metrics, read_result
+from rnnbench.record.provenance import mask, provenance
+from rnnbench.record.read import download, records
+from rnnbench.record.store import check_store
+from rnnbench.record.sweep import SweepFolder, job_folders, read_sweep, status_now, sync_command
+
+__all__ = [
+    "Courier",
+    "JobFolder",
+    "SweepFolder",
+    "check_store",
+    "download",
+    "job_folders",
+    "mask",
+    "provenance",
+    "read_metrics",
+    "read_result",
+    "read_sweep",
+    "records",
+    "status_now",
+    "sync_command",
+    "undelivered",
+]

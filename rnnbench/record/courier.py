@@ -1,0 +1,95 @@
+"""The courier: a process beside the training that brings records from job folders to MLflow.
+
+Training only writes files and one line to a pipe that it never waits for, so a slow or dead server
+cannot slow it down. Nothing is lost either: the courier looks through the whole folder at the end, and
+`python -m rnnbench.record sync` does the same later.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from rnnbench.record.folder import read_delivery, read_result
+from rnnbench.record.sweep import job_folders, read_sweep
+
+
+class Courier:
+    """Starts the process for a sweep folder whose tracking.uri is not null.
+
+    It has a session of its own: Ctrl-C in the terminal does not reach it. When this process dies, the
+    pipe ends, and the courier delivers what is there and exits.
+
+    Args:
+        folder: the sweep folder, claimed.
+        warn: is given each message for the user, from a thread.
+    """
+
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.warn = warn
+        self.waiting: dict[str, None] = {}  # job names that the pipe has no room for, oldest first
+        path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rnnbench.record", "sync", "--follow", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},  # the very rnnbench that runs here
+        )
+        assert self.process.stdin is not None
+        self.pipe = self.process.stdin.fileno()
+        os.set_blocking(self.pipe, False)
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.warn(line.rstrip())
+
+    def changed(self, job: Path) -> None:
+        """Say that a job folder has news. Never waits."""
+        self.waiting[job.name] = None
+        try:
+            for name in list(self.waiting):
+                os.write(self.pipe, f"{name}\n".encode())  # so short a line is written whole or not at all
+                del self.waiting[name]
+        except (BlockingIOError, BrokenPipeError):  # busy: at the next change; gone: `close` tells
+            pass
+
+    def close(self, timeout: float = 120) -> int:
+        """Wait until everything is delivered; after `timeout` seconds the courier is stopped.
+
+        Returns:
+            the number of jobs that are not, or not wholly, delivered.
+        """
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # safe at any moment: what it did is found again
+            self.process.wait()
+        self.listener.join()
+        return len(undelivered(self.folder))
+
+
+def undelivered(folder: Path) -> list[Path]:
+    """The job folders of a sweep whose record as it is now is not wholly in MLflow."""
+    tracking = read_sweep(folder)["tracking"]
+
+    def delivered(job: Path) -> bool:
+        state = read_delivery(job)
+        return (
+            bool(state)
+            and state["final"]
+            and state["attempt"] == read_result(job)["started"]
+            and (state["uri"], state["experiment"]) == (tracking["uri"], tracking["experiment"])
+        )
+
+    return [job for job in job_folders(folder) if not delivered(job)]

@@ -1,0 +1,267 @@
+"""The one piece of code that writes to MLflow: a sweep folder's records become runs, exactly once.
+
+What a job has delivered stands in its mlflow.json, written after MLflow has answered. So after a crash
+some of it may be sent again, and every step is one that may be repeated: a run is looked for by its
+`rnnbench.job` tag before it is created; a metric is sent with the timestamp of its row, and MLflow keeps
+one of equal (name, step, timestamp, value); params are the same. A job that is trained anew has other
+rows under the same steps: it becomes a new run, and the run of its last attempt is deleted.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rnnbench.record.connection import StoreError, connect, first_line, settle
+from rnnbench.record.folder import read_delivery, read_metrics, read_result, write_json
+from rnnbench.record.sweep import held, job_folders, read_sweep, status_now
+
+# MLflow's limits.
+PARAMS, METRICS, PARAM_CHARS, TAG_CHARS, DIGEST_CHARS = 100, 900, 6000, 8000, 36
+STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "RUNNING"}
+
+# What MLflow says when it is a single record that it will not have; anything else is the store's trouble.
+REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
+
+
+def text(value: Any) -> str:
+    """A config value as a param: as one writes it on the command line, and read back by `value`."""
+    plain = isinstance(value, str) and value != "" and not _is_json(value)
+    return value if plain else json.dumps(value)
+
+
+def value(text: str) -> Any:
+    """What `text` was made from."""
+    return json.loads(text) if _is_json(text) else text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+class Delivery:
+    """Delivers one sweep folder. In `refused`, job names to why MLflow would not have the record.
+
+    Raises (all methods):
+        StoreError: the store does not answer; what was not delivered still is to be.
+    """
+
+    def __init__(self, sweep: Path) -> None:
+        self.sweep = sweep
+        self.refused: dict[str, str] = {}
+        self.delivered = 0  # runs, by this object
+        self.known: set[str] = set()  # runs that are in the store for sure
+        info = read_sweep(sweep)
+        self.uri: str = info["tracking"]["uri"]
+        self.experiment: str = info["tracking"]["experiment"]
+        self.artifacts: list[str] = info["tracking"]["artifacts"]
+        self.single: bool = info["single"]
+        self.client: Any = None
+        self.experiment_id = ""
+
+    def deliver(self, jobs: Iterable[Path]) -> None:
+        """Bring what is new in these job folders to MLflow, and in the sweep's own record."""
+        settle(self.uri)
+        from alembic.util import CommandError  # a migration, by `mlflow ui` too, at the same moment
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            if self.client is None:
+                self.client, self.experiment_id = connect(self.uri, self.experiment)
+            parent = None if self.single else self._parent()
+            for job in jobs:
+                try:
+                    self._job(job, parent)
+                    self.refused.pop(job.name, None)
+                except MlflowException as error:
+                    if error.error_code not in REFUSALS:
+                        raise
+                    self.refused[job.name] = first_line(error)
+            if parent is not None:
+                self._end_parent(parent)
+        except (MlflowException, SQLAlchemyError, CommandError, OSError) as error:
+            raise StoreError(first_line(error)) from error
+
+    def _state(self, folder: Path, attempt: int) -> dict[str, Any]:
+        """What has been delivered of a folder to this store; {} if it is to begin anew."""
+        from mlflow.exceptions import MlflowException
+
+        state = read_delivery(folder)
+        here = {"uri": self.uri, "experiment": self.experiment, "attempt": attempt}
+        if not state or any(state[key] != wanted for key, wanted in here.items()):
+            return {}
+        if state["run_id"] not in self.known:
+            try:
+                self.client.get_run(state["run_id"])
+            except MlflowException as error:  # the store was made anew
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return {}
+            self.known.add(state["run_id"])
+        return state
+
+    def _run(self, folder: Path, key: str, identity: str, attempt: int, **new: Any) -> dict[str, Any]:
+        """The state of a run that is in the store already without our knowing, or of a new one."""
+        tags = new.pop("tags") | {key: identity, "rnnbench.attempt": str(attempt)}
+        run_id = self._only(key, identity, attempt)
+        if run_id is None:
+            cut = {name: value[:TAG_CHARS] for name, value in tags.items()}
+            run_id = self.client.create_run(self.experiment_id, tags=cut, **new).info.run_id
+        self.known.add(run_id)
+        state = {
+            "uri": self.uri,
+            "experiment": self.experiment,
+            "run_id": run_id,
+            "attempt": attempt,  # start of the training whose rows these are
+            "epochs": 0,  # delivered
+            "final": False,  # whether the end is delivered too
+        }
+        write_json(folder / "mlflow.json", state)
+        return state
+
+    def _only(self, key: str, identity: str, attempt: int) -> str | None:
+        """The run of this attempt, if there is one; every other run of the same record is deleted."""
+        runs = self.client.search_runs([self.experiment_id], f"tags.`{key}` = '{identity}'")
+        same = [run for run in runs if run.data.tags["rnnbench.attempt"] == str(attempt)]
+        keep = min(same, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+        for run in runs:
+            if run is not keep:
+                self.client.delete_run(run.info.run_id)
+        return None if keep is None else str(keep.info.run_id)
+
+    def _parent(self) -> str:
+        """The run of the sweep itself."""
+        info = read_sweep(self.sweep)
+        state = self._state(self.sweep, info["started"]) or self._run(
+            self.sweep,
+            "rnnbench.sweep",
+            info["sweep"],
+            info["started"],
+            run_name=info["name"],
+            start_time=info["started"],
+            tags={
+                "rnnbench.command": " ".join(info["command"]),
+                "rnnbench.folder": str(self.sweep.resolve()),
+            },
+        )
+        return str(state["run_id"])
+
+    def _end_parent(self, run_id: str) -> None:
+        """Give the parent the status of its sweep, and at its end the comparison."""
+        info = read_sweep(self.sweep)
+        state = read_delivery(self.sweep)
+        if info["ended"] is None and not held(self.sweep):  # the process was killed
+            results = [read_result(job) for job in job_folders(self.sweep)]
+            moments = [info["started"], *(result["ended"] or result["started"] for result in results)]
+            info |= {"status": "interrupted", "ended": max(moments)}
+        if state.get("status") == info["status"] and state["ended"] == info["ended"]:
+            return
+        if info["ended"] is None:
+            self.client.update_run(run_id, "RUNNING")
+        else:
+            for name in ("comparison.md", "comparison.csv"):
+                if (self.sweep / name).exists():
+                    self.client.log_artifact(run_id, str(self.sweep / name))
+            self.client.set_terminated(run_id, STATUS[info["status"]], info["ended"])
+        state |= {"status": info["status"], "ended": info["ended"]}
+        write_json(self.sweep / "mlflow.json", state)
+
+    def _job(self, job: Path, parent: str | None) -> None:
+        from mlflow.entities import Metric, Param
+
+        result = read_result(job)  # before the rows: a result that says the end comes after the last row
+        attempt = result["started"]
+        state = self._state(job, attempt)
+        if state.get("final"):
+            return
+        if not state:
+            state = self._run(
+                job,
+                "rnnbench.job",
+                result["job"],
+                attempt,
+                run_name=result["name"],
+                start_time=attempt,
+                tags=_tags(job, result, parent),
+            )
+        run_id = state["run_id"]
+        rows = read_metrics(job)
+        last = rows[-1]["timestamp_ms"] if rows else attempt
+        params, metrics = [], []
+        if state["epochs"] == 0:
+            params = [Param(name, text(value)[:PARAM_CHARS]) for name, value in result["params"].items()]
+        for row in [row for row in rows if row["epoch"] > state["epochs"]]:
+            epoch, timestamp = row.pop("epoch"), row.pop("timestamp_ms")
+            metrics += [Metric(name, value, timestamp, epoch) for name, value in row.items()]
+            state["epochs"] = epoch
+        status = status_now(result, job)
+        if status != "running":
+            ended = result["ended"] or last
+            final = result["metrics"].items()
+            metrics += [Metric(name, value, ended, state["epochs"]) for name, value in final]
+        while params or metrics:
+            self.client.log_batch(run_id, metrics[:METRICS], params[:PARAMS])
+            metrics, params = metrics[METRICS:], params[PARAMS:]
+        if status != "running":
+            self._end(job, result, run_id, status, ended)
+            state["final"] = True
+            self.delivered += 1
+        write_json(job / "mlflow.json", state)
+
+    def _end(self, job: Path, result: dict[str, Any], run_id: str, status: str, ended: int) -> None:
+        """What is delivered once, when a job has ended."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = result["dataset"]
+        dataset = Dataset(
+            data["name"],
+            data["checksum"][:DIGEST_CHARS],
+            source_type="code",
+            source=json.dumps({"checksum": data["checksum"]}),
+            profile=json.dumps(data.get("details", {})),
+        )
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+        self.client.log_inputs(run_id, inputs)
+        if result["error"] is not None:
+            self.client.set_tag(run_id, "rnnbench.error", result["error"][:TAG_CHARS])
+        with tempfile.TemporaryDirectory() as folder:
+            for file in _artifacts(job, self.artifacts, Path(folder)):
+                self.client.log_artifact(run_id, str(file))
+        # A server may have carried out a create_run that we had given up on and repeated.
+        self._only("rnnbench.job", result["job"], result["started"])
+        self.client.set_terminated(run_id, STATUS[status], ended)
+
+
+def _tags(job: Path, result: dict[str, Any], parent: str | None) -> dict[str, str]:
+    given: dict[str, str] = result["tags"]
+    tags = given | {
+        "rnnbench.trial": result["trial"],
+        "rnnbench.folder": str(job.resolve()),
+        "mlflow.source.name": "rnnbench",
+        "mlflow.source.type": "LOCAL",
+    }
+    known = {"rnnbench.git_commit": "mlflow.source.git.commit", "rnnbench.user": "mlflow.user"}
+    tags |= {theirs: given[ours] for ours, theirs in known.items() if ours in given}
+    return tags if parent is None else tags | {"mlflow.parentRunId": parent}
+
+
+def _artifacts(job: Path, wanted: list[str], folder: Path) -> list[Path]:
+    """The files to upload: those that are asked for and that the job has; pictures are drawn here."""
+    files = []
+    if "checkpoint" in wanted and (job / "weights.pt").exists():
+        files += [job / "weights.pt", job / "config.yaml"]  # what `download` needs to be loaded
+    if "confusion" in wanted and (job / "confusion.csv").exists():
+        from rnnbench.record.pictures import confusion
+
+        files += [job / "confusion.csv", confusion(job, folder / "confusion.png")]
+    if "curves" in wanted and read_metrics(job):
+        from rnnbench.record.pictures import curves
+
+        files.append(curves(job, folder / "curves.png"))
+    return files

@@ -1,0 +1,180 @@
+"""The job folder: what a trial leaves on disk while it trains and when it ends. The truth of the record.
+
+    N/config.yaml    the config, resolved
+      metrics.csv    one row an epoch: epoch, timestamp_ms, then the metrics by name; an empty cell is a
+                     metric that was not measured after that epoch
+      result.json    status, identity, params, final metrics, where the numbers come from
+
+Numbers are written with repr, so that what is read is what was measured, bit for bit.
+"""
+
+import csv
+import io
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # OmegaConf depends on it
+
+from rnnbench.config import Config, flatten, plain
+
+ROW = ("epoch", "timestamp_ms")  # what stands before the metrics in metrics.csv
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the one in C, where it was built, is 8 times as fast
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file as a whole: who reads it sees the old text or the new one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8", newline="")
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file as a whole; numbers that JSON does not have raise ValueError."""
+    write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+class JobFolder:
+    """Writes the record of one trial. `path` is its folder."""
+
+    def __init__(self, path: Path, result: dict[str, Any]) -> None:
+        self.path = path
+        self.result = result
+        self.names: list[str] = []  # the metrics of the header
+
+    @classmethod
+    def start(
+        cls,
+        path: Path,
+        *,
+        name: str,
+        config: Config,
+        trial: str,
+        dataset: dict[str, Any],
+        tags: dict[str, str],
+    ) -> "JobFolder":
+        """Make the folder, or take an unfinished one and begin its record anew.
+
+        Args:
+            name: readable, for tables and MLflow.
+            trial: `rnnbench.config.trial_hash` of the config.
+            dataset: JSON types, `name` and `checksum` among them.
+            tags: where the numbers come from, see `provenance`.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        there = path / "result.json"
+        tree = plain(config)
+        result = {
+            "format": 1,
+            "job": read_result(path)["job"] if there.exists() else uuid.uuid4().hex,
+            "name": name,
+            "status": "running",
+            "trial": trial,
+            "params": flatten(tree),
+            "metrics": {},
+            "tags": tags,
+            "started": now(),
+            "ended": None,
+            "epochs": 0,
+            "error": None,
+            "traceback": None,
+            "dataset": dataset,
+        }
+        write(path / "config.yaml", yaml.dump(tree, Dumper=DUMPER, sort_keys=False))
+        folder = cls(path, result)
+        # The rows go before the result does: no reader takes rows of the last attempt for this one's.
+        folder._rewrite([])
+        folder._save()
+        return folder
+
+    def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Append the row of an epoch (counted from 1)."""
+        new = [name for name in metrics if name not in self.names]
+        if new:  # the first epoch, or the first evaluation: the header grows
+            rows = read_metrics(self.path)
+            self.names += new
+            self._rewrite(rows)
+        row = {"epoch": epoch, "timestamp_ms": now()} | metrics
+        with open(self.path / "metrics.csv", "a", encoding="utf-8", newline="") as file:
+            file.write(self._line(row))
+        self.result["epochs"] = epoch
+
+    def end(
+        self,
+        status: str,
+        metrics: dict[str, float],
+        error: str | None = None,
+        traceback: str | None = None,
+    ) -> None:
+        """Close the record.
+
+        Args:
+            status: finished, failed or interrupted.
+            metrics: the final ones.
+        """
+        self.result |= {
+            "status": status,
+            "metrics": {name: float(value) for name, value in metrics.items()},
+            "error": error,
+            "traceback": traceback,
+            "ended": now(),
+        }
+        self._save()
+
+    def _save(self) -> None:
+        # JSON has no nan and no infinities: they are written as the strings that float() reads.
+        metrics = {
+            name: value if abs(value) < float("inf") else repr(value)
+            for name, value in self.result["metrics"].items()
+        }
+        write_json(self.path / "result.json", self.result | {"metrics": metrics})
+
+    def _rewrite(self, rows: Iterable[dict[str, Any]]) -> None:
+        header = io.StringIO()
+        csv.writer(header, lineterminator="\n").writerow([*ROW, *self.names])
+        write(self.path / "metrics.csv", header.getvalue() + "".join(map(self._line, rows)))
+
+    def _line(self, row: dict[str, Any]) -> str:
+        values = (repr(float(row[name])) if name in row else "" for name in self.names)
+        return ",".join((str(row["epoch"]), str(row["timestamp_ms"]), *values)) + "\n"
+
+
+def read_result(folder: Path | str) -> dict[str, Any]:
+    """What result.json holds; metrics are floats, nan and the infinities among them.
+
+    Raises:
+        FileNotFoundError: the folder is not a job folder.
+    """
+    result: dict[str, Any] = json.loads((Path(folder) / "result.json").read_text(encoding="utf-8"))
+    result["metrics"] = {name: float(value) for name, value in result["metrics"].items()}
+    return result
+
+
+def read_delivery(folder: Path | str) -> dict[str, Any]:
+    """What mlflow.json says has been delivered of a job or sweep folder; {} for nothing."""
+    file = Path(folder) / "mlflow.json"
+    state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return state
+
+
+def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
+    """The rows of metrics.csv: epoch and timestamp_ms as int, and the measured metrics as float.
+
+    A row that is being written (no end of line yet) is left out.
+    """
+    text = (Path(folder) / "metrics.csv").read_text(encoding="utf-8")
+    header, *lines = csv.reader(io.StringIO(text[: text.rindex("\n") + 1], newline=""))
+    return [
+        {"epoch": int(line[0]), "timestamp_ms": int(line[1])}
+        | {name: float(cell) for name, cell in zip(header[2:], line[2:], strict=True) if cell}
+        for line in lines
+    ]

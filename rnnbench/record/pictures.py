@@ -1,0 +1,51 @@
+"""Pictures of a job for MLflow: learning curves, confusion matrix. Drawn without a display."""
+
+import csv
+from pathlib import Path
+
+from rnnbench.record.folder import read_metrics, read_result
+
+
+def curves(job: Path, file: Path) -> Path:
+    """Loss and accuracy over epochs, one line a split, as a PNG."""
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(job)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure.suptitle(read_result(job)["name"])
+    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split in ("train", "val", "test"):
+            name = f"{split}/{what}"
+            points = [(row["epoch"], row[name]) for row in rows if name in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=split, marker="." if len(points) < 30 else None)
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    figure.savefig(file, dpi=120)
+    return file
+
+
+def confusion(job: Path, file: Path) -> Path:
+    """The confusion matrix of confusion.csv (rows true, columns predicted, counts), as a PNG."""
+    from matplotlib.figure import Figure
+
+    with open(job / "confusion.csv", newline="") as lines:
+        counts = [[int(cell) for cell in row] for row in csv.reader(lines)]
+    size = len(counts)
+    figure = Figure(figsize=(max(4.0, 0.45 * size), max(4.0, 0.45 * size)), layout="constrained")
+    axes = figure.subplots()
+    # Colours by the share of a row, so that rare classes show too; the counts stand in the cells.
+    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for true, row in enumerate(counts):
+        for predicted, count in enumerate(row):
+            if count:
+                colour = "white" if shares[true][predicted] > 0.5 else "black"
+                axes.text(predicted, true, str(count), ha="center", va="center", fontsize=8, color=colour)
+    axes.set(xlabel="predicted", ylabel="true", title=read_result(job)["name"])
+    axes.set_xticks(range(size))
+    axes.set_yticks(range(size))
+    figure.savefig(file, dpi=120)
+    return file

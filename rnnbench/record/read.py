@@ -1,0 +1,150 @@
+"""Records as a pandas frame, from job folders or from MLflow."""
+
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnnbench.config import ConfigError
+from rnnbench.record.folder import read_delivery, read_metrics, read_result
+from rnnbench.record.store import silence, sqlite_file
+from rnnbench.record.sweep import status_now
+
+if TYPE_CHECKING:
+    import pandas
+
+# Tags that are columns of their own, or MLflow's bookkeeping.
+COLUMNS = {"trial": "rnnbench.trial", "folder": "rnnbench.folder", "error": "rnnbench.error"}
+BOOKKEEPING = {*COLUMNS.values(), "rnnbench.job", "rnnbench.attempt"}
+STATUS = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running"}
+
+
+def records(source: str | Path | Sequence[str | Path] = "multirun") -> "pandas.DataFrame":
+    """One row a trial, in order of its start.
+
+    Columns: status, trial (hash), name, folder, run_id (of MLflow, if it was delivered), error, started
+    and ended; then config values by dotted name (`model.hidden_size`), metrics (`test/accuracy`; of an
+    epoch metric the last value), and tags (`rnnbench.git_commit`).
+
+    Args:
+        source: a job folder, a sweep folder or a folder of them; several of these; or an MLflow tracking
+            URI, of which all rnnbench runs in all experiments are read.
+
+    Raises:
+        ConfigError: there is no such folder or store.
+    """
+    import pandas
+
+    if isinstance(source, str) and "://" in source:
+        rows = list(_from_mlflow(source))
+    else:
+        sources = [source] if isinstance(source, (str, Path)) else source
+        rows = [row for path in sources for row in _from_folders(Path(path))]
+    rows.sort(key=lambda row: (row["started"], row["trial"]))
+    frame = pandas.DataFrame(rows)
+    for moment in ("started", "ended"):
+        if rows:
+            frame[moment] = pandas.to_datetime(frame[moment], unit="ms", utc=True)
+    return frame
+
+
+def _from_folders(folder: Path) -> Iterator[dict[str, Any]]:
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; give one with job folders in it")
+    for file in sorted(folder.rglob("result.json")):
+        job = file.parent
+        result = read_result(job)
+        epochs = {name: value for row in read_metrics(job) for name, value in row.items()}
+        del epochs["epoch"], epochs["timestamp_ms"]
+        yield {
+            "status": status_now(result, job),
+            "trial": result["trial"],
+            "name": result["name"],
+            "folder": str(job.resolve()),
+            "run_id": read_delivery(job).get("run_id"),
+            "error": result["error"],
+            "started": result["started"],
+            "ended": result["ended"],
+            **result["params"],
+            **epochs,
+            **result["metrics"],
+            **result["tags"],
+        }
+
+
+def _from_mlflow(uri: str) -> Iterator[dict[str, Any]]:
+    from rnnbench.record.delivery import value
+
+    client = _client(uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    page = None
+    while True:
+        runs = client.search_runs(experiments, "tags.`rnnbench.job` != ''", page_token=page)
+        for run in runs:
+            tags = run.data.tags
+            yield {
+                "status": STATUS[run.info.status],
+                **{column: tags.get(tag) for column, tag in COLUMNS.items()},
+                "name": run.info.run_name,
+                "run_id": run.info.run_id,
+                "started": run.info.start_time,
+                "ended": run.info.end_time,
+                **{name: value(text) for name, text in run.data.params.items()},
+                **{name: _number(metric) for name, metric in run.data.metrics.items()},
+                **{
+                    name: tag
+                    for name, tag in tags.items()
+                    if name not in BOOKKEEPING and not name.startswith("mlflow.")
+                },
+            }
+        page = runs.token
+        if not page:
+            return
+
+
+def _client(uri: str) -> Any:
+    """MLflow's client of a store that is there (it would make a SQLite file that is not)."""
+    file = sqlite_file(uri)
+    trouble = f"there is no {file}" if file is not None and not file.exists() else silence(uri)
+    if trouble is not None:
+        raise ConfigError(f"{uri}: cannot be read ({trouble}); give the tracking.uri of a store with runs")
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def _number(metric: float) -> float:
+    """MLflow's SQL stores hold the largest float in place of an infinity."""
+    return math.copysign(math.inf, metric) if abs(metric) == sys.float_info.max else metric
+
+
+def download(run_id: str) -> Path:
+    """A folder with the config.yaml and weights.pt of an MLflow run: its own job folder if that is still
+    there, else a temporary one with the run's artifacts.
+
+    The store is the one that MLFLOW_TRACKING_URI names, else mlflow.db in this directory.
+
+    Raises:
+        ConfigError: no store, no such run, or a run that left neither folder nor checkpoint.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    from mlflow.artifacts import download_artifacts, list_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tags = _client(uri).get_run(run_id).data.tags
+    except MlflowException:
+        raise ConfigError(f"{run_id}: no such folder, and no such run in {uri}") from None
+    folder = Path(tags.get("rnnbench.folder", ""))
+    # The folder may have been trained anew since, or be another machine's.
+    if (folder / "result.json").exists() and str(read_result(folder)["started"]) == tags["rnnbench.attempt"]:
+        return folder
+    if "weights.pt" not in {file.path for file in list_artifacts(run_id=run_id, tracking_uri=uri)}:
+        raise ConfigError(
+            f"{run_id}: the run has no checkpoint (tracking.artifacts=[checkpoint]), and its job folder "
+            f"{folder} is not here"
+        )
+    return Path(download_artifacts(run_id=run_id, dst_path=tempfile.mkdtemp(), tracking_uri=uri))
