@@ -10,6 +10,8 @@ from rnnbench.config import Adam, Config, Data, Fit, Model, Tracking
 from rnnbench.tasks import Task
 
 HERE = Path(__file__).parent
+# Commands that the tests start from other folders run this checkout, whatever is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
 DATA = Path(os.environ.get("RNNBENCH_DATA", HERE.parents[1] / "shared" / "data"))
 
 

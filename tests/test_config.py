@@ -1,0 +1,141 @@
+"""Laws of the configuration: every choice composes, identity ignores what it should and nothing else."""
+
+import dataclasses
+from pathlib import Path
+
+import hydra
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rnnbench import launch
+from rnnbench.config import (
+    Adam,
+    Config,
+    Data,
+    Fit,
+    Kernel,
+    Model,
+    Sgd,
+    Tracking,
+    check,
+    conf_folder,
+    direction,
+    objective,
+    plain,
+    selection,
+    trial_hash,
+    typed,
+)
+
+GROUPS = ("model", "optim", "data", "fit", "tracking", "experiment")
+CHOICES = [
+    f"{group}={path.stem}" for group in GROUPS for path in sorted((conf_folder() / group).glob("*.yaml"))
+]
+
+
+def compose(*overrides):
+    launch.register()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return launch.task_config(hydra.compose("config", list(overrides)))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_names_itself(choice):
+    group, _, name = choice.partition("=")
+    config = compose(choice)
+    check(config)
+    if group in ("model", "optim", "data"):
+        assert getattr(config, group).name == name
+
+
+@pytest.mark.parametrize("path", sorted(conf_folder().rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_opens_with_its_command(path):
+    text = path.read_text()
+    assert "python -m rnnbench" in "\n".join(text.splitlines()[:3])
+
+
+def test_the_tutorial_is_the_tutorials():
+    for model in ("lstm", "gru"):
+        config = compose("experiment=tutorial", f"model={model}")
+        assert config.model == Model(model, hidden_size=10, num_layers=2)
+        assert config.optim == Sgd(lr=0.1, momentum=0.9)
+        assert (config.data.name, config.data.mean, config.data.std, config.data.val_size) == (
+            "mnist",
+            0.5,
+            0.5,
+            0,
+        )
+        assert (config.fit.epochs, config.fit.batch_size, config.fit.select.value) == (200, 128, "test")
+
+
+def test_data_root_comes_from_the_environment(monkeypatch):
+    assert compose().data.root == "./data"
+    monkeypatch.setenv("RNNBENCH_DATA", "/somewhere")
+    assert compose().data.root == "/somewhere"
+
+
+def make(**parts):
+    return dataclasses.replace(
+        Config(Model("lstm"), Adam(), Data("digits", root="data"), Fit(), Tracking()), **parts
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    hidden=st.integers(1, 300),
+    lr=st.floats(1e-6, 1),
+    seed=st.integers(0, 2**31),
+    clip=st.none() | st.floats(0.1, 10),
+)
+def test_a_config_survives_its_record(hidden, lr, seed, clip):
+    config = make(model=Model("gru", hidden), optim=Sgd(lr=lr), seed=seed, fit=Fit(clip=clip))
+    again = typed(plain(config))
+    assert again == config
+    assert trial_hash(again, "x") == trial_hash(config, "x")
+
+
+SAME = [
+    {"tracking": Tracking(uri=None, experiment="other")},
+    {"dry_run": True},
+    {"data": Data("digits", root="/elsewhere", download=False, source="http://x", sha256={"a": "b"})},
+    {"fit": Fit(device="cuda", kernel=Kernel.torch)},
+    {"objective": "val/accuracy"},
+    {"objective": "test/accuracy"},
+]
+OTHER = [
+    {"seed": 1},
+    {"model": Model("gru")},
+    {"model": Model("lstm", 33)},
+    {"model": Model("lstm", forget_bias=0.0)},
+    {"optim": Adam(lr=0.02)},
+    {"data": Data("digits", train_size=9)},
+    {"data": Data("digits", split_seed=1)},
+    {"fit": Fit(epochs=21)},
+    {"objective": "val/loss"},
+]
+
+
+@pytest.mark.parametrize("parts", SAME, ids=str)
+def test_identity_ignores_what_does_not_touch_the_numbers(parts):
+    assert trial_hash(make(**parts), "x") == trial_hash(make(), "x")
+
+
+def test_identity_sees_everything_else():
+    hashes = [trial_hash(make(**parts), "x") for parts in [{}, *OTHER]] + [trial_hash(make(), "y")]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_the_objective_and_its_direction():
+    assert objective(make()) == "best/val_accuracy"
+    assert (objective(make(objective="val/loss")), selection(make(objective="val/loss"))) == (
+        "best/val_loss",
+        "loss",
+    )
+    assert direction("best/val_accuracy") == "maximize" == direction("time/sequences_per_second")
+    assert direction("best/val_loss") == "minimize" == direction("parameters/total")
+
+
+def test_conf_is_where_the_package_or_the_checkout_is():
+    assert (conf_folder() / "config.yaml").exists()
+    assert conf_folder().parent in (Path(launch.__file__).parent, Path(launch.__file__).parents[1])

@@ -1,0 +1,159 @@
+"""Every mistake ends at once with one message, exit code 1, no traceback, and nothing made."""
+
+import subprocess
+import sys
+
+import hydra
+import pytest
+from hydra.errors import HydraException
+
+from rnnbench import launch
+from rnnbench.config import ConfigError, conf_folder
+from rnnbench.train import preflight
+
+# Commands, and words of their message.
+COMMANDS = {
+    "model=foo": ["model/foo", "gru", "lstm", "rnn"],
+    "optim=lion": ["optim/lion", "adam", "rmsprop", "sgd"],
+    "data=imagenet": ["data/imagenet", "digits", "mnist"],
+    "model.name=foo": ["model.name=foo", "lstm"],
+    "model.hidden_size=0": ["model.hidden_size=0", "at least 1"],
+    "model.hidden_size=ten": ["model.hidden_size", "ten", "Integer"],
+    "optim.lr=nan": ["optim.lr=nan", "above 0"],
+    "fit.batch_size=5000": ["fit.batch_size=5000", "training examples"],
+    "tracking.uri=nonsense": ["tracking.uri=nonsense", "sqlite:///mlflow.db"],
+    "tracking.uri=http://me:secret@host": ["tracking.uri", "MLFLOW_TRACKING_PASSWORD"],
+    "tracking.uri=sqlite:////no/such/folder/mlflow.db": ["tracking.uri", "/no/such/folder"],
+    "data=mnist data.root=/no/such data.download=false": ["/no/such", "train-images-idx3", "data=digits"],
+    "hydra.run.dir=/proc/rnnbench/0": ["/proc/rnnbench"],
+}
+
+# The same for values that the schema or its checks refuse; these are composed here, without a process.
+VALUES = {
+    "data.name=foo": ["foo", "digits", "mnist"],
+    "optim.name=lion": ["optim.name=lion", "sgd"],
+    "model.hidden_size=-1": ["model.hidden_size=-1", "at least 1"],
+    "model.num_layers=0": ["model.num_layers=0", "at least 1"],
+    "model.dropout=0.5": ["model.dropout=0.5", "num_layers"],
+    "model.dropout=1 model.num_layers=2": ["model.dropout=1", "below 1"],
+    "model.readout=first": ["model.readout", "first", "last, mean"],
+    "model=gru model.forget_bias=1": ["model.forget_bias=1", "gru has no forget gate"],
+    "model.nonlinearity=relu": ["model.nonlinearity=relu", "model=rnn"],
+    "optim.lr=0": ["optim.lr=0", "above 0"],
+    "optim.lr=-1": ["optim.lr=-1", "above 0"],
+    "optim.lr=inf": ["optim.lr=inf", "finite"],
+    "optim.weight_decay=-1": ["optim.weight_decay=-1", "at least 0"],
+    "optim.momentum=0.9": ["momentum", "Adam"],
+    "optim=sgd optim.momentum=1": ["optim.momentum=1", "below 1"],
+    "optim=sgd optim.momentum=0 optim.nesterov=true": ["optim.nesterov=true", "momentum"],
+    "optim.beta1=1": ["optim.beta1=1", "below 1"],
+    "fit.epochs=0": ["fit.epochs=0", "at least 1"],
+    "fit.clip=0": ["fit.clip=0", "above 0"],
+    "fit.patience=0": ["fit.patience=0", "at least 1"],
+    "fit.schedule=linear": ["fit.schedule", "linear", "cosine"],
+    "fit.device=tpu": ["fit.device=tpu", "cuda"],
+    "fit.kernel=cudnn": ["fit.kernel=cudnn", "cuda"],
+    "data.val_size=0": ["data.val_size=0", "at least 1"],
+    "data.train_size=100000": ["data.train_size=100000"],
+    "data.std=0": ["data.std=0", "above 0"],
+    "data.order=diagonal": ["data.order", "diagonal", "rows"],
+    "objective=speed": ["objective=speed", "best/val_accuracy"],
+    "seed=-1": ["seed=-1", "at least 0"],
+    "seed=1.5": ["seed", "1.5", "Integer"],
+    "model.hiden_size=3": ["hiden_size"],
+    "tracking.uri=ftp://host/x": ["tracking.uri=ftp://host/x", "http://"],
+    "tracking.uri=http://": ["tracking.uri=http://", "host"],
+}
+
+
+def command(arguments, folder):
+    return subprocess.run(
+        [sys.executable, "-m", "rnnbench", *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def assert_refused(done, words, folder):
+    message = done.stderr
+    assert done.returncode == 1, message
+    assert "Traceback" not in message
+    assert all(word in message for word in words), message
+    assert "secret" not in message
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("overrides", COMMANDS)
+def test_a_run_is_refused(overrides, tmp_path):
+    assert_refused(command(overrides.split(), tmp_path), COMMANDS[overrides], tmp_path)
+
+
+@pytest.mark.parametrize("overrides", VALUES)
+def test_a_value_is_refused(overrides, tmp_path):
+    launch.register()
+    with (
+        hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"),
+        pytest.raises((ConfigError, HydraException)) as refusal,
+    ):
+        preflight([launch.task_config(hydra.compose("config", overrides.split()))], tmp_path)
+    message = f"{refusal.value} {refusal.value.__cause__}"  # Hydra prints both
+    assert all(word in message for word in VALUES[overrides]), message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("model=lstm,foo", ["model/foo"]),
+        ("model.hidden_size=4,0", ["model.hidden_size=0", "at least 1"]),
+        ("model=lstm,gru model.forget_bias=1", ["model=gru", "no forget gate"]),
+        ("fit.batch_size=8,5000", ["fit.batch_size=5000"]),
+        ("hydra/launcher=basic optim.lr=0.1,0", ["optim.lr=0"]),
+        ("hydra.launcher.max_stack=0", ["max_stack=0"]),
+        ("hydra.sweep.dir=/proc/rnnbench", ["/proc/rnnbench"]),
+        ("seed=interval(0,1)", ["interval"]),
+    ],
+)
+def test_one_bad_point_refuses_the_whole_sweep(overrides, words, tmp_path):
+    assert_refused(command(["-m", *overrides.split()], tmp_path), words, tmp_path)
+
+
+def test_cuda_where_there_is_none(tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    assert_refused(command(["fit.device=cuda"], tmp_path), ["fit.device=cuda", "cpu"], tmp_path)
+
+
+def test_a_refusal_has_its_traceback_when_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    done = command(["optim.lr=0"], tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "optim.lr=0" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["torch", "mlflow"])
+def test_refusals_need_neither_torch_nor_mlflow(package, tmp_path):
+    """A package of that name that cannot be imported stands before the real one."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / f"{package}.py").write_text("raise SystemExit('imported too early')")
+    work = tmp_path / "work"
+    work.mkdir()
+    code = (
+        f"import runpy, sys; sys.path.insert(0, {str(broken)!r}); "
+        "runpy.run_module('rnnbench', run_name='__main__')"
+    )
+    for arguments in (
+        ["optim.lr=0"],
+        ["-m", "optim.lr=0.1,0"],
+        ["fit.batch_size=5000"],
+        ["tracking.uri=nonsense"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=work, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1
+        assert "imported too early" not in done.stderr
+        assert list(work.iterdir()) == []
