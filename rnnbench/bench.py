@@ -147,7 +147,7 @@ def compare_loops(stacks: Sequence[int], rounds: int, steps: int) -> Table:
 def command(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """The app as its own process, quiet, its store and its results below `folder`."""
     return subprocess.Popen(
-        [sys.executable, "-m", "rnnbench", f"tracking.uri=sqlite:///{folder}/mlflow.db", *arguments],
+        [sys.executable, "-m", "rnnbench", *arguments, f"tracking.uri=sqlite:///{folder}/mlflow.db"],
         stdout=subprocess.DEVNULL, cwd=folder, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rnnbench import config as schema
-from rnnbench.config import Config, ConfigError, typed
+from rnnbench.config import Config, ConfigError, to_yaml, typed
 
 if TYPE_CHECKING:
     from rnnbench.train import Job, Sweep
@@ -61,7 +61,7 @@ def register() -> None:
 
 def task_config(cfg: DictConfig) -> Config:
     """The checked configuration of a job, from a composed config with or without its hydra node."""
-    return typed(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+    return typed(cfg)
 
 
 class Gate(Callback):
@@ -107,8 +107,8 @@ def app(cfg: DictConfig) -> float | None:
     overrides = list(hydra.overrides.task)
     with refusals():
         config = task_config(cfg)
-        with open_sweep(folder.parent, config, single=not multirun) as sweep:
-            job = Job(job_name(overrides, config), config, folder)
+        job = Job(job_name(overrides, config), config, folder)
+        with open_sweep(folder.parent, config, job.name, single=not multirun) as sweep:
             run_jobs(sweep, [job], 1)
     if job.error is not None:
         raise TrialFailed(job.error)
@@ -124,7 +124,7 @@ def job_name(overrides: Sequence[str], config: Config) -> str:
 
 
 @contextmanager
-def open_sweep(folder: Path, config: Config, single: bool) -> "Iterator[Sweep]":
+def open_sweep(folder: Path, config: Config, name: str, single: bool) -> "Iterator[Sweep]":
     """Hold a sweep folder while its jobs run; at the end deliver the records and print the table.
 
     Whoever opened it first sees to the end: a caller in this process, or an ancestor of this process.
@@ -138,7 +138,9 @@ def open_sweep(folder: Path, config: Config, single: bool) -> "Iterator[Sweep]":
         yield OPEN.get(key) or Sweep(folder, None, None)
         return
 
-    with SweepFolder.claim(folder, command=sys.argv, tracking=config.tracking, single=single) as records:
+    with SweepFolder.claim(
+        folder, name=name, command=sys.argv, tracking=config.tracking, single=single
+    ) as records:
         courier = Courier(folder, warn) if config.tracking.uri is not None else None
         os.environ[OWNER] = key
         OPEN[key] = sweep = Sweep(folder, records, courier)
@@ -202,7 +204,7 @@ class GridSweeper(Sweeper):
             batches = BasicSweeper.split_arguments(overrides, self.max_batch_size)
             composed = self._check([overrides for batch in batches for overrides in batch], folder)
             first = next(iter(composed.values()))[1]
-            with open_sweep(folder, first, single=False):
+            with open_sweep(folder, first, job_name(arguments, first), single=False):
                 OmegaConf.save(self.config, folder / "multirun.yaml")
                 if isinstance(self.launcher, StackLauncher):
                     self.launcher.composed = composed
@@ -273,7 +275,8 @@ class StackLauncher(Launcher):
                 cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
                 self.composed[tuple(overrides)] = cfg, task_config(cfg)
         made = [self.composed[tuple(overrides)] for overrides in job_overrides]
-        with refusals(), open_sweep(folder, made[0][1], single=False) as sweep:
+        name = job_name(list(self.config.hydra.overrides.task), made[0][1])
+        with refusals(), open_sweep(folder, made[0][1], name, single=False) as sweep:
             names = [job_name(list(cfg.hydra.overrides.task), config) for cfg, config in made]
             jobs = [Job(name, config, folder) for name, (_, config) in zip(names, made, strict=True)]
             sweep.place(jobs, initial_job_idx)
@@ -290,11 +293,11 @@ class StackLauncher(Launcher):
             cfg.hydra.runtime.output_dir = str(folder.absolute())
         inner = folder / str(cfg.hydra.output_subdir)
         inner.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(
-            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), inner / "config.yaml"
-        )
-        OmegaConf.save(OmegaConf.masked_copy(cfg, ["hydra"]), inner / "hydra.yaml")
-        OmegaConf.save(cfg.hydra.overrides.task, inner / "overrides.yaml")
+        tree: Any = OmegaConf.to_container(cfg, enum_to_str=True)
+        hydra = tree.pop("hydra")
+        (inner / "config.yaml").write_text(to_yaml(tree))
+        (inner / "hydra.yaml").write_text(to_yaml({"hydra": hydra}))
+        (inner / "overrides.yaml").write_text(to_yaml(hydra["overrides"]["task"]))
 
     def _result(self, job: "Job", cfg: DictConfig) -> JobReturn:
         result = JobReturn(overrides=list(cfg.hydra.overrides.task), cfg=cfg, task_name="rnnbench")

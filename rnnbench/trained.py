@@ -81,6 +81,6 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
         config = launch.task_config(cfg)
     preflight([config], folder)
     job = Job(launch.job_name(overrides, config), config, folder)
-    with launch.open_sweep(folder.parent, config, single=True) as sweep:
+    with launch.open_sweep(folder.parent, config, job.name, single=True) as sweep:
         launch.run_jobs(sweep, [job], 1)
     return read_result(folder)

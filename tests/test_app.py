@@ -178,7 +178,9 @@ def test_ctrl_c_ends_with_130_and_the_sweep_can_be_resumed(tmp_path):
     assert {read_result(job)["status"] for job in jobs(tmp_path / "s")} == {"interrupted"}
     # Shorter trials are other trials: they get folders of their own beside the interrupted ones.
     run(tmp_path, *command, "fit.epochs=3")
-    assert [read_result(job)["status"] for job in jobs(tmp_path / "s")] == ["interrupted"] * 2 + ["finished"] * 2
+    assert [read_result(job)["status"] for job in jobs(tmp_path / "s")] == ["interrupted"] * 2 + [
+        "finished"
+    ] * 2
 
 
 def test_a_dry_run_makes_nothing(tmp_path):

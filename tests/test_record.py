@@ -102,7 +102,7 @@ def test_a_restarted_job_keeps_its_identity_and_begins_its_record_anew(tmp_path:
 
 
 def claim(folder: Path, uri: str | None = None):
-    return SweepFolder.claim(folder, command=["x"], tracking=Tracking(uri), single=False)
+    return SweepFolder.claim(folder, name="x", command=["x"], tracking=Tracking(uri), single=False)
 
 
 def test_a_folder_in_use_by_a_living_process_is_refused(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ import sys, time
 from pathlib import Path
 from rnnbench.config import Tracking
 from rnnbench.record import SweepFolder
-with SweepFolder.claim(Path({str(folder)!r}), command=sys.argv, tracking=Tracking(), single=False):
+with SweepFolder.claim(Path({str(folder)!r}), name="x", command=sys.argv, tracking=Tracking(), single=False):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -170,7 +170,7 @@ def test_passwords_are_not_recorded(tmp_path: Path) -> None:
         "optim.lr=0.1 model=lstm,gru http://localhost:5000"
     )
     word = "data.source=https://me:secret@host/data"
-    with SweepFolder.claim(tmp_path, command=[word], tracking=Tracking(), single=True):
+    with SweepFolder.claim(tmp_path, name="x", command=[word], tracking=Tracking(), single=True):
         assert "secret" not in (tmp_path / "sweep.json").read_text()
 
 

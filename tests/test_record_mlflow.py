@@ -108,7 +108,9 @@ def tracking(uri: str, *artifacts: Artifact) -> Tracking:
 
 
 def claim(folder: Path, uri: str, *artifacts: Artifact, single: bool = False) -> Any:
-    return SweepFolder.claim(folder, command=["x"], tracking=tracking(uri, *artifacts), single=single)
+    return SweepFolder.claim(
+        folder, name="x", command=["x"], tracking=tracking(uri, *artifacts), single=single
+    )
 
 
 def start(folder: Path, number: int, **changes: Any) -> JobFolder:

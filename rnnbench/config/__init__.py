@@ -6,14 +6,15 @@ imported.
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
+from omegaconf import DictConfig, OmegaConf
 
-from rnnbench.config.checks import check, refuse
+from rnnbench.config.checks import check
 from rnnbench.config.metrics import direction, final_metrics, objective, per_epoch, selection
 from rnnbench.config.schema import (
     OPTIMISERS,
@@ -67,6 +68,7 @@ __all__ = [
     "per_epoch",
     "plain",
     "selection",
+    "to_yaml",
     "trial_hash",
     "typed",
 ]
@@ -87,16 +89,21 @@ def typed(tree: Any) -> Config:
     """A resolved tree (a composed DictConfig, or the dict read from a record) as a checked Config.
 
     Raises:
-        ConfigError: from `check`, or for an optimiser that does not exist.
+        ConfigError: from `check`.
     """
-    name = tree["optim"]["name"]
-    if name not in OPTIMISERS:
-        refuse("optim.name", name, f"must be one of {', '.join(OPTIMISERS)}")
-    schema = Config(Model(), OPTIMISERS[name](), Data(), Fit(), Tracking())
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree))
-    assert isinstance(config, Config)
-    check(config)
-    return config
+    if isinstance(tree, DictConfig) and OmegaConf.get_type(tree) is Config:  # as Hydra composes it
+        parts: dict[str, Any] = {field.name: tree[field.name] for field in fields(Config)}
+        for name, part in parts.items():
+            parts[name] = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
+        config = Config(**parts)
+        check(config)
+        return config
+    optim = OPTIMISERS.get(tree["optim"]["name"], Optim)()  # an unknown one is refused by `check`
+    schema = Config(Model(), optim, Data(), Fit(), Tracking())
+    again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree))
+    assert isinstance(again, Config)
+    check(again)
+    return again
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -124,6 +131,27 @@ def plain(config: Config) -> dict[str, Any]:
 
     tree: dict[str, Any] = simple(asdict(config))
     return tree
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Fast where PyYAML has its C library."""
+
+
+def _quoted(dumper: Any, text: str) -> Any:
+    """A string that OmegaConf would read as a number keeps its quotes: its floats are more than YAML's."""
+    try:
+        float(text)
+    except ValueError:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+
+
+_Dumper.add_representer(str, _quoted)
+
+
+def to_yaml(tree: Any) -> str:
+    """Plain dicts, lists and values as YAML that OmegaConf reads back; ten times faster than its own."""
+    return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 # What a trial's numbers do not depend on by design.

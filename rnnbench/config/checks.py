@@ -6,7 +6,17 @@ from typing import Any, NoReturn, Optional
 from urllib.parse import urlsplit
 
 from rnnbench.config.metrics import final_metrics, objective
-from rnnbench.config.schema import Adam, Config, ConfigError, Kernel, Nonlinearity, RMSprop, Select, Sgd
+from rnnbench.config.schema import (
+    OPTIMISERS,
+    Adam,
+    Config,
+    ConfigError,
+    Kernel,
+    Nonlinearity,
+    RMSprop,
+    Select,
+    Sgd,
+)
 
 
 def refuse(key: str, value: Any, wanted: str) -> NoReturn:
@@ -40,6 +50,8 @@ def check(config: Config) -> None:
         ConfigError: names the key, the value and what would be accepted.
     """
     model, optim, data, fit = config.model, config.optim, config.data, config.fit
+    if type(optim) is not OPTIMISERS.get(optim.name):
+        refuse("optim.name", optim.name, f"choose with optim=NAME, one of {', '.join(OPTIMISERS)}")
     _at_least(
         1,
         ("model.hidden_size", model.hidden_size),

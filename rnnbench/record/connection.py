@@ -51,7 +51,9 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
     found: Any = client.get_experiment_by_name(experiment)
     if found is None:
         try:
-            return client, str(client.create_experiment(experiment, artifact_location=place))
+            # The page opens as one of model training, with parameters and metrics in its table.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return client, str(client.create_experiment(experiment, artifact_location=place, tags=kind))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another sweep was quicker
                 raise

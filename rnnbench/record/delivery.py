@@ -15,6 +15,7 @@ from typing import Any
 
 from rnnbench.record.connection import StoreError, connect, first_line, settle
 from rnnbench.record.folder import read_delivery, read_metrics, read_result, write_json
+from rnnbench.record.store import sqlite_file
 from rnnbench.record.sweep import held, job_folders, read_sweep, status_now
 
 # MLflow's limits.
@@ -61,6 +62,7 @@ class Delivery:
         self.experiment: str = info["tracking"]["experiment"]
         self.artifacts: list[str] = info["tracking"]["artifacts"]
         self.single: bool = info["single"]
+        self.first = False  # whether no run of this sweep can be there but those made by this object
         self.client: Any = None
         self.experiment_id = ""
 
@@ -109,10 +111,12 @@ class Delivery:
     def _run(self, folder: Path, key: str, identity: str, attempt: int, **new: Any) -> dict[str, Any]:
         """The state of a run that is in the store already without our knowing, or of a new one."""
         tags = new.pop("tags") | {key: identity, "rnnbench.attempt": str(attempt)}
-        run_id = self._only(key, identity, attempt)
+        run_id = None if self.first else self._only(key, identity, attempt)
         if run_id is None:
             cut = {name: value[:TAG_CHARS] for name, value in tags.items()}
             run_id = self.client.create_run(self.experiment_id, tags=cut, **new).info.run_id
+            # Where the parent is new, no child of it is there yet, and a local store does not answer late.
+            self.first = self.first or (key == "rnnbench.sweep" and sqlite_file(self.uri) is not None)
         self.known.add(run_id)
         state = {
             "uri": self.uri,
@@ -233,8 +237,9 @@ class Delivery:
         with tempfile.TemporaryDirectory() as folder:
             for file in _artifacts(job, self.artifacts, Path(folder)):
                 self.client.log_artifact(run_id, str(file))
-        # A server may have carried out a create_run that we had given up on and repeated.
-        self._only("rnnbench.job", result["job"], result["started"])
+        if sqlite_file(self.uri) is None:
+            # A server may have carried out a create_run that we had given up on and repeated.
+            self._only("rnnbench.job", result["job"], result["started"])
         self.client.set_terminated(run_id, STATUS[status], ended)
 
 

@@ -18,12 +18,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # OmegaConf depends on it
+from rnnbench.config import Config, flatten, plain, to_yaml
 
-from rnnbench.config import Config, flatten, plain
-
-ROW = ("epoch", "timestamp_ms")  # what stands before the metrics in metrics.csv
-DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the one in C, where it was built, is 8 times as fast
+ROW = ("epoch", "timestamp_ms")
 
 
 def now() -> int:
@@ -89,7 +86,7 @@ class JobFolder:
             "traceback": None,
             "dataset": dataset,
         }
-        write(path / "config.yaml", yaml.dump(tree, Dumper=DUMPER, sort_keys=False))
+        write(path / "config.yaml", to_yaml(tree))
         folder = cls(path, result)
         # The rows go before the result does: no reader takes rows of the last attempt for this one's.
         folder._rewrite([])

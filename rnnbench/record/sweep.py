@@ -30,13 +30,14 @@ class SweepFolder:
     @classmethod
     @contextmanager
     def claim(
-        cls, path: Path, *, command: Sequence[str], tracking: Tracking, single: bool
+        cls, path: Path, *, name: str, command: Sequence[str], tracking: Tracking, single: bool
     ) -> "Iterator[SweepFolder]":
         """Make a sweep folder, or take one to resume it, and hold it until the block ends.
 
         The kernel lets go of it too if the process dies.
 
         Args:
+            name: readable, for MLflow's parent run; a folder that is resumed keeps its own.
             command: argv, for the record; passwords are masked.
             tracking: where MLflow's copy goes; a relative SQLite file is noted as seen from here.
             single: the folder of a single run, which becomes an MLflow run without a parent.
@@ -56,7 +57,7 @@ class SweepFolder:
             ) from None
         try:
             info = read_sweep(path) if file.exists() else {"format": 1, "sweep": uuid.uuid4().hex}
-            info = {"name": path.name, "single": single, "started": now()} | info
+            info = {"name": name, "single": single, "started": now()} | info
             info |= {
                 "command": [mask(word) for word in command],
                 "tracking": {
