@@ -102,7 +102,7 @@ def app(cfg: DictConfig) -> float | None:
     from rnnbench.train import Job
 
     hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
+    folder = job_folder(Path(hydra.runtime.output_dir))
     multirun = hydra.mode is RunMode.MULTIRUN
     overrides = list(hydra.overrides.task)
     with refusals():
@@ -113,6 +113,11 @@ def app(cfg: DictConfig) -> float | None:
     if job.error is not None:
         raise TrialFailed(job.error)
     return job.value
+
+
+def job_folder(folder: Path) -> Path:
+    """Where a job's record goes: a numbered folder as it is, number 0 in any other."""
+    return folder if folder.name.isdigit() else folder / "0"
 
 
 def job_name(overrides: Sequence[str], config: Config) -> str:

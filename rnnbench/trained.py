@@ -64,7 +64,8 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
 
     Args:
         overrides: as on the command line, `"model=gru", "seed=1"`.
-        folder: its job folder; by default a new one below multirun/.
+        folder: its job folder if it is a number, else the folder of job 0; by default a new one below
+            multirun/.
 
     Raises:
         ConfigError: the trial cannot be run.
@@ -77,7 +78,7 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     launch.register()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = hydra.compose("config", list(overrides), return_hydra_config=True)
-        folder = Path(folder or cfg.hydra.run.dir)
+        folder = launch.job_folder(Path(folder or cfg.hydra.run.dir))
         config = launch.task_config(cfg)
     preflight([config], folder)
     job = Job(launch.job_name(overrides, config), config, folder)

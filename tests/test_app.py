@@ -236,7 +236,7 @@ def test_a_users_own_config_folder_adds_to_the_choices(tmp_path):
     own = tmp_path / "own" / "experiment"
     own.mkdir(parents=True)
     (own / "mine.yaml").write_text("# @package _global_\nmodel: {hidden_size: 5}\nfit: {epochs: 1}\n")
-    run(tmp_path, "--config-dir", "own", "experiment=mine", "hydra.run.dir=m/0", "tracking=none")
+    run(tmp_path, "--config-dir", "own", "experiment=mine", "hydra.run.dir=m", "tracking=none")
     assert read_result(tmp_path / "m" / "0")["params"]["model.hidden_size"] == 5
 
 
