@@ -32,7 +32,6 @@ from rnnbench.config import Config, ConfigError, to_yaml, typed
 if TYPE_CHECKING:
     from rnnbench.train import Job, Sweep
 
-DEFAULT_STACK = 16
 OWNER = "RNNBENCH_SWEEP"  # environment: the sweep folder that an ancestor of this process holds
 OPEN: "dict[str, Sweep]" = {}  # the sweep folders that this process holds
 
@@ -77,7 +76,7 @@ class Gate(Callback):
             if checked.dry_run:
                 from rnnbench.plan import show_plan
 
-                show_plan([checked], DEFAULT_STACK)
+                show_plan([checked], 1)
                 raise SystemExit(0)
 
 

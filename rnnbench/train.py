@@ -5,6 +5,7 @@ and with it torch, is imported when training starts.
 """
 
 import csv
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -120,12 +121,11 @@ class Group:
 
 @dataclass
 class Sweep:
-    """An open sweep folder: its records, their courier to MLflow, and the jobs that ran in it."""
+    """An open sweep folder: its records, and their courier to MLflow."""
 
     folder: Path
     records: SweepFolder | None  # None in a process that works for the one that holds the folder
     courier: Courier | None
-    jobs: list[Job] = field(default_factory=list)
     live: show.Live | None = None
 
     def train(self, jobs: Sequence[Job], max_stack: int) -> None:
@@ -136,7 +136,6 @@ class Sweep:
         """
         from rnnbench.engine import shape_key
 
-        self.jobs += jobs
         goal = objective(jobs[0].config)
         epochs = sum(job.config.fit.epochs for job in jobs)
         self.live = show.Live(len(jobs), epochs, goal, direction(goal) == "maximize")
@@ -312,7 +311,7 @@ def close(sweep: Sweep, config: Config, interrupted: bool) -> None:
     if config.fit.select is Select.test:
         show.say("This protocol watches the test set: its accuracies are optimistic.", "yellow")
     sweep.records.end("interrupted" if interrupted else "failed" if failed else "finished")
-    show.say(f"records: {sweep.folder}")
+    show.say(f"records: {os.path.relpath(sweep.folder)}")
     if sweep.courier is not None:
         left = sweep.courier.close()
         if left:
