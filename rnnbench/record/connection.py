@@ -51,9 +51,7 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
     found: Any = client.get_experiment_by_name(experiment)
     if found is None:
         try:
-            # The page opens as one of model training, with parameters and metrics in its table.
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            return client, str(client.create_experiment(experiment, artifact_location=place, tags=kind))
+            return client, str(client.create_experiment(experiment, artifact_location=place))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another sweep was quicker
                 raise
