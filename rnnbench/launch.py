@@ -152,8 +152,7 @@ def open_sweep(folder: Path, config: Config, name: str, single: bool) -> "Iterat
             yield sweep
         finally:
             del os.environ[OWNER], OPEN[key]
-            interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
-            close(sweep, config, interrupted)
+            close(sweep, config, sys.exc_info()[1])
 
 
 def run_jobs(sweep: "Sweep", jobs: "Sequence[Job]", max_stack: int) -> None:

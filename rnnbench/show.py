@@ -54,7 +54,7 @@ class Live:
         trials: how many there are.
         epochs: of all of them together.
         metric: name of the objective.
-        better: of two values, whether the first is the better one.
+        maximize: whether the greater of two values is the better one.
     """
 
     def __init__(self, trials: int, epochs: int, metric: str, maximize: bool) -> None:
@@ -147,9 +147,10 @@ def compare(results: Sequence[dict[str, Any]]) -> Comparison:
     """
     done = [result for result in results if result["status"] == "finished"]
     keys = sorted({key for result in results for key in result["params"]})
-    shown = {"model.name"}
     constant = {key for key in keys if len({str(result["params"].get(key)) for result in results}) == 1}
-    varied = [key for key in keys if key not in constant and key not in {"seed", *shown}]
+    # The model has a column of its own, seeds are averaged over; the rest says where, not what.
+    apart = ("model.name", "seed", "tracking.", "data.root", "data.download", "data.source", "data.sha256")
+    varied = [key for key in keys if key not in constant and not key.startswith(apart)]
     # A group choice varies all its values at once: its name says it.
     for group in ("optim", "data"):
         if f"{group}.name" in varied:

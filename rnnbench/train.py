@@ -299,17 +299,22 @@ class Sweep:
             job.folder = self.folder / str(number)
 
 
-def close(sweep: Sweep, config: Config, interrupted: bool) -> None:
-    """The end of a sweep: its table, the last deliveries, where the records are."""
+def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
+    """The end of a sweep: its table, the last deliveries, where the records are.
+
+    Args:
+        error: what ended it before its time.
+    """
     assert sweep.records is not None
     results = [read_result(folder) for folder in job_folders(sweep.folder)]
-    failed = any(result["status"] == "failed" for result in results)
+    failed = error is not None or any(result["status"] == "failed" for result in results)
     if results:
         comparison = show.compare(results)
         comparison.save(sweep.folder)
         comparison.print()
     if config.fit.select is Select.test:
         show.say("This protocol watches the test set: its accuracies are optimistic.", "yellow")
+    interrupted = isinstance(error, KeyboardInterrupt)
     sweep.records.end("interrupted" if interrupted else "failed" if failed else "finished")
     show.say(f"records: {os.path.relpath(sweep.folder)}")
     if sweep.courier is not None:

@@ -176,6 +176,7 @@ def test_ctrl_c_ends_with_130_and_the_sweep_can_be_resumed(tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in err
     assert {read_result(job)["status"] for job in jobs(tmp_path / "s")} == {"interrupted"}
+    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["status"] == "interrupted"
     # Shorter trials are other trials: they get folders of their own beside the interrupted ones.
     run(tmp_path, *command, "fit.epochs=3")
     assert [read_result(job)["status"] for job in jobs(tmp_path / "s")] == ["interrupted"] * 2 + [

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnbench.cells.weights import torch_shapes
 from rnnbench.config import Model
 
 aten = torch.ops.aten
@@ -26,13 +27,7 @@ class GRU:
         self.hidden_size = model.hidden_size
 
     def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
-        rows = 3 * self.hidden_size
-        return {
-            "weight_ih": (rows, input_size),
-            "weight_hh": (rows, self.hidden_size),
-            "bias_ih": (rows,),
-            "bias_hh": (rows,),
-        }
+        return torch_shapes(3, self.hidden_size, input_size)
 
     def start(self, weights: dict[str, Tensor]) -> None:
         """As drawn."""

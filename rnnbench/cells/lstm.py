@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnbench.cells.weights import torch_shapes
 from rnnbench.config import Model
 
 aten = torch.ops.aten
@@ -30,13 +31,7 @@ class LSTM:
         self.forget_bias = model.forget_bias
 
     def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
-        rows = 4 * self.hidden_size
-        return {
-            "weight_ih": (rows, input_size),
-            "weight_hh": (rows, self.hidden_size),
-            "bias_ih": (rows,),
-            "bias_hh": (rows,),
-        }
+        return torch_shapes(4, self.hidden_size, input_size)
 
     def start(self, weights: dict[str, Tensor]) -> None:
         if self.forget_bias is not None:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnbench.cells.weights import torch_shapes
 from rnnbench.config import Model, Nonlinearity
 
 
@@ -21,13 +22,7 @@ class RNN:
         self.relu = model.nonlinearity is Nonlinearity.relu
 
     def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
-        rows = self.hidden_size
-        return {
-            "weight_ih": (rows, input_size),
-            "weight_hh": (rows, rows),
-            "bias_ih": (rows,),
-            "bias_hh": (rows,),
-        }
+        return torch_shapes(1, self.hidden_size, input_size)
 
     def start(self, weights: dict[str, Tensor]) -> None:
         """As drawn."""
