@@ -19,11 +19,10 @@ from torch import Tensor
 
 from rnnbench import optim
 from rnnbench.config import Config, Schedule, Select, direction, selection
-from rnnbench.kernels import make_network
+from rnnbench.kernels import make_compute
 from rnnbench.network import Drop
 from rnnbench.tasks import Task
 
-EVALUATION_BATCH = 250
 LARGE = 128  # hidden size from which products are worth more than one thread
 
 
@@ -105,17 +104,12 @@ class Stack:
     def __init__(self, config: Config, task: Task) -> None:
         set_threads(config)
         self.device = torch.device(config.fit.device)
-        self.optim = config.optim
-        self.batch_size = config.fit.batch_size
         self.watched = config.fit.select.value  # the split that chooses the best epoch
         self.classes = task.classes
-        _, self.T, self.input_size = task.inputs.shape
-        self.inputs = torch.from_numpy(task.inputs).flatten(1).to(self.device)  # (N, T * input) bytes
-        self.targets = torch.from_numpy(task.targets).to(self.device)  # (N,)
+        self.targets = torch.from_numpy(task.targets)  # (N,)
         self.splits = {name: torch.from_numpy(index) for name, index in task.splits.items()}
-        self.scale, self.shift = task.scale / task.std, -task.mean / task.std
-        self.network = make_network(config, self.input_size, task.classes)
-        self.update = optim.update(config.optim)
+        self.compute = make_compute(config, task)
+        self.network = self.compute.network
         self.slots: list[Slot] = []
         self.state: optim.State = {}  # every tensor has a row for each slot
 
@@ -137,7 +131,7 @@ class Stack:
         """Take trials in, fresh or from where they were stopped."""
         rows = [trial.rows for trial in trials] + ([self.state] if self.slots else [])
         self.slots = [trial.slot for trial in trials] + self.slots
-        self._hold({name: torch.cat([row[name].to(self.device) for row in rows]) for name in rows[0]})
+        self.state = {name: torch.cat([row[name].to(self.device) for row in rows]) for name in rows[0]}
 
     def stop(self, slots: Sequence[Slot]) -> list[Checkpoint]:
         """Take trials out; what each needs to go on elsewhere."""
@@ -147,19 +141,13 @@ class Stack:
             Checkpoint(self.slots[k], {n: rows[k : k + 1] for n, rows in self.state.items()}) for k in where
         ]
         self.slots = [self.slots[k] for k in stay]
-        self._hold({name: rows[stay] for name, rows in self.state.items()})
+        self.state = {name: rows[stay] for name, rows in self.state.items()}
         return taken
 
     def epochs(self) -> Iterator[Report]:
         """Advance every slot by one epoch and report, for as long as there are any."""
         while self.slots:
             yield self._epoch()
-
-    def _hold(self, state: optim.State) -> None:
-        """Make these rows the stack's; the weights are views of its parameters, and autograd's leaves."""
-        self.state = state
-        views = self.network.views(state["parameters"])
-        self.weights = {name: view.detach().requires_grad_() for name, view in views.items()}
 
     def _epoch(self) -> Report:
         started = time.perf_counter()
@@ -169,12 +157,7 @@ class Stack:
             row.fill_(optim.learning_rate(config.optim.lr, config.fit, slot.epoch, slot.factor))
         drop = self._dropout() if self.state["dropout"].any() else None
         order = self._shuffled()  # (K, examples)
-        total = torch.zeros(3, K, dtype=torch.float64, device=self.device)  # of loss, hits, gradient norm
-        for index in order.split(self.batch_size, dim=1):
-            loss, hits, norm = self.step(*self.batch(index), drop)
-            size = index.shape[1]
-            total += torch.stack([loss * size, hits, norm * size])
-        loss_, accuracy, norm_ = (total / order.shape[1]).tolist()
+        loss_, accuracy, norm_ = (self.compute.train(self.state, order, drop) / order.shape[1]).T.tolist()
         metrics = [
             {"train/loss": loss_[k], "train/accuracy": accuracy[k], "lr": float(self.state["lr"][k]),
              "grad_norm": norm_[k]}
@@ -200,52 +183,23 @@ class Stack:
             if self.slots[k].judge({"loss": loss_k, "accuracy": accuracy_k}):
                 self.state["best"][k] = self.state["parameters"][k]
 
-    def step(self, x: Tensor, y: Tensor, drop: Drop | None) -> tuple[Tensor, Tensor, Tensor]:
-        """One update on x (K, T, input, B), y (K, B): loss, hits, gradient norm before clipping, (K,)."""
-        loss, hits = cross_entropy(self.network(self.weights, x, drop), y)
-        gradients = torch.autograd.grad(loss.mean(-1).sum(), list(self.weights.values()))
-        gradient = torch.cat([part.flatten(1) for part in gradients], 1)  # (K, P)
-        norm = optim.clip(gradient, self.state["clip"].float())
-        with torch.no_grad():
-            self.update(self.state, self.state["parameters"], gradient)
-        return loss.detach().mean(-1), hits.sum(-1), norm.squeeze(-1)
-
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """x (K, T, input, B) and y (K, B) for the examples index (K, B)."""
-        K, B = index.shape
-        rows = self.inputs[index.flatten()].view(K, B, -1).transpose(1, 2).contiguous()
-        x = torch.mul(rows, self.scale).add_(self.shift)
-        return x.view(K, self.T, self.input_size, B), self.targets[index]
-
-    @torch.no_grad()
     def evaluate(self, parameters: Tensor, split: str) -> tuple[Tensor, Tensor, Tensor]:
         """Mean loss (k,), accuracy (k,) and predictions (k, examples) of parameters (k, P)."""
-        weights = self.network.views(parameters)
-        index = self.splits[split].to(self.device)
-        losses, hits, predictions = [], [], []
-        for part in index.split(EVALUATION_BATCH):
-            x, y = (t.expand(len(parameters), *t.shape[1:]) for t in self.batch(part.unsqueeze(0)))
-            logits = self.network(weights, x)
-            loss, hit = cross_entropy(logits, y)
-            losses.append(loss)
-            hits.append(hit)
-            predictions.append(logits.argmax(1))
-        loss, accuracy = (torch.cat(parts, 1).double().mean(1) for parts in (losses, hits))
-        return loss, accuracy, torch.cat(predictions, 1)
+        return self.compute.evaluate(parameters, self.splits[split])
 
     def _shuffled(self) -> Tensor:
         """The training examples in each trial's own order of this epoch, (K, examples)."""
         train = self.splits["train"]
         orders = [train[torch.randperm(len(train), generator=stream(slot, 1))] for slot in self.slots]
-        return torch.stack(orders).to(self.device)
+        return torch.stack(orders)
 
     def _dropout(self) -> Drop:
         """Draws each trial's dropout factors from its own stream of this epoch."""
         streams = [stream(slot, 2, self.device) for slot in self.slots]
         rate = self.state["dropout"].float().view(-1, 1, 1, 1)
 
-        def drop(x: Tensor) -> Tensor:
-            noise = torch.stack([torch.rand(x.shape[1:], generator=g, device=self.device) for g in streams])
+        def drop(shape: tuple[int, ...]) -> Tensor:
+            noise = torch.stack([torch.rand(shape, generator=g, device=self.device) for g in streams])
             return (noise >= rate) / (1 - rate)
 
         return drop
@@ -261,7 +215,7 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
         return []
     best = torch.cat([trial.rows["best"] for trial in ended])
     loss, accuracy, predictions = stack.evaluate(best, "test")
-    truth = stack.targets[stack.splits["test"].to(stack.device)]
+    truth = stack.targets[stack.splits["test"]]
     outcomes = []
     for k, trial in enumerate(ended):
         slot, watched = trial.slot, stack.watched
@@ -276,9 +230,9 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
             "time/train_seconds": slot.seconds,
             "time/sequences_per_second": slot.epoch * len(stack.splits["train"]) / slot.seconds,
         }
-        pairs = truth * stack.classes + predictions[k]
+        pairs = truth * stack.classes + predictions[k].cpu()
         confusion = torch.bincount(pairs, minlength=stack.classes**2).view(stack.classes, -1)
-        outcomes.append(Outcome(slot, metrics, best[k].cpu(), confusion.cpu()))
+        outcomes.append(Outcome(slot, metrics, best[k].cpu(), confusion))
     return outcomes
 
 
@@ -291,13 +245,6 @@ def set_threads(config: Config) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         cores = os.cpu_count() or 1
         torch.set_num_threads(cores if config.model.hidden_size >= LARGE else 1)
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and whether the largest logit is right, (K, B) each, of logits (K, classes, B), y (K, B)."""
-    right = logits.gather(1, y.unsqueeze(1)).squeeze(1)
-    hits = (logits.detach().argmax(1) == y).float()
-    return logits.logsumexp(1) - right, hits
 
 
 def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -10,7 +10,7 @@ import sys
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rnnbench import config as schema
+from rnnbench.compose import Composer
 from rnnbench.config import Config, ConfigError, to_yaml, typed
 
 if TYPE_CHECKING:
@@ -205,12 +206,9 @@ class GridSweeper(Sweeper):
                         f"{override.input_line}: a grid needs values: a,b,c or choice() or range()"
                     )
             batches = BasicSweeper.split_arguments(overrides, self.max_batch_size)
-            composed = self._check([overrides for batch in batches for overrides in batch], folder)
-            first = next(iter(composed.values()))[1]
+            first = self._check([overrides for batch in batches for overrides in batch], folder)
             with open_sweep(folder, first, job_name(arguments, first), single=False):
                 OmegaConf.save(self.config, folder / "multirun.yaml")
-                if isinstance(self.launcher, StackLauncher):
-                    self.launcher.composed = composed
                 results: list[JobReturn] = []
                 for batch in batches:
                     results += self.launcher.launch(batch, initial_job_idx=len(results))
@@ -219,8 +217,8 @@ class GridSweeper(Sweeper):
             raise TrialFailed(f"{failed} of {len(results)} trials failed; see above")
         return [results]
 
-    def _check(self, points: list[list[str]], folder: Path) -> "Composed":
-        """Compose and check every point of the grid.
+    def _check(self, points: list[list[str]], folder: Path) -> Config:
+        """Compose and check every point of the grid; the first one.
 
         Raises:
             ConfigError: with the point that cannot be run.
@@ -228,26 +226,24 @@ class GridSweeper(Sweeper):
         from rnnbench.train import preflight
 
         assert self.hydra_context is not None and self.config is not None
-        composed: Composed = {}
+        stacks = self.launcher if isinstance(self.launcher, StackLauncher) else None
+        composer = stacks.composer if stacks else Composer(self.hydra_context.config_loader, self.config)
+        checked: dict[tuple[str, ...], Config] = {}
         for overrides in points:
-            cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             try:
-                composed[tuple(overrides)] = cfg, task_config(cfg)
+                checked[tuple(overrides)] = task_config(composer.compose(overrides))
             except ConfigError as error:
                 raise ConfigError(f"{' '.join(filter_overrides(overrides))}: {error}") from None
-        configs = [config for _, config in composed.values()]
+        configs = list(checked.values())
         preflight(configs, folder)
         if configs[0].dry_run:
             from rnnbench.plan import show_plan
 
-            max_stack = getattr(self.launcher, "max_stack", 1)
-            show_plan(configs, max_stack)
+            show_plan(configs, stacks.max_stack if stacks else 1)
             raise SystemExit(0)
-        return composed
-
-
-# What a sweeper has composed already: a job's overrides to its config, as Hydra and as we hold it.
-Composed = dict[tuple[str, ...], tuple[DictConfig, Config]]
+        if stacks:
+            stacks.checked = checked
+        return configs[0]
 
 
 class StackLauncher(Launcher):
@@ -261,36 +257,45 @@ class StackLauncher(Launcher):
         if max_stack < 1:
             raise ConfigError(f"hydra.launcher.max_stack={max_stack}: must be a whole number of at least 1")
         self.max_stack = max_stack
-        self.composed: Composed = {}
+        self.checked: dict[tuple[str, ...], Config] = {}  # by overrides; our sweeper fills it
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
         self.config = config
 
+    @cached_property
+    def composer(self) -> Composer:
+        """Composes the jobs of this launcher's sweep."""
+        return Composer(self.hydra_context.config_loader, self.config)
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train the jobs; one result each, in order, COMPLETED with the objective or FAILED."""
+        """Train the jobs; one result each, in order, COMPLETED with the objective or FAILED.
+
+        The configs are not among the results: of each, 100 KB would stay in memory until the end.
+        """
         from rnnbench.train import Job
 
         setup_globals()
         folder = Path(self.config.hydra.sweep.dir)
         for overrides in job_overrides:
-            if tuple(overrides) not in self.composed:  # a sweeper other than ours
-                cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-                self.composed[tuple(overrides)] = cfg, task_config(cfg)
-        made = [self.composed[tuple(overrides)] for overrides in job_overrides]
-        name = job_name(list(self.config.hydra.overrides.task), made[0][1])
-        with refusals(), open_sweep(folder, made[0][1], name, single=False) as sweep:
-            names = [job_name(list(cfg.hydra.overrides.task), config) for cfg, config in made]
-            jobs = [Job(name, config, folder) for name, (_, config) in zip(names, made, strict=True)]
+            if tuple(overrides) not in self.checked:  # a sweeper other than ours
+                self.checked[tuple(overrides)] = task_config(self.composer.compose(overrides))
+        configs = [self.checked[tuple(overrides)] for overrides in job_overrides]
+        name = job_name(list(self.config.hydra.overrides.task), configs[0])
+        with refusals(), open_sweep(folder, configs[0], name, single=False) as sweep:
+            jobs = []
+            for overrides, config in zip(job_overrides, configs, strict=True):
+                job = Job(job_name(overrides, config), config, folder)
+                job.prepare = partial(self._prepare, overrides, job)
+                jobs.append(job)
             sweep.place(jobs, initial_job_idx)
-            for job, (cfg, _) in zip(jobs, made, strict=True):
-                job.prepare = partial(self._prepare, cfg, job)
             run_jobs(sweep, jobs, self.max_stack)
-        return [self._result(job, cfg) for job, (cfg, _) in zip(jobs, made, strict=True)]
+        return [self._result(overrides, job) for overrides, job in zip(job_overrides, jobs, strict=True)]
 
-    def _prepare(self, cfg: DictConfig, job: "Job") -> None:
+    def _prepare(self, overrides: Sequence[str], job: "Job") -> None:
         """What Hydra leaves in a job's folder."""
         folder = job.folder
+        cfg = self.composer.compose(overrides)
         with open_dict(cfg):
             cfg.hydra.job.id = cfg.hydra.job.num = int(folder.name)
             cfg.hydra.runtime.output_dir = str(folder.absolute())
@@ -302,8 +307,8 @@ class StackLauncher(Launcher):
         (inner / "hydra.yaml").write_text(to_yaml({"hydra": hydra}))
         (inner / "overrides.yaml").write_text(to_yaml(hydra["overrides"]["task"]))
 
-    def _result(self, job: "Job", cfg: DictConfig) -> JobReturn:
-        result = JobReturn(overrides=list(cfg.hydra.overrides.task), cfg=cfg, task_name="rnnbench")
+    def _result(self, overrides: Sequence[str], job: "Job") -> JobReturn:
+        result = JobReturn(overrides=filter_overrides(overrides), task_name="rnnbench")
         result.working_dir = os.getcwd()
         if job.error is None:
             result.return_value, result.status = job.value, JobStatus.COMPLETED

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from rnnbench.cells import Weights, make_cell
 from rnnbench.config import Model, Readout
 
-# Called between two layers while training: gives the factors (K, T, features, B) of dropout.
-Drop = Callable[[Tensor], Tensor]
+# Called between two layers while training with (T, features, B): gives dropout's factors (K, T, features, B).
+Drop = Callable[[tuple[int, ...]], Tensor]
 
 
 class Network:
@@ -83,7 +83,7 @@ class Network:
         """Logits (K, outputs, B) for x (K, T, input, B)."""
         for number, layer in enumerate(self.layers):
             if number and drop:
-                x = x * drop(x)
+                x = x * drop(x.shape[1:])
             outputs = [
                 cell(x, self._of_layer(weights, suffix), reverse)
                 for reverse, (suffix, cell) in zip((False, True), layer, strict=False)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from rnnbench import tasks
 from rnnbench.config import Config, ConfigError, conf_folder, typed
-from rnnbench.kernels import make_network
 from rnnbench.network import Network, TorchNetwork, to_torch
 from rnnbench.record import download, read_result
 
@@ -55,7 +54,7 @@ def load(run: str | Path) -> Trained:
         raise ConfigError(f"{run}: holds no weights.pt; only a trial that has finished leaves one")
     config = typed(OmegaConf.load(folder / "config.yaml"))
     shape = tasks.shape(config.data)
-    network = make_network(config, shape.input_size, shape.classes)
+    network = Network(config.model, shape.input_size, shape.classes)
     return Trained(config, network, torch.load(weights, weights_only=True)["parameters"])
 
 

@@ -19,6 +19,7 @@ ORDER = [
     {"kernels"},
     {"engine"},
     {"record", "show"},
+    {"compose"},
     {"plan", "train"},
     {"launch"},
     {"trained"},
@@ -45,7 +46,7 @@ NEVER = {
 }
 
 # What is imported before a command line has been read: these bring in nothing that takes seconds.
-QUICK = {"__init__", "config", "tasks", "record", "show", "train", "launch", "sweep", "__main__"}
+QUICK = {"__init__", "config", "tasks", "record", "show", "train", "compose", "launch", "sweep", "__main__"}
 SECONDS = {"torch", "torchvision", "mlflow", "pandas", "sklearn", "matplotlib"}
 
 

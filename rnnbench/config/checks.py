@@ -107,6 +107,8 @@ def check(config: Config) -> None:
         refuse("fit.device", fit.device, "must be cpu, cuda or cuda:N")
     if fit.kernel is Kernel.cudnn and fit.device == "cpu":
         refuse("fit.kernel", fit.kernel, "needs fit.device=cuda")
+    if fit.kernel is Kernel.compiled and fit.device != "cpu":
+        refuse("fit.kernel", fit.kernel, "needs fit.device=cpu")
     known = final_metrics(config)
     if objective(config) not in known:
         refuse("objective", config.objective, f"must be a metric that is recorded: {', '.join(known)}")

@@ -41,7 +41,8 @@ class Select(Enum):
 
 
 class Kernel(Enum):
-    auto = "auto"
+    auto = "auto"  # compiled where that is the faster, else torch
+    compiled = "compiled"
     torch = "torch"
     cudnn = "cudnn"
 

@@ -1,19 +1,82 @@
-"""What computes a stack: the torch path for every cell, cuDNN when asked for.
+"""What computes a stack: the compiled CPU kernels, the torch path for every cell and device, cuDNN.
 
-`fit.kernel` chooses; the compiled CPU kernels will stand here, behind the same call.
+`fit.kernel` chooses. `auto` takes the compiled kernels where they have the cell and are the faster,
+and the torch path elsewhere.
 """
 
-from rnnbench.config import Config, Kernel
+from typing import Protocol
+
+from torch import Tensor
+
+from rnnbench import optim
+from rnnbench.config import Config, ConfigError, Kernel
+from rnnbench.kernels.compiled import CompiledCompute, instruction_sets, knows, library
 from rnnbench.kernels.cudnn import CudnnNetwork
-from rnnbench.network import Network
+from rnnbench.kernels.torch_path import TorchCompute
+from rnnbench.network import Drop, Network
+from rnnbench.tasks import Task
 
 
-def make_network(config: Config, input_size: int, outputs: int) -> Network:
-    """The network of a stack on the kernel that `fit.kernel` names; `auto` is the torch path."""
-    kind = CudnnNetwork if config.fit.kernel is Kernel.cudnn else Network
-    return kind(config.model, input_size, outputs)
+class Compute(Protocol):
+    """What the engine asks of a kernel."""
+
+    network: Network
+
+    def train(self, state: optim.State, order: Tensor, drop: Drop | None) -> Tensor:
+        """Update every trial on its minibatches, in order (K, examples), each trial's own.
+
+        Returns (K, 3) in float64 sums over the examples: of the loss and of the hits, both before the
+        update, and of the gradient's norm before clipping (a minibatch's norm for each example).
+        """
+        ...
+
+    def evaluate(self, parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss (k,), accuracy (k,), predictions (k, examples) of parameters (k, P) on index."""
+        ...
+
+
+def choose(config: Config) -> Kernel:
+    """What `fit.kernel` comes down to: compiled, torch or cudnn.
+
+    Raises:
+        ConfigError: the compiled kernels are asked for and not there, or do not have the cell.
+    """
+    fit = config.fit
+    if fit.kernel is Kernel.compiled:
+        missing = library()
+        if isinstance(missing, str):
+            raise ConfigError(f"fit.kernel=compiled: {missing}; {REMEDY}, or take fit.kernel=torch")
+        if not knows(config.model):
+            raise ConfigError(
+                f"fit.kernel=compiled: they do not have model={config.model.name}; take fit.kernel=auto"
+            )
+    if fit.kernel is not Kernel.auto:
+        return fit.kernel
+    compiled = fit.device == "cpu" and knows(config.model) and bool(instruction_sets())
+    return Kernel.compiled if compiled else Kernel.torch
+
+
+REMEDY = "with a C compiler, `python -m rnnbench.kernels.build` makes them"
+
+
+def missing(config: Config) -> str | None:
+    """One line on what is slower than it need be, if the compiled kernels would serve but are not there."""
+    reason = library()
+    if isinstance(reason, str) and config.fit.kernel is Kernel.auto and config.fit.device == "cpu":
+        return f"no compiled kernels ({reason}): training on the slower torch path; {REMEDY}"
+    return None
+
+
+def make_compute(config: Config, task: Task) -> Compute:
+    """What trains and evaluates the stack of these trials."""
+    kernel = choose(config)
+    if kernel is Kernel.compiled:
+        return CompiledCompute(config, task)
+    kind = CudnnNetwork if kernel is Kernel.cudnn else Network
+    return TorchCompute(config, task, kind(config.model, task.inputs.shape[2], task.classes))
 
 
 def kernel_name(config: Config) -> str:
-    """What the record says: the kernel that `fit.kernel` came down to."""
-    return "cudnn" if config.fit.kernel is Kernel.cudnn else "torch"
+    """What the record says: the kernel, and the instruction set if it is a compiled one."""
+    kernel = choose(config)
+    return f"compiled {instruction_sets()[0]}" if kernel is Kernel.compiled else kernel.value

@@ -22,7 +22,7 @@ class CudnnNetwork(Network):
         start = x.new_zeros(self.directions, x.shape[-1], model.hidden_size)
         for number, layer in enumerate(self.layers):
             if number and drop:
-                h = h * drop(h.permute(0, 2, 1).unsqueeze(0))[0].permute(0, 2, 1)
+                h = h * drop(h.permute(0, 2, 1).shape)[0].permute(0, 2, 1)
             own = [weight[0] for suffix, _ in layer for weight in self._of_layer(weights, suffix).values()]
             state = (start, start) if model.name == "lstm" else start
             # has_biases, one layer, no dropout of its own, whether it trains, directions, time first

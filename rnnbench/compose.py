@@ -1,0 +1,95 @@
+"""Composes the jobs of a sweep as Hydra does, but once for each set of group choices.
+
+Hydra reads and merges every file of the config tree for every job, 70 ms and more. The jobs of a sweep
+differ mostly in values, though, and those Hydra applies last, to what the choices have composed. So here
+the choices are composed once, by Hydra, and the values applied to a copy, by Hydra's own function.
+"""
+
+import pickle
+from collections.abc import Sequence
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+
+class Composer:
+    """Gives what `ConfigLoader.load_sweep_config` gives for a sweep, and raises what it raises.
+
+    Args:
+        loader: Hydra's.
+        master: the sweep's own config, which its jobs take the overrides of Hydra's settings from.
+    """
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+        assert isinstance(loader, ConfigLoaderImpl)
+        self.loader = loader
+        self.master = master
+        # The files as a job sees them: hydra.searchpath may have added folders.
+        settings = OmegaConf.to_container(master.hydra.overrides.hydra)
+        assert isinstance(settings, list)
+        _, self.files = loader._parse_overrides_and_create_caching_repo(
+            master.hydra.job.config_name, settings
+        )
+        self.parser = OverridesParser.create()
+        self.parsed: dict[str, tuple[Override, bool]] = {}
+        self.chosen: dict[tuple[str, ...], bytes] = {}
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of the job with these overrides, its hydra node included.
+
+        Raises:
+            HydraException: the overrides cannot be composed.
+        """
+        parsed = [self._parse(text) for text in overrides]
+        values = [override for override, is_choice in parsed if not is_choice]
+        if all(map(_is_plain, values)):
+            cfg = self._choose(tuple(str(override.input_line) for override, choice in parsed if choice))
+            try:
+                self.loader._apply_overrides_to_config(values, cfg)
+            except HydraException:
+                pass  # Hydra says below what is wrong, and has the last word on whether it is
+            else:
+                self._note([override for override, _ in parsed], cfg)
+                return cfg
+        return self.loader.load_sweep_config(self.master, list(overrides))
+
+    def _parse(self, text: str) -> tuple[Override, bool]:
+        """An override, and whether it chooses from a group (by Hydra's rule: a dict is a value of a node)."""
+        if text not in self.parsed:
+            override = self.parser.parse_overrides([text])[0]
+            is_choice = not isinstance(override.value(), dict) and self.files.group_exists(
+                override.key_or_group
+            )
+            self.parsed[text] = override, is_choice
+        return self.parsed[text]
+
+    def _choose(self, choices: tuple[str, ...]) -> DictConfig:
+        """A fresh copy of what the choices alone compose; unpickling makes it six times faster than deepcopy."""
+        if choices not in self.chosen:
+            self.chosen[choices] = pickle.dumps(self.loader.load_sweep_config(self.master, list(choices)))
+        cfg: DictConfig = pickle.loads(self.chosen[choices])
+        OmegaConf.copy_cache(from_config=self.master, to_config=cfg)  # what it has resolved meanwhile
+        return cfg
+
+    def _note(self, overrides: Sequence[Override], cfg: DictConfig) -> None:
+        """Note the overrides in a config where the choices among them are noted already."""
+        task = [override for override in overrides if not override.is_hydra_override()]
+        cfg.hydra.overrides.task.clear()
+        cfg.hydra.overrides.task.extend([override.input_line for override in task])
+        how = cfg.hydra.job.config.override_dirname
+        cfg.hydra.job.override_dirname = get_overrides_dirname(
+            overrides=task, kv_sep=how.kv_sep, item_sep=how.item_sep, exclude_keys=how.exclude_keys
+        )
+
+
+def _is_plain(override: Override) -> bool:
+    """Whether an override sets a value of the job, which does not change what Hydra does before or after.
+
+    A deletion may look at values that Hydra notes last; hydra.KEY may change what it composes and notes.
+    """
+    of_hydra = override.key_or_group.partition(".")[0] == "hydra"
+    return not (override.is_sweep_override() or override.is_delete() or of_hydra)

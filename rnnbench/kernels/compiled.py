@@ -1,0 +1,192 @@
+"""The compiled CPU kernels: LSTM, GRU and RNN with head, loss and optimiser, many minibatches a call.
+
+A trial's numbers are bit for bit the same whatever else is in its stack, however many threads there
+are and however the minibatches are divided into calls (native/stack.c says how).
+"""
+
+import ctypes
+import os
+import time
+from ctypes import POINTER, byref, c_double, c_int, c_int64, c_void_p
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnnbench import optim
+from rnnbench.config import Config, Model, Nonlinearity, Readout
+from rnnbench.network import Drop, Network
+from rnnbench.tasks import Task
+
+LIBRARY = Path(__file__).parent / "stack.so"
+CALL_SECONDS = 0.2  # a call returns about this often, so that Ctrl-C is heard
+CELLS = {"lstm": 0, "gru": 1, "rnn": 2}  # as enumerated in native/cells.h; a relu rnn is 3
+OPTIMISERS = {"sgd": 0, "adam": 2, "adamw": 3, "rmsprop": 4}  # as in native/update.h; Nesterov is 1
+
+
+class Shape(ctypes.Structure):
+    """`struct shape` of native/network.h."""
+
+    _fields_ = [
+        (name, c_int64)
+        for name in ("cell", "layers", "directions", "hidden", "input", "steps", "classes", "mean")
+    ]
+
+
+class Examples(ctypes.Structure):
+    """`struct examples` of native/stack.c."""
+
+    _fields_ = [("inputs", c_void_p), ("targets", c_void_p), ("scale", c_double), ("shift", c_double)]
+
+
+COLUMNS = ("step", "clip", "lr", "weight_decay", "momentum", "beta1", "beta2", "eps", "alpha")
+
+
+class State(ctypes.Structure):
+    """`struct state` of native/stack.c."""
+
+    _fields_ = [
+        ("optimiser", c_int64),
+        ("parameters", c_void_p),
+        ("memory", c_void_p * 2),
+        *((name, c_void_p) for name in COLUMNS),
+    ]
+
+
+@lru_cache
+def library() -> ctypes.CDLL | str:
+    """The library, loaded once, or why there is none that can be used."""
+    if not LIBRARY.exists():
+        return "they were not built"
+    loaded = ctypes.CDLL(str(LIBRARY))  # releases the GIL during calls
+    loaded.rnnbench_sets.restype = loaded.rnnbench_sources.restype = ctypes.c_char_p
+    from rnnbench.kernels.build import digest
+
+    if loaded.rnnbench_sources().decode() != digest():
+        return "they were built of other sources"
+    return loaded
+
+
+def instruction_sets() -> list[str]:
+    """The instruction sets that this machine runs, the best first; none where there is no library."""
+    loaded = library()
+    return [] if isinstance(loaded, str) else loaded.rnnbench_sets().decode().split()
+
+
+def knows(model: Model) -> bool:
+    """Whether these kernels have the model's equations."""
+    return model.name in CELLS
+
+
+def cores() -> int:
+    """Threads to compute with: OMP_NUM_THREADS, else all cores that this process may use."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return int(os.environ["OMP_NUM_THREADS"])
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class CompiledCompute:
+    """Trains and evaluates a stack with the compiled kernels.
+
+    Args:
+        instructions: the instruction set, the machine's best if it is not given.
+    """
+
+    def __init__(
+        self, config: Config, task: Task, instructions: str | None = None, threads: int | None = None
+    ) -> None:
+        model = config.model
+        _, T, input_size = task.inputs.shape
+        self.network = Network(model, input_size, task.classes)
+        self.batch_size = config.fit.batch_size
+        self.threads = threads or cores()
+        self.seconds = 0.0  # of a minibatch, so far unknown
+        cell = CELLS[model.name] + (model.nonlinearity is Nonlinearity.relu)
+        self.shape = Shape(
+            *(cell, model.num_layers, self.network.directions, model.hidden_size, input_size, T),
+            *(task.classes, model.readout is Readout.mean),
+        )
+        # Held here as long as the kernels read them.
+        self.inputs = np.ascontiguousarray(task.inputs)
+        self.targets = np.ascontiguousarray(task.targets, dtype=np.int64)
+        self.examples = Examples(
+            self.inputs.ctypes.data, self.targets.ctypes.data, task.scale / task.std, -task.mean / task.std
+        )
+        self.memory = optim.memory(config.optim)
+        self.optimiser = OPTIMISERS[config.optim.name] + bool(getattr(config.optim, "nesterov", False))
+        instructions = instructions or instruction_sets()[0]
+        self._train = getattr(library(), f"rnnbench_train_{instructions}")
+        self._train.argtypes = [
+            *(POINTER(Shape), POINTER(Examples), POINTER(State), c_void_p),
+            *(c_int64, c_int64, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int),
+        ]
+        self._evaluate = getattr(library(), f"rnnbench_evaluate_{instructions}")
+        self._evaluate.argtypes = [
+            *(POINTER(Shape), POINTER(Examples), c_void_p, c_void_p),
+            *(c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int),
+        ]
+
+    def train(self, state: optim.State, order: Tensor, drop: Drop | None) -> Tensor:
+        """Update every trial on its minibatches of order (K, examples); see `Compute.train`.
+
+        Raises:
+            MemoryError: the threads' memory could not be had; nothing was changed.
+        """
+        (K, examples), B = order.shape, self.batch_size
+        parameters = state["parameters"]
+        rows = State(self.optimiser, parameters.data_ptr())
+        for n, name in enumerate(self.memory):
+            rows.memory[n] = state[name].data_ptr()
+        for name in COLUMNS:
+            if name in state:
+                setattr(rows, name, state[name].data_ptr())
+        totals = torch.zeros(K, 3, dtype=torch.float64)
+        at = 0
+        while at < examples:
+            steps = max(1, int(CALL_SECONDS / self.seconds)) if self.seconds and drop is None else 1
+            count = min(steps * B, examples - at)
+            mask = self._mask(drop, min(B, count)) if drop else None
+            started = time.perf_counter()
+            error = self._train(
+                *(byref(self.shape), byref(self.examples), byref(rows), order.data_ptr() + 8 * at),
+                *(K, parameters.shape[1], examples, count, B),
+                *(mask.data_ptr() if mask is not None else None, totals.data_ptr(), self.threads),
+            )
+            check(error)
+            self.seconds = (time.perf_counter() - started) * B / count
+            at += count
+        return totals
+
+    def _mask(self, drop: Drop, B: int) -> Tensor:
+        """Dropout factors of a minibatch, (K, layers - 1, T, width, B)."""
+        shape = self.shape
+        width = shape.directions * shape.hidden
+        gaps = [drop((shape.steps, width, B)) for _ in range(shape.layers - 1)]
+        return torch.stack(gaps, 1).contiguous()
+
+    def evaluate(self, parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, accuracy and predictions of parameters (k, P); see `Compute.evaluate`.
+
+        Raises:
+            MemoryError: the threads' memory could not be had.
+        """
+        (k, P), count = parameters.shape, len(index)
+        parameters, index = parameters.contiguous(), index.contiguous()
+        totals = torch.zeros(k, 3, dtype=torch.float64)
+        answers = torch.empty(k, count, dtype=torch.int64)
+        error = self._evaluate(
+            *(byref(self.shape), byref(self.examples), parameters.data_ptr(), index.data_ptr()),
+            *(k, P, count, totals.data_ptr(), answers.data_ptr(), self.threads),
+        )
+        check(error)
+        loss, hits, _ = (totals / count).unbind(1)
+        return loss, hits, answers
+
+
+def check(error: int) -> None:
+    """Raises MemoryError or OSError where a call did nothing for want of memory or threads."""
+    if error:
+        kind = MemoryError if error == 12 else OSError
+        raise kind(error, os.strerror(error))
