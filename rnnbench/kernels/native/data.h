@@ -1,7 +1,8 @@
 // Examples are bytes, one after the other; a network reads features, batch innermost.
 
 typedef uint8_t bytes __attribute__((vector_size(16), aligned(1), may_alias));
-typedef float floats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(64)));
+typedef float floats __attribute__((vector_size(64)));
 
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -10,7 +11,7 @@ typedef float floats __attribute__((vector_size(64), aligned(4), may_alias));
 #endif
 
 // Transposes 16 x 16 bytes: four rounds that each interleave row i with row i + 8.
-INLINE void transpose(bytes *row) {
+INLINE void transpose_bytes(bytes *row) {
     for (int round = 0; round < 4; round++) {
         bytes next[16];
         for (int i = 0; i < 8; i++) {
@@ -33,9 +34,11 @@ static void gather(const uint8_t *data, long features, const int64_t *index, int
                 if (rows == 16) block[j] = *(const bytes *)from;
                 else memcpy(&block[j], from, rows);
             }
-            transpose(block);
-            for (int i = 0; i < rows; i++)
-                *(floats *)(x + (f + i) * N + at) = __builtin_convertvector(block[i], floats) * scale + shift;
+            transpose_bytes(block);
+            for (int i = 0; i < rows; i++) {
+                const ints whole = __builtin_convertvector(block[i], ints);
+                *(floats *)(x + (f + i) * N + at) = __builtin_convertvector(whole, floats) * scale + shift;
+            }
         }
     if (count < N)
         for (long f = 0; f < features; f++)

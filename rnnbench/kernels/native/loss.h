@@ -13,7 +13,8 @@ static void cross_entropy(int classes, int N, int count, float *logits, const in
             largest[j] = x > largest[j] ? x : largest[j];
         }
     for (int c = 0; c < classes; c++)
-        for (int j = 0; j < N; j++) total[j] += exp_(logits[c * N + j] - largest[j]);
+        for (int j = 0; j < N; j += LANES)
+            store(total + j, load(total + j) + vec_exp(load(logits + c * N + j) - load(largest + j)));
     for (int j = 0; j < count; j++) {
         const int64_t y = targets[index[j]];
         sums[0] += logf(total[j]) + largest[j] - logits[y * N + j];
@@ -23,6 +24,8 @@ static void cross_entropy(int classes, int N, int count, float *logits, const in
     if (!share) return;
     for (int j = 0; j < N; j++) total[j] = j < count ? share / total[j] : 0;
     for (int c = 0; c < classes; c++)
-        for (int j = 0; j < N; j++) logits[c * N + j] = exp_(logits[c * N + j] - largest[j]) * total[j];
+        for (int j = 0; j < N; j += LANES)
+            store(logits + c * N + j,
+                  vec_exp(load(logits + c * N + j) - load(largest + j)) * load(total + j));
     for (int j = 0; j < count; j++) logits[targets[index[j]] * N + j] -= share;
 }

@@ -30,12 +30,17 @@ struct work {
     float *bias;       // (rows * hidden)
     float *summary, *d_summary;  // (width, N)
     float *logits;              // (classes, N), then their gradient
+    // Of the backward pass, batch and rows exchanged: a step's gradients (N, rows * hidden), the
+    // weights, and the gradients of the weights, one block for each of a cell's spans and kinds.
+    float *turned, *back[3], *down[3], *d_input[3], *d_recurrent[3], *d_bias, *d_head;
     long head_w, head_b, parameters;
 };
 
 static int width_of(const struct shape *s) { return s->hidden * s->directions; }
 
-static int padded(int batch) { return batch < CHUNK ? (batch + 15) / 16 * 16 : CHUNK; }
+static long up_16(long count) { return (count + 15) / 16 * 16; }  // whole vectors of any instruction set
+
+static int padded(int batch) { return batch < CHUNK ? up_16(batch) : CHUNK; }
 
 // Lay out a thread's memory for chunks of N columns from `base` on; how many floats it takes. With
 // base = 0 nothing but the sizes and the offsets of the weights is meaningful.
@@ -43,7 +48,7 @@ static size_t lay_out(const struct shape *s, int N, int train, int dropout, stru
     const struct cell *cell = &CELLS[s->cell];
     const long H = s->hidden, T = s->steps, width = width_of(s), keep = train ? T : 2;
     float *next = base;
-#define TAKE(name, count) (name = next, next += ((size_t)(count) + 15) / 16 * 16)
+#define TAKE(name, count) (name = next, next += up_16(count))
     long offset = 0;
     TAKE(w->inputs[0], T * s->input * N);
     for (int layer = 0; layer < s->layers; layer++) {
@@ -73,8 +78,23 @@ static size_t lay_out(const struct shape *s, int N, int train, int dropout, stru
     TAKE(w->summary, width * N);
     TAKE(w->d_summary, width * N);
     TAKE(w->logits, s->classes * N);
+    if (train) {
+        const long inputs = s->input > width ? s->input : width, all = up_16(cell->rows * H) + 16;
+        const long wide = up_16(s->classes);
+        TAKE(w->turned, N * (all > wide ? all : wide));
+        TAKE(w->d_head, width * wide);
+        TAKE(w->d_bias, all > wide ? all : wide);
+        for (int k = 0; k < cell->spans; k++) {
+            const long rows = cell->span[k].rows * H;
+            TAKE(w->back[k], rows * H);
+            TAKE(w->down[k], rows * inputs);
+            TAKE(w->d_recurrent[k], H * up_16(rows));
+            TAKE(w->d_input[k], inputs * up_16(rows));
+        }
+    }
 #undef TAKE
-    if (base) memset(w->zero, 0, sizeof(float) * H * N);
+    // Columns between the rows and a whole vector are computed with, and their results never used.
+    if (base) memset(base, 0, sizeof(float) * (next - base));
     return next - base;
 }
 
@@ -117,18 +137,35 @@ static void level_forward(const struct shape *s, struct work *w, const struct le
     }
 }
 
-// Adds to gradient (P,), and to d_x (T, inputs, N) where it is asked for.
+// Writes the layer's part of gradient (P,), and adds to d_x (T, inputs, N) where that is asked for.
 static void level_backward(const struct shape *s, struct work *w, const struct level *l, const float *p,
                            const float *x, const float *h, const float *d_out, float *gradient, float *d_x,
                            int N) {
     const struct cell *cell = &CELLS[s->cell];
-    const int H = s->hidden, T = s->steps, width = width_of(s);
-    const long n = (long)H * N, a_step = cell->rows * n, h_step = (long)width * N;
+    const int H = s->hidden, T = s->steps, width = width_of(s), I = l->inputs;
+    const long n = (long)H * N, h_step = (long)width * N, all = up_16(cell->rows * H) + 16;
+    struct factor down[2], back[2];  // to the layer below, to the step before
+    int downs = 0, backs = 0;
+    for (int k = 0; k < cell->spans; k++) {
+        const struct span *span = &cell->span[k];
+        const int rows = span->rows * H;
+        if (span->input >= 0 && d_x) {
+            transpose(rows, I, p + l->w_ih + (long)span->input * H * I, I, w->down[k], rows);
+            down[downs++] = (struct factor){w->down[k], rows, 1, 0, N, rows};
+        }
+        if (span->recurrent >= 0) {
+            transpose(rows, H, p + l->w_hh + (long)span->recurrent * H * H, H, w->back[k], rows);
+            back[backs++] = (struct factor){w->back[k], rows, 1, 0, N, rows};
+        }
+        memset(w->d_input[k], 0, sizeof(float) * I * up_16(rows));
+        memset(w->d_recurrent[k], 0, sizeof(float) * H * up_16(rows));
+    }
+    memset(w->d_bias, 0, sizeof(float) * all);
     memset(w->d_h, 0, sizeof(float) * n);
     memset(w->d_c, 0, sizeof(float) * n);
     for (int left = T - 1; left >= 0; left--) {
         const int t = l->reverse ? T - 1 - left : left, before = l->reverse ? t + 1 : t - 1;
-        float *a = l->a + t * a_step;
+        float *a = l->a + t * cell->rows * n;
         struct step step = {.a = a, .h = (float *)h + t * h_step, .d_out = d_out + t * h_step,
                             .d_h = w->d_h, .d_c = w->d_c,
                             .h_before = left ? h + before * h_step : w->zero};
@@ -137,35 +174,38 @@ static void level_backward(const struct shape *s, struct work *w, const struct l
             step.tanh_c = l->tanh_c + t * n;
         }
         cell->backward(n, step);
-        struct factor down[2], back[2];  // to the layer below, to the step before
-        int downs = 0, backs = 0;
+        transpose(cell->rows * H, N, a, N, w->turned, all);
+        column_sums(N, all, w->turned, w->d_bias);
+        downs = backs = 0;
         for (int k = 0; k < cell->spans; k++) {
             const struct span *span = &cell->span[k];
-            const float *d_a = a + span->row * n;
-            if (span->input >= 0)
-                down[downs++] = (struct factor){p + l->w_ih + (long)span->input * H * l->inputs, 1, l->inputs,
-                                                d_a, N, span->rows * H};
-            if (span->recurrent >= 0)
-                back[backs++] = (struct factor){p + l->w_hh + (long)span->recurrent * H * H, 1, H, d_a, N,
-                                                span->rows * H};
+            const int rows = span->rows * H, wide = up_16(rows);
+            const float *turned = w->turned + span->row * H;
+            if (span->input >= 0) {
+                const struct factor f = {x + (long)t * I * N, N, 1, turned, all, N};
+                product(I, wide, &f, 1, 0, 1, w->d_input[k], wide);
+                if (d_x) down[downs++].b = a + span->row * n;
+            }
+            if (span->recurrent >= 0) {
+                const struct factor f = {step.h_before, N, 1, turned, all, N};
+                if (left) product(H, wide, &f, 1, 0, 1, w->d_recurrent[k], wide);
+                back[backs++].b = a + span->row * n;
+            }
         }
         if (left) product(H, N, back, backs, 0, cell->carries, w->d_h, N);
-        if (d_x) product(l->inputs, N, down, downs, 0, 1, d_x + (long)t * l->inputs * N, N);
+        if (d_x) product(I, N, down, downs, 0, 1, d_x + (long)t * I * N, N);
     }
-    // The first step has no state before it: the recurrent weights see one step less.
-    const float *later = l->a + (l->reverse ? 0 : a_step), *earlier = h + (l->reverse ? h_step : 0);
     for (int k = 0; k < cell->spans; k++) {
         const struct span *span = &cell->span[k];
-        const long rows = span->rows * H, input = (long)span->input * H, recurrent = (long)span->recurrent * H;
+        const int rows = span->rows * H, wide = up_16(rows);
+        const float *bias = w->d_bias + span->row * H;
         if (span->input >= 0) {
-            outer(rows, l->inputs, T, N, l->a + span->row * n, a_step, x, (long)l->inputs * N,
-                  gradient + l->w_ih + input * l->inputs);
-            row_sums(rows, T, N, l->a + span->row * n, a_step, gradient + l->b_ih + input);
+            transpose(I, rows, w->d_input[k], wide, gradient + l->w_ih + (long)span->input * H * I, I);
+            memcpy(gradient + l->b_ih + span->input * H, bias, sizeof(float) * rows);
         }
         if (span->recurrent >= 0) {
-            outer(rows, H, T - 1, N, later + span->row * n, a_step, earlier, h_step,
-                  gradient + l->w_hh + recurrent * H);
-            row_sums(rows, T, N, l->a + span->row * n, a_step, gradient + l->b_hh + recurrent);
+            transpose(H, rows, w->d_recurrent[k], wide, gradient + l->w_hh + (long)span->recurrent * H * H, H);
+            memcpy(gradient + l->b_hh + span->recurrent * H, bias, sizeof(float) * rows);
         }
     }
 }
@@ -202,14 +242,20 @@ static void network_forward(const struct shape *s, struct work *w, const float *
     product(s->classes, N, &f, 1, p + w->head_b, 0, w->logits, N);
 }
 
-// Adds the chunk's part to gradient (P,), from w->logits, which holds the gradient there by now.
+// The chunk's part of the gradient (P,), from w->logits, which holds the gradient there by now.
 static void network_backward(const struct shape *s, struct work *w, const float *p, int N, float *gradient,
                              const float *mask, long gap, int columns, int first, int count) {
     const int H = s->hidden, T = s->steps, width = width_of(s), top = s->layers - 1;
     const long size = (long)width * N, half = (long)H * N;
-    outer(s->classes, width, 1, N, w->logits, 0, w->summary, 0, gradient + w->head_w);
-    row_sums(s->classes, 1, N, w->logits, 0, gradient + w->head_b);
-    const struct factor f = {p + w->head_w, 1, width, w->logits, N, s->classes};
+    const int classes = s->classes, wide = up_16(classes);
+    transpose(classes, N, w->logits, N, w->turned, wide);
+    const struct factor outer = {w->summary, N, 1, w->turned, wide, N};
+    product(width, wide, &outer, 1, 0, 0, w->d_head, wide);
+    transpose(width, classes, w->d_head, wide, gradient + w->head_w, width);
+    memset(w->d_bias, 0, sizeof(float) * wide);
+    column_sums(N, wide, w->turned, w->d_bias);
+    memcpy(gradient + w->head_b, w->d_bias, sizeof(float) * classes);
+    const struct factor f = {p + w->head_w, 1, width, w->logits, N, classes};
     product(width, N, &f, 1, 0, 0, w->d_summary, N);
     float *d_out = w->d_out[0], *d_in = w->d_out[1];
     if (s->mean) {

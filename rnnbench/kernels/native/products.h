@@ -1,21 +1,13 @@
 // Matrix products over blocks of registers. The batch is innermost: every vector holds the same
 // feature of LANES examples, and a number of a matrix is spread over all of its lanes.
 
+#include "vectors.h"
+
 #if defined(__AVX512F__)
-enum { LANES = 16, ROWS = 6, VECTORS = 4, LEFT = 6, RIGHT = 4 };  // 24 sums in 32 registers
-#elif defined(__AVX__)
-enum { LANES = 8, ROWS = 6, VECTORS = 2, LEFT = 4, RIGHT = 3 };  // 12 sums in 16 registers
+enum { ROWS = 6, VECTORS = 4 };  // 24 sums in 32 registers
 #else
-enum { LANES = 4, ROWS = 6, VECTORS = 2, LEFT = 4, RIGHT = 3 };
+enum { ROWS = 6, VECTORS = 2 };  // 12 sums in 16 registers
 #endif
-
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef float unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE vec load(const float *from) { return *(const unaligned *)from; }
-INLINE void store(float *to, vec x) { *(unaligned *)to = x; }
 
 // A factor of a product: a matrix A (M, depth), element (m, k) at a[m * row + k * column], times
 // B (depth, N), its rows `width` apart. A transposed matrix is one with row and column exchanged.
@@ -54,14 +46,16 @@ INLINE void product_rows(const int m, const struct factor *factors, int count, c
                          float *c, long width, int N) {
     struct factor part[2];
     for (int f = 0; f < count; f++) part[f] = factors[f];
-    int n = 0;
-    for (; n + VECTORS * LANES <= N; n += VECTORS * LANES) {
-        product_block(m, VECTORS, part, count, bias, add, c + n, width);
+    for (; N > 0; N -= VECTORS * LANES, c += VECTORS * LANES) {
+        switch (N / LANES) {
+            case 1: product_block(m, 1, part, count, bias, add, c, width); break;
+#if defined(__AVX512F__)
+            case 2: product_block(m, 2, part, count, bias, add, c, width); break;
+            case 3: product_block(m, 3, part, count, bias, add, c, width); break;
+#endif
+            default: product_block(m, VECTORS, part, count, bias, add, c, width);
+        }
         for (int f = 0; f < count; f++) part[f].b += VECTORS * LANES;
-    }
-    for (; n < N; n += LANES) {
-        product_block(m, 1, part, count, bias, add, c + n, width);
-        for (int f = 0; f < count; f++) part[f].b += LANES;
     }
 }
 
@@ -86,69 +80,42 @@ static void product(int M, int N, const struct factor *factors, int count, const
     }
 }
 
-// The sum of a vector's lanes, by halves.
-INLINE float lanes_sum(vec x) {
-    float part[LANES];
-    store(part, x);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) part[i] += part[i + half];
-    return part[0];
-}
-
-// One block of C (m, n) += sum over `steps` steps and the batch of A's rows times B's rows.
-INLINE void outer_block(const int m, const int n, int steps, int N, const float *a, long a_step,
-                        const float *b, long b_step, float *c, long width) {
-    vec sum[LEFT][RIGHT] = {};
-    for (; steps--; a += a_step, b += b_step)
-        for (int at = 0; at < N; at += LANES) {
-            vec right[RIGHT];
-            for (int j = 0; j < n; j++) right[j] = load(b + j * N + at);
-            for (int i = 0; i < m; i++) {
-                const vec left = load(a + i * N + at);
-                for (int j = 0; j < n; j++) sum[i][j] += left * right[j];
-            }
-        }
-    for (int i = 0; i < m; i++)
-        for (int j = 0; j < n; j++) c[i * width + j] += lanes_sum(sum[i][j]);
-}
-
-INLINE void outer_rows(const int m, int count, int steps, int N, const float *a, long a_step,
-                       const float *b, long b_step, float *c, long width) {
-    int n = 0;
-    for (; n + RIGHT <= count; n += RIGHT) outer_block(m, RIGHT, steps, N, a, a_step, b + n * N, b_step, c + n, width);
-    for (; n < count; n++) outer_block(m, 1, steps, N, a, a_step, b + n * N, b_step, c + n, width);
-}
-
-// C (left, right) += sum over T steps and the batch of A (T, left, N) B (T, right, N), with a_step and
-// b_step from one step to the next. Steps are taken in runs whose rows of A stay in the first cache.
-static void outer(int left, int right, int T, int N, const float *a, long a_step, const float *b, long b_step,
-                  float *c) {
-    const int run = N < 2048 ? 2048 / N : 1;
-    for (int t = 0; t < T; t += run) {
-        const int steps = T - t < run ? T - t : run;
-        for (int m = 0; m < left; m += LEFT) {
-            const float *from = a + t * a_step + m * N, *with = b + t * b_step;
-            float *to = c + m * right;
-            switch (left - m) {
-                case 1: outer_rows(1, right, steps, N, from, a_step, with, b_step, to, right); break;
-                case 2: outer_rows(2, right, steps, N, from, a_step, with, b_step, to, right); break;
-                case 3: outer_rows(3, right, steps, N, from, a_step, with, b_step, to, right); break;
-#if defined(__AVX512F__)
-                case 4: outer_rows(4, right, steps, N, from, a_step, with, b_step, to, right); break;
-                case 5: outer_rows(5, right, steps, N, from, a_step, with, b_step, to, right); break;
+typedef float quad __attribute__((vector_size(16)));
+typedef float unaligned_quad __attribute__((vector_size(16), aligned(4), may_alias));
+#if defined(__clang__)
+#define MIX(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define MIX(a, b, i, j, k, l) __builtin_shuffle(a, b, (int __attribute__((vector_size(16)))){i, j, k, l})
 #endif
-                default: outer_rows(LEFT, right, steps, N, from, a_step, with, b_step, to, right);
-            }
+
+// B (columns, rows) = the transpose of A (rows, columns); rows of A and B are a_width and b_width apart.
+static void transpose(int rows, int columns, const float *a, long a_width, float *b, long b_width) {
+    int i = 0;
+    for (; i + 4 <= rows; i += 4) {
+        int j = 0;
+        for (; j + 4 <= columns; j += 4) {
+            quad row[4], pair[4];
+            for (int k = 0; k < 4; k++) row[k] = *(const unaligned_quad *)(a + (i + k) * a_width + j);
+            pair[0] = MIX(row[0], row[1], 0, 4, 1, 5), pair[1] = MIX(row[0], row[1], 2, 6, 3, 7);
+            pair[2] = MIX(row[2], row[3], 0, 4, 1, 5), pair[3] = MIX(row[2], row[3], 2, 6, 3, 7);
+            float *to = b + j * b_width + i;
+            *(unaligned_quad *)to = MIX(pair[0], pair[2], 0, 1, 4, 5);
+            *(unaligned_quad *)(to + b_width) = MIX(pair[0], pair[2], 2, 3, 6, 7);
+            *(unaligned_quad *)(to + 2 * b_width) = MIX(pair[1], pair[3], 0, 1, 4, 5);
+            *(unaligned_quad *)(to + 3 * b_width) = MIX(pair[1], pair[3], 2, 3, 6, 7);
         }
+        for (; j < columns; j++)
+            for (int k = 0; k < 4; k++) b[j * b_width + i + k] = a[(i + k) * a_width + j];
     }
+    for (; i < rows; i++)
+        for (int j = 0; j < columns; j++) b[j * b_width + i] = a[i * a_width + j];
 }
 
-// c[i] += the sum over T steps and the batch of row i of A (T, rows, N).
-static void row_sums(int rows, int T, int N, const float *a, long a_step, float *c) {
-    for (int i = 0; i < rows; i++, a += N) {
-        vec sum = {};
-        for (int t = 0; t < T; t++)
-            for (int at = 0; at < N; at += LANES) sum += load(a + t * a_step + at);
-        c[i] += lanes_sum(sum);
+// sums (columns) += the columns of A (rows, columns), columns being a multiple of LANES.
+static void column_sums(int rows, long columns, const float *a, float *sums) {
+    for (long i = 0; i < columns; i += LANES) {
+        vec sum = load(sums + i);
+        for (int j = 0; j < rows; j++) sum += load(a + j * columns + i);
+        store(sums + i, sum);
     }
 }

@@ -89,7 +89,6 @@ static void train_chunk(const struct call *c, struct work *w, int64_t k, const i
     const float *p = c->state->parameters + k * c->P;
     const long gap = s->steps * width_of(s) * batch;
     const float *mask = c->mask ? c->mask + k * (s->layers - 1) * gap : 0;
-    memset(gradient, 0, sizeof(float) * c->P);
     sums[0] = sums[1] = 0;
     gather(c->examples->inputs, s->steps * s->input, index + first, count, N, c->examples->scale,
            c->examples->shift, w->inputs[0]);

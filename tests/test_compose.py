@@ -1,0 +1,333 @@
+"""Jobs composed from one compose of their choices are those that Hydra composes one by one, to the last flag."""
+
+import itertools
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext, RunMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import Container, OmegaConf, open_dict
+
+from rnnbench import launch
+from rnnbench.compose import Composer
+from rnnbench.config import conf_folder, to_yaml, typed
+
+SWEEP = ["seed=0,1", "hydra.sweep.dir=s"]
+
+
+@contextmanager
+def sweep(*more):
+    """Hydra's loader and the config of a sweep."""
+    launch.register()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        yield loader, loader.load_configuration("config", [*SWEEP, *more], RunMode.MULTIRUN)
+
+
+def composers(*more):
+    """A Composer's compose, and the slow way beside it, which counts its calls."""
+    with sweep(*more) as (loader, master):
+        ours = Composer(loader, master)
+        calls = []
+
+        def slow(overrides):
+            calls.append(overrides)
+            return type(loader).load_sweep_config(loader, master, list(overrides))
+
+        loader.load_sweep_config = lambda master, overrides: slow(overrides)
+        return ours.compose, slow, calls
+
+
+@pytest.fixture(scope="module")
+def both():
+    return composers()
+
+
+def facts(node):
+    """All that a node is: types, flags, caches, content."""
+    if isinstance(node, Container):
+        content = node._content
+        if isinstance(content, dict):
+            content = {key: facts(child) for key, child in content.items()}
+        elif isinstance(content, list):
+            content = [facts(child) for child in content]
+    else:
+        content = repr(node._value())
+    return type(node), dict(vars(node._metadata)), content
+
+
+def outcome(compose, overrides):
+    """A job's config in every respect, or its error with its causes."""
+    try:
+        cfg = compose(overrides)
+    except Exception as error:
+        return [(type(e), str(e)) for e in (error, error.__cause__, getattr(error.__cause__, "__cause__", 0))]
+    composed = facts(cfg)
+    with open_dict(cfg):  # as a launcher does
+        cfg.hydra.job.id = cfg.hydra.job.num = 7
+        cfg.hydra.runtime.output_dir = "/s/7"
+    tree = OmegaConf.to_container(cfg, enum_to_str=True)
+    files = [to_yaml(tree), OmegaConf.to_yaml(cfg)]
+    try:
+        resolved = OmegaConf.to_container(cfg, resolve=True)
+    except Exception as error:
+        resolved = type(error), str(error)
+    try:
+        config = repr(typed(cfg))
+    except Exception as error:
+        config = type(error), str(error)
+    return composed, files, repr(resolved), config
+
+
+def check(both, *overrides):
+    ours, slow, _ = both
+    assert outcome(ours, overrides) == outcome(slow, overrides)
+
+
+def choices():
+    """Every choice of every group of ours, as an override."""
+    for folder in sorted(path for path in conf_folder().rglob("*") if path.is_dir()):
+        group = folder.relative_to(conf_folder()).as_posix()
+        for file in sorted(folder.glob("*.yaml")):
+            yield f"{group}={file.stem}"
+
+
+@pytest.mark.parametrize("choice", list(choices()))
+def test_every_choice(both, choice):
+    check(both, choice, "seed=3", "fit.epochs=2")
+
+
+def test_every_pair_of_model_and_optimiser_with_values_of_theirs(both):
+    models = ["lstm", "gru", "rnn"]
+    values = {"sgd": "momentum=0.5", "adam": "beta1=0.5", "adamw": "eps=1e-3", "rmsprop": "alpha=0.5"}
+    for model, optim in itertools.product(models, values):
+        check(both, f"model={model}", f"optim.{values[optim]}", f"optim={optim}", "optim.lr=0.5")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        # choices in their forms
+        "+model@teacher=gru seed=1",
+        "model@model=gru seed=1",
+        "~tracking seed=1",
+        "~tracking=mlflow",
+        "~tracking=none",
+        "+experiment=tutorial seed=2",
+        "experiment=tutorial model=gru fit.epochs=3 data.train_size=5",
+        "experiment=null seed=1",
+        "hydra/launcher=basic seed=1",
+        "hydra/job_logging=default",
+        "model=[gru]",
+        "optim=sgd optim=adam",
+        "++model=gru",
+        "model=foo",
+        "model=3",
+        "optim=lion seed=1",
+        "nothing=here",
+        "nothing@there=here",
+        "model@nowhere=gru",
+        "~experiment",
+        # values in their forms
+        "seed=1 seed=2",
+        "+seed=1",
+        "++seed=1",
+        "+more=1",
+        "+more=1 +more=2",
+        "+more.deep.er=1 more.deep.er=2",
+        "++more.deep=[1,{a:b},null]",
+        "+more={a:1} +more={b:2} more.a=3",
+        "more=1",
+        "model.more=1",
+        "+model.more=1",
+        "++model.more=1",
+        "~seed",
+        "~seed=0",
+        "~more",
+        "+more=1 ~more",
+        "+more=1 ~more=2",
+        "+data.sha256.x=y ~data.sha256.x seed=1",
+        "~model.dropout",
+        "objective='a, b'",
+        'tracking.experiment="x=1, y"',
+        "tracking.experiment='1e3'",
+        "tracking.experiment=null",
+        "tracking.uri=null",
+        "tracking.uri=",
+        "tracking.uri=''",
+        "tracking.artifacts=[checkpoint,curves]",
+        "tracking.artifacts=[nothing]",
+        "tracking.artifacts=checkpoint",
+        "data.sha256={a.gz:b,c:d}",
+        "data.sha256={a:1}",
+        "data.sha256=3",
+        "model.readout=mean",
+        "model.readout=MEAN",
+        "model.readout=first",
+        "model.forget_bias=1",
+        "model.forget_bias=true",
+        "model.hidden_size=4.5",
+        "model.hidden_size=null",
+        "model.bidirectional=yes",
+        "model.bidirectional=3",
+        "model={hidden_size:5,name:gru}",
+        "model.hidden_size=3 model={hidden_size:5} model.num_layers=2",
+        "model={hiden_size:5}",
+        "model=null",
+        "optim.lr=1e-3",
+        "optim.lr=inf",
+        "optim.lr=nan",
+        "optim.lr=high",
+        "fit.epochs=1_000",
+        "seed=08",
+        # interpolations
+        "seed=${fit.epochs}",
+        "seed=${fit.none}",
+        "seed=${model.name}",
+        "model.hidden_size=${.num_layers}",
+        "data.root=${hydra.sweep.dir}/x",
+        "data.root=${hydra.job.num}/${hydra.job.override_dirname}",
+        "data.root=${hydra:sweep.dir}",
+        "data.root=${oc.env:HOME}/${now:%Y}",
+        "tracking.experiment=${model.name}-${data.name} model=gru",
+        "+more=${hydra.job.config_name} +more=1",
+        "+more=${hydra.job.override_dirname} ~more=x",
+        # Hydra's own settings, as some sweeper might give them
+        "hydra.job.name=x seed=1",
+        "hydra.job.config.override_dirname.exclude_keys=[seed] seed=1 fit.epochs=2",
+        "+hydra.job.env_set.A=b",
+        "hydra={job:{name:x}}",
+        "hydra.searchpath=[file:///nowhere]",
+        "hydra.nothing=1",
+        # what is no override of one job
+        "seed=1,2",
+        "seed=range(3)",
+        "model=gru,lstm",
+        "seed=choice(1,2)",
+        "seed",
+        "seed=[1",
+        "=1",
+        "seed=1 fit.epochs==",
+        "foo=1 model=foo",
+        "seed=x nothing@there=y",
+    ],
+)  # fmt: skip
+def test_every_form_of_override(both, overrides):
+    check(both, *split(overrides))
+
+
+def split(overrides):
+    """At blanks outside of quotes."""
+    words = []
+    for word in overrides.split(" "):
+        if words and any(words[-1].count(quote) % 2 for quote in "'\""):
+            words[-1] += f" {word}"
+        else:
+            words.append(word)
+    return words
+
+
+KEYS = (
+    "model.name model.hidden_size model.bidirectional model.dropout model.readout model.forget_bias optim.lr "
+    "optim.weight_decay optim.beta1 optim.momentum data.name data.root data.order data.train_size data.sha256 "
+    "fit.clip fit.schedule fit.kernel tracking.uri tracking.artifacts seed objective dry_run model optim "
+    "nothing fit.nothing"
+).split()
+WORDS = (
+    "null true False 0 -3 7 1e-3 .5 inf nan lstm gru rows PIXELS torch 'a,b' \"1\" [] [checkpoint] {} {a:1} "
+    "{lr:0.5} ${seed} ${model.hidden_size} ${fit.nothing} ${oc.env:HOME} sgd a/b sqlite:///x.db"
+).split()
+VALUES = st.sampled_from(WORDS) | st.integers().map(str) | st.floats(allow_nan=False).map(repr)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from(["", "", "+", "++"]), st.sampled_from(KEYS), VALUES), max_size=4))
+def test_any_overrides(overrides):
+    check(composers(), *(f"{sign}{key}={value}" for sign, key, value in overrides))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["hydra.job.config.override_dirname.kv_sep=:", "hydra.job.env_copy=[HOME]"],
+        ["hydra.job.config.override_dirname.exclude_keys=[seed]", "hydra.job.name=x"],
+        ["hydra/launcher=basic", "hydra/sweeper=basic", "hydra/hydra_logging=default"],
+        ["hydra.launcher.max_stack=3", "+hydra.job.env_set.A=${seed}"],
+    ],
+)
+def test_hydras_settings_of_the_sweep(more):
+    both = composers(*more)
+    check(both, "model=gru", "seed=1")
+    check(both, "seed=2", "fit.epochs=3")
+
+
+def test_groups_of_a_searchpath(tmp_path):
+    (tmp_path / "kind").mkdir()
+    (tmp_path / "kind" / "small.yaml").write_text("# @package _global_\nmodel: {hidden_size: 3}\n")
+    both = composers(f"hydra.searchpath=[file://{tmp_path}]")
+    check(both, "+kind=small", "seed=1")
+    check(both, "+kind={a:1}", "seed=1")
+
+
+def test_what_the_sweep_resolved_stays_so_in_its_jobs(both):
+    with sweep() as (loader, master):
+        compose = Composer(loader, master).compose
+        compose(["seed=1"])
+        with open_dict(master):
+            master.moment = "${now:%f}"
+        moment = master.moment
+        assert compose(["seed=2", "data.root=${now:%f}"]).data.root == moment
+
+
+def test_a_job_is_its_own():
+    ours, slow, _ = composers()
+    first = ours(["seed=1"])
+    first.hydra.job.env_set.update({})
+    first.data.sha256 = {"a": "b"}
+    first.model.hidden_size = 3
+    assert facts(ours(["seed=1"])) == facts(slow(["seed=1"]))
+
+
+def test_choices_are_composed_once():
+    ours, _, calls = composers()
+    for model, seed in itertools.product(["lstm", "gru"], range(20)):
+        assert ours([f"seed={seed}", f"model={model}"]).seed == seed
+    assert calls == [["model=lstm"], ["model=gru"]]
+
+
+def test_the_typed_values_have_their_types(both):
+    config = typed(both[0](["optim.lr=1", "model.readout=mean", "tracking.artifacts=[curves]"]))
+    assert isinstance(config.optim.lr, float)
+    assert isinstance(config.model.readout, Enum) and isinstance(config.tracking.artifacts[0], Enum)
+
+
+def test_the_files_of_a_job(tmp_path, monkeypatch):
+    """What the launcher leaves in a job's folder is what the slow way comes to."""
+    monkeypatch.chdir(tmp_path)
+    with sweep("tracking=none") as (loader, master):
+        made = launch.StackLauncher(max_stack=2)
+        context = HydraContext(config_loader=loader, callbacks=Callbacks())
+        made.setup(hydra_context=context, task_function=launch.app, config=master)
+        points = [["model=gru", "fit.epochs=1", f"seed={seed}", "data.train_size=32"] for seed in (0, 1)]
+        results = made.launch(points, initial_job_idx=3)
+        for overrides, result, number in zip(points, results, (3, 4), strict=True):
+            assert result.overrides == overrides and result.return_value > 0
+            cfg = loader.load_sweep_config(master, overrides)
+            with open_dict(cfg):
+                cfg.hydra.job.id = cfg.hydra.job.num = number
+                cfg.hydra.runtime.output_dir = str(tmp_path / "s" / str(number))
+            tree = OmegaConf.to_container(cfg, enum_to_str=True)
+            node = tree.pop("hydra")
+            inner = Path("s", str(number), ".hydra")
+            assert (inner / "config.yaml").read_text() == to_yaml(tree)
+            assert (inner / "hydra.yaml").read_text() == to_yaml({"hydra": node})
+            assert (inner / "overrides.yaml").read_text() == to_yaml(overrides)
+            # To a reader they are what Hydra's own launcher writes.
+            written = {"hydra": cfg.hydra}
+            assert OmegaConf.load(inner / "hydra.yaml") == OmegaConf.create(OmegaConf.to_yaml(written))
