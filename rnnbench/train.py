@@ -236,7 +236,7 @@ class Sweep:
 
         assert self.live is not None
         weights = folder.path / "weights.pt.part"
-        torch.save({"parameters": outcome.weights}, weights)
+        torch.save({"parameters": outcome.weights.clone()}, weights)  # a view takes its whole stack along
         weights.rename(folder.path / "weights.pt")
         with open(folder.path / "confusion.csv", "w", newline="") as file:
             csv.writer(file).writerows(outcome.confusion.tolist())

@@ -27,6 +27,7 @@ ORDER = [
     {"hydra_plugins", "paper"},
     {"__main__"},
     {"__init__"},
+    {"cost"},
     {"bench"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}

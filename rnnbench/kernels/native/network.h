@@ -93,8 +93,9 @@ static size_t lay_out(const struct shape *s, int N, int train, int dropout, stru
         }
     }
 #undef TAKE
-    // Columns between the rows and a whole vector are computed with, and their results never used.
-    if (base) memset(base, 0, sizeof(float) * (next - base));
+    if (base) memset(w->zero, 0, sizeof(float) * H * N);
+    // Columns between the rows and a whole vector are computed with, their results never used.
+    if (base && train) memset(w->turned, 0, sizeof(float) * N * up_16(cell->rows * H));
     return next - base;
 }
 

@@ -19,19 +19,21 @@ struct factor {
     int depth;
 };
 
-// One block of C: m rows, v vectors. C = start + sum of the factors' products, start being the bias
-// of each row, or C itself where there is none and `add` is set, or 0.
-INLINE void product_block(const int m, const int v, const struct factor *factors, int count,
-                          const float *bias, int add, float *c, long width) {
+// The block of C at (top, left): m rows, v vectors. C = start + sum of the factors' products, start
+// being the bias of each row, or C itself where there is none and `add` is set, or 0.
+INLINE void product_block(const int m, const int v, int top, int left, const struct factor *factors,
+                          int count, const float *bias, int add, float *c, long width) {
     vec sum[ROWS][VECTORS];
+    c += top * width + left;
     for (int i = 0; i < m; i++)
-        for (int j = 0; j < v; j++)
-            if (bias) sum[i][j] = (vec){} + bias[i];
+        for (int j = 0; j < v; j++) {
+            if (bias) sum[i][j] = (vec){} + bias[top + i];
             else if (add) sum[i][j] = load(c + i * width + j * LANES);
             else sum[i][j] = (vec){};
+        }
     for (; count--; factors++) {
-        const float *a = factors->a, *b = factors->b;
         const long row = factors->row, column = factors->column, step = factors->width;
+        const float *a = factors->a + top * row, *b = factors->b + left;
         for (int k = factors->depth; k--; a += column, b += step)
             for (int j = 0; j < v; j++) {
                 const vec right = load(b + j * LANES);
@@ -42,41 +44,30 @@ INLINE void product_block(const int m, const int v, const struct factor *factors
         for (int j = 0; j < v; j++) store(c + i * width + j * LANES, sum[i][j]);
 }
 
-INLINE void product_rows(const int m, const struct factor *factors, int count, const float *bias, int add,
-                         float *c, long width, int N) {
-    struct factor part[2];
-    for (int f = 0; f < count; f++) part[f] = factors[f];
-    for (; N > 0; N -= VECTORS * LANES, c += VECTORS * LANES) {
-        switch (N / LANES) {
-            case 1: product_block(m, 1, part, count, bias, add, c, width); break;
+INLINE void product_rows(const int m, int top, int N, const struct factor *factors, int count,
+                         const float *bias, int add, float *c, long width) {
+    for (int left = 0; left < N; left += VECTORS * LANES) switch ((N - left) / LANES) {
+            case 1: product_block(m, 1, top, left, factors, count, bias, add, c, width); break;
 #if defined(__AVX512F__)
-            case 2: product_block(m, 2, part, count, bias, add, c, width); break;
-            case 3: product_block(m, 3, part, count, bias, add, c, width); break;
+            case 2: product_block(m, 2, top, left, factors, count, bias, add, c, width); break;
+            case 3: product_block(m, 3, top, left, factors, count, bias, add, c, width); break;
 #endif
-            default: product_block(m, VECTORS, part, count, bias, add, c, width);
+            default: product_block(m, VECTORS, top, left, factors, count, bias, add, c, width);
         }
-        for (int f = 0; f < count; f++) part[f].b += VECTORS * LANES;
-    }
 }
 
-// C (M, N) = start + sum over at most two factors of A B; C's rows are `width` apart, N is a multiple
-// of LANES.
+// C (M, N) = start + sum over `count` factors of A B; C's rows are `width` apart, N is a multiple of
+// LANES.
 static void product(int M, int N, const struct factor *factors, int count, const float *bias, int add,
                     float *c, long width) {
-    struct factor part[2];
-    for (int f = 0; f < count; f++) part[f] = factors[f];
-    for (int m = 0; m < M; m += ROWS) {
-        const float *own = bias ? bias + m : 0;
-        float *to = c + m * width;
-        switch (M - m) {
-            case 1: product_rows(1, part, count, own, add, to, width, N); break;
-            case 2: product_rows(2, part, count, own, add, to, width, N); break;
-            case 3: product_rows(3, part, count, own, add, to, width, N); break;
-            case 4: product_rows(4, part, count, own, add, to, width, N); break;
-            case 5: product_rows(5, part, count, own, add, to, width, N); break;
-            default: product_rows(ROWS, part, count, own, add, to, width, N);
-        }
-        for (int f = 0; f < count; f++) part[f].a += ROWS * part[f].row;
+    int top = 0;
+    for (; top + ROWS <= M; top += ROWS) product_rows(ROWS, top, N, factors, count, bias, add, c, width);
+    switch (M - top) {
+        case 1: product_rows(1, top, N, factors, count, bias, add, c, width); break;
+        case 2: product_rows(2, top, N, factors, count, bias, add, c, width); break;
+        case 3: product_rows(3, top, N, factors, count, bias, add, c, width); break;
+        case 4: product_rows(4, top, N, factors, count, bias, add, c, width); break;
+        case 5: product_rows(5, top, N, factors, count, bias, add, c, width); break;
     }
 }
 
