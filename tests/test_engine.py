@@ -9,7 +9,18 @@ from conftest import make_config, small_task
 
 from rnnbench.config import AdamW, Readout, RMSprop, Schedule, Select, Sgd
 from rnnbench.engine import Stack, conclude, shape_key
+from rnnbench.kernels.compiled import instruction_sets
 from rnnbench.network import Network, to_torch
+
+
+@pytest.fixture(params=["compiled", "torch"], autouse=True)
+def kernel(request, monkeypatch):
+    """Every law holds on both paths: with the compiled kernels, and as where they could not be built."""
+    if request.param == "torch":
+        monkeypatch.setattr("rnnbench.kernels.instruction_sets", lambda: [])
+    elif not instruction_sets():
+        pytest.skip("no compiled kernels: no C compiler was there")
+    return request.param
 
 
 def run(configs, task=None):

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnbench.cells import CELLS
-from rnnbench.config import Config, Data, Fit, Kernel, Model, Readout, Sgd, Tracking
-from rnnbench.kernels import make_network
+from rnnbench.config import Model, Readout
+from rnnbench.kernels.cudnn import CudnnNetwork
 from rnnbench.network import Network, TorchNetwork, to_torch
 
 models = st.builds(
@@ -44,8 +44,7 @@ def test_start_and_outputs_are_torchs(model, seed):
 @given(model=models)
 def test_the_layers_of_torch_give_the_same_logits(model):
     """fit.kernel=cudnn runs torch's own layers; here on the CPU."""
-    config = Config(model, Sgd(), Data("digits"), Fit(kernel=Kernel.cudnn), Tracking())
-    network, own = Network(model, 5, 4), make_network(config, 5, 4)
+    network, own = Network(model, 5, 4), CudnnNetwork(model, 5, 4)
     weights = network.views(network.start(0))
     x = torch.randn(1, 7, 5, 3)
     torch.testing.assert_close(own(weights, x), network(weights, x), atol=1e-5, rtol=1e-5)

@@ -247,8 +247,9 @@ int NAMED(rnnbench_evaluate, SET)(const struct shape *shape, const struct exampl
                      .P = P, .count = count, .answers = answers, .totals = totals};
     c.N = padded(count);
     c.chunks = (count + CHUNK - 1) / CHUNK;
-    c.sums = malloc(sizeof(double) * K * c.chunks * 2);
-    const int error = c.sums ? run(&c, threads < c.chunks ? threads : c.chunks, 0, evaluate_worker) : ENOMEM;
+    c.sums = calloc(K * c.chunks * 2 + 1, sizeof(double));
+    const int most = threads < c.chunks ? threads : c.chunks;
+    const int error = c.sums ? run(&c, most ? most : 1, 0, evaluate_worker) : ENOMEM;
     for (int64_t i = 0; !error && i < K * c.chunks * 2; i++)
         totals[i / (c.chunks * 2) * 3 + i % 2] += c.sums[i];
     free(c.sums);

@@ -1,0 +1,1 @@
+"""python -m rnnbench.bench: how fast this machine is, side by side with the tutorial's loop."""

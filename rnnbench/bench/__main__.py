@@ -1,0 +1,167 @@
+"""python -m rnnbench.bench: how fast this machine is, side by side with the tutorial's loop.
+
+Three questions, each answered in alternation in one process run, as ratios with their spread: how many
+trial-epochs a second the harness makes beside the same recipe written with torch.nn and a DataLoader;
+how long the command takes to its first epoch beside `import torch`; what the harness itself costs a
+trial of a sweep beside Hydra's own sweeper and launcher.
+"""
+
+import argparse
+import csv
+import os
+import platform
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.table import Table
+
+from rnnbench.bench.loops import harness, operations, products_per_second, tutorial_loop
+from rnnbench.bench.measure import in_turn, spread
+from rnnbench.bench.startup import first_epoch, import_torch
+from rnnbench.config import Kernel
+from rnnbench.kernels.compiled import cores, instruction_sets
+from rnnbench.show import say, show_table
+
+
+@dataclass
+class Row:
+    """One contestant: trial-epochs a second, and times the tutorial's loop, one figure a round."""
+
+    model: str
+    hidden_size: int
+    kernel: str
+    K: int
+    rates: list[float]
+    ratios: list[float]
+    ceiling: float  # trial-epochs a second, if all were matrix products at the machine's own speed
+
+
+def compare(model: str, hidden_size: int, stacks: list[int], rounds: int, device: str) -> list[Row]:
+    """The tutorial's loop and stacks of the harness, in alternation.
+
+    On the CPU the loop is run with all cores, as a plain script has it, and with one thread, which is
+    faster where something else wants a core; ratios are to the faster of both in the same round.
+    """
+    threads = sorted({cores(), 1}, reverse=True) if device == "cpu" else [1]
+    loops = [tutorial_loop(model, hidden_size, n, device) for n in threads]
+    kernels = [Kernel.torch]
+    if device == "cpu" and instruction_sets():
+        kernels.append(Kernel.compiled)
+    ours = [(kernel, K) for kernel in kernels for K in stacks]
+    stacked = [harness(model, hidden_size, K, kernel, device) for kernel, K in ours]
+    figures = in_turn([*loops, *stacked], rounds)
+    loop = [min(seconds) for seconds in zip(*figures[: len(loops)], strict=True)]
+    ceiling = products_per_second(device) / operations(model, hidden_size)
+    named = [("tutorial's loop", 1, loop)]
+    named += [(kernel.value, K, row) for (kernel, K), row in zip(ours, figures[len(loops) :], strict=True)]
+    return [
+        Row(model, hidden_size, kernel, K, [1 / s for s in seconds],
+            [theirs / own for theirs, own in zip(loop, seconds, strict=True)], ceiling)
+        for kernel, K, seconds in named
+    ]  # fmt: skip
+
+
+def table(rows: list[Row]) -> Table:
+    """The rows for the terminal."""
+    shown = Table(
+        title="Trial-epochs a second, training and test; median [min, max]", box=box.SIMPLE_HEAD,
+        caption="of ceiling: of what the machine's own matrix products would give",
+    )  # fmt: skip
+    for name in ("model", "hidden size", "path", "stack", "trial-epochs/s", "times the loop", "of ceiling"):
+        shown.add_column(name, no_wrap=True)
+    for row in rows:
+        share = statistics.median(row.rates) / row.ceiling
+        shown.add_row(
+            *(row.model, str(row.hidden_size), row.kernel, str(row.K)),
+            *(spread(row.rates, 3), spread(row.ratios, 1), f"{share:.0%}"),
+            end_section=row is rows[-1] or row.kernel != "torch" and rows[rows.index(row) + 1].K < row.K,
+        )
+    return shown
+
+
+def save(rows: list[Row], folder: Path) -> None:
+    """speed.csv, every round of it, and speed.svg."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "speed.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["model", "hidden_size", "path", "stack", "round", "rate", "ratio", "ceiling"])
+        for row in rows:
+            for number, (rate, ratio) in enumerate(zip(row.rates, row.ratios, strict=True)):
+                writer.writerow(
+                    [row.model, row.hidden_size, row.kernel, row.K, number, rate, ratio, row.ceiling]
+                )
+    picture(rows, folder / "speed.svg")
+
+
+def picture(rows: list[Row], file: Path) -> None:
+    """Times the tutorial's loop, by model and hidden size: a dot a stack, its line from min to max."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams |= {"svg.hashsalt": "rnnbench", "font.size": 9}
+    models = list(dict.fromkeys(row.model for row in rows))
+    sizes = sorted({row.hidden_size for row in rows})
+    figure, axes = pyplot.subplots(1, len(models), figsize=(4 * len(models), 2.8), sharey=True, squeeze=False)
+    shades = {"torch": "#d08020", "compiled": "#2060a0"}
+    stacks = sorted({row.K for row in rows})
+    for axis, model in zip(axes[0], models, strict=True):
+        for row in rows:
+            if row.model != model or row.kernel not in shades:
+                continue
+            middle = statistics.median(row.ratios)
+            x = sizes.index(row.hidden_size) + 0.16 * (stacks.index(row.K) - (len(stacks) - 1) / 2)
+            error = [[middle - min(row.ratios)], [max(row.ratios) - middle]]
+            axis.errorbar(x, middle, error, fmt="o", color=shades[row.kernel], markersize=4)
+            axis.annotate(str(row.K), (x, middle), (4, 0), textcoords="offset points", fontsize=6, va="center")
+        axis.axhline(1, color="grey", linewidth=0.8)
+        axis.set(yscale="log", xticks=range(len(sizes)), xticklabels=sizes, xlabel="hidden size", title=model)
+        axis.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"], minor=False)
+    axes[0][0].set_ylabel("times the tutorial's loop")
+    handles = [
+        pyplot.Line2D([], [], marker="o", linestyle="", color=color, label=f"{name}, stack of K")
+        for name, color in shades.items()
+    ]
+    axes[0][0].legend(handles=handles, fontsize=7, frameon=False)
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(prog="python -m rnnbench.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="hidden size 10, few rounds: under a minute")
+    parser.add_argument("--device", default="cpu", help="cuda: stacks on the GPU beside runs of torch.nn")
+    parser.add_argument("--out", type=Path, default=Path("multirun/bench"), help="folder for speed.csv, .svg")
+    options = parser.parse_args()
+    device, quick = options.device, options.quick
+    sets = ", ".join(instruction_sets()) or "none"
+    say(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {cores()} cores, "
+        f"compiled kernels: {sets}; the machine's load shows in the spread")  # fmt: skip
+    say(f"matrix products: {products_per_second(device) / 1e9:,.0f} GFLOP/s")
+    stacks = [1, 16, 64] if device == "cpu" else [1, 8, 64, 512]
+    rows = []
+    for hidden_size in [10] if quick else [10, 32, 128]:
+        for model in ("lstm", "gru"):
+            rows += compare(model, hidden_size, stacks, rounds=2 if quick else 3, device=device)
+            say(f"  {model}, hidden size {hidden_size}: measured")
+    show_table(table(rows))
+    save(rows, options.out)
+    say(f"saved: {os.path.relpath(options.out)}/speed.csv, speed.svg")
+    if quick or device != "cpu":
+        return
+    torch_seconds, epoch_seconds = in_turn([import_torch, first_epoch], rounds=3)
+    ratios = [a / b for a, b in zip(epoch_seconds, torch_seconds, strict=True)]
+    say(
+        f"command to first epoch on digits: {spread(epoch_seconds, 1)} s, `import torch` "
+        f"{spread(torch_seconds, 1)} s, ratio {spread(ratios, 2)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

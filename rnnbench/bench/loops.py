@@ -1,0 +1,164 @@
+"""A trial-epoch of the tutorial's recipe: its own loop, and the harness's two paths, as contestants."""
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import nn
+
+from rnnbench.config import Config, Data, Fit, Kernel, Model, Select, Sgd, Tracking
+from rnnbench.engine import Stack, set_threads
+from rnnbench.network import TorchNetwork
+from rnnbench.tasks import Task
+
+TRAIN, TEST, BATCH, LAYERS = 60_000, 10_000, 128, 2  # of the tutorial
+ENOUGH = 0.25  # seconds that one measurement takes at least, so far as whole minibatches allow
+
+
+@lru_cache
+def random_images() -> tuple[np.ndarray, np.ndarray]:
+    """Bytes and labels in MNIST's shape; the time does not depend on what they show."""
+    rng = np.random.RandomState(0)
+    return rng.randint(0, 256, (TRAIN, 28, 28), dtype=np.uint8), rng.randint(0, 10, TRAIN)
+
+
+class Images(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Random images with the cost a sample of torchvision's MNIST under the tutorial's transforms."""
+
+    def __init__(self, count: int) -> None:
+        from torchvision import transforms
+
+        images, targets = random_images()
+        self.images, self.targets = torch.from_numpy(images[:count]), torch.from_numpy(targets[:count])
+        self.transform = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize(mean=(0.5,), std=(0.5,))]
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.images[index].numpy())), int(self.targets[index])
+
+
+def whole(trained: float, evaluated: float, minibatches: int, examples: int) -> float:
+    """Seconds of a trial-epoch, from those of so many minibatches and of so many test examples."""
+    return trained * TRAIN / (minibatches * BATCH) + evaluated * TEST / examples
+
+
+def adapting(measure: Callable[[int], float]) -> Callable[[], float]:
+    """A contestant that measures as many minibatches at a time as take long enough."""
+    minibatches = 0
+
+    def contestant() -> float:
+        nonlocal minibatches
+        if not minibatches:  # the round that does not count
+            measure(1)
+            started = time.perf_counter()
+            measure(1)
+            minibatches = min(200, max(1, round(ENOUGH / (time.perf_counter() - started))))
+        return measure(minibatches)
+
+    return contestant
+
+
+def tutorial_loop(model: str, hidden_size: int, threads: int, device: str = "cpu") -> Callable[[], float]:
+    """Seconds of a trial-epoch of the tutorial's loop: torch.nn, a DataLoader, then the test set.
+
+    On a GPU the images are there already, as tensors: the loop is then torch.nn's alone.
+    """
+    network = TorchNetwork(Model(model, hidden_size, LAYERS), 28, 10).to(device)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    criterion = nn.CrossEntropyLoss()
+
+    def batches(data: Images, size: int, shuffle: bool) -> "torch.utils.data.DataLoader[list[torch.Tensor]]":
+        if device == "cpu":
+            return torch.utils.data.DataLoader(data, batch_size=size, shuffle=shuffle)
+        images = ((data.images.to(device).float() / 255) - 0.5) / 0.5
+        pairs = zip(images.split(size), data.targets.to(device).split(size), strict=True)
+        return pairs  # type: ignore[return-value]
+
+    def measure(minibatches: int) -> float:
+        torch.set_num_threads(threads)
+        data, test = Images(minibatches * BATCH), Images(-(-minibatches * BATCH // 600) * 100)
+        started = time.perf_counter()
+        for x, y in batches(data, BATCH, True):
+            loss = criterion(network(x.reshape(-1, 28, 28)), y)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        wait(device)
+        trained = time.perf_counter()
+        hits = 0
+        with torch.no_grad():
+            for x, y in batches(test, 100, False):
+                hits += int((network(x.reshape(-1, 28, 28)).argmax(1) == y).sum())
+        return whole(trained - started, time.perf_counter() - trained, minibatches, len(test))
+
+    return adapting(measure)
+
+
+def harness(
+    model: str, hidden_size: int, K: int, kernel: Kernel, device: str = "cpu"
+) -> Callable[[], float]:
+    """Seconds of a trial-epoch in a stack of K: its share of the stack's."""
+    images, targets = random_images()
+    everything = np.arange(TRAIN)
+    splits = {"train": everything, "val": everything[:0], "test": everything[:TEST]}
+    task = Task(images, targets.astype(np.int64), splits, 1 / 255, 0.5, 0.5, 10, "", {})
+    fit = Fit(batch_size=BATCH, select=Select.test, kernel=kernel, device=device)
+    config = Config(Model(model, hidden_size, LAYERS), Sgd(), Data("mnist", val_size=0), fit, Tracking())
+    stack = Stack(config, task)
+    stack.admit([stack.fresh(config) for _ in range(K)])
+
+    def measure(minibatches: int) -> float:
+        set_threads(config)
+        examples = -(-minibatches * BATCH // 600) * 100
+        order = torch.randint(TRAIN, (K, minibatches * BATCH))
+        started = time.perf_counter()
+        stack.compute.train(stack.state, order, None)
+        wait(device)
+        trained = time.perf_counter()
+        stack.compute.evaluate(stack.state["parameters"], torch.arange(examples))
+        wait(device)
+        return whole(trained - started, time.perf_counter() - trained, minibatches, examples) / K
+
+    return adapting(measure)
+
+
+def wait(device: str) -> None:
+    """Until a GPU has done what it was given."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def products_per_second(device: str = "cpu") -> float:
+    """The machine's own matrix products, floating-point operations a second: the ceiling of all this."""
+    if device == "cpu":
+        from rnnbench.kernels.compiled import cores
+
+        torch.set_num_threads(cores())
+    a, b = torch.randn(2, 1024, 1024, device=device)
+    taken = []
+    for _ in range(20):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        wait(device)
+        taken.append(time.perf_counter() - started)
+    return 2 * 1024**3 / min(taken)
+
+
+def operations(model: str, hidden_size: int) -> float:
+    """Floating-point operations of the matrix products of a trial-epoch, training and test."""
+    gates = {"lstm": 4, "gru": 3}[model]
+    forward = backward = 0
+    for layer in range(LAYERS):
+        inputs = hidden_size if layer else 28
+        forward += gates * hidden_size * (inputs + hidden_size)
+        # the weights' gradients, the state's, and from the second layer on the inputs'
+        backward += gates * hidden_size * (inputs + 2 * hidden_size + (inputs if layer else 0))
+    return 2 * 28 * (TRAIN * (forward + backward) + TEST * forward)
