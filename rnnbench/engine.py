@@ -8,9 +8,8 @@ whether it was stopped and admitted again.
 """
 
 import math
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,8 +21,6 @@ from rnnbench.config import Config, Schedule, Select, direction, selection
 from rnnbench.kernels import make_compute
 from rnnbench.network import Drop
 from rnnbench.tasks import Task
-
-LARGE = 128  # hidden size from which products are worth more than one thread
 
 
 @dataclass
@@ -99,10 +96,10 @@ class Stack:
     Args:
         config: of any of the trials: they agree in all that `shape_key` holds.
         task: the data, and what is asked of it.
+        poll: called between minibatches, a few times a second; what it raises ends the epoch.
     """
 
-    def __init__(self, config: Config, task: Task) -> None:
-        set_threads(config)
+    def __init__(self, config: Config, task: Task, poll: Callable[[], None] = lambda: None) -> None:
         self.device = torch.device(config.fit.device)
         self.watched = config.fit.select.value  # the split that chooses the best epoch
         self.classes = task.classes
@@ -110,6 +107,7 @@ class Stack:
         self.splits = {name: torch.from_numpy(index) for name, index in task.splits.items()}
         self.compute = make_compute(config, task)
         self.network = self.compute.network
+        self.poll = poll
         self.slots: list[Slot] = []
         self.state: optim.State = {}  # every tensor has a row for each slot
 
@@ -157,7 +155,8 @@ class Stack:
             row.fill_(optim.learning_rate(config.optim.lr, config.fit, slot.epoch, slot.factor))
         drop = self._dropout() if self.state["dropout"].any() else None
         order = self._shuffled()  # (K, examples)
-        loss_, accuracy, norm_ = (self.compute.train(self.state, order, drop) / order.shape[1]).T.tolist()
+        totals = self.compute.train(self.state, order, drop, self.poll)
+        loss_, accuracy, norm_ = (totals / order.shape[1]).T.tolist()
         metrics = [
             {"train/loss": loss_[k], "train/accuracy": accuracy[k], "lr": float(self.state["lr"][k]),
              "grad_norm": norm_[k]}
@@ -234,17 +233,6 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
         confusion = torch.bincount(pairs, minlength=stack.classes**2).view(stack.classes, -1)
         outcomes.append(Outcome(slot, metrics, best[k].cpu(), confusion))
     return outcomes
-
-
-def set_threads(config: Config) -> None:
-    """One thread for small products, all cores for large ones; OMP_NUM_THREADS, if set, decides.
-
-    At hidden size 10 a second thread gains a tenth on an idle machine and loses a factor of ten when
-    something else wants its core. And the numbers then do not depend on how many cores there are.
-    """
-    if "OMP_NUM_THREADS" not in os.environ:
-        cores = os.cpu_count() or 1
-        torch.set_num_threads(cores if config.model.hidden_size >= LARGE else 1)
 
 
 def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torch.Generator:

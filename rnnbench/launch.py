@@ -24,7 +24,7 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from rnnbench import config as schema
 from rnnbench.compose import Composer
@@ -69,7 +69,7 @@ class Gate(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with refusals():
-            from rnnbench.train import preflight
+            from rnnbench.preflight import preflight
 
             checked = task_config(config)
             folder = Path(config.hydra.run.dir)
@@ -156,7 +156,7 @@ def open_sweep(folder: Path, config: Config, name: str, single: bool) -> "Iterat
             close(sweep, config, sys.exc_info()[1])
 
 
-def run_jobs(sweep: "Sweep", jobs: "Sequence[Job]", max_stack: int) -> None:
+def run_jobs(sweep: "Sweep", jobs: "Sequence[Job]", max_stack: int | None) -> None:
     """Train the jobs that have no finished record of the same trial yet."""
     todo = [job for job in jobs if not sweep.finished(job)]
     if len(todo) < len(jobs):
@@ -223,18 +223,19 @@ class GridSweeper(Sweeper):
         Raises:
             ConfigError: with the point that cannot be run.
         """
-        from rnnbench.train import preflight
+        from rnnbench.preflight import preflight
 
         assert self.hydra_context is not None and self.config is not None
         stacks = self.launcher if isinstance(self.launcher, StackLauncher) else None
         composer = stacks.composer if stacks else Composer(self.hydra_context.config_loader, self.config)
-        checked: dict[tuple[str, ...], Config] = {}
+        checked: Checked = {}
         for overrides in points:
             try:
-                checked[tuple(overrides)] = task_config(composer.compose(overrides))
+                cfg = composer.compose(overrides)
+                checked[tuple(overrides)] = task_config(cfg), composer.plain(cfg)
             except ConfigError as error:
                 raise ConfigError(f"{' '.join(filter_overrides(overrides))}: {error}") from None
-        configs = list(checked.values())
+        configs = [config for config, _ in checked.values()]
         preflight(configs, folder)
         if configs[0].dry_run:
             from rnnbench.plan import show_plan
@@ -246,18 +247,22 @@ class GridSweeper(Sweeper):
         return configs[0]
 
 
+# A job's overrides to its config, typed and as plain dicts with the hydra node.
+Checked = dict[tuple[str, ...], tuple[Config, dict[str, Any]]]
+
+
 class StackLauncher(Launcher):
     """Groups jobs into stacks of equal shapes and trains each stack at once.
 
     Args:
-        max_stack: trials that train together at most.
+        max_stack: trials that train together at most; None: as many as gain from it and fit.
     """
 
-    def __init__(self, max_stack: int) -> None:
-        if max_stack < 1:
+    def __init__(self, max_stack: int | None) -> None:
+        if max_stack is not None and max_stack < 1:
             raise ConfigError(f"hydra.launcher.max_stack={max_stack}: must be a whole number of at least 1")
         self.max_stack = max_stack
-        self.checked: dict[tuple[str, ...], Config] = {}  # by overrides; our sweeper fills it
+        self.checked: Checked = {}  # filled by our sweeper
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
@@ -271,38 +276,39 @@ class StackLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train the jobs; one result each, in order, COMPLETED with the objective or FAILED.
 
-        The configs are not among the results: of each, 100 KB would stay in memory until the end.
+        The configs are not among the results: 100 KB of each would stay in memory until the end.
         """
         from rnnbench.train import Job
 
         setup_globals()
         folder = Path(self.config.hydra.sweep.dir)
-        for overrides in job_overrides:
-            if tuple(overrides) not in self.checked:  # a sweeper other than ours
-                self.checked[tuple(overrides)] = task_config(self.composer.compose(overrides))
-        configs = [self.checked[tuple(overrides)] for overrides in job_overrides]
-        name = job_name(list(self.config.hydra.overrides.task), configs[0])
-        with refusals(), open_sweep(folder, configs[0], name, single=False) as sweep:
+        with refusals():
+            for overrides in job_overrides:
+                if tuple(overrides) not in self.checked:  # a sweeper other than ours
+                    cfg = self.composer.compose(overrides)
+                    self.checked[tuple(overrides)] = task_config(cfg), self.composer.plain(cfg)
+        first, _ = self.checked[tuple(job_overrides[0])]
+        name = job_name(list(self.config.hydra.overrides.task), first)
+        with refusals(), open_sweep(folder, first, name, single=False) as sweep:
             jobs = []
-            for overrides, config in zip(job_overrides, configs, strict=True):
+            for overrides in job_overrides:
+                config, tree = self.checked[tuple(overrides)]
                 job = Job(job_name(overrides, config), config, folder)
-                job.prepare = partial(self._prepare, overrides, job)
+                job.prepare = partial(self._prepare, tree, job)
                 jobs.append(job)
             sweep.place(jobs, initial_job_idx)
             run_jobs(sweep, jobs, self.max_stack)
         return [self._result(overrides, job) for overrides, job in zip(job_overrides, jobs, strict=True)]
 
-    def _prepare(self, overrides: Sequence[str], job: "Job") -> None:
+    def _prepare(self, tree: dict[str, Any], job: "Job") -> None:
         """What Hydra leaves in a job's folder."""
-        folder = job.folder
-        cfg = self.composer.compose(overrides)
-        with open_dict(cfg):
-            cfg.hydra.job.id = cfg.hydra.job.num = int(folder.name)
-            cfg.hydra.runtime.output_dir = str(folder.absolute())
-        inner = folder / str(cfg.hydra.output_subdir)
+        folder, hydra = job.folder, tree["hydra"]
+        number = {"id": folder.name, "num": int(folder.name)}
+        place = {"output_dir": str(folder.absolute())}
+        hydra = hydra | {"job": hydra["job"] | number, "runtime": hydra["runtime"] | place}
+        inner = folder / str(self.config.hydra.output_subdir)
         inner.mkdir(parents=True, exist_ok=True)
-        tree: Any = OmegaConf.to_container(cfg, enum_to_str=True)
-        hydra = tree.pop("hydra")
+        tree = {key: part for key, part in tree.items() if key != "hydra"}
         (inner / "config.yaml").write_text(to_yaml(tree))
         (inner / "hydra.yaml").write_text(to_yaml({"hydra": hydra}))
         (inner / "overrides.yaml").write_text(to_yaml(hydra["overrides"]["task"]))

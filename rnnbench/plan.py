@@ -10,9 +10,10 @@ import torch
 from rnnbench import show, tasks
 from rnnbench.config import Config
 from rnnbench.engine import Stack, shape_key
+from rnnbench.memory import places, trial_bytes
 
 
-def show_plan(configs: Sequence[Config], max_stack: int) -> None:
+def show_plan(configs: Sequence[Config], max_stack: int | None) -> None:
     """Print the plan of a sweep.
 
     The time is that of a few steps of each kind of stack on random bytes, with weights that are
@@ -21,12 +22,12 @@ def show_plan(configs: Sequence[Config], max_stack: int) -> None:
     groups: dict[object, list[Config]] = {}
     for config in configs:
         groups.setdefault(shape_key(config), []).append(config)
-    show.say(f"{len(configs)} trials in {len(groups)} kinds of stacks, at most {max_stack} trials in each")
+    show.say(f"{len(configs)} trials in {len(groups)} kinds of stacks")
     total = 0.0
     for members in groups.values():
         config = members[0]
         shape = tasks.shape(config.data)
-        width = min(len(members), max_stack)
+        width = min(len(members), places(config, shape, max_stack))
         seconds, memory, parameters = measure(config, shape, width)
         rounds = math.ceil(len(members) / width)
         epochs = max(member.fit.epochs for member in members)
@@ -64,18 +65,13 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, floa
     taken = []
     for _ in range(3):
         started = time.perf_counter()
-        stack.compute.train(stack.state, order, None)
+        stack.compute.train(stack.state, order, None, lambda: None)
         taken.append(time.perf_counter() - started)
     step = min(taken[1:]) / 3
     watched = shape.val if config.fit.select.value == "val" else shape.test
     seconds = step * (shape.train + watched / 3 / config.fit.evaluate_every) / B
-    state = sum(rows.numel() * rows.element_size() for rows in stack.state.values())
-    # Activations: what each layer keeps for its backward pass, inputs, and the copies in flight.
-    kept = sum(math.prod(s[:1]) for name, s in stack.network.shapes.items() if ".bias_ih" in name)
-    activations = 4 * width * B * shape.steps * (shape.input_size + 2 * kept)
     data = (shape.train + shape.val + shape.test) * shape.steps * shape.input_size
-    order = 8 * width * shape.train
-    return seconds, state + activations + data + order, stack.network.count()
+    return seconds, data + width * trial_bytes(config, shape), stack.network.count()
 
 
 def clock(seconds: float) -> str:

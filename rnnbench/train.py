@@ -1,4 +1,4 @@
-"""Train jobs: preflight, grouping into stacks, the engine's reports into job folders.
+"""Train jobs: grouping into stacks, stacks side by side, the engine's reports into job folders.
 
 No Hydra here: a job is a checked configuration and the folder that its record goes to. The engine,
 and with it torch, is imported when training starts.
@@ -6,11 +6,13 @@ and with it torch, is imported when training starts.
 
 import csv
 import os
-import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from rnnbench import show, tasks
@@ -19,7 +21,6 @@ from rnnbench.record import (
     Courier,
     JobFolder,
     SweepFolder,
-    check_store,
     job_folders,
     provenance,
     read_result,
@@ -42,73 +43,7 @@ class Job:
     error: str | None = None  # why it failed
 
 
-def preflight(configs: Iterable[Config], folder: Path) -> None:
-    """Refuse, before anything is made, what could not run: data, batch size, store, folder, device.
-
-    Raises:
-        ConfigError: names the key, the value and what would do.
-    """
-    configs = list(configs)
-    for config in unique(configs, lambda c: repr((c.data, c.fit.batch_size))):
-        shape = tasks.shape(config.data)
-        if config.fit.batch_size > shape.train:
-            raise ConfigError(
-                f"fit.batch_size={config.fit.batch_size}: must be at most the {shape.train} training "
-                f"examples of data={config.data.name}"
-            )
-    for config in unique(configs, lambda c: repr(c.tracking)):
-        if config.tracking.uri is not None:
-            check_store(config.tracking.uri)
-    check_folder(folder)
-    for config in unique(configs, lambda c: repr(c.data)):
-        tasks.load(config.data)
-    for device in {config.fit.device for config in configs} - {"cpu"}:
-        check_cuda(device)
-    from rnnbench.cells import make_cell
-
-    for config in unique(configs, lambda c: repr(c.model)):
-        make_cell(config.model)
-
-
-def unique(configs: Iterable[Config], key: Callable[[Config], str]) -> list[Config]:
-    """The first configuration of each key."""
-    first: dict[str, Config] = {}
-    for config in configs:
-        first.setdefault(key(config), config)
-    return list(first.values())
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be written to, by trying where it or its parents exist.
-
-    Raises:
-        ConfigError: names the folder.
-    """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    probe = existing / f".rnnbench-{time.time_ns()}"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(
-            f"hydra.sweep.dir={folder}: cannot be written to ({error.strerror}); "
-            "give a folder of your own: hydra.sweep.dir=..., or hydra.run.dir=... without -m"
-        ) from None
-
-
-def check_cuda(device: str) -> None:
-    """Refuse a CUDA device that is not there.
-
-    Raises:
-        ConfigError: names the device and those there are.
-    """
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    number = int(device.partition(":")[2] or 0)
-    if number >= count:
-        there = ", ".join(["cpu", *(f"cuda:{n}" for n in range(count))])
-        raise ConfigError(f"fit.device={device}: torch sees no such device here; there is {there}")
+warn_once = lru_cache(show.warn)
 
 
 @dataclass
@@ -127,54 +62,103 @@ class Sweep:
     records: SweepFolder | None  # None in a process that works for the one that holds the folder
     courier: Courier | None
     live: show.Live | None = None
+    interrupted: bool = False
+    lock: RLock = field(default_factory=RLock)  # held by whoever writes records or to the terminal
 
-    def train(self, jobs: Sequence[Job], max_stack: int) -> None:
+    def train(self, jobs: Sequence[Job], max_stack: int | None) -> None:
         """Train jobs as stacks of equal shapes; each ends with its value or its error set.
 
         A job whose loss is not finite fails alone. When a stack raises, its jobs are trained again
-        one by one, so that only the guilty one fails, with its own traceback.
+        one by one, so that only the guilty one fails, with its own traceback; where memory ran out,
+        in halves.
+
+        Args:
+            max_stack: trials that train together at most; None: as many as gain from it.
         """
         from rnnbench.engine import shape_key
+        from rnnbench.kernels import missing
+        from rnnbench.memory import places
 
         goal = objective(jobs[0].config)
         epochs = sum(job.config.fit.epochs for job in jobs)
-        self.live = show.Live(len(jobs), epochs, goal, direction(goal) == "maximize")
         groups: dict[object, list[Job]] = {}
         for job in jobs:
             groups.setdefault(shape_key(job.config), []).append(job)
+        sized = []
+        for members in groups.values():
+            config = members[0].config
+            if line := missing(config):
+                warn_once(line)
+            sized.append((members, min(len(members), places(config, tasks.shape(config.data), max_stack))))
+        self.live = show.Live(len(jobs), epochs, goal, direction(goal) == "maximize")
         try:
-            for members in groups.values():
-                self._train_group(members, 1 if members[0].config.fit.kernel.value == "cudnn" else max_stack)
+            self._train_groups(sized)
         finally:
             self.live.close()
 
+    def _train_groups(self, groups: Sequence[tuple[list[Job], int]]) -> None:
+        """Groups that fill the cores one after the other; then the others, several side by side."""
+        from rnnbench.kernels import cores_used
+        from rnnbench.kernels.compiled import cores
+
+        used = [cores_used(members[0].config, width) for members, width in groups]
+        narrow = [group for group, count in zip(groups, used, strict=True) if 2 * count <= cores()]
+        for group in groups:
+            if group not in narrow or len(narrow) == 1:
+                self._train_group(*group)
+        if len(narrow) < 2:
+            return
+        beside = cores() // max(count for group, count in zip(groups, used, strict=True) if group in narrow)
+        with ThreadPoolExecutor(beside) as pool:
+            futures = [pool.submit(self._train_group, *group) for group in narrow]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:  # Ctrl-C reaches this thread alone
+                self.interrupted = True
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _poll(self) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+
     def _train_group(self, jobs: Sequence[Job], max_stack: int) -> None:
         from rnnbench.engine import Stack
+        from rnnbench.memory import ran_out
 
         group = Group(list(jobs))
         try:
-            stack = Stack(jobs[0].config, tasks.load(jobs[0].config.data))
+            stack = Stack(jobs[0].config, tasks.load(jobs[0].config.data), self._poll)
             self._admit(group, stack, max_stack)
             for report in stack.epochs():
-                self._report(group, report)
+                with self.lock:
+                    self._report(group, report)
                 ended = [slot for slot in report.slots if slot.ended]
                 if ended:
-                    self._end(group, stack, ended)
+                    with self.lock:
+                        self._end(group, stack, ended)
                     self._admit(group, stack, max_stack)
         except KeyboardInterrupt:
-            for _, folder in group.active.values():
-                folder.end("interrupted", {})
+            with self.lock:
+                for _, folder in group.active.values():
+                    folder.end("interrupted", {})
             raise
         except Exception as error:
             suspects = [job for job, _ in group.active.values()] or group.waiting
             rest = [job for job in group.waiting if job not in suspects]
             if len(suspects) == 1:
                 message = f"{type(error).__name__}: {error}"
-                self._fail(suspects[0], self._start(suspects[0]), message, traceback.format_exc())
+                with self.lock:
+                    self._fail(suspects[0], self._start(suspects[0]), message, traceback.format_exc())
             else:
-                show.warn(f"a stack of {len(suspects)} stopped: {error!r}; training its trials one by one")
-                for job in suspects:
-                    self._train_group([job], 1)
+                half = ran_out(error)
+                width = -(-len(suspects) // 2) if half else 1
+                how = f"{width} at a time" if half else "one by one"
+                show.warn(f"a stack of {len(suspects)} stopped: {error!r}; training its trials {how}")
+                max_stack = width if half else max_stack
+                for at in range(0, len(suspects), width):
+                    self._train_group(suspects[at : at + width], width)
             if rest:
                 self._train_group(rest, max_stack)
 
@@ -185,8 +169,9 @@ class Sweep:
         if fresh:
             stack.admit(fresh)
             jobs, group.waiting = group.waiting[:free], group.waiting[free:]
-            for job, trial in zip(jobs, fresh, strict=True):
-                group.active[id(trial.slot)] = job, self._start(job)
+            with self.lock:
+                for job, trial in zip(jobs, fresh, strict=True):
+                    group.active[id(trial.slot)] = job, self._start(job)
 
     def _start(self, job: Job) -> JobFolder:
         from rnnbench.kernels import kernel_name

@@ -17,17 +17,16 @@ ORDER = [
     {"cells", "tasks"},
     {"network", "optim"},
     {"kernels"},
-    {"engine"},
+    {"engine", "memory"},
     {"record", "show"},
     {"compose"},
-    {"plan", "train"},
+    {"plan", "preflight", "train"},
     {"launch"},
     {"trained"},
     {"sweep"},
     {"hydra_plugins", "paper"},
     {"__main__"},
     {"__init__"},
-    {"cost"},
     {"bench"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
@@ -41,13 +40,15 @@ NEVER = {
     "network": {"hydra", "mlflow", "optuna"},
     "optim": {"hydra", "mlflow", "optuna"},
     "engine": {"hydra", "mlflow", "optuna"},
+    "memory": {"hydra", "mlflow", "optuna"},
     "record": {"torch", "torchvision"},
     "sweep": {"torch", "torchvision"},
     "paper": {"torch", "torchvision", "hydra"},
 }
 
 # What is imported before a command line has been read: these bring in nothing that takes seconds.
-QUICK = {"__init__", "config", "tasks", "record", "show", "train", "compose", "launch", "sweep", "__main__"}
+QUICK = {"__init__", "config", "tasks", "record", "show", "preflight", "train", "compose", "launch"}
+QUICK |= {"sweep", "__main__"}
 SECONDS = {"torch", "torchvision", "mlflow", "pandas", "sklearn", "matplotlib"}
 
 

@@ -1,4 +1,4 @@
-"""Jobs composed from one compose of their choices are those that Hydra composes one by one, to the last flag."""
+"""Jobs that are composed once for their choices are as Hydra composes them one by one, to the last flag."""
 
 import itertools
 from contextlib import contextmanager
@@ -233,21 +233,25 @@ def split(overrides):
     return words
 
 
-KEYS = (
-    "model.name model.hidden_size model.bidirectional model.dropout model.readout model.forget_bias optim.lr "
-    "optim.weight_decay optim.beta1 optim.momentum data.name data.root data.order data.train_size data.sha256 "
-    "fit.clip fit.schedule fit.kernel tracking.uri tracking.artifacts seed objective dry_run model optim "
-    "nothing fit.nothing"
-).split()
-WORDS = (
-    "null true False 0 -3 7 1e-3 .5 inf nan lstm gru rows PIXELS torch 'a,b' \"1\" [] [checkpoint] {} {a:1} "
-    "{lr:0.5} ${seed} ${model.hidden_size} ${fit.nothing} ${oc.env:HOME} sgd a/b sqlite:///x.db"
-).split()
-VALUES = st.sampled_from(WORDS) | st.integers().map(str) | st.floats(allow_nan=False).map(repr)
+KEYS = """
+    model.name model.hidden_size model.bidirectional model.dropout model.readout model.forget_bias optim.lr
+    optim.weight_decay optim.beta1 optim.momentum data.name data.root data.order data.train_size data.sha256
+    fit.clip fit.schedule fit.kernel tracking.uri tracking.artifacts seed objective dry_run model optim
+    nothing fit.nothing
+"""
+WORDS = """
+    null true False 0 -3 7 1e-3 .5 inf nan lstm gru rows PIXELS torch 'a,b' "1" [] [checkpoint] {} {a:1}
+    {lr:0.5} ${seed} ${model.hidden_size} ${fit.nothing} ${oc.env:HOME} sgd a/b sqlite:///x.db
+"""
+VALUES = st.sampled_from(WORDS.split()) | st.integers().map(str) | st.floats(allow_nan=False).map(repr)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.sampled_from(["", "", "+", "++"]), st.sampled_from(KEYS), VALUES), max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["", "", "+", "++"]), st.sampled_from(KEYS.split()), VALUES), max_size=4
+    )
+)
 def test_any_overrides(overrides):
     check(composers(), *(f"{sign}{key}={value}" for sign, key, value in overrides))
 

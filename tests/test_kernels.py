@@ -47,7 +47,11 @@ def task_of(examples: int, T: int, width: int, classes: int) -> Task:
     """Random bytes, all of them for training; half of them are also the test set."""
     rng = np.random.RandomState(0)
     inputs = rng.randint(0, 256, (examples, T, width)).astype(np.uint8)
-    splits = {"train": np.arange(examples), "val": np.arange(examples), "test": np.arange((examples + 1) // 2)}
+    splits = {
+        "train": np.arange(examples),
+        "val": np.arange(examples),
+        "test": np.arange((examples + 1) // 2),
+    }
     return Task(inputs, rng.randint(0, classes, examples), splits, 1 / 255, 0.3, 0.6, classes, "made-up", {})
 
 
@@ -83,11 +87,12 @@ def test_a_step_is_that_of_the_torch_path(instructions, data):
     model.dropout = 0.4 if model.num_layers > 1 and data.draw(st.booleans()) else 0.0
     optim = data.draw(st.sampled_from(OPTIMISERS))
     B = data.draw(st.sampled_from([1, 2, 15, 16, 17, 40, 64, 65, 150]))
-    task = task_of(B, data.draw(st.integers(1, 5)), data.draw(st.integers(1, 40)), data.draw(st.integers(1, 20)))
+    task = task_of(
+        B, data.draw(st.integers(1, 5)), data.draw(st.integers(1, 40)), data.draw(st.integers(1, 20))
+    )
     clip = data.draw(st.sampled_from([None, 0.1, 5.0]))
     configs = [
-        make_config(model.name, seed, optim=optim, fit__batch_size=B, fit__clip=clip)
-        for seed in range(2)
+        make_config(model.name, seed, optim=optim, fit__batch_size=B, fit__clip=clip) for seed in range(2)
     ]
     for config in configs:
         config.model = model
@@ -98,12 +103,8 @@ def test_a_step_is_that_of_the_torch_path(instructions, data):
     # The gradient is compared where it is not rescaled: Adam turns a rounding error of a gradient near
     # 0 into a step of the size of the learning rate.
     if isinstance(optim, Sgd):
-        torch.testing.assert_close(
-            ours.state["velocity"], theirs.state["velocity"], atol=2e-6, rtol=2e-5
-        )
-        torch.testing.assert_close(
-            ours.state["parameters"], theirs.state["parameters"], atol=1e-6, rtol=1e-5
-        )
+        torch.testing.assert_close(ours.state["velocity"], theirs.state["velocity"], atol=2e-6, rtol=2e-5)
+        torch.testing.assert_close(ours.state["parameters"], theirs.state["parameters"], atol=1e-6, rtol=1e-5)
     for split in ("train", "test"):
         same = theirs.state["parameters"]
         for one, other in zip(ours.evaluate(same, split), theirs.evaluate(same, split), strict=True):
@@ -159,9 +160,7 @@ def test_a_trial_is_bit_for_bit_the_same_whatever_the_stack_the_threads_and_the_
         assert own[0] == metrics[k]
         for column, rows in alone.state.items():
             assert torch.equal(rows[0], stack.state[column][k]), column
-        for ours, theirs in zip(
-            alone.evaluate(alone.state["parameters"], "test"), evaluated, strict=True
-        ):
+        for ours, theirs in zip(alone.evaluate(alone.state["parameters"], "test"), evaluated, strict=True):
             assert torch.equal(ours[0], theirs[k])
 
 
@@ -267,7 +266,9 @@ def test_without_kernels_one_line_says_so_and_asking_for_them_is_refused(monkeyp
         assert "python -m rnnbench.kernels.build" in missing(config)
         assert "\n" not in missing(config)
         config.fit.kernel = Kernel.compiled
-        with pytest.raises(ConfigError, match=r"fit.kernel=compiled: they were not built; .*fit.kernel=torch"):
+        with pytest.raises(
+            ConfigError, match=r"fit.kernel=compiled: they were not built; .*fit.kernel=torch"
+        ):
             choose(config)
     finally:
         compiled.library.cache_clear()
@@ -281,7 +282,9 @@ def copy(tmp_path):
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env = os.environ | {"PYTHONPATH": str(tmp_path)} | environment
-        return subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True
+        )
 
     return run
 

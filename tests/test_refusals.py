@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 
 from rnnbench import launch
 from rnnbench.config import ConfigError, conf_folder
-from rnnbench.train import preflight
+from rnnbench.preflight import preflight
 
 # Commands, and words of their message.
 COMMANDS = {

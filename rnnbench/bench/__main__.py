@@ -72,12 +72,12 @@ def table(rows: list[Row]) -> Table:
     )  # fmt: skip
     for name in ("model", "hidden size", "path", "stack", "trial-epochs/s", "times the loop", "of ceiling"):
         shown.add_column(name, no_wrap=True)
-    for row in rows:
+    for row, next_ in zip(rows, [*rows[1:], None], strict=True):
         share = statistics.median(row.rates) / row.ceiling
         shown.add_row(
             *(row.model, str(row.hidden_size), row.kernel, str(row.K)),
             *(spread(row.rates, 3), spread(row.ratios, 1), f"{share:.0%}"),
-            end_section=row is rows[-1] or row.kernel != "torch" and rows[rows.index(row) + 1].K < row.K,
+            end_section=next_ is None or next_.kernel == rows[0].kernel,
         )
     return shown
 
@@ -102,6 +102,7 @@ def picture(rows: list[Row], file: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.lines import Line2D
 
     matplotlib.rcParams |= {"svg.hashsalt": "rnnbench", "font.size": 9}
     models = list(dict.fromkeys(row.model for row in rows))
@@ -117,13 +118,15 @@ def picture(rows: list[Row], file: Path) -> None:
             x = sizes.index(row.hidden_size) + 0.16 * (stacks.index(row.K) - (len(stacks) - 1) / 2)
             error = [[middle - min(row.ratios)], [max(row.ratios) - middle]]
             axis.errorbar(x, middle, error, fmt="o", color=shades[row.kernel], markersize=4)
-            axis.annotate(str(row.K), (x, middle), (4, 0), textcoords="offset points", fontsize=6, va="center")
+            axis.annotate(
+                str(row.K), (x, middle), (4, 0), textcoords="offset points", fontsize=6, va="center"
+            )
         axis.axhline(1, color="grey", linewidth=0.8)
         axis.set(yscale="log", xticks=range(len(sizes)), xticklabels=sizes, xlabel="hidden size", title=model)
         axis.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"], minor=False)
     axes[0][0].set_ylabel("times the tutorial's loop")
     handles = [
-        pyplot.Line2D([], [], marker="o", linestyle="", color=color, label=f"{name}, stack of K")
+        Line2D([], [], marker="o", linestyle="", color=color, label=f"{name}, stack of K")
         for name, color in shades.items()
     ]
     axes[0][0].legend(handles=handles, fontsize=7, frameon=False)

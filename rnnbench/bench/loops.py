@@ -1,15 +1,17 @@
 """A trial-epoch of the tutorial's recipe: its own loop, and the harness's two paths, as contestants."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from rnnbench.config import Config, Data, Fit, Kernel, Model, Select, Sgd, Tracking
-from rnnbench.engine import Stack, set_threads
+from rnnbench.engine import Stack
+from rnnbench.kernels.torch_path import set_threads
 from rnnbench.network import TorchNetwork
 from rnnbench.tasks import Task
 
@@ -75,12 +77,11 @@ def tutorial_loop(model: str, hidden_size: int, threads: int, device: str = "cpu
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     criterion = nn.CrossEntropyLoss()
 
-    def batches(data: Images, size: int, shuffle: bool) -> "torch.utils.data.DataLoader[list[torch.Tensor]]":
+    def batches(data: Images, size: int, shuffle: bool) -> Iterable[Any]:
         if device == "cpu":
             return torch.utils.data.DataLoader(data, batch_size=size, shuffle=shuffle)
-        images = ((data.images.to(device).float() / 255) - 0.5) / 0.5
-        pairs = zip(images.split(size), data.targets.to(device).split(size), strict=True)
-        return pairs  # type: ignore[return-value]
+        images = (data.images.to(device).float() / 255 - 0.5) / 0.5
+        return zip(images.split(size), data.targets.to(device).split(size), strict=True)
 
     def measure(minibatches: int) -> float:
         torch.set_num_threads(threads)
@@ -102,9 +103,7 @@ def tutorial_loop(model: str, hidden_size: int, threads: int, device: str = "cpu
     return adapting(measure)
 
 
-def harness(
-    model: str, hidden_size: int, K: int, kernel: Kernel, device: str = "cpu"
-) -> Callable[[], float]:
+def harness(model: str, hidden_size: int, K: int, kernel: Kernel, device: str = "cpu") -> Callable[[], float]:
     """Seconds of a trial-epoch in a stack of K: its share of the stack's."""
     images, targets = random_images()
     everything = np.arange(TRAIN)
@@ -120,7 +119,7 @@ def harness(
         examples = -(-minibatches * BATCH // 600) * 100
         order = torch.randint(TRAIN, (K, minibatches * BATCH))
         started = time.perf_counter()
-        stack.compute.train(stack.state, order, None)
+        stack.compute.train(stack.state, order, None, lambda: None)
         wait(device)
         trained = time.perf_counter()
         stack.compute.evaluate(stack.state["parameters"], torch.arange(examples))

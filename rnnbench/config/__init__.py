@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import asdict, fields
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,12 @@ NOT_IDENTITY = {
 }
 
 
+@cache
+def _identifies(key: str) -> bool:
+    """Whether a trial's numbers depend on the value of this key."""
+    return not any(key == name or key.startswith(name + ".") for name in NOT_IDENTITY)
+
+
 def trial_hash(config: Config, data_checksum: str) -> str:
     """Identity of a trial: 16 hex digits over what determines its numbers by design.
 
@@ -177,9 +184,7 @@ def trial_hash(config: Config, data_checksum: str) -> str:
     identity = {
         key: value
         for key, value in flatten(plain(config)).items()
-        if not any(key == name or key.startswith(name + ".") for name in NOT_IDENTITY)
-        and value is not None
-        and value is not False
+        if value is not None and value is not False and _identifies(key)
     }
     identity |= {
         "selection": selection(config),

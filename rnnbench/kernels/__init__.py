@@ -4,15 +4,16 @@
 and the torch path elsewhere.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
 
 from rnnbench import optim
 from rnnbench.config import Config, ConfigError, Kernel
-from rnnbench.kernels.compiled import CompiledCompute, instruction_sets, knows, library
+from rnnbench.kernels.compiled import CompiledCompute, chunks, cores, instruction_sets, knows, library
 from rnnbench.kernels.cudnn import CudnnNetwork
-from rnnbench.kernels.torch_path import TorchCompute
+from rnnbench.kernels.torch_path import LARGE, TorchCompute
 from rnnbench.network import Drop, Network
 from rnnbench.tasks import Task
 
@@ -22,8 +23,10 @@ class Compute(Protocol):
 
     network: Network
 
-    def train(self, state: optim.State, order: Tensor, drop: Drop | None) -> Tensor:
+    def train(self, state: optim.State, order: Tensor, drop: Drop | None, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches, in order (K, examples), each trial's own.
+
+        `poll` is called between minibatches, at least a few times a second where a minibatch allows.
 
         Returns (K, 3) in float64 sums over the examples: of the loss and of the hits, both before the
         update, and of the gradient's norm before clipping (a minibatch's norm for each example).
@@ -65,6 +68,13 @@ def missing(config: Config) -> str | None:
     if isinstance(reason, str) and config.fit.kernel is Kernel.auto and config.fit.device == "cpu":
         return f"no compiled kernels ({reason}): training on the slower torch path; {REMEDY}"
     return None
+
+
+def cores_used(config: Config, K: int) -> int:
+    """Cores that a stack of K keeps busy; all of them for a GPU, which takes one stack at a time."""
+    if choose(config) is Kernel.compiled:
+        return min(cores(), K * chunks(config.fit.batch_size))
+    return 1 if config.fit.device == "cpu" and config.model.hidden_size < LARGE else cores()
 
 
 def make_compute(config: Config, task: Task) -> Compute:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "native"
@@ -24,7 +25,7 @@ FLAGS = [
     *("-std=gnu11", "-O3", "-fPIC", "-ffp-contract=fast"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
 ]
-SETS = {"baseline": []}
+SETS: dict[str, list[str]] = {"baseline": []}
 if platform.machine() in ("x86_64", "AMD64"):
     SETS["avx2"] = ["-mavx2", "-mfma"]
     SETS["avx512"] = [*SETS["avx2"], *(f"-mavx512{part}" for part in ("f", "vl", "bw", "dq"))]
@@ -66,9 +67,13 @@ def build(library: Path = LIBRARY) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         jobs = [("stack.c", f"{name}.o", [*flags, f"-DSET={name}"]) for name, flags in SETS.items()]
         jobs.append(("machine.c", "machine.o", [f'-DSOURCES="{digest()}"']))
-        for source, target, flags in jobs:
-            _run([*cc, *FLAGS, *flags, "-c", str(SOURCES / source), "-o", target], folder)
-        _run([*cc, "-shared", "-pthread", *(target for _, target, _ in jobs), "-o", "stack.so", "-lm"], folder)
+        objects = [target for _, target, _ in jobs]
+        commands = [
+            [*cc, *FLAGS, *flags, "-c", str(SOURCES / source), "-o", target] for source, target, flags in jobs
+        ]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda command: _run(command, folder), commands))
+        _run([*cc, "-shared", "-pthread", *objects, "-o", "stack.so", "-lm"], folder)
         os.replace(Path(folder) / "stack.so", library)
 
 
@@ -79,7 +84,6 @@ def _run(command: list[str], folder: str) -> None:
         raise BuildError(f"{command[0]}: {error.strerror}") from None
     if done.returncode:
         raise BuildError(f"{shlex.join(command)}\n{done.stderr}")
-
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ are and however the minibatches are divided into calls (native/stack.c says how)
 import ctypes
 import os
 import time
+from collections.abc import Callable
 from ctypes import POINTER, byref, c_double, c_int, c_int64, c_void_p
 from functools import lru_cache
 from pathlib import Path
@@ -87,6 +88,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def chunks(batch: int) -> int:
+    """Parts of a minibatch that threads may share; CHUNK of native/network.h."""
+    return -(-batch // 64)
+
+
 class CompiledCompute:
     """Trains and evaluates a stack with the compiled kernels.
 
@@ -128,7 +134,7 @@ class CompiledCompute:
             *(c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int),
         ]
 
-    def train(self, state: optim.State, order: Tensor, drop: Drop | None) -> Tensor:
+    def train(self, state: optim.State, order: Tensor, drop: Drop | None, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches of order (K, examples); see `Compute.train`.
 
         Raises:
@@ -145,6 +151,7 @@ class CompiledCompute:
         totals = torch.zeros(K, 3, dtype=torch.float64)
         at = 0
         while at < examples:
+            poll()
             steps = max(1, int(CALL_SECONDS / self.seconds)) if self.seconds and drop is None else 1
             count = min(steps * B, examples - at)
             mask = self._mask(drop, min(B, count)) if drop else None

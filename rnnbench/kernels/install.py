@@ -13,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 KERNELS: dict[str, Any] = runpy.run_path(str(Path(__file__).parent / "build.py"))
 
 
-class BuildKernels(build_ext):
+class BuildKernels(build_ext):  # type: ignore[misc]
     """Builds the library; where that cannot be done the package is installed all the same."""
 
     def get_ext_filename(self, fullname: str) -> str:

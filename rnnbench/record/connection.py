@@ -2,9 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock
@@ -64,37 +62,6 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
             f"(mlflow experiments restore -x {found.experiment_id}) or use another name"
         )
     return client, str(found.experiment_id)
-
-
-@contextmanager
-def one_transaction(store: Any) -> Iterator[None]:
-    """What is written to a SQL store of MLflow's in this block is there as a whole, or not at all.
-
-    Half of what it takes MLflow to write a run goes into a session and a commit for each of its steps;
-    here they share one. A step that fails fails the block.
-
-    Args:
-        store: that of a client in this process, not a server's.
-    """
-    make = store.ManagedSessionMaker
-    with make(read_only=False) as session:
-
-        @contextmanager
-        def shared(**_: Any) -> Iterator[Any]:
-            yield session
-            session.flush()
-            session.expire_all()  # as after a commit
-
-        def give_up() -> NoReturn:
-            raise  # the exception that is being handled
-
-        session.commit, session.rollback = session.flush, give_up
-        store.ManagedSessionMaker = shared
-        try:
-            yield
-        finally:
-            store.ManagedSessionMaker = make
-            del session.commit, session.rollback
 
 
 def settle(uri: str) -> None:

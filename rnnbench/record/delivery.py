@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rnnbench.record.connection import StoreError, connect, first_line, one_transaction, settle
+from rnnbench.record.connection import StoreError, connect, first_line, settle
 from rnnbench.record.folder import read_delivery, read_metrics, read_result, write_json
 from rnnbench.record.store import sqlite_file
 from rnnbench.record.sweep import held, job_folders, read_sweep, status_now
@@ -24,8 +24,6 @@ STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "
 
 # What MLflow says when it is a single record that it will not have; anything else is the store's trouble.
 REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
-
-TOGETHER = 10  # jobs in a transaction of a local store: 0.2 s in which other processes wait to write
 
 
 def text(value: Any) -> str:
@@ -65,9 +63,7 @@ class Delivery:
         self.artifacts: list[str] = info["tracking"]["artifacts"]
         self.single: bool = info["single"]
         self.first = False  # whether no run of this sweep can be there but those made by this object
-        self.notes: dict[Path, dict[str, Any]] | None = None  # states that wait for their transaction
         self.client: Any = None
-        self.store: Any = None  # the client's, if it is a local one
         self.experiment_id = ""
 
     def deliver(self, jobs: Iterable[Path]) -> None:
@@ -77,55 +73,22 @@ class Delivery:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        jobs = list(jobs)
         try:
             if self.client is None:
                 self.client, self.experiment_id = connect(self.uri, self.experiment)
-                if sqlite_file(self.uri) is not None:
-                    self.store = self.client._tracking_client.store
             parent = None if self.single else self._parent()
-            for first in range(0, len(jobs), TOGETHER):
-                self._jobs(jobs[first : first + TOGETHER], parent)
+            for job in jobs:
+                try:
+                    self._job(job, parent)
+                    self.refused.pop(job.name, None)
+                except MlflowException as error:
+                    if error.error_code not in REFUSALS:
+                        raise
+                    self.refused[job.name] = first_line(error)
             if parent is not None:
                 self._end_parent(parent)
         except (MlflowException, SQLAlchemyError, CommandError, OSError) as error:
             raise StoreError(first_line(error)) from error
-
-    def _jobs(self, jobs: list[Path], parent: str | None) -> None:
-        """Deliver jobs in one transaction where the store has them; if that fails, each by itself."""
-        from mlflow.exceptions import MlflowException
-
-        if self.store is not None and not self.artifacts:  # pictures take too long to draw meanwhile
-            known, delivered, self.notes = self.known.copy(), self.delivered, {}
-            try:
-                with one_transaction(self.store):
-                    for job in jobs:
-                        self._job(job, parent)
-            except MlflowException:
-                self.known, self.delivered = known, delivered
-            else:
-                for folder, state in self.notes.items():
-                    write_json(folder / "mlflow.json", state)
-                for job in jobs:
-                    self.refused.pop(job.name, None)
-                return
-            finally:
-                self.notes = None
-        for job in jobs:
-            try:
-                self._job(job, parent)
-                self.refused.pop(job.name, None)
-            except MlflowException as error:
-                if error.error_code not in REFUSALS:
-                    raise
-                self.refused[job.name] = first_line(error)
-
-    def _note(self, folder: Path, state: dict[str, Any]) -> None:
-        """Note what of a folder is in the store for sure."""
-        if self.notes is None:
-            write_json(folder / "mlflow.json", state)
-        else:
-            self.notes[folder] = state
 
     def _state(self, folder: Path, attempt: int) -> dict[str, Any]:
         """What has been delivered of a folder to this store; {} if it is to begin anew."""
@@ -163,7 +126,7 @@ class Delivery:
             "epochs": 0,  # delivered
             "final": False,  # whether the end is delivered too
         }
-        self._note(folder, state)
+        write_json(folder / "mlflow.json", state)
         return state
 
     def _only(self, key: str, identity: str, attempt: int) -> str | None:
@@ -253,7 +216,7 @@ class Delivery:
             self._end(job, result, run_id, status, ended)
             state["final"] = True
             self.delivered += 1
-        self._note(job, state)
+        write_json(job / "mlflow.json", state)
 
     def _end(self, job: Path, result: dict[str, Any], run_id: str, status: str, ended: int) -> None:
         """What is delivered once, when a job has ended."""

@@ -95,14 +95,15 @@ class JobFolder:
 
     def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Append the row of an epoch (counted from 1)."""
+        row = {"epoch": epoch, "timestamp_ms": now()} | metrics
         new = [name for name in metrics if name not in self.names]
         if new:  # the first epoch, or the first evaluation: the header grows
-            rows = read_metrics(self.path)
+            rows = read_metrics(self.path) if self.result["epochs"] else []
             self.names += new
-            self._rewrite(rows)
-        row = {"epoch": epoch, "timestamp_ms": now()} | metrics
-        with open(self.path / "metrics.csv", "a", encoding="utf-8", newline="") as file:
-            file.write(self._line(row))
+            self._rewrite([*rows, row])
+        else:
+            with open(self.path / "metrics.csv", "a", encoding="utf-8", newline="") as file:
+                file.write(self._line(row))
         self.result["epochs"] = epoch
 
     def end(

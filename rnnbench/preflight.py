@@ -1,0 +1,80 @@
+"""What could not run is refused before anything is made: data, batch size, store, folder, device, kernel."""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rnnbench import tasks
+from rnnbench.config import Config, ConfigError
+from rnnbench.record import check_store
+
+
+def preflight(configs: Iterable[Config], folder: Path) -> None:
+    """Refuse, before anything is made, what could not run: data, batch size, store, folder, device.
+
+    Raises:
+        ConfigError: names the key, the value and what would do.
+    """
+    configs = list(configs)
+    for config in unique(configs, lambda c: repr((c.data, c.fit.batch_size))):
+        shape = tasks.shape(config.data)
+        if config.fit.batch_size > shape.train:
+            raise ConfigError(
+                f"fit.batch_size={config.fit.batch_size}: must be at most the {shape.train} training "
+                f"examples of data={config.data.name}"
+            )
+    for config in unique(configs, lambda c: repr(c.tracking)):
+        if config.tracking.uri is not None:
+            check_store(config.tracking.uri)
+    check_folder(folder)
+    for config in unique(configs, lambda c: repr(c.data)):
+        tasks.load(config.data)
+    for device in {config.fit.device for config in configs} - {"cpu"}:
+        check_cuda(device)
+    from rnnbench.cells import make_cell
+    from rnnbench.kernels import choose
+
+    for config in unique(configs, lambda c: repr((c.model, c.fit.kernel, c.fit.device))):
+        make_cell(config.model)
+        choose(config)
+
+
+def unique(configs: Iterable[Config], key: Callable[[Config], str]) -> list[Config]:
+    """The first configuration of each key."""
+    first: dict[str, Config] = {}
+    for config in configs:
+        first.setdefault(key(config), config)
+    return list(first.values())
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written to, by trying where it or its parents exist.
+
+    Raises:
+        ConfigError: names the folder.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    probe = existing / f".rnnbench-{time.time_ns()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"hydra.sweep.dir={folder}: cannot be written to ({error.strerror}); "
+            "give a folder of your own: hydra.sweep.dir=..., or hydra.run.dir=... without -m"
+        ) from None
+
+
+def check_cuda(device: str) -> None:
+    """Refuse a CUDA device that is not there.
+
+    Raises:
+        ConfigError: names the device and those there are.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    number = int(device.partition(":")[2] or 0)
+    if number >= count:
+        there = ", ".join(["cpu", *(f"cuda:{n}" for n in range(count))])
+        raise ConfigError(f"fit.device={device}: torch sees no such device here; there is {there}")
