@@ -122,9 +122,8 @@ def job_folder(folder: Path) -> Path:
 
 def job_name(overrides: Sequence[str], config: Config) -> str:
     """Readable name of a job: what the command line says about it."""
-    keep = [
-        text for text in overrides if not text.startswith(("hydra.", "hydra/", "tracking.", "data.root="))
-    ]
+    aside = ("hydra.", "hydra/", "tracking.", "tracking=", "data.root=")
+    keep = [text for text in overrides if not text.startswith(aside)]
     return " ".join(keep) or f"{config.model.name} {config.data.name}"
 
 
