@@ -18,6 +18,7 @@ import torch
 from rich import box
 from rich.table import Table
 
+from rnnbench.bench.launcher import launcher_cost
 from rnnbench.bench.loops import harness, operations, products_per_second, tutorial_loop
 from rnnbench.bench.measure import in_turn, spread
 from rnnbench.bench.startup import first_epoch, import_torch
@@ -164,6 +165,9 @@ def main() -> None:
         f"command to first epoch on digits: {spread(epoch_seconds, 1)} s, `import torch` "
         f"{spread(torch_seconds, 1)} s, ratio {spread(ratios, 2)}"
     )
+    say("a trial of a sweep of 500 beside its training, ms to its last record, and to the command's end:")
+    for cost in launcher_cost(500, rounds=1):
+        say(f"  {cost.what}: {spread(cost.recorded, 0)}; {spread(cost.ended, 0)}")
 
 
 if __name__ == "__main__":

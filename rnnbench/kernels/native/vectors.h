@@ -24,13 +24,12 @@ INLINE void store(float *to, vec x) { *(unaligned *)to = x; }
 // The smaller, the larger of a limit and each lane of x; a nan in x stays, as the second operand does
 // in x86's instructions.
 INLINE vec at_most(float limit, vec x) {
-    const vec all = limit - (vec){};
 #if defined(__AVX512F__)
-    return _mm512_min_ps(all, x);
+    return _mm512_min_ps(_mm512_set1_ps(limit), x);
 #elif defined(__AVX__)
-    return _mm256_min_ps(all, x);
+    return _mm256_min_ps(_mm256_set1_ps(limit), x);
 #elif defined(__SSE__)
-    return _mm_min_ps(all, x);
+    return _mm_min_ps(_mm_set1_ps(limit), x);
 #else
     for (int i = 0; i < LANES; i++) x[i] = limit < x[i] ? limit : x[i];
     return x;
