@@ -41,27 +41,36 @@ class Row:
 
 
 def compare(model: str, hidden_size: int, stacks: list[int], rounds: int, device: str) -> list[Row]:
-    """The tutorial's loop and stacks of the harness, in alternation.
+    """The tutorial's loop, that loop with its images in memory, and stacks of the harness, in alternation.
 
-    On the CPU the loop is run with all cores, as a plain script has it, and with one thread, which is
-    faster where something else wants a core; ratios are to the faster of both in the same round.
+    On the CPU the loops are run with all cores, as a plain script has it, and with one thread, which is
+    faster where something else wants a core; the faster of both counts, in each round. On a GPU the
+    loop is torch.nn alone, one run after the other.
     """
     threads = sorted({cores(), 1}, reverse=True) if device == "cpu" else [1]
-    loops = [tutorial_loop(model, hidden_size, n, device) for n in threads]
+    named = (
+        {"tutorial's loop": True, "torch.nn alone": False} if device == "cpu" else {"torch.nn alone": False}
+    )
+    loops = [
+        tutorial_loop(model, hidden_size, n, loader, device) for loader in named.values() for n in threads
+    ]
     kernels = [Kernel.torch]
     if device == "cpu" and instruction_sets():
         kernels.append(Kernel.compiled)
     ours = [(kernel, K) for kernel in kernels for K in stacks]
     stacked = [harness(model, hidden_size, K, kernel, device) for kernel, K in ours]
     figures = in_turn([*loops, *stacked], rounds)
-    loop = [min(seconds) for seconds in zip(*figures[: len(loops)], strict=True)]
+    seconds = [
+        (name, 1, [min(each) for each in zip(*figures[at : at + len(threads)], strict=True)])
+        for name, at in zip(named, range(0, len(loops), len(threads)), strict=True)
+    ]
+    seconds += [(kernel.value, K, row) for (kernel, K), row in zip(ours, figures[len(loops) :], strict=True)]
+    loop = seconds[0][2]
     ceiling = products_per_second(device) / operations(model, hidden_size)
-    named = [("tutorial's loop", 1, loop)]
-    named += [(kernel.value, K, row) for (kernel, K), row in zip(ours, figures[len(loops) :], strict=True)]
     return [
-        Row(model, hidden_size, kernel, K, [1 / s for s in seconds],
-            [theirs / own for theirs, own in zip(loop, seconds, strict=True)], ceiling)
-        for kernel, K, seconds in named
+        Row(model, hidden_size, kernel, K, [1 / s for s in own],
+            [theirs / mine for theirs, mine in zip(loop, own, strict=True)], ceiling)
+        for kernel, K, own in seconds
     ]  # fmt: skip
 
 
@@ -105,7 +114,7 @@ def picture(rows: list[Row], file: Path) -> None:
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
 
-    matplotlib.rcParams |= {"svg.hashsalt": "rnnbench", "font.size": 9}
+    matplotlib.rcParams |= {"svg.hashsalt": "rnnbench", "svg.fonttype": "none", "font.size": 9}
     models = list(dict.fromkeys(row.model for row in rows))
     sizes = sorted({row.hidden_size for row in rows})
     figure, axes = pyplot.subplots(1, len(models), figsize=(4 * len(models), 2.8), sharey=True, squeeze=False)
@@ -123,11 +132,18 @@ def picture(rows: list[Row], file: Path) -> None:
                 str(row.K), (x, middle), (4, 0), textcoords="offset points", fontsize=6, va="center"
             )
         axis.axhline(1, color="grey", linewidth=0.8)
-        axis.set(yscale="log", xticks=range(len(sizes)), xticklabels=sizes, xlabel="hidden size", title=model)
+        axis.set(
+            yscale="log",
+            xlim=(-0.5, len(sizes) - 0.5),
+            xticks=range(len(sizes)),
+            xticklabels=sizes,
+            xlabel="hidden size",
+            title=model,
+        )
         axis.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"], minor=False)
     axes[0][0].set_ylabel("times the tutorial's loop")
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=color, label=f"{name}, stack of K")
+        Line2D([], [], marker="o", linestyle="", color=color, label=f"{name}, so many trials in a stack")
         for name, color in shades.items()
     ]
     axes[0][0].legend(handles=handles, fontsize=7, frameon=False)

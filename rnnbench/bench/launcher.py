@@ -43,7 +43,6 @@ def launcher_cost(trials: int, rounds: int = 3) -> list[Cost]:
     """
     contestants = [
         Cost("stack and grid, MLflow in SQLite", (), 1),
-        Cost("stack and grid, job folders only", ("tracking=none",), 1),
         Cost("Hydra's basic and basic, job folders only", STOCK, 10),
     ]
     for _ in range(rounds):

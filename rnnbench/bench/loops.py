@@ -68,17 +68,21 @@ def adapting(measure: Callable[[int], float]) -> Callable[[], float]:
     return contestant
 
 
-def tutorial_loop(model: str, hidden_size: int, threads: int, device: str = "cpu") -> Callable[[], float]:
+def tutorial_loop(
+    model: str, hidden_size: int, threads: int, loader: bool, device: str = "cpu"
+) -> Callable[[], float]:
     """Seconds of a trial-epoch of the tutorial's loop: torch.nn, a DataLoader, then the test set.
 
-    On a GPU the images are there already, as tensors: the loop is then torch.nn's alone.
+    Args:
+        threads: of torch.
+        loader: False: without the DataLoader, the images there as tensors: torch.nn alone.
     """
     network = TorchNetwork(Model(model, hidden_size, LAYERS), 28, 10).to(device)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     criterion = nn.CrossEntropyLoss()
 
     def batches(data: Images, size: int, shuffle: bool) -> Iterable[Any]:
-        if device == "cpu":
+        if loader:
             return torch.utils.data.DataLoader(data, batch_size=size, shuffle=shuffle)
         images = (data.images.to(device).float() / 255 - 0.5) / 0.5
         return zip(images.split(size), data.targets.to(device).split(size), strict=True)
