@@ -1,6 +1,6 @@
 """How many trials train together: what fits into memory, and what keeps the cores busy."""
 
-import os
+import re
 from pathlib import Path
 
 import torch
@@ -17,18 +17,24 @@ ENOUGH = 16  # trials that batched products gain from; more only take memory
 
 
 def available(device: str) -> int:
-    """Bytes that are free: of the GPU, or of this machine within the limit of its control group."""
+    """Bytes that are free: of the GPU, or of this machine within the limit of a container."""
     if device != "cpu":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(facts["MemAvailable"].split()[0]) * 1024
-    except FileNotFoundError:  # not Linux
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    group = Path("/sys/fs/cgroup")
-    limit, used = group / "memory.max", group / "memory.current"
-    if limit.exists() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    facts = Path("/proc/meminfo")
+    if not facts.exists():  # not Linux: what any machine has
+        return 4 * 2**30
+    found = re.search(r"MemAvailable: *(\d+) kB", facts.read_text())
+    assert found is not None
+    free = int(found[1]) * 1024
+    own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
+    for group in (Path("/sys/fs/cgroup", own), Path("/sys/fs/cgroup")):
+        limit = group / "memory.max"
+        if limit.exists() and limit.read_text().strip() != "max":
+            facts = group / "memory.stat"
+            cached = re.search(r"inactive_file (\d+)", facts.read_text())  # files that would make room
+            assert cached is not None
+            used = int((group / "memory.current").read_text()) - int(cached[1])
+            free = min(free, int(limit.read_text()) - used)
     return free
 
 

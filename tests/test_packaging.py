@@ -26,7 +26,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, folder)
     for name in ("conf", "rnnbench"):
-        shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     return folder
 
 
@@ -46,13 +46,16 @@ def run(command: list[str | Path], folder: Path) -> str:
     return done.stdout
 
 
-def test_wheel_carries_every_module_and_config_and_nothing_else(source: Path) -> None:
+def test_wheel_carries_every_module_config_and_kernel_and_nothing_else(source: Path) -> None:
     modules = {path.relative_to(source).as_posix() for path in source.glob("rnnbench/**/*.py")}
     configs = {f"rnnbench/{path.relative_to(source).as_posix()}" for path in source.glob("conf/**/*.yaml")}
-    assert modules and configs
+    kernels = {path.relative_to(source).as_posix() for path in source.glob("rnnbench/kernels/native/*")}
+    assert modules and configs and kernels
+    if any(map(shutil.which, ("cc", "gcc", "clang"))):
+        kernels.add("rnnbench/kernels/stack.so")
     with zipfile.ZipFile(build(source, "wheel")) as wheel:
         carried = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert carried == modules | configs, "a new subpackage is one more line in pyproject.toml"
+    assert carried == modules | configs | kernels, "a new subpackage is one more line in pyproject.toml"
 
 
 @pytest.mark.slow
@@ -71,6 +74,10 @@ def test_installed_it_runs_from_any_directory(kind: str, source: Path, tmp_path:
 
     conf = run([python, "-c", "import rnnbench.config as c; print(c.conf_folder())"], tmp_path).strip()
     assert Path(conf) == (source / "conf" if kind == "editable" else packages / "rnnbench/conf")
+
+    ask = "from rnnbench.kernels.compiled import instruction_sets; print(*instruction_sets())"
+    compiled = any(map(shutil.which, ("cc", "gcc", "clang")))
+    assert ("baseline" in run([python, "-c", ask], tmp_path)) == compiled
 
     shown = run([python, "-m", "rnnbench", "--help"], tmp_path)
     for group in ("model", "optim", "data", "fit", "experiment", "tracking"):

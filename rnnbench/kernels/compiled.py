@@ -22,7 +22,7 @@ from rnnbench.network import Drop, Network
 from rnnbench.tasks import Task
 
 LIBRARY = Path(__file__).parent / "stack.so"
-CALL_SECONDS = 0.2  # a call returns about this often, so that Ctrl-C is heard
+CALL_SECONDS = 0.5  # a call returns about this often, so that Ctrl-C is heard
 CELLS = {"lstm": 0, "gru": 1, "rnn": 2}  # as enumerated in native/cells.h; a relu rnn is 3
 OPTIMISERS = {"sgd": 0, "adam": 2, "adamw": 3, "rmsprop": 4}  # as in native/update.h; Nesterov is 1
 
