@@ -270,6 +270,10 @@ def test_without_kernels_one_line_says_so_and_asking_for_them_is_refused(monkeyp
             ConfigError, match=r"fit.kernel=compiled: they were not built; .*fit.kernel=torch"
         ):
             choose(config)
+        (tmp_path / "stack.so").write_text("of another machine")
+        compiled.library.cache_clear()
+        with pytest.raises(ConfigError, match=r"they cannot be loaded: .*stack.so"):
+            choose(config)
     finally:
         compiled.library.cache_clear()
 

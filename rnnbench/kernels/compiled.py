@@ -61,7 +61,10 @@ def library() -> ctypes.CDLL | str:
     """The library, loaded once, or why there is none that can be used."""
     if not LIBRARY.exists():
         return "they were not built"
-    loaded = ctypes.CDLL(str(LIBRARY))  # releases the GIL during calls
+    try:
+        loaded = ctypes.CDLL(str(LIBRARY))  # releases the GIL during calls
+    except OSError as error:  # of another kind of machine, on a disk that they share
+        return f"they cannot be loaded: {error}"
     loaded.rnnbench_sets.restype = loaded.rnnbench_sources.restype = ctypes.c_char_p
     from rnnbench.kernels.build import digest
 
@@ -84,7 +87,7 @@ def knows(model: Model) -> bool:
 def cores() -> int:
     """Threads to compute with: OMP_NUM_THREADS, else all cores that this process may use."""
     if "OMP_NUM_THREADS" in os.environ:
-        return int(os.environ["OMP_NUM_THREADS"])
+        return int(os.environ["OMP_NUM_THREADS"].split(",")[0])
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -97,7 +100,10 @@ class CompiledCompute:
     """Trains and evaluates a stack with the compiled kernels.
 
     Args:
-        instructions: the instruction set, the machine's best if it is not given.
+        config: of any of the trials.
+        task: the data, and what is asked of it.
+        instructions: the instruction set; None: the machine's best.
+        threads: None: `cores()`.
     """
 
     def __init__(

@@ -5,7 +5,7 @@
 
 enum { CHUNK = 64 };  // examples: a layer's activations of so many fit the core's own cache
 
-// What the networks of a stack have in common. The first fields are those of `Shape` in compiled.py.
+// What the networks of a stack have in common; laid out as `Shape` in compiled.py.
 struct shape {
     int64_t cell, layers, directions, hidden, input, steps, classes, mean;  // mean: readout over time
 };
