@@ -156,6 +156,8 @@ def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(prog="python -m rnnbench.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="hidden size 10, few rounds: under a minute")
+    parser.add_argument("--hidden", type=int, nargs="+", help="hidden sizes instead of 10, 32, 128")
+    parser.add_argument("--stacks", type=int, nargs="+", help="stacks instead of 1, 16, 64")
     parser.add_argument("--device", default="cpu", help="cuda: stacks on the GPU beside runs of torch.nn")
     parser.add_argument("--out", type=Path, default=Path("multirun/bench"), help="folder for speed.csv, .svg")
     options = parser.parse_args()
@@ -164,17 +166,17 @@ def main() -> None:
     say(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {cores()} cores, "
         f"compiled kernels: {sets}; the machine's load shows in the spread")  # fmt: skip
     say(f"matrix products: {products_per_second(device) / 1e9:,.0f} GFLOP/s")
-    stacks = [1, 16, 64] if device == "cpu" else [1, 8, 64, 512]
+    stacks = options.stacks or ([1, 16, 64] if device == "cpu" else [1, 8, 64, 512])
     rows = []
-    for hidden_size in [10] if quick else [10, 32, 128]:
+    for hidden_size in options.hidden or ([10] if quick else [10, 32, 128]):
         for model in ("lstm", "gru"):
             rows += compare(model, hidden_size, stacks, rounds=2 if quick else 3, device=device)
             say(f"  {model}, hidden size {hidden_size}: measured")
     show_table(table(rows))
     save(rows, options.out)
     say(f"saved: {os.path.relpath(options.out)}/speed.csv, speed.svg")
-    if quick or device != "cpu":
-        return
+    if quick or device != "cpu" or options.hidden or options.stacks:
+        return  # the other two questions have nothing to do with these
     torch_seconds, epoch_seconds = in_turn([import_torch, first_epoch], rounds=3)
     ratios = [a / b for a, b in zip(epoch_seconds, torch_seconds, strict=True)]
     say(

@@ -41,7 +41,7 @@ class Select(Enum):
 
 
 class Kernel(Enum):
-    auto = "auto"  # compiled where that is the faster, else torch
+    auto = "auto"  # compiled where that has the cell, on the CPU; else torch
     compiled = "compiled"
     torch = "torch"
     cudnn = "cudnn"
