@@ -102,13 +102,15 @@ class Sweep:
         from rnnbench.kernels.compiled import cores
 
         used = [cores_used(members[0].config, width) for members, width in groups]
+        wide = [group for group, count in zip(groups, used, strict=True) if 2 * count > cores()]
         narrow = [group for group, count in zip(groups, used, strict=True) if 2 * count <= cores()]
-        for group in groups:
-            if group not in narrow or len(narrow) == 1:
+        for group in wide:
+            self._train_group(*group)
+        if len(narrow) < 2:  # in this thread, as long as nothing is gained by another
+            for group in narrow:
                 self._train_group(*group)
-        if len(narrow) < 2:
             return
-        beside = cores() // max(count for group, count in zip(groups, used, strict=True) if group in narrow)
+        beside = cores() // max(count for count in used if 2 * count <= cores())
         with ThreadPoolExecutor(beside) as pool:
             futures = [pool.submit(self._train_group, *group) for group in narrow]
             try:

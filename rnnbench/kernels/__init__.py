@@ -47,9 +47,9 @@ def choose(config: Config) -> Kernel:
     """
     fit = config.fit
     if fit.kernel is Kernel.compiled:
-        missing = library()
-        if isinstance(missing, str):
-            raise ConfigError(f"fit.kernel=compiled: {missing}; {REMEDY}, or take fit.kernel=torch")
+        reason = library()
+        if isinstance(reason, str):
+            raise ConfigError(f"fit.kernel=compiled: {reason}; {REMEDY}, or take fit.kernel=torch")
         if not knows(config.model):
             raise ConfigError(
                 f"fit.kernel=compiled: they do not have model={config.model.name}; take fit.kernel=auto"
@@ -65,8 +65,9 @@ REMEDY = "with a C compiler, `python -m rnnbench.kernels.build` makes them"
 
 def missing(config: Config) -> str | None:
     """One line on what is slower than it need be, if the compiled kernels would serve but are not there."""
-    reason = library()
-    if isinstance(reason, str) and config.fit.kernel is Kernel.auto and config.fit.device == "cpu":
+    reason, fit = library(), config.fit
+    would_serve = fit.kernel is Kernel.auto and fit.device == "cpu" and knows(config.model)
+    if isinstance(reason, str) and would_serve:
         return f"no compiled kernels ({reason}): training on the slower torch path; {REMEDY}"
     return None
 
