@@ -24,6 +24,8 @@ from rnnbench.bench.measure import in_turn, spread
 from rnnbench.bench.startup import first_epoch, import_torch
 from rnnbench.config import Kernel
 from rnnbench.kernels.compiled import cores, instruction_sets
+from rnnbench.launch import refusals
+from rnnbench.preflight import check_cuda
 from rnnbench.show import say, show_table
 
 
@@ -162,6 +164,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("multirun/bench"), help="folder for speed.csv, .svg")
     options = parser.parse_args()
     device, quick = options.device, options.quick
+    if device != "cpu":
+        with refusals():
+            check_cuda(device)
     sets = ", ".join(instruction_sets()) or "none"
     say(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {cores()} cores, "
         f"compiled kernels: {sets}; the machine's load shows in the spread")  # fmt: skip
