@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
-from rnnbench.config import Adam, Config, Data, Fit, Model, Tracking
+from rnnbench.config import Adam, Config, Data, Fit, Model, Readout, Tracking
 from rnnbench.tasks import Task
 
 HERE = Path(__file__).parent
@@ -52,3 +53,15 @@ def make_config(model: str = "lstm", seed: int = 0, **changes) -> Config:
         part, _, name = key.partition("__")
         setattr(getattr(config, part), name, value)
     return config
+
+
+def models(largest: int) -> st.SearchStrategy[Model]:
+    """Models of every cell that torch.nn has too, with hidden sizes up to the largest."""
+    return st.builds(
+        Model,
+        name=st.sampled_from(["lstm", "gru", "rnn"]),
+        hidden_size=st.integers(1, largest),
+        num_layers=st.integers(1, 3),
+        bidirectional=st.booleans(),
+        readout=st.sampled_from(Readout),
+    )

@@ -2,26 +2,18 @@
 
 import pytest
 import torch
+from conftest import models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnbench.cells import CELLS
-from rnnbench.config import Model, Readout
+from rnnbench.config import Model
 from rnnbench.kernels.cudnn import CudnnNetwork
 from rnnbench.network import Network, TorchNetwork, to_torch
 
-models = st.builds(
-    Model,
-    name=st.sampled_from(["lstm", "gru", "rnn"]),
-    hidden_size=st.integers(1, 6),
-    num_layers=st.integers(1, 3),
-    bidirectional=st.booleans(),
-    readout=st.sampled_from(Readout),
-)
-
 
 @settings(max_examples=30, deadline=None)
-@given(model=models, seed=st.integers(0, 2**31))
+@given(model=models(6), seed=st.integers(0, 2**31))
 def test_start_and_outputs_are_torchs(model, seed):
     network = Network(model, 5, 4)
     flat = network.start(seed)
@@ -41,7 +33,7 @@ def test_start_and_outputs_are_torchs(model, seed):
 
 
 @settings(max_examples=20, deadline=None)
-@given(model=models)
+@given(model=models(6))
 def test_the_layers_of_torch_give_the_same_logits(model):
     """fit.kernel=cudnn runs torch's own layers; here on the CPU."""
     network, own = Network(model, 5, 4), CudnnNetwork(model, 5, 4)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rnnbench import optim
 from rnnbench.config import Config
+from rnnbench.kernels.compiled import cores
 from rnnbench.network import Drop, Network
 from rnnbench.tasks import Task
 
@@ -88,5 +89,4 @@ def set_threads(config: Config) -> None:
     something else wants its core. And the numbers then do not depend on how many cores there are.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        cores = os.cpu_count() or 1
-        torch.set_num_threads(cores if config.model.hidden_size >= LARGE else 1)
+        torch.set_num_threads(cores() if config.model.hidden_size >= LARGE else 1)
