@@ -127,7 +127,7 @@ def picture(rows: list[Row], file: Path) -> None:
             if row.model != model or row.kernel not in shades:
                 continue
             middle = statistics.median(row.ratios)
-            x = sizes.index(row.hidden_size) + 0.16 * (stacks.index(row.K) - (len(stacks) - 1) / 2)
+            x = sizes.index(row.hidden_size) + 0.24 * (stacks.index(row.K) - (len(stacks) - 1) / 2)
             error = [[middle - min(row.ratios)], [max(row.ratios) - middle]]
             axis.errorbar(x, middle, error, fmt="o", color=shades[row.kernel], markersize=4)
             axis.annotate(
@@ -145,7 +145,7 @@ def picture(rows: list[Row], file: Path) -> None:
         axis.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"], minor=False)
     axes[0][0].set_ylabel("times the tutorial's loop")
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=color, label=f"{name}, so many trials in a stack")
+        Line2D([], [], marker="o", linestyle="", color=color, label=f"{name}, trials in a stack")
         for name, color in shades.items()
     ]
     axes[0][0].legend(handles=handles, fontsize=7, frameon=False)

@@ -77,8 +77,10 @@ static void meet(struct team *team, int size) {
         atomic_store(&team->round, round + 1);
         return;
     }
-    for (int spin = 0; atomic_load(&team->round) == round;)
-        if (++spin > 2000) sched_yield();
+    for (int spin = 0; atomic_load(&team->round) == round;) {
+        if (spin < 2000) spin++;  // the others are mostly as good as here
+        else sched_yield();
+    }
 }
 
 // One chunk of a minibatch of trial k: its part of the gradient, of loss and hits.
