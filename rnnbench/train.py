@@ -8,7 +8,7 @@ import csv
 import os
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -112,10 +112,12 @@ class Sweep:
             return
         beside = cores() // max(count for count in used if 2 * count <= cores())
         with ThreadPoolExecutor(beside) as pool:
-            futures = [pool.submit(self._train_group, *group) for group in narrow]
+            pending = {pool.submit(self._train_group, *group) for group in narrow}
             try:
-                for future in as_completed(futures):
-                    future.result()
+                while pending:  # wakes up now and then: a Ctrl-C may have been delivered to another thread
+                    done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
             except BaseException:  # Ctrl-C reaches this thread alone
                 self.interrupted = True
                 pool.shutdown(cancel_futures=True)
