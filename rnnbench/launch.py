@@ -31,7 +31,7 @@ from rnnbench.compose import Composer
 from rnnbench.config import Config, ConfigError, to_yaml, typed
 
 if TYPE_CHECKING:
-    from rnnbench.train import Job, Sweep
+    from rnnbench.ledger import Job, Sweep
 
 OWNER = "RNNBENCH_SWEEP"  # environment: the sweep folder that an ancestor of this process holds
 OPEN: "dict[str, Sweep]" = {}  # the sweep folders that this process holds
@@ -99,7 +99,7 @@ def refusals() -> Iterator[None]:
 
 def app(cfg: DictConfig) -> float | None:
     """Train the one job that Hydra composed; its objective."""
-    from rnnbench.train import Job
+    from rnnbench.ledger import Job
 
     hydra = HydraConfig.get()
     folder = job_folder(Path(hydra.runtime.output_dir))
@@ -133,9 +133,9 @@ def open_sweep(folder: Path, config: Config, name: str, single: bool) -> "Iterat
 
     Whoever opened it first sees to the end: a caller in this process, or an ancestor of this process.
     """
+    from rnnbench.ledger import Sweep, close
     from rnnbench.record import Courier, SweepFolder
     from rnnbench.show import warn
-    from rnnbench.train import Sweep, close
 
     key = str(folder.resolve())
     if key in OPEN or os.environ.get(OWNER) == key:
@@ -163,7 +163,9 @@ def run_jobs(sweep: "Sweep", jobs: "Sequence[Job]", max_stack: int | None) -> No
 
         say(f"{len(jobs) - len(todo)} of {len(jobs)} trials are finished already in {sweep.folder}")
     if todo:
-        sweep.train(todo, max_stack)
+        from rnnbench.train import train
+
+        train(sweep, todo, max_stack)
 
 
 class GridSweeper(Sweeper):
@@ -277,7 +279,7 @@ class StackLauncher(Launcher):
 
         The configs are not among the results: 100 KB of each would stay in memory until the end.
         """
-        from rnnbench.train import Job
+        from rnnbench.ledger import Job
 
         setup_globals()
         folder = Path(self.config.hydra.sweep.dir)

@@ -72,8 +72,8 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     import hydra
 
     from rnnbench import launch
+    from rnnbench.ledger import Job
     from rnnbench.preflight import preflight
-    from rnnbench.train import Job
 
     launch.register()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):

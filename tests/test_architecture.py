@@ -20,6 +20,7 @@ ORDER = [
     {"engine", "memory"},
     {"record", "show"},
     {"compose"},
+    {"ledger"},
     {"plan", "preflight", "train"},
     {"launch"},
     {"trained"},
@@ -47,7 +48,7 @@ NEVER = {
 }
 
 # What is imported before a command line has been read: these bring in nothing that takes seconds.
-QUICK = {"__init__", "config", "tasks", "record", "show", "preflight", "train", "compose", "launch"}
+QUICK = {"__init__", "config", "tasks", "record", "show", "preflight", "ledger", "train", "compose", "launch"}
 QUICK |= {"sweep", "__main__"}
 SECONDS = {"torch", "torchvision", "mlflow", "pandas", "sklearn", "matplotlib"}
 

@@ -12,15 +12,16 @@ from conftest import make_config
 from rnnbench import memory, tasks
 from rnnbench.config import Kernel
 from rnnbench.kernels import make_compute
+from rnnbench.ledger import Job, Sweep
 from rnnbench.record import read_result
-from rnnbench.train import Job, Sweep
+from rnnbench.train import train as train_jobs
 
 
 def train(folder, max_stack):
     """Five short trials; their final figures but for the times."""
     configs = [make_config("gru", seed, fit__epochs=2, data__train_size=64) for seed in range(5)]
     jobs = [Job(f"seed={n}", config, folder / str(n)) for n, config in enumerate(configs)]
-    Sweep(folder, None, None).train(jobs, max_stack)
+    train_jobs(Sweep(folder, None, None), jobs, max_stack)
     assert [job.error for job in jobs] == [None] * 5
     return [
         {name: value for name, value in read_result(job.folder)["metrics"].items() if "time" not in name}
