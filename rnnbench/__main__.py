@@ -4,8 +4,9 @@ import sys
 
 import hydra
 
+from rnnbench.app import app
 from rnnbench.config import conf_folder
-from rnnbench.launch import app, register
+from rnnbench.launch import register
 
 
 def main() -> None:

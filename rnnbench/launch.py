@@ -1,4 +1,4 @@
-"""The Hydra side: the application, its checks before anything is made, the grid sweeper, the launcher.
+"""The Hydra side: checks before anything is made, the grid sweeper, the launcher.
 
 Nothing slow is imported here: Hydra loads this module to look for plugins, and a mistake in the
 command line is answered from here.
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
@@ -23,7 +22,7 @@ from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, RunMode, TaskFunction
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench import config as schema
@@ -45,10 +44,11 @@ def register() -> None:
     """Tell Hydra the typed schema, and where our launcher and sweeper are."""
     store = ConfigStore.instance()
     nodes = {"config": Config, "model": schema.Model, "data": schema.Data, "fit": schema.Fit}
-    nodes |= {"tracking": schema.Tracking, **schema.OPTIMISERS}
+    nodes |= {"tracking": schema.Tracking, "search": schema.Search, **schema.OPTIMISERS}
     for name, node in nodes.items():
         # Below hydra/, so that it is not listed among the user's choices.
         store.store(group="hydra/schema", name=name, node=node)
+    OmegaConf.register_new_resolver("named", lambda name, dated: name or dated, replace=True)
     ours = str(Path(__file__).parent / "hydra_plugins")
     try:
         hydra_plugins: Any = importlib.import_module("hydra_plugins")
@@ -72,6 +72,10 @@ class Gate(Callback):
             from rnnbench.preflight import preflight
 
             checked = task_config(config)
+            chosen, given = config.hydra.runtime.choices.get("search"), config.hydra.overrides.task
+            # A winner's command line names its search, for what that sets besides its space.
+            if chosen and not {text.partition("=")[0] for text in given} & config.hydra.sweeper.space.keys():
+                raise ConfigError(f"search={chosen}: a search is a sweep: python -m rnnbench -m ...")
             folder = Path(config.hydra.run.dir)
             preflight([checked], folder)
             if checked.dry_run:
@@ -97,27 +101,9 @@ def refusals() -> Iterator[None]:
         raise refuse(str(error)) from None
 
 
-def app(cfg: DictConfig) -> float | None:
-    """Train the one job that Hydra composed; its objective."""
-    from rnnbench.ledger import Job
-
-    hydra = HydraConfig.get()
-    folder = job_folder(Path(hydra.runtime.output_dir))
-    multirun = hydra.mode is RunMode.MULTIRUN
-    overrides = list(hydra.overrides.task)
-    with refusals():
-        config = task_config(cfg)
-        job = Job(job_name(overrides, config), config, folder)
-        with open_sweep(folder.parent, config, job.name, single=not multirun) as sweep:
-            run_jobs(sweep, [job], 1)
-    if job.error is not None:
-        raise TrialFailed(job.error)
-    return job.value
-
-
 def job_folder(folder: Path) -> Path:
     """Where a job's record goes: a numbered folder as it is, number 0 in any other."""
-    return folder if folder.name.isdigit() else folder / "0"
+    return folder if folder.name[:1].isdigit() and folder.name.partition(".")[0].isdigit() else folder / "0"
 
 
 def job_name(overrides: Sequence[str], config: Config) -> str:
@@ -128,10 +114,15 @@ def job_name(overrides: Sequence[str], config: Config) -> str:
 
 
 @contextmanager
-def open_sweep(folder: Path, config: Config, name: str, single: bool) -> "Iterator[Sweep]":
+def open_sweep(
+    folder: Path, config: Config, name: str, single: bool, shared: bool = False
+) -> "Iterator[Sweep]":
     """Hold a sweep folder while its jobs run; at the end deliver the records and print the table.
 
     Whoever opened it first sees to the end: a caller in this process, or an ancestor of this process.
+
+    Args:
+        shared: other processes may hold it too, if they also share it.
     """
     from rnnbench.ledger import Sweep, close
     from rnnbench.record import Courier, SweepFolder
@@ -143,7 +134,12 @@ def open_sweep(folder: Path, config: Config, name: str, single: bool) -> "Iterat
         return
 
     with SweepFolder.claim(
-        folder, name=name, command=sys.argv, tracking=config.tracking, single=single
+        folder,
+        name=name,
+        command=sys.argv,
+        tracking=config.tracking,
+        single=single,
+        shared=shared,
     ) as records:
         courier = Courier(folder, warn) if config.tracking.uri is not None else None
         os.environ[OWNER] = key
@@ -279,8 +275,6 @@ class StackLauncher(Launcher):
 
         The configs are not among the results: 100 KB of each would stay in memory until the end.
         """
-        from rnnbench.ledger import Job
-
         setup_globals()
         folder = Path(self.config.hydra.sweep.dir)
         with refusals():
@@ -291,20 +285,33 @@ class StackLauncher(Launcher):
         first, _ = self.checked[tuple(job_overrides[0])]
         name = job_name(list(self.config.hydra.overrides.task), first)
         with refusals(), open_sweep(folder, first, name, single=False) as sweep:
-            jobs = []
-            for overrides in job_overrides:
-                config, tree = self.checked[tuple(overrides)]
-                job = Job(job_name(overrides, config), config, folder)
-                job.prepare = partial(self._prepare, tree, job)
-                jobs.append(job)
+            jobs = [self._job(*self.checked[tuple(overrides)], overrides) for overrides in job_overrides]
             sweep.place(jobs, initial_job_idx)
             run_jobs(sweep, jobs, self.max_stack)
         return [self._result(overrides, job) for overrides, job in zip(job_overrides, jobs, strict=True)]
 
+    def job(self, overrides: Sequence[str], folder: Path) -> "Job":
+        """The job with these overrides, to be trained by whoever asks for it.
+
+        Raises:
+            ConfigError, HydraException: it cannot be run.
+        """
+        cfg = self.composer.compose(overrides)
+        job = self._job(task_config(cfg), self.composer.plain(cfg), overrides)
+        job.folder = folder
+        return job
+
+    def _job(self, config: Config, tree: dict[str, Any], overrides: Sequence[str]) -> "Job":
+        from rnnbench.ledger import Job
+
+        job = Job(job_name(overrides, config), config, Path(self.config.hydra.sweep.dir))
+        job.prepare = partial(self._prepare, tree, job)
+        return job
+
     def _prepare(self, tree: dict[str, Any], job: "Job") -> None:
         """What Hydra leaves in a job's folder."""
         folder, hydra = job.folder, tree["hydra"]
-        number = {"id": folder.name, "num": int(folder.name)}
+        number = {"id": folder.name, "num": int(folder.name.partition(".")[0])}
         place = {"output_dir": str(folder.absolute())}
         hydra = hydra | {"job": hydra["job"] | number, "runtime": hydra["runtime"] | place}
         inner = folder / str(self.config.hydra.output_subdir)

@@ -25,7 +25,7 @@ ORDER = [
     {"launch"},
     {"trained"},
     {"sweep"},
-    {"hydra_plugins", "paper"},
+    {"hydra_plugins", "paper", "app"},
     {"__main__"},
     {"__init__"},
     {"bench"},
@@ -49,7 +49,7 @@ NEVER = {
 
 # What is imported before a command line has been read: these bring in nothing that takes seconds.
 QUICK = {"__init__", "config", "tasks", "record", "show", "preflight", "ledger", "train", "compose", "launch"}
-QUICK |= {"sweep", "__main__"}
+QUICK |= {"sweep", "app", "__main__"}
 SECONDS = {"torch", "torchvision", "mlflow", "pandas", "sklearn", "matplotlib"}
 
 

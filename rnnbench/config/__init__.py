@@ -38,6 +38,7 @@ from rnnbench.config.schema import (
     Sgd,
     Tracking,
 )
+from rnnbench.config.search import Drawn, Search
 
 __all__ = [
     "OPTIMISERS",
@@ -48,6 +49,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Data",
+    "Drawn",
     "Fit",
     "Kernel",
     "Model",
@@ -57,6 +59,7 @@ __all__ = [
     "RMSprop",
     "Readout",
     "Schedule",
+    "Search",
     "Select",
     "Sgd",
     "Tracking",
@@ -65,6 +68,7 @@ __all__ = [
     "direction",
     "final_metrics",
     "flatten",
+    "identifies",
     "objective",
     "per_epoch",
     "plain",
@@ -170,7 +174,7 @@ NOT_IDENTITY = {
 
 
 @cache
-def _identifies(key: str) -> bool:
+def identifies(key: str) -> bool:
     """Whether a trial's numbers depend on the value of this key."""
     return not any(key == name or key.startswith(name + ".") for name in NOT_IDENTITY)
 
@@ -184,7 +188,7 @@ def trial_hash(config: Config, data_checksum: str) -> str:
     identity = {
         key: value
         for key, value in flatten(plain(config)).items()
-        if value is not None and value is not False and _identifies(key)
+        if value is not None and value is not False and identifies(key)
     }
     identity |= {
         "selection": selection(config),

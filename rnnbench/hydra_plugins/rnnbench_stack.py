@@ -1,6 +1,6 @@
-"""hydra/launcher=stack and hydra/sweeper=grid, where Hydra looks for them."""
+"""hydra/launcher=stack, hydra/sweeper=grid and hydra/sweeper=optuna, where Hydra looks for them."""
 
-from rnnbench import launch
+from rnnbench import launch, sweep
 
 
 class StackLauncher(launch.StackLauncher):
@@ -9,3 +9,7 @@ class StackLauncher(launch.StackLauncher):
 
 class GridSweeper(launch.GridSweeper):
     __doc__ = launch.GridSweeper.__doc__
+
+
+class OptunaSweeper(sweep.OptunaSweeper):
+    __doc__ = sweep.OptunaSweeper.__doc__

@@ -5,10 +5,10 @@ MLflow; `python -m rnnbench.record sync FOLDER` does the same at any later time.
 """
 
 from rnnbench.record.courier import Courier, undelivered
-from rnnbench.record.folder import JobFolder, read_metrics, read_result
+from rnnbench.record.folder import JobFolder, read_delivery, read_metrics, read_result
 from rnnbench.record.provenance import mask, provenance
 from rnnbench.record.read import download, records
-from rnnbench.record.store import check_store
+from rnnbench.record.store import check_store, sqlite_file
 from rnnbench.record.sweep import SweepFolder, job_folders, read_sweep, status_now, sync_command
 
 __all__ = [
@@ -20,10 +20,12 @@ __all__ = [
     "job_folders",
     "mask",
     "provenance",
+    "read_delivery",
     "read_metrics",
     "read_result",
     "read_sweep",
     "records",
+    "sqlite_file",
     "status_now",
     "sync_command",
     "undelivered",

@@ -6,6 +6,7 @@ import queue
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -43,7 +44,9 @@ def follow(sweep: Path) -> int:
         inbox.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    with FileLock(sweep / LOCK):
+    lock = FileLock(sweep / LOCK)
+    # The couriers of a shared folder take turns.
+    with nullcontext() if read_sweep(sweep).get("shared") else lock:
         delivery = Delivery(sweep)
         changed: set[Path] = set()
         told: set[str] = set()  # the refused jobs that the user knows of
@@ -55,7 +58,8 @@ def follow(sweep: Path) -> int:
                 held(sweep, patience=1)  # a process that dies may let go of its pipe before its lock
             started = time.monotonic()
             try:
-                delivery.deliver(sorted(changed) if more else job_folders(sweep))
+                with lock:
+                    delivery.deliver(sorted(changed) if more else job_folders(sweep))
                 changed.clear()
                 silent = False
                 # Works a fifth of the time, but what is shown is seconds old, not minutes.
@@ -129,6 +133,8 @@ def sync_one(sweep: Path) -> int:
         return 0
     try:
         with FileLock(sweep / LOCK, timeout=0):
+            if read_sweep(sweep).get("shared") and held(sweep):
+                raise Timeout(str(sweep / LOCK))
             delivery = Delivery(sweep)
             jobs = job_folders(sweep)
             try:

@@ -20,7 +20,13 @@ from rnnbench.record.sweep import held, job_folders, read_sweep, status_now
 
 # MLflow's limits.
 PARAMS, METRICS, PARAM_CHARS, TAG_CHARS, DIGEST_CHARS = 100, 900, 6000, 8000, 36
-STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "RUNNING"}
+STATUS = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+    "pruned": "KILLED",  # MLflow has no word for it: the tag rnnbench.status does
+    "running": "RUNNING",
+}
 
 # What MLflow says when it is a single record that it will not have; anything else is the store's trouble.
 REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
@@ -62,6 +68,7 @@ class Delivery:
         self.experiment: str = info["tracking"]["experiment"]
         self.artifacts: list[str] = info["tracking"]["artifacts"]
         self.single: bool = info["single"]
+        self.alone = not info.get("shared", False)  # whether no other process delivers this folder
         self.first = False  # whether no run of this sweep can be there but those made by this object
         self.client: Any = None
         self.experiment_id = ""
@@ -116,7 +123,8 @@ class Delivery:
             cut = {name: value[:TAG_CHARS] for name, value in tags.items()}
             run_id = self.client.create_run(self.experiment_id, tags=cut, **new).info.run_id
             # Where the parent is new, no child of it is there yet, and a local store does not answer late.
-            self.first = self.first or (key == "rnnbench.sweep" and sqlite_file(self.uri) is not None)
+            local = self.alone and sqlite_file(self.uri) is not None
+            self.first = self.first or (key == "rnnbench.sweep" and local)
         self.known.add(run_id)
         state = {
             "uri": self.uri,

@@ -34,8 +34,11 @@ def absolute(uri: str) -> str:
     return f"{scheme}:///{file.absolute()}{mark}{query}"
 
 
-def check_store(uri: str) -> None:
+def check_store(uri: str, key: str = "tracking.uri") -> None:
     """Refuse a local store that cannot be written to; makes nothing.
+
+    Args:
+        key: of the config, whose value it is.
 
     Raises:
         ConfigError: names the file and what is wrong with it.
@@ -46,8 +49,8 @@ def check_store(uri: str) -> None:
 
     def refuse(fault: str) -> ConfigError:
         return ConfigError(
-            f"tracking.uri={uri}: {fault}; give a file in a folder that can be written to, "
-            "for example sqlite:///mlflow.db, or null for none"
+            f"{key}={uri}: {fault}; give a file in a folder that can be written to, "
+            f"for example sqlite:///{file.name}, or null for none"
         )
 
     folder = file.absolute().parent

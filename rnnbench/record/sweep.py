@@ -1,4 +1,8 @@
-"""The sweep folder: the parent of job folders. One living process holds it; it can be resumed."""
+"""The sweep folder: the parent of job folders. It can be resumed.
+
+One living process holds it, or, where it is that of a named study, several at once: each then holds a
+lock of its own beside the common one, which it takes for moments only.
+"""
 
 import json
 import os
@@ -6,7 +10,7 @@ import shlex
 import socket
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,9 @@ from rnnbench.record.folder import now, read_result, write_json
 from rnnbench.record.provenance import mask
 from rnnbench.record.store import absolute
 
-LOCK = ".lock"  # held by the process that trains the sweep
+LOCK = ".lock"  # held by the process that trains the sweep; in a shared folder while sweep.json changes
+SHARED = ".lock-{}"  # held by one of the processes that share a folder
+MOMENT = 10.0  # seconds that a process may wait while others note that they come or go
 
 
 class SweepFolder:
@@ -30,7 +36,14 @@ class SweepFolder:
     @classmethod
     @contextmanager
     def claim(
-        cls, path: Path, *, name: str, command: Sequence[str], tracking: Tracking, single: bool
+        cls,
+        path: Path,
+        *,
+        name: str,
+        command: Sequence[str],
+        tracking: Tracking,
+        single: bool,
+        shared: bool = False,
     ) -> "Iterator[SweepFolder]":
         """Make a sweep folder, or take one to resume it, and hold it until the block ends.
 
@@ -41,6 +54,7 @@ class SweepFolder:
             command: argv, for the record; passwords are masked.
             tracking: where MLflow's copy goes; a relative SQLite file is noted as seen from here.
             single: the folder of a single run, which becomes an MLflow run without a parent.
+            shared: other processes may hold the folder too, if they also share it.
 
         Raises:
             ConfigError: another living process holds the folder.
@@ -48,8 +62,12 @@ class SweepFolder:
         path.mkdir(parents=True, exist_ok=True)
         file = path / "sweep.json"
         lock = FileLock(path / LOCK)
+        own = FileLock(path / SHARED.format(uuid.uuid4().hex))
         try:
-            lock.acquire(timeout=0.5)  # `held` takes it for a moment
+            lock.acquire(timeout=MOMENT if shared else 0.5)  # `held` takes it for a moment
+            if not shared and _sharers(path):
+                lock.release()
+                raise Timeout(lock.lock_file)
         except Timeout:
             key = "hydra.run.dir" if single else "hydra.sweep.dir"
             raise ConfigError(
@@ -68,20 +86,42 @@ class SweepFolder:
                 "holder": {"pid": os.getpid(), "host": socket.gethostname()},
                 "ended": None,
                 "status": "running",
+                "shared": shared,
             }
-            sweep = cls(path, info)
             write_json(file, info)
-            yield sweep
+            if shared:
+                for left in set(path.glob(SHARED.format("*"))) - set(_sharers(path)):
+                    left.unlink()  # by a process that was killed
+                own.acquire()
+                lock.release()
+            yield cls(path, info)
         finally:
             lock.release()
+            if own.is_locked:
+                own.release()
+                Path(own.lock_file).unlink(missing_ok=True)
 
     def end(self, status: str) -> None:
         """Note that the sweep has ended: finished, failed (a trial did) or interrupted.
 
-        Call it before `Courier.close`, so that MLflow's parent run ends too.
+        Call it before `Courier.close`, so that MLflow's parent run ends too. A shared folder ends with
+        the last process that holds it.
         """
-        self.info |= {"ended": now(), "status": status}
-        write_json(self.path / "sweep.json", self.info)
+        if not self.info["shared"]:
+            self.info |= {"ended": now(), "status": status}
+            write_json(self.path / "sweep.json", self.info)
+            return
+        with FileLock(self.path / LOCK, timeout=MOMENT):
+            self.info = read_sweep(self.path)
+            if len(_sharers(self.path)) == 1:
+                self.info |= {"ended": now(), "status": status}
+                write_json(self.path / "sweep.json", self.info)
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to sweep.json, for MLflow's parent run."""
+        with nullcontext() if not self.info["shared"] else FileLock(self.path / LOCK, timeout=MOMENT):
+            self.info = (read_sweep(self.path) if self.info["shared"] else self.info) | facts
+            write_json(self.path / "sweep.json", self.info)
 
     def trials(self) -> dict[str, list[Path]]:
         """Trial hash to the job folders that hold this trial, finished or not, in order of number."""
@@ -108,17 +148,27 @@ def read_sweep(path: Path) -> dict[str, Any]:
 def job_folders(path: Path) -> list[Path]:
     """The job folders of a sweep folder, in order of number."""
     found = [file.parent for file in path.glob("*/result.json")]
-    return sorted(found, key=lambda job: (len(job.name), job.name))
+    return sorted(found, key=lambda job: [(len(part), part) for part in job.name.split(".")])
 
 
 def held(path: Path, patience: float = 0) -> bool:
     """Whether a living process holds the sweep folder, still after so many seconds."""
-    lock = FileLock(path / LOCK)
+    return _taken(path / LOCK, patience) or bool(_sharers(path))
+
+
+def _sharers(path: Path) -> list[Path]:
+    """The locks of the living processes that share the folder."""
+    return [lock for lock in path.glob(SHARED.format("*")) if _taken(lock)]
+
+
+def _taken(lock: Path, patience: float = 0) -> bool:
+    """Whether a living process holds the lock, still after so many seconds."""
+    probe = FileLock(lock)
     try:
-        lock.acquire(timeout=patience)
+        probe.acquire(timeout=patience)
     except Timeout:
         return True
-    lock.release()
+    probe.release()
     return False
 
 

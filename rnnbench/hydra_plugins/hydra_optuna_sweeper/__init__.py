@@ -1,0 +1,1 @@
+"""The place of the published Optuna sweeper, for configs that name it."""

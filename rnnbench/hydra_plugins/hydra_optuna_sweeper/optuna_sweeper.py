@@ -1,0 +1,14 @@
+"""The published sweeper's name in configs that move over: it is ours here, and says so."""
+
+from typing import Any
+
+from rnnbench import sweep
+from rnnbench.show import say
+
+
+class OptunaSweeper(sweep.OptunaSweeper):
+    __doc__ = sweep.OptunaSweeper.__doc__
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        say(f"{type(self).__module__}.{type(self).__name__} is hydra/sweeper=optuna of rnnbench here")

@@ -1,0 +1,279 @@
+"""What a search leaves: its winner, confirmed on fresh seeds, how to run it, what it cost, pictures."""
+
+import csv
+import shlex
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from filelock import FileLock
+from optuna.trial import FrozenTrial, TrialState
+from rich import box
+from rich.table import Table
+
+from rnnbench import show
+from rnnbench.config import objective, to_yaml
+from rnnbench.record import read_delivery
+from rnnbench.show import mean_sd, say
+from rnnbench.sweep.plan import Plan
+from rnnbench.sweep.search import Search, SearchFailed, StackSearch
+from rnnbench.sweep.study import WORKER, Study, alive, myself
+
+CONFIRMED = "confirmed"  # the study's attribute: trial number to what fresh seeds gave
+RUNS = "mlflow_runs"  # the study's attribute: job folder's name to MLflow run
+SHOWN = 10  # trials of the table
+
+
+def close_study(search: Search, error: BaseException | None) -> list[float] | float | None:
+    """Report a search; where it ended well, confirm its winner and draw its pictures.
+
+    Returns:
+        the best value; of several objectives None.
+
+    Raises:
+        SearchFailed: no trial has a result.
+    """
+    plan, study = search.plan, search.study
+    done = study.done()
+    winners = best(study, done)
+    if error is not None:
+        if winners:
+            say(f"best so far: {_values(plan, winners[0])}, trial {winners[0].number}")
+        say(f"{len(done)} of {plan.n_trials} trials are done; {_again(plan)}")
+        return None
+    _link_runs(plan, study)
+    if len(done) > plan.n_trials:
+        say(f"hydra.sweeper.n_trials={plan.n_trials}: {len(done)} trials are done already")
+    if not winners:
+        failed = sum(trial.state == TrialState.FAIL for trial in done)
+        raise SearchFailed(f"no trial has a result: {failed} of {len(done)} failed; see above")
+    confirmed = _confirm(search, done, winners)
+    table(plan, done, winners).print()
+    if isinstance(search, StackSearch) and (line := search.occupancy()):
+        say(line)
+    if line := saved(plan, done):
+        say(line)
+    for winner in winners:
+        _tell(plan, winner, confirmed.get(str(winner.number)))
+    write_results(plan, winners)
+    from rnnbench.sweep.pictures import draw
+
+    pictures = plan.folder / "study"
+    importances = draw(study.study, plan.objectives, pictures)
+    if importances:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in importances.items())
+        say(f"importances for {plan.objectives[0]}: {shares}")
+    say(f"pictures: {pictures}")
+    assert search.sweep.records is not None
+    search.sweep.records.note(study=_facts(plan, study, done, winners, confirmed, importances))
+    return winners[0].value if len(plan.objectives) == 1 else None
+
+
+def best(study: Study, done: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The best trial, or the front of several objectives; none as long as no trial is complete."""
+    complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
+    if not complete:
+        return []
+    if len(study.study.directions) > 1:
+        return sorted(study.study.best_trials, key=lambda trial: trial.values)
+    return [study.study.best_trial]
+
+
+def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial]) -> show.Comparison:
+    """The best ten trials, or the front: values, spread over repeats, parameters."""
+    complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
+    if len(plan.objectives) > 1:
+        chosen = list(winners)
+    else:
+        sign = -1 if plan.directions[0] == "maximize" else 1
+        chosen = sorted(complete, key=lambda trial: (sign * trial.values[0], trial.number))[:SHOWN]
+    keys = list(
+        dict.fromkeys(item.partition("=")[0] for t in chosen for item in t.user_attrs["record"]["overrides"])
+    )
+    rows = []
+    for trial in chosen:
+        record = trial.user_attrs["record"]
+        given = dict(item.split("=", 1) for item in record["overrides"])
+        spread = record.get("spread", [])
+        values = [
+            _value(value) + (f" ± {spread[n]:.4f}" if spread else "") for n, value in enumerate(trial.values)
+        ]
+        rows.append([str(trial.number), *values, *(_short(given.get(key, "")) for key in keys)])
+    return show.Comparison(["trial", *plan.objectives, *keys], rows)
+
+
+def _value(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) and abs(value) > 1 else f"{value:.4f}"
+
+
+def _short(value: str) -> str:
+    """A number to three digits: it is there to be looked at, the command line has all of them."""
+    try:
+        return value if value.lstrip("-").isdigit() else f"{float(value):.3g}"
+    except ValueError:
+        return value
+
+
+def saved(plan: Plan, done: Sequence[FrozenTrial]) -> str | None:
+    """What pruning has saved, in words: the epochs that pruned trials did not train, at their own pace."""
+    seconds, epochs, planned = 0.0, 0, 0
+    pruned = [trial for trial in done if trial.state == TrialState.PRUNED]
+    for trial in pruned:
+        record = trial.user_attrs["record"]
+        trained, full = sum(record["epochs"]), plan.base.fit.epochs * len(record["epochs"])
+        seconds += (full - trained) * record["seconds"] / max(trained, 1)
+        epochs, planned = epochs + full - trained, planned + full
+    if not pruned:
+        return None
+    return (
+        f"pruning stopped {len(pruned)} of {len(done)} trials and saved {epochs} of their {planned} epochs, "
+        f"about {_clock(seconds)} of training one after the other"
+    )
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 3600:.2f} hours"
+
+
+def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None) -> None:
+    """A winner: its values, its folder, the command that trains it."""
+    record = winner.user_attrs["record"]
+    say(f"trial {winner.number}: {_values(plan, winner)}; {record['folder']}", "bold")
+    if confirmed is None:
+        say(
+            "  the best of many is better than it will be again; "
+            "hydra.sweeper.confirm=5 trains it under fresh seeds"
+        )
+    else:
+        for name, values in confirmed["metrics"].items():
+            say(f"  {name} on {len(values)} fresh seeds: {mean_sd(values)}")
+    say(f"  {command(plan, record['overrides'])}")
+
+
+def command(plan: Plan, overrides: Sequence[str]) -> str:
+    """The command line that trains a trial alone."""
+    return shlex.join(["python", "-m", "rnnbench", *plan.fixed, *overrides])
+
+
+def _values(plan: Plan, trial: FrozenTrial) -> str:
+    return ", ".join(
+        f"{name} {_value(value)}" for name, value in zip(plan.objectives, trial.values, strict=True)
+    )
+
+
+def _again(plan: Plan) -> str:
+    if plan.named:
+        return "the same command goes on from here"
+    return "a study with a name (hydra.sweeper.study_name) can be gone on with"
+
+
+def _confirm(
+    search: Search, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial]
+) -> dict[str, dict[str, Any]]:
+    """Train the winners under fresh seeds, once a study; what is known of it."""
+    plan, study = search.plan, search.study
+    known: dict[str, dict[str, Any]] = study.study.user_attrs.get(CONFIRMED, {})
+    count = plan.settings.confirm
+    todo = [trial for trial in winners if len(known.get(str(trial.number), {}).get("seeds", [])) < count]
+    if not todo or not _last(done):
+        return known
+    with FileLock(plan.folder / ".confirm.lock"):
+        known = dict(study.study.user_attrs.get(CONFIRMED, {}))
+        first = plan.base.seed + plan.settings.repeats
+        for trial in todo:
+            if len(known.get(str(trial.number), {}).get("seeds", [])) >= count:
+                continue  # by another process, while this one waited
+            say(f"confirming trial {trial.number} on {count} fresh seeds")
+            record = trial.user_attrs["record"]
+            seeds = list(range(first, first + count))
+            results = search.confirm([*plan.fixed, *record["overrides"]], trial.number, seeds)
+            failed = [result for result in results if result["status"] != "finished"]
+            if failed:
+                show.warn(f"{len(failed)} of {count} fresh seeds failed: {failed[0]['error']}")
+                continue
+            names = dict.fromkeys([*plan.objectives, objective(plan.base), "test/accuracy"])
+            known[str(trial.number)] = {
+                "seeds": seeds,
+                "jobs": [result["job"] for result in results],
+                "metrics": {
+                    name: [result["metrics"][name] for result in results]
+                    for name in names
+                    if name in results[0]["metrics"]
+                },
+            }
+            study.study.set_user_attr(CONFIRMED, known)
+    return known
+
+
+def _last(done: Sequence[FrozenTrial]) -> bool:
+    """Whether the last trial to end was this process's, or its worker is gone."""
+    last = max(done, key=lambda trial: (trial.datetime_complete, trial.number))
+    return last.user_attrs.get(WORKER) == myself() or not alive(last)
+
+
+def write_results(plan: Plan, winners: Sequence[FrozenTrial]) -> None:
+    """optimization_results.yaml, as the published plugin writes it, and a front as front.csv."""
+    if len(plan.objectives) == 1:
+        found: dict[str, Any] = {"best_params": winners[0].params, "best_value": winners[0].value}
+    else:
+        found = {"solutions": [{"params": trial.params, "values": trial.values} for trial in winners]}
+        with open(plan.folder / "front.csv", "w", newline="") as file:
+            keys = list(dict.fromkeys(key for trial in winners for key in trial.params))
+            rows = csv.writer(file)
+            rows.writerow(["trial", *plan.objectives, *keys])
+            for trial in winners:
+                rows.writerow([trial.number, *trial.values, *(trial.params.get(key, "") for key in keys)])
+    (plan.folder / "optimization_results.yaml").write_text(to_yaml({"name": "optuna"} | found))
+
+
+def _link_runs(plan: Plan, study: Study) -> None:
+    """Note in the study which MLflow runs its trials have become, as far as they are delivered."""
+    runs: dict[str, str] = {}
+    for file in plan.folder.glob("*/mlflow.json"):
+        runs[file.parent.name] = read_delivery(file.parent)["run_id"]
+    if runs:
+        study.study.set_user_attr(RUNS, study.study.user_attrs.get(RUNS, {}) | runs)
+
+
+def _facts(
+    plan: Plan,
+    study: Study,
+    done: Sequence[FrozenTrial],
+    winners: Sequence[FrozenTrial],
+    confirmed: dict[str, dict[str, Any]],
+    importances: dict[str, float],
+) -> dict[str, Any]:
+    """What MLflow's parent run is given, as tags and metrics."""
+    winner = winners[0]
+    states = [trial.state.name.lower() for trial in done]
+    metrics = {f"study/{state}": float(states.count(state)) for state in sorted(set(states))}
+    metrics |= {f"study/importance/{name}": share for name, share in importances.items()}
+    if len(plan.objectives) == 1:
+        metrics[f"study/{plan.objectives[0]}"] = winner.values[0]
+        for name, values in confirmed.get(str(winner.number), {}).get("metrics", {}).items():
+            metrics[f"study/confirmed/{name}"] = statistics.fmean(values)
+    tags = {
+        "rnnbench.study": study.name,
+        "rnnbench.best_trial": ", ".join(str(trial.number) for trial in winners),
+        "rnnbench.best_command": command(plan, winner.user_attrs["record"]["overrides"]),
+    }
+    return {"tags": tags, "metrics": metrics}
+
+
+def show_search(plan: Plan, max_stack: int | None) -> None:
+    """What a search would do, for dry_run=true."""
+    from rnnbench.plan import show_plan
+
+    rows = Table(box=box.SIMPLE_HEAD)
+    for name in ("parameter", "drawn from", "when"):
+        rows.add_column(name, no_wrap=True)
+    for parameter in plan.space.parameters:
+        over = parameter.over if isinstance(parameter.over, str) else str(parameter.over)
+        rows.add_row(parameter.key, over, str(parameter.when or ""))
+    show.show_table(rows)
+    aims = ", ".join(f"{way} {name}" for way, name in zip(plan.directions, plan.objectives, strict=True))
+    say(
+        f"{plan.n_trials} trials, {plan.settings.n_jobs} in flight, {plan.settings.repeats} runs each: {aims}"
+    )
+    say("for the time of one of them, the corners of the space:")
+    show_plan(plan.samples, max_stack)

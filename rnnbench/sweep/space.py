@@ -1,0 +1,314 @@
+"""What a search draws from: Hydra's sweep syntax as Optuna's distributions, with conditions.
+
+Overrides come out: what Hydra would be given on the command line.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Transformer
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from rnnbench.config import ConfigError, Drawn
+
+Draw = Callable[["Parameter"], Any]  # a value from a parameter's distribution
+Lookup = Callable[[str], str | None]  # what a key or group is set to where the search does not set it
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A key that has one of these values."""
+
+    key: str
+    values: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.key}={','.join(self.values)}"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One key of the space, under its condition."""
+
+    key: str  # what is set: model.hidden_size
+    over: BaseDistribution | str  # one value, as text, is no parameter of the study
+    when: Condition | None = None
+    complement: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name in the study; a key may have another distribution under another condition."""
+        return self.key if self.when is None else f"{self.key} [{self.when}]"
+
+    def override(self, value: Any) -> str:
+        """The override that sets a drawn value."""
+        return f"{self.key}={text(1 - value if self.complement else value)}"
+
+    def identity(self) -> list[Any]:
+        """What makes it another parameter, as JSON types."""
+        over = self.over if isinstance(self.over, str) else json.loads(distribution_to_json(self.over))
+        return [self.name, over, self.complement]
+
+
+def text(value: Any) -> str:
+    """A value as Hydra reads it."""
+    return value if isinstance(value, str) else "null" if value is None else json.dumps(value)
+
+
+class Space:
+    """The parameters of a search, ordered so that a condition's key comes before what depends on it.
+
+    Args:
+        parameters: at least one with a distribution.
+
+    Raises:
+        ConfigError: the space is empty, or conditions depend on one another.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        if not any(isinstance(parameter.over, BaseDistribution) for parameter in parameters):
+            raise ConfigError(
+                "hydra.sweeper: there is nothing to search; take search=lstm_gru, or give a key a range, "
+                "such as 'optim.lr=tag(log,interval(1e-4,1))'"
+            )
+        self.parameters: list[Parameter] = []
+        left = list(parameters)
+        while left:
+            waiting = {parameter.key for parameter in left}
+            ready = [p for p in left if p.when is None or p.when.key not in waiting]
+            if not ready:
+                names = ", ".join(parameter.name for parameter in left)
+                raise ConfigError(f"hydra.sweeper.space: these wait for one another: {names}")
+            self.parameters += ready
+            left = [parameter for parameter in left if parameter not in ready]
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys that the search sets."""
+        return {parameter.key for parameter in self.parameters}
+
+    @property
+    def drawn(self) -> list[Parameter]:
+        """The parameters of the study."""
+        return [p for p in self.parameters if isinstance(p.over, BaseDistribution)]
+
+    def point(self, draw: Draw, lookup: Lookup) -> list[str]:
+        """The overrides of a point: each parameter that matters there is drawn, in order."""
+        given: dict[str, str] = {}
+        for parameter in self.parameters:
+            when = parameter.when
+            if when is not None and given.get(when.key, lookup(when.key)) not in when.values:
+                continue
+            value = parameter.over if isinstance(parameter.over, str) else draw(parameter)
+            given[parameter.key] = parameter.override(value).partition("=")[2]
+        return [f"{key}={value}" for key, value in given.items()]
+
+    def corners(self, lookup: Lookup) -> list[list[str]]:
+        """Few points in which each choice occurs, and both ends of each range."""
+        choices = [p.over.choices for p in self.drawn if isinstance(p.over, CategoricalDistribution)]
+        most = max([len(values) for values in choices], default=1)
+
+        def corner(number: int) -> Draw:
+            def draw(parameter: Parameter) -> Any:
+                over: Any = parameter.over
+                if isinstance(over, CategoricalDistribution):
+                    return over.choices[number % len(over.choices)]
+                return over.low if number < most else over.high
+
+            return draw
+
+        return [self.point(corner(number), lookup) for number in range(2 * most)]
+
+    def points(self, lookup: Lookup) -> Iterator[list[str]]:
+        """Every point of a finite space.
+
+        Raises:
+            ConfigError: a range is not finite.
+        """
+        finite = self.grid()
+        path: list[int] = []  # which value each draw of the current point takes
+        while True:
+            sizes: list[int] = []  # of the parameters that the point draws
+            yield self.point(partial(_walk, finite, path, sizes), lookup)
+            del path[len(sizes) :]
+            while path and path[-1] + 1 == sizes[len(path) - 1]:
+                path.pop()
+            if not path:
+                return
+            path[-1] += 1
+
+    def grid(self) -> dict[str, list[Any]]:
+        """The values of each parameter of a finite space.
+
+        Raises:
+            ConfigError: a range is not finite.
+        """
+        return {parameter.name: values(parameter) for parameter in self.drawn}
+
+    def identity(self) -> list[Any]:
+        """What makes it another space, as JSON types."""
+        return sorted((parameter.identity() for parameter in self.parameters), key=repr)
+
+
+def _walk(finite: Mapping[str, list[Any]], path: list[int], sizes: list[int], parameter: Parameter) -> Any:
+    """The value that the path takes at this parameter, which is the next one that is drawn."""
+    values = finite[parameter.name]
+    sizes.append(len(values))
+    if len(path) < len(sizes):
+        path.append(0)
+    return values[path[len(sizes) - 1]]
+
+
+def values(parameter: Parameter) -> list[Any]:
+    """All values of a finite distribution.
+
+    Raises:
+        ConfigError: it is not finite.
+    """
+    over = parameter.over
+    if isinstance(over, CategoricalDistribution):
+        return list(over.choices)
+    if isinstance(over, IntDistribution) and not over.log:
+        return list(range(over.low, over.high + 1, over.step))
+    if isinstance(over, FloatDistribution) and over.step is not None:
+        return [over.low + n * over.step for n in range(round((over.high - over.low) / over.step) + 1)]
+    raise ConfigError(
+        f"hydra/sweeper/sampler: {parameter.name} is an interval, which has no end of values; "
+        "grid and brute_force need choice() or range()"
+    )
+
+
+def read_space(
+    entries: Mapping[str, Any], overrides: Sequence[str], parser: OverridesParser
+) -> tuple[list[Parameter], list[str]]:
+    """The parameters of a search, and the overrides that are the same for all its trials.
+
+    What comes later replaces what came before under the same key, so a value on the command line takes a
+    parameter out of the space.
+
+    Args:
+        entries: of hydra.sweeper.space: key to one `Drawn`, its `over` alone, or a list of either.
+        overrides: of hydra.sweeper.params, then of the command line.
+        parser: Hydra's.
+
+    Raises:
+        ConfigError: names the key, and what is wrong with it.
+    """
+    space: dict[str, list[Parameter]] = {}
+    fixed: dict[str, str] = {}
+    for key, entry in entries.items():
+        drawn = [_drawn(key, item) for item in (entry if isinstance(entry, list) else [entry])]
+        space[key] = [_parameter(key, item, parser) for item in drawn]
+        if len(drawn) > 1 and any(item.when is None for item in drawn):
+            raise ConfigError(f"hydra.sweeper.space: {key} has several ranges: each needs a `when`")
+    for line in overrides:
+        override = parser.parse_override(line)
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            space[key] = [Parameter(key, distribution(override))]
+            fixed.pop(key, None)
+        else:
+            space.pop(key, None)
+            fixed[key] = line
+    if "seed" in space:
+        raise ConfigError(
+            "seed: a search does not choose among seeds, that would be luck; "
+            "hydra.sweeper.repeats=3 trains each suggestion under three"
+        )
+    parameters = [parameter for alternatives in space.values() for parameter in alternatives]
+    for parameter in parameters:
+        _check_condition(parameter, space)
+    return parameters, list(fixed.values())
+
+
+def _drawn(key: str, entry: Any) -> Drawn:
+    try:
+        tree = entry if isinstance(entry, dict) else {"over": text(entry)}
+        drawn = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Drawn), tree))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"hydra.sweeper.space: {key}: {reason}; keys are over, when, complement") from None
+    assert isinstance(drawn, Drawn)
+    return drawn
+
+
+def _parameter(key: str, drawn: Drawn, parser: OverridesParser) -> Parameter:
+    try:
+        override = parser.parse_override(f"{key}={drawn.over}")
+    except HydraException as error:
+        raise ConfigError(f"hydra.sweeper.space: {key}={drawn.over}: {error}") from None
+    when = None
+    if drawn.when is not None:
+        on, _, accepted = drawn.when.partition("=")
+        if not on or not accepted:
+            raise ConfigError(f"hydra.sweeper.space: {key}: when={drawn.when}: must be like optim=sgd")
+        when = Condition(on.strip(), tuple(value.strip() for value in accepted.split(",")))
+    over = distribution(override) if override.is_sweep_override() else drawn.over
+    if drawn.complement and not isinstance(over, FloatDistribution):
+        raise ConfigError(f"hydra.sweeper.space: {key}={drawn.over}: complement needs an interval")
+    return Parameter(key, over, when, drawn.complement)
+
+
+def _check_condition(parameter: Parameter, space: Mapping[str, Sequence[Parameter]]) -> None:
+    """Refuse a condition on values that the space's own choice does not have."""
+    if parameter.when is None or parameter.when.key not in space:
+        return
+    possible: set[str] = set()
+    for on in space[parameter.when.key]:
+        if not isinstance(on.over, CategoricalDistribution | str):
+            raise ConfigError(
+                f"hydra.sweeper.space: {parameter.name}: a condition needs a choice, and {on.key} is a range"
+            )
+        possible |= {on.over} if isinstance(on.over, str) else {text(value) for value in on.over.choices}
+    if not possible & set(parameter.when.values):
+        raise ConfigError(
+            f"hydra.sweeper.space: {parameter.name} can never be drawn: {parameter.when.key} is one of "
+            f"{', '.join(sorted(possible))}; give {parameter.key} a value to take it out of the space"
+        )
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """Optuna's distribution for an override in Hydra's sweep syntax.
+
+    Raises:
+        ConfigError: it has no values, or is a logarithmic one that includes 0.
+    """
+    line, sweep = override.input_line, override.value()
+    if isinstance(sweep, IntervalSweep):
+        assert sweep.start is not None and sweep.end is not None
+        low, high, log = sweep.start, sweep.end, "log" in sweep.tags
+        if low > high:
+            raise ConfigError(f"{line}: from {low} to {high} there is nothing")
+        if log and low <= 0:
+            raise ConfigError(f"{line}: a logarithmic interval must begin above 0")
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log=log)
+        return FloatDistribution(low, high, log=log)
+    if isinstance(sweep, RangeSweep) and not sweep.shuffle:
+        steps = sorted(sweep.range())
+        if not steps:
+            raise ConfigError(f"{line}: a range without values")
+        step = abs(sweep.step)
+        if all(isinstance(value, int) for value in steps):
+            return IntDistribution(int(steps[0]), int(steps[-1]), step=int(step))
+        return FloatDistribution(float(steps[0]), float(steps[-1]), step=float(step))
+    encoded = list(override.sweep_iterator(transformer=Transformer.encode))
+    choices: list[Any] = [None if choice == "null" else choice for choice in encoded]
+    if not choices:
+        raise ConfigError(f"{line}: a choice without values")
+    if isinstance(sweep, ChoiceSweep) and len({text(choice) for choice in choices}) < len(choices):
+        raise ConfigError(f"{line}: a value stands there twice")
+    return CategoricalDistribution(choices)

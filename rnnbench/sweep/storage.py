@@ -1,0 +1,88 @@
+"""Where a study is kept, by URL: memory, SQLite, a journal file, PostgreSQL, Optuna's gRPC proxy."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.exc import SQLAlchemyError
+
+from rnnbench.config import ConfigError
+from rnnbench.record import check_store, sqlite_file
+
+KINDS = "sqlite:///FILE, journal:///FILE, postgresql://HOST/NAME, mysql://HOST/NAME, grpc://HOST:PORT"
+PATIENCE = 5.0  # seconds that a gRPC proxy has for its first word
+GRPC_PORT = 13000  # Optuna's
+
+
+def journal_file(url: str) -> Path | None:
+    """The file of a journal URL, three slashes before it; None for any other kind of storage."""
+    return Path(url.removeprefix("journal:///")) if url.startswith("journal:///") else None
+
+
+def file_of(url: str) -> Path | None:
+    """The file of a storage that is one."""
+    return journal_file(url) or sqlite_file(url)
+
+
+def check_storage(url: str, key: str = "hydra.sweeper.storage") -> None:
+    """Refuse a URL that names no storage, or a file that cannot be written to; makes nothing.
+
+    Raises:
+        ConfigError: names the URL and what is wrong with it.
+    """
+    parts = urlsplit(url)
+    scheme = parts.scheme.split("+")[0]
+    if scheme not in ("sqlite", "journal", "postgresql", "mysql", "grpc") or "://" not in url:
+        raise ConfigError(f"{key}={url}: must be one of {KINDS}; null for memory")
+    if parts.password:
+        shown = url.replace(f":{parts.password}@", ":***@")
+        raise ConfigError(
+            f"{key}={shown}: a password in it would be written to disk with every config; "
+            "use ~/.pgpass or PGPASSWORD"
+        )
+    file = file_of(url)
+    if (file is None and scheme in ("sqlite", "journal")) or file == Path("."):
+        raise ConfigError(f"{key}={url}: names no file; must be like {scheme}:///study.db")
+    if scheme == "sqlite":
+        check_store(url, key)
+    elif file is not None:
+        folder = file.absolute().parent
+        if not folder.is_dir():
+            raise ConfigError(f"{key}={url}: there is no folder {folder}; make it, or name another file")
+        if file.is_dir():
+            raise ConfigError(f"{key}={url}: {file} is a folder; name a file")
+
+
+def open_storage(url: str | None) -> BaseStorage:
+    """The storage that a URL names; what has to be made for it is made.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    if url is None:
+        return InMemoryStorage()
+    journal, file = journal_file(url), sqlite_file(url)
+    try:
+        if journal is not None:
+            return JournalStorage(JournalFileBackend(str(journal)))
+        if file is not None:
+            with FileLock(f"{file}.lock"):  # Optuna's first migration fails when several run it at once
+                return RDBStorage(url)
+        if url.startswith("grpc://"):
+            parts = urlsplit(url)
+            proxy = GrpcStorageProxy(host=parts.hostname or "localhost", port=parts.port or GRPC_PORT)
+            proxy.wait_server_ready(timeout=PATIENCE)
+            return proxy
+        return RDBStorage(url)
+    except ImportError as error:
+        extra = "grpc" if url.startswith("grpc") else "postgresql"
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"hydra.sweeper.storage={url}: needs a package that is not here ({reason}); "
+            f"pip install 'rnnbench[{extra}]' brings it"
+        ) from None
+    except (SQLAlchemyError, OSError, TimeoutError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"hydra.sweeper.storage={url}: cannot be opened ({reason})") from None

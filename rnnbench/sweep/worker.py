@@ -1,0 +1,116 @@
+"""A suggestion as its runs see it: the pruner is told the mean of what they have reached.
+
+Used by our launcher inside the sweeper's process, and by the jobs of any other launcher, which find the
+study in its storage.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from hydra.conf import HydraConf
+from omegaconf import OmegaConf
+
+from rnnbench.config import Config, Search, objective
+from rnnbench.ledger import Job
+from rnnbench.sweep import settings as by_name
+from rnnbench.sweep.storage import open_storage
+from rnnbench.sweep.study import Study, report
+
+if TYPE_CHECKING:
+    from rnnbench.engine import Slot
+
+OPEN: dict[str, Study] = {}  # the studies of this process, by name
+
+
+class Watch:
+    """Reports a suggestion to the pruner, epoch by epoch, and has its runs stopped.
+
+    Args:
+        judge: is given an epoch and the runs' mean; answers whether to stop.
+        jobs: the runs.
+        metric: accuracy or loss: what the best epoch is chosen by.
+    """
+
+    def __init__(self, judge: Callable[[int, float], bool], jobs: Sequence[Job], metric: str) -> None:
+        self.judge = judge
+        self.jobs = jobs
+        self.metric = metric
+        self.curves: list[dict[int, float]] = [{} for _ in jobs]  # epoch: best so far
+        self.ended = [False] * len(jobs)
+        self.told = 0  # the last epoch that the pruner knows
+        for number, job in enumerate(jobs):
+            job.watch = partial(self.seen, number)
+
+    def seen(self, number: int, slot: "Slot") -> None:
+        """A run was evaluated. One that trains again from its start says what is known already."""
+        self.curves[number][slot.epoch] = slot.best[self.metric]
+        self.ended[number] = slot.ended
+        epochs = sorted({epoch for curve in self.curves for epoch in curve if epoch > self.told})
+        for epoch in epochs:
+            reached = [self._reached(run, epoch) for run in range(len(self.jobs))]
+            if None in reached or all(self.ended):  # at the end there is nothing left to stop
+                return
+            self.told = epoch
+            if self.judge(epoch, sum(value for value in reached if value is not None) / len(reached)):
+                for job in self.jobs:
+                    job.pruned = True
+                return
+
+    def _reached(self, run: int, epoch: int) -> float | None:
+        """The best value of a run up to an epoch; a run that has ended earlier keeps its own."""
+        curve = self.curves[run]
+        if epoch in curve or not self.ended[run]:
+            return curve.get(epoch)
+        return curve[max(curve)]
+
+
+def measured(objective: str) -> str:
+    """What of an evaluation an objective is about: `accuracy` or `loss`."""
+    return objective.replace("_", "/").rpartition("/")[2]
+
+
+def repeats_of(job: Job, count: int, name: str) -> list[Job]:
+    """A job and its repeats under the next seeds, in the folders N, N.1, N.2, ..."""
+    jobs = [job]
+    for k in range(1, count):
+        config = replace(job.config, seed=job.config.seed + k)
+        jobs.append(Job(f"{name} seed={config.seed}", config, job.folder.with_name(f"{job.folder.name}.{k}")))
+    for again in jobs[1:]:
+        again.tags = job.tags
+    return jobs
+
+
+def tags_of(study: str, number: int) -> dict[str, str]:
+    """What a record says of the trial that it belongs to."""
+    return {"rnnbench.study": study, "rnnbench.number": str(number)}
+
+
+def jobs_of(hydra: HydraConf, name: str, config: Config, folder: Path) -> list[Job]:
+    """The runs of the suggestion that a job of another launcher is, watched if there is a pruner."""
+    tree: Any = OmegaConf.to_container(hydra.sweeper, resolve=True)
+    settings = Search(**{key: value for key, value in tree.items() if not key.startswith("_")})
+    assert settings.trial is not None
+    study_name = settings.study_name or str(hydra.sweep.dir)
+    job = Job(name, config, folder, tags=tags_of(study_name, settings.trial))
+    jobs = repeats_of(job, settings.repeats, name)
+    if by_name.name_of("pruner", settings.pruner) != "none":
+        watched = (settings.objectives or [objective(config)])[0]
+        Watch(_judge(settings, study_name, hydra, config), jobs, measured(watched))
+    return jobs
+
+
+def _judge(settings: Search, name: str, hydra: HydraConf, config: Config) -> Callable[[int, float], bool]:
+    assert settings.trial is not None
+    if name in OPEN:  # the job runs in the sweeper's own process
+        storage, study = OPEN[name].storage, OPEN[name].study
+    else:
+        url = settings.storage or f"journal:///{Path(hydra.runtime.cwd, hydra.sweep.dir, 'journal.log')}"
+        storage = open_storage(url)
+        pruner = by_name.pruner_of(settings.pruner, config.fit.epochs)
+        study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+    id = storage.get_trial_id_from_study_id_trial_number(study._study_id, settings.trial)
+    return partial(report, study, storage, id)
