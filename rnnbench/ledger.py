@@ -180,7 +180,8 @@ def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
     """
     assert sweep.records is not None
     results = [read_result(folder) for folder in job_folders(sweep.folder)]
-    failed = error is not None or any(result["status"] == "failed" for result in results)
+    # A search goes on without a trial that fails, and has ended well where a comparison has not.
+    failed = error is not None or (sweep.compared and any(result["status"] == "failed" for result in results))
     if results:
         comparison = show.compare(results)
         comparison.save(sweep.folder)

@@ -5,7 +5,7 @@ MLflow; `python -m rnnbench.record sync FOLDER` does the same at any later time.
 """
 
 from rnnbench.record.courier import Courier, undelivered
-from rnnbench.record.folder import JobFolder, read_delivery, read_metrics, read_result
+from rnnbench.record.folder import JobFolder, abandon, read_delivery, read_metrics, read_result
 from rnnbench.record.provenance import mask, provenance
 from rnnbench.record.read import download, records
 from rnnbench.record.store import check_store, sqlite_file
@@ -15,6 +15,7 @@ __all__ = [
     "Courier",
     "JobFolder",
     "SweepFolder",
+    "abandon",
     "check_store",
     "download",
     "job_folders",

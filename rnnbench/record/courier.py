@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rnnbench.record.folder import read_delivery, read_result
-from rnnbench.record.sweep import job_folders, read_sweep
+from rnnbench.record.sweep import held, job_folders, read_sweep
 
 
 class Courier:
@@ -80,15 +80,23 @@ class Courier:
 
 
 def undelivered(folder: Path) -> list[Path]:
-    """The job folders of a sweep whose record as it is now is not wholly in MLflow."""
-    tracking = read_sweep(folder)["tracking"]
+    """The job folders of a sweep whose record as it is now is not wholly in MLflow.
+
+    Jobs that still run in a shared folder are in the hands of others.
+    """
+    info = read_sweep(folder)
+    tracking = info["tracking"]
+    others = info.get("shared", False) and held(folder)
 
     def delivered(job: Path) -> bool:
         state = read_delivery(job)
+        result = read_result(job)
+        if others and result["status"] == "running":
+            return True
         return (
             bool(state)
             and state["final"]
-            and state["attempt"] == read_result(job)["started"]
+            and state["attempt"] == result["started"]
             and (state["uri"], state["experiment"]) == (tracking["uri"], tracking["experiment"])
         )
 

@@ -180,9 +180,23 @@ class Delivery:
             for name in ("comparison.md", "comparison.csv"):
                 if (self.sweep / name).exists():
                     self.client.log_artifact(run_id, str(self.sweep / name))
+            if "study" in info:
+                self._study(run_id, info)
             self.client.set_terminated(run_id, STATUS[info["status"]], info["ended"])
         state |= {"status": info["status"], "ended": info["ended"]}
         write_json(self.sweep / "mlflow.json", state)
+
+    def _study(self, run_id: str, info: dict[str, Any]) -> None:
+        """What a search has found: tags, metrics, pictures."""
+        from mlflow.entities import Metric, RunTag
+
+        tags = [RunTag(name, value[:TAG_CHARS]) for name, value in info["study"]["tags"].items()]
+        metrics = [Metric(name, value, info["ended"], 0) for name, value in info["study"]["metrics"].items()]
+        self.client.log_batch(run_id, metrics, tags=tags)
+        for name in ("optimization_results.yaml", "front.csv"):
+            if (self.sweep / name).exists():
+                self.client.log_artifact(run_id, str(self.sweep / name))
+        self.client.log_artifacts(run_id, str(self.sweep / "study"), "study")
 
     def _job(self, job: Path, parent: str | None) -> None:
         from mlflow.entities import Metric, Param
@@ -242,6 +256,9 @@ class Delivery:
         self.client.log_inputs(run_id, inputs)
         if result["error"] is not None:
             self.client.set_tag(run_id, "rnnbench.error", result["error"][:TAG_CHARS])
+        if status == "pruned":
+            self.client.set_tag(run_id, "rnnbench.status", "pruned")
+            self.client.set_tag(run_id, "rnnbench.last_epoch", str(result["epochs"]))
         with tempfile.TemporaryDirectory() as folder:
             for file in _artifacts(job, self.artifacts, Path(folder)):
                 self.client.log_artifact(run_id, str(file))

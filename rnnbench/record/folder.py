@@ -157,6 +157,13 @@ def read_result(folder: Path | str) -> dict[str, Any]:
     return result
 
 
+def abandon(folder: Path) -> None:
+    """Note that a job was interrupted whose process is dead, if its record says that it runs."""
+    result = read_result(folder)
+    if result["status"] == "running":
+        write_json(folder / "result.json", result | {"status": "interrupted", "ended": now()})
+
+
 def read_delivery(folder: Path | str) -> dict[str, Any]:
     """What mlflow.json says has been delivered of a job or sweep folder; {} for nothing."""
     file = Path(folder) / "mlflow.json"

@@ -86,7 +86,9 @@ def _from_mlflow(uri: str) -> Iterator[dict[str, Any]]:
         for run in runs:
             tags = run.data.tags
             yield {
-                "status": STATUS[run.info.status],
+                "status": run.data.tags.get(
+                    "rnnbench.status", STATUS[run.info.status]
+                ),  # pruned has no word there
                 **{column: tags.get(tag) for column, tag in COLUMNS.items()},
                 "name": run.info.run_name,
                 "run_id": run.info.run_id,

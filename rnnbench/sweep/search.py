@@ -24,7 +24,7 @@ from rnnbench import show
 from rnnbench.config import ConfigError
 from rnnbench.launch import StackLauncher, job_name
 from rnnbench.ledger import Job, Sweep
-from rnnbench.record import read_result
+from rnnbench.record import abandon, read_result
 from rnnbench.sweep.plan import Plan
 from rnnbench.sweep.study import Study, Suggestion, suggest
 from rnnbench.sweep.worker import Watch, measured, repeats_of, tags_of
@@ -67,6 +67,15 @@ class Search(ABC):
             self._run()
         finally:
             self.study.release()
+            self._bury()
+
+    def _bury(self) -> None:
+        """Trials of dead workers still run by their records: nobody else will end these."""
+        for trial in self.study.retired("dead"):
+            folder = self.plan.folder / str(trial.number)
+            for job in (folder, *folder.parent.glob(f"{folder.name}.[0-9]*")):
+                if (job / "result.json").exists():
+                    abandon(job)
 
     @abstractmethod
     def _run(self) -> None: ...

@@ -41,7 +41,7 @@ ONE_OBJECTIVE = {"cmaes"}
 EXHAUSTIVE = {
     "grid",
     "brute_force",
-}  # come to an end by themselves, by asking a loop to stop that we do not run
+}  # come to an end by themselves, by asking a loop to stop that is not ours
 
 
 def sampler_of(settings: dict[str, Any], grid: dict[str, list[Any]], objectives: int) -> BaseSampler:
@@ -85,7 +85,9 @@ def pruner_of(settings: dict[str, Any], epochs: int) -> BasePruner:
         inner = arguments.pop("wrapped_pruner", None)
         arguments["wrapped_pruner"] = None if inner is None else pruner_of({"name": inner}, epochs)
     _check_arguments("pruner", name, kind, arguments)
-    return kind(**arguments)  # type: ignore[no-any-return]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Optuna may yet change it
+        return kind(**arguments)  # type: ignore[no-any-return]
 
 
 def name_of(what: str, settings: dict[str, Any]) -> str:
@@ -154,7 +156,9 @@ class Sampler(BaseSampler):
             if self.own_seed and "seed" in arguments:
                 words = np.random.SeedSequence((arguments["seed"], trial.number)).generate_state(1)
                 arguments["seed"] = int(words[0])
-            self.inner = self.kind(**arguments)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that Optuna may yet change it
+                self.inner = self.kind(**arguments)
         self.inner.before_trial(study, trial)
 
     def after_trial(

@@ -185,6 +185,11 @@ class Study:
             self.retire(trial, "dead")
         return dead
 
+    def retired(self, why: str) -> list[FrozenTrial]:
+        """The trials that do not count, for this reason."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.user_attrs.get(RETIRED) == why]
+
     def _beat(self) -> None:
         """Say again and again that this process lives."""
         while not self.over.wait(BEAT):

@@ -1,0 +1,272 @@
+"""Searches as a user runs them: real commands, real storages, a real kill."""
+
+import csv
+import json
+import signal
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from rnnbench.record import read_metrics, read_result
+from tests.test_app import run, start
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+QUICK = ["fit.epochs=2", "data.train_size=128", "tracking.uri=null"]
+SPACE = ["model=choice(lstm,gru)", "model.hidden_size=choice(4,8)", "optim.lr=tag(log,interval(1e-3,0.1))"]
+BOTH = "val/accuracy,parameters/total"
+SEARCH = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=tpe", "hydra.sweeper.sampler.seed=1"]
+
+
+def search(*more, space=SPACE):
+    return [*SEARCH, *space, *QUICK, *more]
+
+
+def settings(**values):
+    return [f"hydra.sweeper.{key}={value}" for key, value in values.items()]
+
+
+def study(storage, name="s"):
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def journal(folder):
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(folder / "multirun/s/journal.log")))
+
+
+def counted(trials):
+    return [trial for trial in trials if "retired" not in trial.user_attrs]
+
+
+def test_a_search_leaves_its_winner_and_its_records(tmp_path):
+    more = settings(n_trials=6, repeats=2, confirm=2, study_name="s")
+    out, _err = run(tmp_path, *search(*more))
+    trials = study(journal(tmp_path)).get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 6
+    folder = tmp_path / "multirun/s"
+    for trial in trials:
+        runs = [read_result(folder / name) for name in (f"{trial.number}", f"{trial.number}.1")]
+        values = [result["metrics"]["best/val_accuracy"] for result in runs]
+        assert trial.value == pytest.approx(sum(values) / 2)
+        assert [result["params"]["seed"] for result in runs] == [0, 1]
+        assert all(result["tags"]["rnnbench.number"] == str(trial.number) for result in runs)
+        assert trial.user_attrs["record"]["jobs"] == [result["job"] for result in runs]
+        assert trial.user_attrs["record"]["folder"] == str(folder / str(trial.number))
+        assert trial.user_attrs["record"]["spread"][0] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    best = study(journal(tmp_path)).best_trial
+    found = yaml.safe_load((folder / "optimization_results.yaml").read_text())
+    assert found == {"name": "optuna", "best_params": best.params, "best_value": best.value}
+    confirmed = [read_result(folder / f"{best.number}.c{k}") for k in range(2)]
+    assert [result["params"]["seed"] for result in confirmed] == [2, 3]  # none that the search has seen
+    assert {path.suffix for path in (folder / "study").iterdir()} >= {".png", ".html"}
+    command = next(line for line in out.splitlines() if "python -m rnnbench" in line)
+    assert f"model.hidden_size={best.params['model.hidden_size']}" in command
+    facts = json.loads((folder / "sweep.json").read_text())
+    assert (facts["status"], facts["study"]["tags"]["rnnbench.best_trial"]) == ("finished", str(best.number))
+
+    again, _ = run(tmp_path, *search(*settings(n_trials=4, repeats=2, confirm=2, study_name="s")))
+    assert "6 trials are done already" in again
+    assert len(study(journal(tmp_path)).get_trials()) == 6
+    _more_of_it, _ = run(tmp_path, *search(*settings(n_trials=8, repeats=2, study_name="s")))
+    assert [trial.number for trial in study(journal(tmp_path)).get_trials()] == list(range(8))
+    assert (folder / "7.1/result.json").exists()
+
+    _, refused = run(tmp_path, *search(*settings(study_name="s"), "data.batch=1"), code=1)
+    _, refused = run(tmp_path, *search(*settings(study_name="s", direction="minimize")), code=1)
+    assert "goes to maximize, not to minimize" in refused
+    _, refused = run(tmp_path, *search(*settings(study_name="s"), "optim.lr=interval(0.1,0.2)"), code=1)
+    assert "with another" in refused
+
+
+def test_the_same_search_finds_the_same(tmp_path):
+    for name in ("a", "b"):
+        run(tmp_path, *search(*settings(n_trials=5, n_jobs=1), f"hydra.sweep.dir={name}"))
+    for n in range(5):
+        a, b = (read_result(tmp_path / name / str(n)) for name in ("a", "b"))
+        assert a["trial"] == b["trial"]
+        assert a["metrics"]["best/val_accuracy"] == b["metrics"]["best/val_accuracy"]
+
+
+def test_a_killed_search_goes_on_where_it_was(tmp_path):
+    slow = [*settings(n_trials=6, n_jobs=2, study_name="s"), "fit.epochs=400"]
+    process = start(tmp_path, *search(*slow))
+    until = time.monotonic() + 90
+    while (
+        len(list(tmp_path.glob("multirun/s/*/metrics.jsonl")))
+        + len(list(tmp_path.glob("multirun/s/*/metrics.csv")))
+        < 2
+    ):
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = study(journal(tmp_path)).get_trials()
+    lost = [trial for trial in before if trial.state == TrialState.RUNNING]
+    assert lost
+    run(tmp_path, *search(*slow))
+    trials = study(journal(tmp_path)).get_trials()
+    assert [trial.state for trial in counted(trials)] == [TrialState.COMPLETE] * 6
+    for trial in lost:  # drawn again with the same parameters
+        assert trials[trial.number].user_attrs["retired"] == "dead"
+        assert sum(other.params == trial.params for other in counted(trials)) == 1
+        assert read_result(tmp_path / "multirun/s" / str(trial.number))["status"] == "interrupted"
+
+
+def test_two_processes_run_exactly_n_trials(tmp_path):
+    command = search(*settings(n_trials=9, n_jobs=2, study_name="s"), "fit.epochs=8")
+    workers = [start(tmp_path, *command) for _ in range(2)]
+    for worker in workers:
+        out, err = worker.communicate(timeout=120)
+        assert worker.returncode == 0, out + err
+    trials = study(journal(tmp_path)).get_trials()
+    assert [trial.state for trial in counted(trials)] == [TrialState.COMPLETE] * 9
+    for trial in counted(trials):
+        assert read_result(tmp_path / "multirun/s" / str(trial.number))["status"] == "finished"
+
+
+def test_a_trial_that_diverges_fails_and_the_search_goes_on(tmp_path):
+    space = ["model=rnn", "optim=sgd", "optim.lr=choice(0.05,1e30)", "optim.momentum=choice(0,0.9)"]
+    grid = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "model.hidden_size=8"]
+    run(tmp_path, *grid, *space, *QUICK, *settings(n_trials=4, study_name="s"))
+    trials = study(journal(tmp_path)).get_trials()
+    states = [trial.state for trial in trials]
+    assert states.count(TrialState.FAIL) == 2 and states.count(TrialState.COMPLETE) == 2
+    for trial in trials:
+        if trial.state == TrialState.FAIL:
+            assert trial.params["optim.lr"] == 1e30
+            assert (
+                trial.user_attrs["record"]["error"]
+                == read_result(tmp_path / "multirun/s" / str(trial.number))["error"]
+            )
+
+
+def test_a_search_whose_trials_all_fail_is_given_up(tmp_path):
+    more = settings(n_trials=30, n_jobs=2, max_failure_rate=0.2, study_name="s")
+    space = ["model=rnn", "optim=sgd", "optim.lr=interval(1e30,2e30)"]
+    _, err = run(tmp_path, *search(*more, space=space), code=1)
+    assert "max_failure_rate=0.2" in err
+    assert len(counted(study(journal(tmp_path)).get_trials())) < 14
+
+
+def test_a_pruned_trial_stops_at_once_and_says_so_everywhere(tmp_path):
+    pruning = ["hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.reduction_factor=2"]
+    more = settings(n_trials=10, n_jobs=4, study_name="s", storage="sqlite:///s.db")
+    out, _ = run(tmp_path, *search(*pruning, *more), "fit.epochs=8", "tracking.uri=sqlite:///mlflow.db",
+                 "optim.lr=tag(log,interval(1e-5,0.1))")  # fmt: skip
+    trials = study("sqlite:///" + str(tmp_path / "s.db")).get_trials()
+    pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
+    assert pruned and len(trials) == 10
+    assert "pruning stopped" in out
+    from mlflow import MlflowClient
+
+    client = MlflowClient("sqlite:///" + str(tmp_path / "mlflow.db"))
+    experiment = next(e for e in client.search_experiments() if e.name != "Default")
+    runs = client.search_runs([experiment.experiment_id])
+    by_number = {r.data.tags["rnnbench.number"]: r for r in runs if "rnnbench.number" in r.data.tags}
+    for trial in pruned:
+        folder = tmp_path / "multirun/s" / str(trial.number)
+        result, rows = read_result(folder), read_metrics(folder)
+        assert result["status"] == "pruned" and result["epochs"] == len(rows) < 8
+        assert max(trial.intermediate_values) == result["epochs"]
+        tags = by_number[str(trial.number)].data.tags
+        assert (tags["rnnbench.status"], tags["rnnbench.last_epoch"]) == ("pruned", str(result["epochs"]))
+    (parent,) = [r for r in runs if "rnnbench.best_trial" in r.data.tags]
+    assert parent.data.metrics["study/pruned"] == len(pruned)
+    assert "study" in {item.path for item in client.list_artifacts(parent.info.run_id)}
+
+
+def test_several_objectives_leave_a_front(tmp_path):
+    aims = settings(n_trials=6, objectives=f"[{BOTH}]", study_name="s")
+    run(tmp_path, *search(*aims))
+    front = list(csv.DictReader((tmp_path / "multirun/s/front.csv").open()))
+    best = study(journal(tmp_path)).best_trials
+    assert {int(row["trial"]) for row in front} == {trial.number for trial in best}
+    assert [d.name for d in study(journal(tmp_path)).directions] == ["MAXIMIZE", "MINIMIZE"]
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_pruning_under_launchers_that_are_not_ours(tmp_path, launcher):
+    pruning = [
+        f"hydra/launcher={launcher}",
+        "hydra/sweeper/pruner=asha",
+        "hydra.sweeper.pruner.reduction_factor=2",
+    ]
+    more = settings(n_trials=6, n_jobs=2, study_name="s")
+    run(tmp_path, *search(*pruning, *more), "fit.epochs=6", "optim.lr=tag(log,interval(1e-6,0.1))")
+    trials = counted(study(journal(tmp_path)).get_trials())
+    assert len(trials) == 6
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    for trial in trials:
+        result = read_result(tmp_path / "multirun/s" / str(trial.number))
+        assert (trial.state == TrialState.PRUNED) == (result["status"] == "pruned")
+        assert trial.intermediate_values
+
+
+def test_a_config_of_the_published_plugin_moves_over(tmp_path):
+    """Its keys, its sampler's path, its params in lines of Hydra's syntax."""
+    (tmp_path / "hparams").mkdir()
+    (tmp_path / "hparams/published.yaml").write_text(
+        """# @package _global_
+defaults:
+  - override /hydra/sweeper: optuna
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    _target_: hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper
+    storage: null
+    study_name: null
+    n_jobs: 1
+    direction: maximize
+    n_trials: 3
+    max_failure_rate: 0.0
+    sampler:
+      _target_: optuna.samplers.TPESampler
+      seed: 1234
+      n_startup_trials: 2
+    params:
+      optim.lr: interval(0.0001, 0.1)
+      model.hidden_size: choice(4, 8)
+"""
+    )
+    out, _ = run(tmp_path, f"--config-dir={tmp_path}", "+hparams=published", "hydra.sweep.dir=p", *QUICK)
+    assert "optuna.samplers.TPESampler is hydra/sweeper/sampler=tpe here" in out
+    assert len(list((tmp_path / "p").glob("*/result.json"))) == 3
+    found = yaml.safe_load((tmp_path / "p/optimization_results.yaml").read_text())
+    assert set(found["best_params"]) == {"optim.lr", "model.hidden_size"}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (settings(n_trials=0), "hydra.sweeper.n_trials=0"),
+        (settings(objectives="[test/accuracy]"), "no honest test"),
+        (settings(objectives="[speed]"), "must be metrics that are recorded"),
+        (settings(storage="sqlite:////nowhere/at/all/s.db"), "nowhere"),
+        (settings(storage="grpc://localhost:1"), "cannot be opened"),
+        (["hydra/sweeper/pruner=asha", *settings(objectives=f"[{BOTH}]")], "cannot prune"),
+        ([*settings(objectives="[parameters/total]"), "hydra/sweeper/pruner=asha"], "only at the end"),
+        (settings(study_name="../s"), "name of a folder"),
+        (["hydra/sweeper/sampler=grid"], "no end of values"),
+        (["optim.lr=tag(log,interval(0,1))"], "must begin above 0"),
+        (["seed=0,1"], "hydra.sweeper.repeats=3"),
+        (["model=choice(lstm,lstmm)"], "lstmm"),
+    ],
+)  # fmt: skip
+def test_refusals_make_nothing(tmp_path, arguments, message):
+    _, err = run(tmp_path, *search(*arguments), code=1)
+    assert message in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in Path("conf/search").glob("*.yaml")))
+def test_every_shipped_space_can_be_searched(tmp_path, name):
+    out, _ = run(tmp_path, "-m", f"search={name}", "dry_run=true", "hydra.sweeper.n_trials=3")
+    assert "3 trials" in out
+    assert not list(tmp_path.iterdir())
