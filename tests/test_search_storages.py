@@ -1,0 +1,83 @@
+"""The same small search on every storage; Optuna's own tools read it there."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tests.test_app import run
+from tests.test_search import search, settings
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture
+def postgresql(tmp_path_factory):
+    """A PostgreSQL of its own."""
+    pgserver = pytest.importorskip("pgserver", reason="pgserver brings PostgreSQL: rnnbench[test]")
+    folder = tmp_path_factory.mktemp("pg")
+    if os.geteuid() == 0:  # PostgreSQL refuses root: pgserver runs it as another user
+        for parent in (folder, *folder.parents):
+            if parent.name:
+                parent.chmod(0o755)
+    server = pgserver.get_server(folder / "data", cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def proxy(tmp_path):
+    """Optuna's gRPC proxy before a SQLite file, in a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = (
+        "import optuna; optuna.storages.run_grpc_proxy_server("
+        f"optuna.storages.RDBStorage('sqlite:///{tmp_path}/behind.db'), host='127.0.0.1', port={port})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        assert process.poll() is None
+        time.sleep(0.1)
+    yield f"grpc://127.0.0.1:{port}"
+    process.terminate()
+    process.wait()
+
+
+def completes(folder, url):
+    """The search runs there, and the same command again finds it done."""
+    command = search(*settings(n_trials=3, study_name="s", storage=f"'{url}'"))
+    run(folder, *command)
+    out, _ = run(folder, *command)
+    assert "trial" in out
+
+
+def states(study):
+    return [trial.state for trial in study.get_trials()]
+
+
+def test_sqlite(tmp_path):
+    completes(tmp_path, "sqlite:///study.db")
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/study.db")
+    assert states(study) == [TrialState.COMPLETE] * 3
+
+
+def test_postgresql(tmp_path, postgresql):
+    completes(tmp_path, postgresql)
+    study = optuna.load_study(study_name="s", storage=postgresql)
+    assert states(study) == [TrialState.COMPLETE] * 3
+
+
+def test_grpc(tmp_path, proxy):
+    completes(tmp_path, proxy)
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/behind.db")
+    assert states(study) == [TrialState.COMPLETE] * 3
