@@ -10,6 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from rnnbench.sweep.storage import open_storage
 from tests.test_app import run
 from tests.test_search import search, settings
 
@@ -73,7 +74,7 @@ def test_sqlite(tmp_path):
 
 def test_postgresql(tmp_path, postgresql):
     completes(tmp_path, postgresql)
-    study = optuna.load_study(study_name="s", storage=postgresql)
+    study = optuna.load_study(study_name="s", storage=open_storage(postgresql))
     assert states(study) == [TrialState.COMPLETE] * 3
 
 

@@ -75,7 +75,8 @@ def open_storage(url: str | None) -> BaseStorage:
             proxy = GrpcStorageProxy(host=parts.hostname or "localhost", port=parts.port or GRPC_PORT)
             proxy.wait_server_ready(timeout=PATIENCE)
             return proxy
-        return RDBStorage(url)
+        # SQLAlchemy's own choice of a driver depends on its version.
+        return RDBStorage(url.replace("postgresql://", "postgresql+psycopg2://", 1))
     except ImportError as error:
         extra = "grpc" if url.startswith("grpc") else "postgresql"
         reason = str(error).strip().splitlines()[0]
