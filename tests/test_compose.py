@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import Container, OmegaConf, open_dict
 
 from rnnbench import launch
+from rnnbench.app import app
 from rnnbench.compose import Composer
 from rnnbench.config import conf_folder, to_yaml, typed
 
@@ -317,7 +318,7 @@ def test_the_files_of_a_job(tmp_path, monkeypatch):
     with sweep("tracking=none") as (loader, master):
         made = launch.StackLauncher(max_stack=2)
         context = HydraContext(config_loader=loader, callbacks=Callbacks())
-        made.setup(hydra_context=context, task_function=launch.app, config=master)
+        made.setup(hydra_context=context, task_function=app, config=master)
         points = [["model=gru", "fit.epochs=1", f"seed={seed}", "data.train_size=32"] for seed in (0, 1)]
         results = made.launch(points, initial_job_idx=3)
         for overrides, result, number in zip(points, results, (3, 4), strict=True):
