@@ -21,6 +21,7 @@ from rnnbench.record import (
     Courier,
     JobFolder,
     SweepFolder,
+    check_store,
     download,
     job_folders,
     read_metrics,
@@ -303,6 +304,19 @@ def test_a_courier_killed_in_mid_delivery_is_made_good(store: str, tmp_path: Pat
     assert undelivered(folder)
     assert sync(folder) == 0
     assert_exact(store, folder)
+
+
+def test_a_store_whose_writer_was_killed_is_in_order(tmp_path: Path) -> None:
+    """What the writer had not committed lies in a journal, which whoever opens the file next rolls back."""
+    file = tmp_path / "mlflow.db"
+    code = (
+        "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA cache_size=1');"
+        "c.execute('CREATE TABLE t (x)'); c.executemany('INSERT INTO t VALUES (?)', [('a' * 9000,)] * 50);"
+        "c.commit(); c.execute('UPDATE t SET x = x || x'); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(file)], check=True)
+    assert (tmp_path / "mlflow.db-journal").exists()
+    check_store(f"sqlite:///{file}")
 
 
 def test_a_job_that_is_trained_anew_is_one_run(store: str, tmp_path: Path) -> None:

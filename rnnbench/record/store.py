@@ -64,7 +64,8 @@ def check_store(uri: str, key: str = "tracking.uri") -> None:
         return
     if not os.access(file, os.W_OK):
         raise refuse(f"{file} is read-only")
-    connection = sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro", uri=True)
+    # Opened to write, though only read: a writer that was killed leaves a journal to be rolled back first.
+    connection = sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=rw", uri=True)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.OperationalError as error:
