@@ -32,7 +32,7 @@ class OptunaSweeper(Sweeper):
         """Search, report, and confirm the winner.
 
         Returns:
-            the value of the best trial; of several objectives the front's.
+            the value of the best trial; of several objectives, which have a front, None.
 
         Raises:
             SearchFailed: no trial has a result, or too many fail.

@@ -174,16 +174,15 @@ class Study:
         if again and params:
             self.study.enqueue_trial(params, user_attrs={ATTEMPT: attempt, "again": trial.number})
 
-    def retire_dead(self) -> list[FrozenTrial]:
+    def retire_dead(self) -> None:
         """Retire the trials of dead workers, if that has not been done just now."""
         if time.monotonic() - self.swept < 2.0 or isinstance(self.storage, InMemoryStorage):
-            return []
+            return
         self.swept = time.monotonic()
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         dead = [trial for trial in running if trial.number not in self.running and not alive(trial)]
         for trial in dead:
             self.retire(trial, "dead")
-        return dead
 
     def retired(self, why: str) -> list[FrozenTrial]:
         """The trials that do not count, for this reason."""
