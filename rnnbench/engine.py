@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from rnnbench import optim
-from rnnbench.config import Config, Schedule, Select, direction, selection
+from rnnbench.config import STEPS_PER_EPOCH, Config, Schedule, Select, direction, selection
 from rnnbench.kernels import make_compute
 from rnnbench.network import Drop
-from rnnbench.tasks import Task
+from rnnbench.tasks import Goal, Task
 
 
 @dataclass
@@ -29,10 +29,11 @@ class Slot:
 
     config: Config
     epoch: int = 0  # epochs done
-    best: dict[str, float] = field(default_factory=dict)  # loss and accuracy at the best epoch
+    best: dict[str, float] = field(default_factory=dict)  # loss and the task's metric at the best epoch
     best_epoch: int = 0
     worse: int = 0  # evaluations since the best one
     factor: float = 1.0  # what a plateau schedule has come down to
+    sequences: int = 0  # trained on so far
     seconds: float = 0.0  # its share of the stack's time
     diverged: bool = False  # the training loss was not finite
 
@@ -50,7 +51,7 @@ class Slot:
         return self.epoch % fit.evaluate_every == 0 or self.epoch >= fit.epochs
 
     def judge(self, measured: dict[str, float]) -> bool:
-        """Take an evaluation (loss, accuracy) into account; whether it is the best so far."""
+        """Take an evaluation (loss and metric) into account; whether it is the best so far."""
         fit, chosen = self.config.fit, selection(self.config)
         sign = 1 if direction(chosen) == "maximize" else -1
         better = not self.best or sign * measured[chosen] > sign * self.best[chosen]
@@ -87,7 +88,9 @@ class Outcome:
     slot: Slot
     metrics: dict[str, float]  # by the name that is recorded
     weights: Tensor  # (P,) at the best epoch
-    confusion: Tensor  # (classes, classes) counts, rows the truth; test set, at the best epoch
+    # Of the test set at the best epoch, where a class is asked for at the end:
+    confusion: Tensor | None  # (classes, classes) counts, rows the truth
+    by_length: Tensor | None  # (lengths, 2) rows of length, accuracy; where lengths vary
 
 
 class Stack:
@@ -102,8 +105,7 @@ class Stack:
     def __init__(self, config: Config, task: Task, poll: Callable[[], None] = lambda: None) -> None:
         self.device = torch.device(config.fit.device)
         self.watched = config.fit.select.value  # the split that chooses the best epoch
-        self.classes = task.classes
-        self.targets = torch.from_numpy(task.targets)  # (N,)
+        self.task = task
         self.splits = {name: torch.from_numpy(index) for name, index in task.splits.items()}
         self.compute = make_compute(config, task)
         self.network = self.compute.network
@@ -123,6 +125,7 @@ class Stack:
         rows = {"parameters": parameters, "best": parameters.clone()}
         rows |= {name: torch.zeros_like(parameters) for name in optim.memory(config.optim)}
         rows |= {name: torch.tensor([[value]], dtype=torch.float64) for name, value in hyper.items()}
+        rows["seed"] = torch.tensor([[config.seed]])
         return Checkpoint(Slot(config), rows)
 
     def admit(self, trials: Sequence[Checkpoint]) -> None:
@@ -154,16 +157,16 @@ class Stack:
             config = slot.config
             row.fill_(optim.learning_rate(config.optim.lr, config.fit, slot.epoch, slot.factor))
         drop = self._dropout() if self.state["dropout"].any() else None
-        order = self._shuffled()  # (K, examples)
-        totals = self.compute.train(self.state, order, drop, self.poll)
-        loss_, accuracy, norm_ = (totals / order.shape[1]).T.tolist()
+        order = self._order()  # (K, examples)
+        means = self.compute.train(self.state, order, drop, self.poll).tolist()
         metrics = [
-            {"train/loss": loss_[k], "train/accuracy": accuracy[k], "lr": float(self.state["lr"][k]),
-             "grad_norm": norm_[k]}
-            for k in range(K)
-        ]  # fmt: skip
+            {f"train/{name}": value for name, value in self._measured(loss, hits).items()}
+            | {"lr": float(self.state["lr"][k]), "grad_norm": norm}
+            for k, (loss, hits, norm) in enumerate(means)
+        ]
         for slot, measured in zip(self.slots, metrics, strict=True):
             slot.epoch += 1
+            slot.sequences += order.shape[1]
             slot.diverged = not math.isfinite(measured["train/loss"])
         self._judge(metrics)
         seconds = time.perf_counter() - started
@@ -176,19 +179,39 @@ class Stack:
         due = [k for k, slot in enumerate(self.slots) if slot.due and not slot.diverged]
         if not due:
             return
-        loss, accuracy, _ = self.evaluate(self.state["parameters"][due], self.watched)
-        for k, loss_k, accuracy_k in zip(due, loss.tolist(), accuracy.tolist(), strict=True):
-            metrics[k] |= {f"{self.watched}/loss": loss_k, f"{self.watched}/accuracy": accuracy_k}
-            if self.slots[k].judge({"loss": loss_k, "accuracy": accuracy_k}):
+        loss, hits, _ = self.evaluate(self.state["parameters"][due], self.watched)
+        for k, loss_k, hits_k in zip(due, loss.tolist(), hits.tolist(), strict=True):
+            measured = self._measured(loss_k, hits_k)
+            metrics[k] |= {f"{self.watched}/{name}": value for name, value in measured.items()}
+            if self.slots[k].judge(measured):
                 self.state["best"][k] = self.state["parameters"][k]
 
+    def _measured(self, loss: float, hits: float) -> dict[str, float]:
+        """The loss and the task's metric, by name."""
+        metric = self.task.metric
+        value = {"accuracy": hits, "bpc": loss / math.log(2)}.get(metric, loss)
+        return {"loss": loss, metric: value}
+
     def evaluate(self, parameters: Tensor, split: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss (k,), accuracy (k,) and predictions (k, examples) of parameters (k, P)."""
+        """Mean loss (k,), share of right answers (k,), predictions (k, examples) of parameters (k, P)."""
         return self.compute.evaluate(parameters, self.splits[split])
 
-    def _shuffled(self) -> Tensor:
-        """The training examples in each trial's own order of this epoch, (K, examples)."""
-        train = self.splits["train"]
+    def _order(self) -> Tensor:
+        """The training examples of each trial's next epoch, (K, examples).
+
+        Shuffled, each trial's in its own order; where data is endless the numbers that come next; of a
+        text, minibatch n has the n-th window of each of batch_size streams, so that it continues n - 1.
+        """
+        train, fit = self.splits["train"], self.slots[0].config.fit
+        B, K = fit.batch_size, len(self.slots)
+        if self.task.carried:
+            length = len(train) // B  # windows that fill no minibatch are left out
+            return train[torch.arange(B * length).view(B, length).T.flatten()].expand(K, -1)
+        if self.task.make is not None and len(train) == 0:
+            size = B * (fit.steps_per_epoch or STEPS_PER_EPOCH)
+            return torch.stack(
+                [torch.arange(slot.epoch * size, (slot.epoch + 1) * size) for slot in self.slots]
+            )
         orders = [train[torch.randperm(len(train), generator=stream(slot, 1))] for slot in self.slots]
         return torch.stack(orders)
 
@@ -213,26 +236,43 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
     if not ended:
         return []
     best = torch.cat([trial.rows["best"] for trial in ended])
-    loss, accuracy, predictions = stack.evaluate(best, "test")
-    truth = stack.targets[stack.splits["test"]]
+    loss, hits, predictions = stack.evaluate(best, "test")
     outcomes = []
     for k, trial in enumerate(ended):
         slot, watched = trial.slot, stack.watched
         metrics = {f"best/{watched}_{name}": value for name, value in slot.best.items()}
         metrics["best/epoch"] = slot.best_epoch
         if slot.config.fit.select is Select.val:
-            metrics |= {"test/loss": float(loss[k]), "test/accuracy": float(accuracy[k])}
+            measured = stack._measured(float(loss[k]), float(hits[k]))
+            metrics |= {f"test/{name}": value for name, value in measured.items()}
         metrics |= {
             "parameters/total": stack.network.count(),
             "parameters/recurrent": stack.network.count("rnn"),
             "parameters/head": stack.network.count("head"),
             "time/train_seconds": slot.seconds,
-            "time/sequences_per_second": slot.epoch * len(stack.splits["train"]) / slot.seconds,
+            "time/sequences_per_second": slot.sequences / slot.seconds,
         }
-        pairs = truth * stack.classes + predictions[k].cpu()
-        confusion = torch.bincount(pairs, minlength=stack.classes**2).view(stack.classes, -1)
-        outcomes.append(Outcome(slot, metrics, best[k].cpu(), confusion))
+        confusion, by_length = answers(stack.task, predictions[k].cpu())
+        outcomes.append(Outcome(slot, metrics, best[k].cpu(), confusion, by_length))
     return outcomes
+
+
+def answers(task: Task, predictions: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Confusion and accuracy by length of the predictions (test examples,); see `Outcome`."""
+    if task.goal is not Goal.label:
+        return None, None
+    test = task.splits["test"]
+    truth = torch.from_numpy(task.targets[test])
+    pairs = truth * task.outputs + predictions
+    confusion = torch.bincount(pairs, minlength=task.outputs**2).view(task.outputs, -1)
+    if task.lengths is None:
+        return confusion, None
+    lengths = torch.from_numpy(task.lengths[test])
+    right, examples = (
+        torch.bincount(lengths, weights) for weights in ((truth == predictions).double(), None)
+    )
+    known = examples.nonzero().squeeze(1)
+    return confusion, torch.stack([known.double(), right[known] / examples[known]], 1)
 
 
 def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -243,12 +283,11 @@ def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torc
 
 def shape_key(config: Config) -> tuple[object, ...]:
     """What the trials of one stack have in common: whatever fixes a shape, an equation or the data."""
-    model, data, fit = config.model, config.data, config.fit
+    model, fit = config.model, config.fit
     return (
         *(model.name, model.hidden_size, model.num_layers, model.bidirectional, model.readout),
         *(model.forget_bias, model.nonlinearity),
         *(type(config.optim).__name__, getattr(config.optim, "nesterov", None)),
-        *(data.name, data.root, data.order, data.train_size, data.val_size, data.split_seed),
-        *(data.mean, data.std),
-        *(fit.batch_size, fit.select, fit.device, fit.kernel),
+        repr(config.data),
+        *(fit.batch_size, fit.steps_per_epoch, fit.select, fit.device, fit.kernel),
     )

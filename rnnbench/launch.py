@@ -43,7 +43,8 @@ class TrialFailed(CompactHydraException):
 def register() -> None:
     """Tell Hydra the typed schema, and where our launcher and sweeper are."""
     store = ConfigStore.instance()
-    nodes = {"config": Config, "model": schema.Model, "data": schema.Data, "fit": schema.Fit}
+    nodes = {"config": Config, "model": schema.Model, "fit": schema.Fit, "data": schema.Data}
+    nodes |= {kind.__name__.lower(): kind for kind in schema.DATA.values()}
     nodes |= {"tracking": schema.Tracking, "search": schema.Search, **schema.OPTIMISERS}
     for name, node in nodes.items():
         # Below hydra/, so that it is not listed among the user's choices.

@@ -86,12 +86,17 @@ class Sweep:
         weights = job.folder / "weights.pt.part"
         torch.save({"parameters": outcome.weights.clone()}, weights)  # a view takes its whole stack along
         weights.rename(job.folder / "weights.pt")
-        with open(job.folder / "confusion.csv", "w", newline="") as file:
-            csv.writer(file).writerows(outcome.confusion.tolist())
+        if outcome.confusion is not None:
+            with open(job.folder / "confusion.csv", "w", newline="") as file:
+                csv.writer(file).writerows(outcome.confusion.tolist())
+        if outcome.by_length is not None:
+            with open(job.folder / "by_length.csv", "w", newline="") as file:
+                rows = ((int(length), accuracy) for length, accuracy in outcome.by_length.tolist())
+                csv.writer(file).writerows([("length", "accuracy"), *rows])
         goal, slot = objective(job.config), outcome.slot
         job.value = outcome.metrics[goal]
-        self._end(job, "finished", f"{goal} {job.value:.4f} at epoch {slot.best_epoch} of {slot.epoch}",
-                  metrics=outcome.metrics)  # fmt: skip
+        line = f"{goal} {show.number(goal, job.value)} at epoch {slot.best_epoch} of {slot.epoch}"
+        self._end(job, "finished", line, metrics=outcome.metrics)
 
     def prune(self, job: Job) -> None:
         """A job was stopped, since the search expects no more of it."""

@@ -9,7 +9,7 @@ from rnnbench import optim
 from rnnbench.config import Config, Kernel
 from rnnbench.kernels import choose, cores_used
 from rnnbench.kernels.compiled import cores
-from rnnbench.kernels.torch_path import EVALUATION_BATCH
+from rnnbench.kernels.torch_path import evaluation_batch
 from rnnbench.network import Network
 from rnnbench.tasks import Shape
 
@@ -40,7 +40,7 @@ def available(device: str) -> int:
 
 def trial_bytes(config: Config, shape: Shape) -> int:
     """Bytes that a trial adds to its stack, reckoned from shapes, on the safe side."""
-    network = Network(config.model, shape.input_size, shape.classes)
+    network = Network(config.model, shape.input_size, shape.outputs)
     rows = 4 * network.count() * (2 + len(optim.memory(config.optim)))
     order = 8 * (shape.train + max(shape.val, shape.test))
     B, T, width = config.fit.batch_size, shape.steps, network.directions * config.model.hidden_size
@@ -49,7 +49,9 @@ def trial_bytes(config: Config, shape: Shape) -> int:
     else:
         # What each layer keeps for its backward pass, about twice its pre-activations, and its inputs.
         kept = sum(sizes[0] for name, sizes in network.shapes.items() if ".bias_ih" in name)
-        activations = 4 * max(B, EVALUATION_BATCH) * T * (shape.input_size + 2 * kept)
+        longest = shape.test_steps or T
+        steps = max(B * T, evaluation_batch(longest) * longest)
+        activations = 4 * steps * (shape.input_size + 2 * kept)
     return 2 * rows + order + activations  # rows are copied when trials come and go
 
 

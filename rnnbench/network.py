@@ -11,11 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rnnbench.cells import Weights, make_cell
+from rnnbench.cells import Cell, Weights, make_cell
 from rnnbench.config import Model, Readout
 
 # Called between two layers while training with (T, features, B): gives dropout's factors (K, T, features, B).
 Drop = Callable[[tuple[int, ...]], Tensor]
+# What one minibatch leaves to the next where a text is read on: each layer's state, (K, hidden, B) tensors.
+Carried = list[tuple[Tensor, ...]] | None
 
 
 class Network:
@@ -24,11 +26,13 @@ class Network:
     Args:
         model: the configuration, equal in everything that fixes a shape for all K trials.
         input_size: features a step.
-        outputs: width of the head, the number of classes.
+        outputs: width of the head: classes, numbers or keys.
+        every_step: whether the head answers at every step.
     """
 
-    def __init__(self, model: Model, input_size: int, outputs: int) -> None:
+    def __init__(self, model: Model, input_size: int, outputs: int, every_step: bool = False) -> None:
         self.model = model
+        self.every_step = every_step
         self.input_size = input_size
         self.outputs = outputs
         self.directions = 2 if model.bidirectional else 1
@@ -79,24 +83,86 @@ class Network:
             if name.startswith(prefix) and name.endswith(suffix)
         }
 
-    def __call__(self, weights: Weights, x: Tensor, drop: Drop | None = None) -> Tensor:
-        """Logits (K, outputs, B) for x (K, T, input, B)."""
+    def __call__(
+        self, weights: Weights, x: Tensor, drop: Drop | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Logits (K, outputs, B), at every step (K, outputs, T, B), for x (K, T, input, B).
+
+        Args:
+            lengths: (K, B) steps of each example that count; None: all T do.
+        """
         for number, layer in enumerate(self.layers):
             if number and drop:
                 x = x * drop(x.shape[1:])
             outputs = [
-                cell(x, self._of_layer(weights, suffix), reverse)
+                self._run(cell, x, self._of_layer(weights, suffix), reverse, lengths)
                 for reverse, (suffix, cell) in zip((False, True), layer, strict=False)
             ]
             x = torch.cat(outputs, 2) if len(outputs) > 1 else outputs[0]  # (K, T, width, B)
+        if self.every_step:
+            return self._head(weights, x)
         if self.model.readout is Readout.mean:
-            summary = x.mean(1)
-        elif self.model.bidirectional:  # each direction after its own last step
-            forward, backward = outputs
-            summary = torch.cat([forward[:, -1], backward[:, 0]], 1)
-        else:
-            summary = x[:, -1]
-        return torch.baddbmm(weights["head.bias"].unsqueeze(-1), weights["head.weight"], summary)
+            return self._head(weights, mean_over(x, lengths))
+        last = last_of(outputs[0], lengths)
+        if self.model.bidirectional:  # each direction after its own last step
+            last = torch.cat([last, outputs[1][:, 0]], 1)
+        return self._head(weights, last)
+
+    def carry(
+        self, weights: Weights, x: Tensor, carried: Carried, drop: Drop | None = None
+    ) -> tuple[Tensor, Carried]:
+        """Logits at every step (K, outputs, T, B), and the state after the last one, without gradient.
+
+        Args:
+            carried: what the minibatch before has left; None at the start.
+        """
+        after = []
+        for number, ((suffix, cell),) in enumerate(self.layers):
+            if number and drop:
+                x = x * drop(x.shape[1:])
+            state = carried[number] if carried else None
+            x, state = cell.carry(x, self._of_layer(weights, suffix), state)  # type: ignore[attr-defined]
+            after.append(tuple(part.detach() for part in state))
+        return self._head(weights, x), after
+
+    def _run(self, cell: Cell, x: Tensor, weights: Weights, reverse: bool, lengths: Tensor | None) -> Tensor:
+        """One direction of a layer; the reverse one begins at each example's own last step."""
+        if lengths is None or not reverse:
+            return cell(x, weights, reverse)
+        return flipped(cell(flipped(x, lengths), weights, False), lengths)
+
+    def _head(self, weights: Weights, x: Tensor) -> Tensor:
+        """The linear head on x (K, width, B), or (K, T, width, B) at every step."""
+        bias, weight = weights["head.bias"].unsqueeze(-1), weights["head.weight"]
+        if x.dim() == 3:
+            return torch.baddbmm(bias, weight, x)
+        K, T, width, B = x.shape
+        rows = x.transpose(1, 2).reshape(K, width, T * B)
+        return torch.baddbmm(bias, weight, rows).view(K, -1, T, B)
+
+
+def flipped(x: Tensor, lengths: Tensor) -> Tensor:
+    """x (K, T, features, B) with each example's own steps in reverse order; lengths (K, B)."""
+    t = torch.arange(x.shape[1], device=x.device).view(1, -1, 1)
+    mirrored = lengths.unsqueeze(1) - 1 - t  # (K, T, B)
+    index = torch.where(mirrored >= 0, mirrored, t)
+    return x.gather(1, index.unsqueeze(2).expand_as(x))
+
+
+def last_of(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Each example's last step of x (K, T, features, B): (K, features, B)."""
+    if lengths is None:
+        return x[:, -1]
+    index = (lengths - 1).view(len(lengths), 1, 1, -1).expand(-1, -1, x.shape[2], -1)
+    return x.gather(1, index).squeeze(1)
+
+
+def mean_over(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The mean of x (K, T, features, B) over each example's steps: (K, features, B)."""
+    if lengths is None:
+        return x.mean(1)
+    counts = (torch.arange(x.shape[1], device=x.device).view(1, -1, 1) < lengths.unsqueeze(1)).unsqueeze(2)
+    return (x * counts).sum(1) / lengths.unsqueeze(1)
 
 
 class TorchNetwork(nn.Module):

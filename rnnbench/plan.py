@@ -3,12 +3,14 @@
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rnnbench import show, tasks
-from rnnbench.config import Config
+from rnnbench.config import STEPS_PER_EPOCH, Config
 from rnnbench.engine import Stack, shape_key
 from rnnbench.memory import places, trial_bytes
 
@@ -45,19 +47,27 @@ def show_plan(configs: Sequence[Config], max_stack: int | None) -> None:
 
 def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, float, int]:
     """Seconds an epoch of a stack of `width` trials, its bytes, parameters of a trial."""
-    B = min(config.fit.batch_size, shape.train)
+    B = min(config.fit.batch_size, shape.train or config.fit.batch_size)
     rng = np.random.default_rng(0)
     examples = {"train": 3 * B, "val": 1, "test": 1}
+    N, T, outputs = sum(examples.values()), shape.steps, shape.outputs
+    targets: dict[tasks.Goal, NDArray[Any]] = {
+        tasks.Goal.label: np.zeros(N, np.int64),
+        tasks.Goal.value: np.zeros((N, outputs), np.float32),
+        tasks.Goal.labels: np.zeros((N, T), np.int64),
+        tasks.Goal.keys: np.zeros((N, T, outputs), np.uint8),
+    }
     task = tasks.Task(
-        inputs=rng.integers(0, 256, (sum(examples.values()), shape.steps, shape.input_size), dtype=np.uint8),
-        targets=np.zeros(sum(examples.values()), np.int64),
+        inputs=rng.integers(0, 256, (N, T, shape.input_size), dtype=np.uint8),
+        targets=targets[shape.goal],
         splits={name: np.arange(count) for name, count in examples.items()},
         scale=1 / 255,
-        mean=config.data.mean,
-        std=config.data.std,
-        classes=shape.classes,
+        mean=0.5,
+        std=0.5,
+        outputs=outputs,
         checksum="",
         details={},
+        goal=shape.goal,
     )
     stack = Stack(config, task)
     stack.admit([stack.fresh(config) for _ in range(width)])
@@ -69,8 +79,9 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, floa
         taken.append(time.perf_counter() - started)
     step = min(taken[1:]) / 3
     watched = shape.val if config.fit.select.value == "val" else shape.test
-    seconds = step * (shape.train + watched / 3 / config.fit.evaluate_every) / B
-    data = (shape.train + shape.val + shape.test) * shape.steps * shape.input_size
+    train = shape.train or B * (config.fit.steps_per_epoch or STEPS_PER_EPOCH)
+    seconds = step * (train + watched / 3 / config.fit.evaluate_every) / B
+    data = (shape.train + shape.val + shape.test) * (shape.test_steps or shape.steps) * shape.input_size
     return seconds, data + width * trial_bytes(config, shape), stack.network.count()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rnnbench import tasks
-from rnnbench.config import Config, ConfigError
+from rnnbench.config import Config, ConfigError, Readout
 from rnnbench.record import check_store
 
 
@@ -16,9 +16,16 @@ def preflight(configs: Iterable[Config], folder: Path) -> None:
         ConfigError: names the key, the value and what would do.
     """
     configs = list(configs)
-    for config in unique(configs, lambda c: repr((c.data, c.fit.batch_size))):
+    for config in unique(configs, lambda c: repr((c.data, c.model, c.fit.batch_size, c.fit.steps_per_epoch))):
         shape = tasks.shape(config.data)
-        if config.fit.batch_size > shape.train:
+        check_model(config, shape)
+        if shape.train and config.fit.steps_per_epoch is not None:
+            raise ConfigError(
+                f"fit.steps_per_epoch={config.fit.steps_per_epoch}: is for endless data; "
+                f"data={config.data.name} has {shape.train} training examples, and an epoch is once through "
+                "them"
+            )
+        if shape.train and config.fit.batch_size > shape.train:
             raise ConfigError(
                 f"fit.batch_size={config.fit.batch_size}: must be at most the {shape.train} training "
                 f"examples of data={config.data.name}"
@@ -37,6 +44,25 @@ def preflight(configs: Iterable[Config], folder: Path) -> None:
     for config in unique(configs, lambda c: repr((c.model, c.fit.kernel, c.fit.device))):
         make_cell(config.model)
         choose(config)
+
+
+def check_model(config: Config, shape: tasks.Shape) -> None:
+    """Refuse a network that does not suit what the task asks.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    model, name = config.model, config.data.name
+    if shape.next_step and model.bidirectional:
+        raise ConfigError(
+            f"model.bidirectional=true: data={name} asks for the next step, which the reverse direction has "
+            "seen; take model.bidirectional=false"
+        )
+    if shape.goal.every_step and model.readout is not Readout.last:
+        raise ConfigError(
+            f"model.readout={model.readout.value}: data={name} asks for an answer at every step, so there is "
+            "nothing to sum up; take model.readout=last"
+        )
 
 
 def unique(configs: Iterable[Config], key: Callable[[Config], str]) -> list[Config]:

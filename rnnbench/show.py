@@ -109,7 +109,7 @@ class Live:
             self.progress.stop()
 
     def _state(self) -> str:
-        best = "" if math.isnan(self.best) else f", best {self.metric} {self.best:.4f}"
+        best = "" if math.isnan(self.best) else f", best {self.metric} {number(self.metric, self.best)}"
         return f"trials {self.ended}/{self.trials}{best}"
 
 
@@ -149,7 +149,8 @@ def compare(results: Sequence[dict[str, Any]]) -> Comparison:
     keys = sorted({key for result in results for key in result["params"]})
     constant = {key for key in keys if len({str(result["params"].get(key)) for result in results}) == 1}
     # The model has a column of its own, seeds are averaged over; the rest says where, not what.
-    apart = ("model.name", "seed", "tracking.", "data.root", "data.download", "data.source", "data.sha256")
+    apart = ("model.name", "seed", "tracking.", "data.metric", "data.root", "data.download", "data.source",
+             "data.sha256")  # fmt: skip
     varied = [key for key in keys if key not in constant and not key.startswith(apart)]
     # A group choice varies all its values at once: its name says it.
     for group in ("optim", "data"):
@@ -163,20 +164,22 @@ def compare(results: Sequence[dict[str, Any]]) -> Comparison:
     for result in results:
         values = tuple(_text(result["params"].get(key, "")) for key in varied)
         groups.setdefault((str(result["params"]["model.name"]), *values), []).append(result)
-    watched = [name for name in ("best/val_accuracy", "best/test_accuracy", "test/accuracy")
-               if any(name in result["metrics"] for result in done)]  # fmt: skip
-    titles = {
-        "best/val_accuracy": "val accuracy",
-        "best/test_accuracy": "test accuracy (best epoch, watched)",
-        "test/accuracy": "test accuracy",
-    }
+    metrics = dict.fromkeys(result["params"].get("data.metric", "accuracy") for result in results)
+    titles: dict[str, str] = {}
+    for metric in metrics:
+        titles |= {
+            f"best/val_{metric}": f"val {metric}",
+            f"best/test_{metric}": f"test {metric} (best epoch, watched)",
+            f"test/{metric}": f"test {metric}",
+        }
+    watched = [name for name in titles if any(name in result["metrics"] for result in done)]
     heading = ["model", *varied, "parameters", *(titles[name] for name in watched), "seconds", "seeds"]
     rows = []
     for labels, members in groups.items():
         finished = [member["metrics"] for member in members if member["status"] == "finished"]
         parameters = f"{finished[0]['parameters/total']:,.0f}" if finished else ""
-        cells = [mean_sd([metrics[name] for metrics in finished]) for name in watched]
-        seconds = mean_sd([metrics["time/train_seconds"] for metrics in finished], 1)
+        cells = [mean_sd([m[name] for m in finished if name in m], name) for name in watched]
+        seconds = mean_sd([metrics["time/train_seconds"] for metrics in finished], "time/train_seconds")
         rest = {s: sum(m["status"] == s for m in members) for s in sorted({m["status"] for m in members})}
         rest.pop("finished", None)
         count = "".join([str(len(finished)), *(f", {number} {status}" for status, number in rest.items())])
@@ -196,12 +199,19 @@ def _text(value: Any) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def mean_sd(values: Sequence[float], digits: int = 4) -> str:
-    """Mean and sample standard deviation; one value alone has no deviation."""
+def number(metric: str, value: float) -> str:
+    """A value of a metric for people: shares and seconds with fixed digits, others with four that count."""
+    if metric.endswith("accuracy"):
+        return f"{value:.4f}"
+    return f"{value:.1f}" if metric.endswith("_seconds") else f"{value:.4g}"
+
+
+def mean_sd(values: Sequence[float], metric: str) -> str:
+    """Mean and sample standard deviation of a metric; one value alone has no deviation."""
     if not values:
         return ""
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+    mean = number(metric, statistics.fmean(values))
+    return mean if len(values) == 1 else f"{mean} ± {number(metric, statistics.stdev(values))}"
 
 
 def refuse(message: str) -> SystemExit:

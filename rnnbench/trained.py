@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from rnnbench import tasks
-from rnnbench.config import Config, ConfigError, conf_folder, typed
+from rnnbench.config import Arrays, Config, ConfigError, Images, conf_folder, typed
 from rnnbench.network import Network, TorchNetwork, to_torch
 from rnnbench.record import download, read_result
 
@@ -24,10 +24,15 @@ class Trained:
 
     @torch.no_grad()
     def __call__(self, examples: Tensor) -> Tensor:
-        """Logits (B, classes) of examples (B, T, input), values in [0, 1] as in the data."""
-        x = (examples - self.config.data.mean) / self.config.data.std
+        """Logits (B, outputs), at every step (B, T, outputs), of examples (B, T, input).
+
+        Values as in the data: those of images in [0, 1], tokens one-hot.
+        """
+        data = self.config.data
+        x = (examples - data.mean) / data.std if isinstance(data, Images | Arrays) else examples
         weights = self.network.views(self.parameters.unsqueeze(0))
-        return self.network(weights, x.permute(1, 2, 0).unsqueeze(0))[0].T
+        logits = self.network(weights, x.permute(1, 2, 0).unsqueeze(0))[0]
+        return logits.permute(*reversed(range(logits.dim())))
 
     def to_torch(self) -> TorchNetwork:
         """The same network as a plain torch.nn module; it takes normalised inputs (B, T, input).
@@ -54,7 +59,7 @@ def load(run: str | Path) -> Trained:
         raise ConfigError(f"{run}: holds no weights.pt; only a trial that has finished leaves one")
     config = typed(OmegaConf.load(folder / "config.yaml"))
     shape = tasks.shape(config.data)
-    network = Network(config.model, shape.input_size, shape.classes)
+    network = Network(config.model, shape.input_size, shape.outputs, shape.goal.every_step)
     return Trained(config, network, torch.load(weights, weights_only=True)["parameters"])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from rnnbench.config import Adam, Config, Data, Fit, Model, Readout, Tracking
+from rnnbench.config import Adam, Config, Fit, Images, Model, Readout, Tracking
 from rnnbench.tasks import Task
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ def make_config(model: str = "lstm", seed: int = 0, **changes) -> Config:
     config = Config(
         Model(model, hidden_size=6),
         changes.pop("optim", Adam()),
-        Data("digits"),
+        Images("digits"),
         Fit(epochs=3, batch_size=8),
         Tracking(uri=None),
         seed,

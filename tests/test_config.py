@@ -12,8 +12,8 @@ from rnnbench import launch
 from rnnbench.config import (
     Adam,
     Config,
-    Data,
     Fit,
+    Images,
     Kernel,
     Model,
     Sgd,
@@ -77,7 +77,7 @@ def test_data_root_comes_from_the_environment(monkeypatch):
 
 def make(**parts):
     return dataclasses.replace(
-        Config(Model("lstm"), Adam(), Data("digits", root="data"), Fit(), Tracking()), **parts
+        Config(Model("lstm"), Adam(), Images("digits", root="data"), Fit(), Tracking()), **parts
     )
 
 
@@ -98,7 +98,7 @@ def test_a_config_survives_its_record(hidden, lr, seed, clip):
 SAME = [
     {"tracking": Tracking(uri=None, experiment="other")},
     {"dry_run": True},
-    {"data": Data("digits", root="/elsewhere", download=False, source="http://x", sha256={"a": "b"})},
+    {"data": Images("digits", root="/elsewhere", download=False, source="http://x", sha256={"a": "b"})},
     {"fit": Fit(device="cuda", kernel=Kernel.torch)},
     {"objective": "val/accuracy"},
     {"objective": "test/accuracy"},
@@ -109,8 +109,8 @@ OTHER = [
     {"model": Model("lstm", 33)},
     {"model": Model("lstm", forget_bias=0.0)},
     {"optim": Adam(lr=0.02)},
-    {"data": Data("digits", train_size=9)},
-    {"data": Data("digits", split_seed=1)},
+    {"data": Images("digits", train_size=9)},
+    {"data": Images("digits", split_seed=1)},
     {"fit": Fit(epochs=21)},
     {"objective": "val/loss"},
 ]

@@ -189,7 +189,7 @@ def test_one_epoch_is_that_of_a_plain_torch_loop(model):
     stack = Stack(config, task)
     trial = stack.fresh(config)
     stack.admit([trial])
-    order = stack._shuffled()[0]
+    order = stack._order()[0]
     module = to_torch(stack.network, trial.rows["parameters"][0])
     optimiser = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
     x = (torch.from_numpy(task.inputs).float() / 255 - 0.5) / 0.5

@@ -20,9 +20,10 @@ def result(model: str, seed: int, accuracy: float, status: str = "finished", **p
 
 
 def test_mean_and_deviation_by_hand():
-    assert mean_sd([0.8, 0.9, 1.0]) == "0.9000 ± 0.1000"
-    assert mean_sd([0.8]) == "0.8000"  # one seed has no deviation
-    assert mean_sd([]) == ""
+    assert mean_sd([0.8, 0.9, 1.0], "val/accuracy") == "0.9000 ± 0.1000"
+    assert mean_sd([0.8], "val/accuracy") == "0.8000"  # one seed has no deviation
+    assert mean_sd([], "val/accuracy") == ""
+    assert mean_sd([0.000053, 0.000055], "test/mse") == "5.4e-05 ± 1.414e-06"
 
 
 def test_seeds_share_a_row_and_failures_are_counted():
@@ -30,6 +31,11 @@ def test_seeds_share_a_row_and_failures_are_counted():
     assert table.heading == ["model", "parameters", "val accuracy", "test accuracy", "seconds", "seeds"]
     assert table.rows[0] == ["lstm", "1,234", "0.8500 ± 0.0707", "0.7500 ± 0.0707", "2.0 ± 0.0", "2"]
     assert table.rows[1] == ["gru", "", "", "", "", "0, 1 failed"]
+
+
+def test_each_task_has_its_own_metric():
+    table = compare([result("lstm", 0, 0.8), result("gru", 0, 8.5, **{"data.metric": "nll"})])
+    assert table.heading == ["model", "parameters", "val accuracy", "test accuracy", "seconds", "seeds"]
 
 
 @pytest.mark.parametrize(("key", "columns"), [("optim.lr", 1), ("tracking.uri", 0), ("data.root", 0)])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rnnbench import tasks
-from rnnbench.config import Config, Data, Fit, Model, Select, Sgd, Tracking
+from rnnbench.config import Config, Fit, Images, Model, Select, Sgd, Tracking
 from rnnbench.engine import Stack, conclude
 
 SEEDS = (0, 1, 2)
@@ -50,7 +50,7 @@ def tutorial_epoch(kind: type[nn.Module], root: str, seed: int) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "kind"), [("lstm", nn.LSTM), ("gru", nn.GRU)])
 def test_one_epoch_reaches_what_the_tutorials_loop_reaches(model, kind, mnist_root):
-    data = Data("mnist", root=str(mnist_root), val_size=0)
+    data = Images("mnist", root=str(mnist_root), val_size=0)
     fit = Fit(epochs=1, batch_size=128, select=Select.test)
     configs = [Config(Model(model, 10, 2), Sgd(), data, fit, Tracking(), seed) for seed in SEEDS]
     stack = Stack(configs[0], tasks.load(data))

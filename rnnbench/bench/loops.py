@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from rnnbench.config import Config, Data, Fit, Kernel, Model, Select, Sgd, Tracking
+from rnnbench.config import Config, Fit, Kernel, Model, Select, Sgd, Tracking
+from rnnbench.config import Images as ImageData
 from rnnbench.engine import Stack
 from rnnbench.kernels.torch_path import set_threads
 from rnnbench.network import TorchNetwork
@@ -114,7 +115,7 @@ def harness(model: str, hidden_size: int, K: int, kernel: Kernel, device: str = 
     splits = {"train": everything, "val": everything[:0], "test": everything[:TEST]}
     task = Task(images, targets.astype(np.int64), splits, 1 / 255, 0.5, 0.5, 10, "", {})
     fit = Fit(batch_size=BATCH, select=Select.test, kernel=kernel, device=device)
-    config = Config(Model(model, hidden_size, LAYERS), Sgd(), Data("mnist", val_size=0), fit, Tracking())
+    config = Config(Model(model, hidden_size, LAYERS), Sgd(), ImageData("mnist", val_size=0), fit, Tracking())
     stack = Stack(config, task)
     stack.admit([stack.fresh(config) for _ in range(K)])
 

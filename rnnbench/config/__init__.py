@@ -18,16 +18,24 @@ from omegaconf import DictConfig, OmegaConf
 from rnnbench.config.checks import check
 from rnnbench.config.metrics import direction, final_metrics, objective, per_epoch, selection
 from rnnbench.config.schema import (
+    DATA,
     OPTIMISERS,
+    STEPS_PER_EPOCH,
     Adam,
     AdamW,
+    Arrays,
     Artifact,
     Config,
     ConfigError,
     Data,
+    Fill,
     Fit,
+    Generated,
+    Images,
     Kernel,
+    Language,
     Model,
+    Music,
     Nonlinearity,
     Optim,
     Order,
@@ -36,23 +44,32 @@ from rnnbench.config.schema import (
     Schedule,
     Select,
     Sgd,
+    Text,
     Tracking,
 )
 from rnnbench.config.search import Drawn, Search
 
 __all__ = [
+    "DATA",
     "OPTIMISERS",
     "REVISION",
+    "STEPS_PER_EPOCH",
     "Adam",
     "AdamW",
+    "Arrays",
     "Artifact",
     "Config",
     "ConfigError",
     "Data",
     "Drawn",
+    "Fill",
     "Fit",
+    "Generated",
+    "Images",
     "Kernel",
+    "Language",
     "Model",
+    "Music",
     "Nonlinearity",
     "Optim",
     "Order",
@@ -62,6 +79,7 @@ __all__ = [
     "Search",
     "Select",
     "Sgd",
+    "Text",
     "Tracking",
     "check",
     "conf_folder",
@@ -104,7 +122,8 @@ def typed(tree: Any) -> Config:
         check(config)
         return config
     optim = OPTIMISERS.get(tree["optim"]["name"], Optim)()  # an unknown one is refused by `check`
-    schema = Config(Model(), optim, Data(), Fit(), Tracking())
+    data = DATA.get(tree["data"]["name"], Data)()
+    schema = Config(Model(), optim, data, Fit(), Tracking())
     again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree))
     assert isinstance(again, Config)
     check(again)
@@ -164,7 +183,9 @@ NOT_IDENTITY = {
     "tracking",
     "dry_run",
     "objective",  # enters as what chooses the best epoch
+    "data.metric",  # follows from the task, and enters as what chooses the best epoch
     "data.root",
+    "data.path",
     "data.download",
     "data.source",
     "data.sha256",  # the data's own checksum enters instead

@@ -5,13 +5,19 @@ from enum import Enum
 from typing import Any, NoReturn, Optional
 from urllib.parse import urlsplit
 
-from rnnbench.config.metrics import final_metrics, objective
+from rnnbench.config.metrics import METRICS, final_metrics, objective
 from rnnbench.config.schema import (
+    DATA,
     OPTIMISERS,
     Adam,
+    Arrays,
     Config,
     ConfigError,
+    Data,
+    Generated,
+    Images,
     Kernel,
+    Language,
     Nonlinearity,
     RMSprop,
     Select,
@@ -58,6 +64,7 @@ def check(config: Config) -> None:
         ("model.num_layers", model.num_layers),
         ("data.train_size", data.train_size),
         ("fit.epochs", fit.epochs),
+        ("fit.steps_per_epoch", fit.steps_per_epoch),
         ("fit.batch_size", fit.batch_size),
         ("fit.patience", fit.patience),
         ("fit.decay_every", fit.decay_every),
@@ -67,17 +74,14 @@ def check(config: Config) -> None:
     _at_least(
         0,
         ("data.val_size", data.val_size),
-        ("data.split_seed", data.split_seed),
         ("fit.warmup", fit.warmup),
         ("seed", config.seed),
     )
     _positive(
         ("optim.lr", optim.lr), ("fit.clip", fit.clip), ("fit.decay", fit.decay),
-        ("data.std", data.std),
     )  # fmt: skip
+    _check_data(data)
     _share(("model.dropout", model.dropout))
-    if not math.isfinite(data.mean):
-        refuse("data.mean", data.mean, "must be a finite number")
     if not (optim.weight_decay >= 0 and math.isfinite(optim.weight_decay)):
         refuse("optim.weight_decay", optim.weight_decay, "must be a finite number of at least 0")
     if isinstance(optim, (Sgd, RMSprop)):
@@ -114,6 +118,29 @@ def check(config: Config) -> None:
         refuse("objective", config.objective, f"must be a metric that is recorded: {', '.join(known)}")
     if config.tracking.uri is not None:
         _check_uri(config.tracking.uri)
+
+
+def _check_data(data: Data) -> None:
+    kind = DATA.get(data.name, Data)
+    if type(data) is not kind:
+        refuse("data.name", data.name, f"choose with data=NAME, one of {', '.join(DATA)}")
+    if data.metric not in METRICS:
+        refuse("data.metric", data.metric, f"must be one of {', '.join(METRICS)}")
+    if not 0 <= data.split_seed < 2**32:
+        refuse("data.split_seed", data.split_seed, "must be at least 0 and below 2**32")
+    for key in ("steps", "test_size", "longest", "per_length", "window", "delay"):
+        _at_least(1, (f"data.{key}", getattr(data, key, None)))
+    if isinstance(data, Images | Arrays):
+        _positive(("data.std", data.std))
+        if not math.isfinite(data.mean):
+            refuse("data.mean", data.mean, "must be a finite number")
+    if isinstance(data, Images) and data.fill is not None and data.delay is None:
+        refuse("data.fill", data.fill, "fills the steps of data.delay, and there are none")
+    if isinstance(data, Language) and data.test_longest <= data.longest:
+        refuse("data.test_longest", data.test_longest, f"must be above data.longest={data.longest}: "
+               "the words of the test are longer than those of training")  # fmt: skip
+    if isinstance(data, Generated) and not data.low < 1:
+        refuse("data.low", data.low, "must be below 1")
 
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")

@@ -1,6 +1,12 @@
-"""The metrics by name: which are recorded, which way is better, which one judges a trial."""
+"""The metrics by name: which are recorded, which way is better, which one judges a trial.
+
+A task has a loss and the metric that `data.metric` names: accuracy (the share of right answers), or, as a
+function of the loss, mse, nll (natural logarithms) and bpc (bits per character).
+"""
 
 from rnnbench.config.schema import Config, Select
+
+METRICS = ("accuracy", "mse", "nll", "bpc")
 
 
 def direction(metric: str) -> str:
@@ -10,10 +16,10 @@ def direction(metric: str) -> str:
 
 def final_metrics(config: Config) -> list[str]:
     """Names of the metrics that a finished trial records once (epoch metrics aside)."""
-    split = config.fit.select.value
-    final = [f"best/{split}_accuracy", f"best/{split}_loss", "best/epoch"]
+    split, metric = config.fit.select.value, config.data.metric
+    final = [f"best/{split}_{metric}", f"best/{split}_loss", "best/epoch"]
     if config.fit.select is Select.val:
-        final += ["test/accuracy", "test/loss"]
+        final += [f"test/{metric}", "test/loss"]
     return [
         *final,
         "parameters/total",
@@ -27,15 +33,17 @@ def final_metrics(config: Config) -> list[str]:
 def objective(config: Config) -> str:
     """The final metric that a trial is judged by; `val/loss` asks for the one of the best epoch."""
     split = config.fit.select.value
-    chosen = config.objective or f"{split}/accuracy"
-    return f"best/{chosen.replace('/', '_')}" if chosen in per_epoch(split) else chosen
+    chosen = config.objective or f"{split}/{config.data.metric}"
+    return f"best/{chosen.replace('/', '_')}" if chosen in per_epoch(config) else chosen
 
 
-def per_epoch(split: str) -> tuple[str, str]:
-    """Names of the metrics that are measured on a split after an epoch."""
-    return f"{split}/accuracy", f"{split}/loss"
+def per_epoch(config: Config) -> tuple[str, str]:
+    """Names of the metrics that are measured after an epoch, on the split that is watched."""
+    split = config.fit.select.value
+    return f"{split}/{config.data.metric}", f"{split}/loss"
 
 
 def selection(config: Config) -> str:
-    """`accuracy` or `loss`: what chooses the best epoch, on the split `fit.select`."""
-    return "loss" if objective(config) == f"best/{config.fit.select.value}_loss" else "accuracy"
+    """The metric's name or `loss`: what chooses the best epoch, on the split `fit.select`."""
+    loss = objective(config) == f"best/{config.fit.select.value}_loss"
+    return "loss" if loss else config.data.metric

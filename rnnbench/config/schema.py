@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Optional
+from typing import Any, Optional
 
 from omegaconf import MISSING
 
@@ -28,6 +28,11 @@ class Order(Enum):
     permuted = "permuted"  # pixels under one fixed permutation
 
 
+class Fill(Enum):
+    zeros = "zeros"
+    noise = "noise"  # bytes drawn uniformly, the same for every trial
+
+
 class Schedule(Enum):
     constant = "constant"
     step = "step"
@@ -50,6 +55,7 @@ class Kernel(Enum):
 class Artifact(Enum):
     checkpoint = "checkpoint"
     confusion = "confusion"
+    by_length = "by_length"
     curves = "curves"
 
 
@@ -108,6 +114,8 @@ class RMSprop(Optim):
     momentum: float = 0.0
 
 
+STEPS_PER_EPOCH = 100  # where data is endless, unless fit.steps_per_epoch says else
+
 OPTIMISERS: dict[str, type[Optim]] = {
     "sgd": Sgd,
     "adam": Adam,
@@ -118,14 +126,27 @@ OPTIMISERS: dict[str, type[Optim]] = {
 
 @dataclass
 class Data:
-    """Which examples, in which order, and how they are split."""
+    """What every task has: how its examples are split, and what it is judged by.
+
+    A task of one's own (`rnnbench_import`) has this and `options`, which are for it alone to read.
+    """
 
     name: str = MISSING
+    metric: str = "accuracy"  # accuracy, mse, nll or bpc (bits per character); follows from the task
+    train_size: Optional[int] = None  # use this many training examples; null: all
+    val_size: Optional[int] = None  # null: as many as the task says
+    split_seed: int = 0  # chooses the validation examples
+    options: Optional[dict[str, Any]] = None
+
+
+@dataclass
+class Images(Data):
+    """Labelled images, read as sequences. val_size=null: a sixth of those that are not for testing."""
+
     root: str = "${oc.env:RNNBENCH_DATA,./data}"
     order: Order = Order.rows
-    train_size: Optional[int] = None  # use this many training examples; null: all
-    val_size: Optional[int] = None  # null: a sixth of the examples that are not for testing
-    split_seed: int = 0  # chooses the validation examples
+    delay: Optional[int] = None  # steps that follow the image, before the answer is asked for
+    fill: Optional[Fill] = None  # of these steps; null: zeros
     mean: float = 0.5  # inputs enter as (value - mean) / std, value in [0, 1]
     std: float = 0.5
     download: bool = True
@@ -134,10 +155,69 @@ class Data:
 
 
 @dataclass
+class Generated(Data):
+    """Made-up sequences. train_size=null: endless, every minibatch is new; val_size=null: 1,000."""
+
+    steps: int = 50  # T
+    test_size: int = 1000
+    low: float = 0.0  # of the values of `adding`; they go up to 1
+
+
+@dataclass
+class Language(Data):
+    """Words of a formal language, of varied length. train_size=null: endless; val_size=null: 1,000."""
+
+    longest: int = 40  # training and validation words have 1 to so many symbols
+    test_longest: int = 500  # test words have more than `longest`, and up to so many
+    per_length: int = 4  # test words of each length
+
+
+@dataclass
+class Music(Data):
+    """Polyphonic music, split as published."""
+
+    root: str = "${oc.env:RNNBENCH_DATA,./data}"
+    window: Optional[int] = None  # longer pieces are cut into pieces of so many steps; null: none is
+    download: bool = True
+    source: Optional[str] = None
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Text(Data):
+    """A text of one's own, character by character; sizes are in characters, null: a twentieth each."""
+
+    path: str = MISSING
+    window: int = 50  # steps of backpropagation; the state is carried on from window to window
+    test_size: Optional[int] = None
+
+
+@dataclass
+class Arrays(Data):
+    """Arrays of one's own, see rnnbench.tasks.arrays. val_size=null: a sixth of the training examples."""
+
+    path: str = MISSING
+    mean: float = 0.0  # inputs enter as (value - mean) / std
+    std: float = 1.0
+
+
+# The data of the tasks that ship; whatever else is registered has Data.
+DATA: dict[str, type[Data]] = {
+    **dict.fromkeys(("digits", "mnist", "fashion_mnist", "kmnist", "emnist", "qmnist", "cifar10"), Images),
+    **dict.fromkeys(("adding", "copy", "temporal_order"), Generated),
+    **dict.fromkeys(("parity", "even_pairs", "modular_arithmetic", "cycle_navigation"), Language),
+    **dict.fromkeys(("jsb_chorales", "nottingham", "muse_data", "piano_midi"), Music),
+    "text": Text,
+    "npz": Arrays,
+}
+
+
+@dataclass
 class Fit:
     """How a network is trained, and what chooses its best epoch."""
 
     epochs: int = 20
+    steps_per_epoch: Optional[int] = None  # minibatches of an epoch where data is endless; null: 100
     batch_size: int = 32
     patience: Optional[int] = None  # evaluations without a better one before stopping; null: never
     clip: Optional[float] = None  # largest gradient norm; null: none
@@ -171,5 +251,7 @@ class Config:
     fit: Fit = MISSING
     tracking: Tracking = MISSING
     seed: int = 0
-    objective: Optional[str] = None  # a recorded metric; null: the best validation accuracy
+    objective: Optional[str] = (
+        None  # a recorded metric; null: the task's own, at the best epoch, on validation
+    )
     dry_run: bool = False

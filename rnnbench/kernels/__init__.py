@@ -11,7 +11,7 @@ from typing import Protocol
 from torch import Tensor
 
 from rnnbench import optim
-from rnnbench.config import Config, ConfigError, Kernel
+from rnnbench.config import Config, ConfigError, Images, Kernel
 from rnnbench.kernels.compiled import CompiledCompute, chunks, cores, instruction_sets, knows, library
 from rnnbench.kernels.cudnn import CudnnNetwork
 from rnnbench.kernels.torch_path import LARGE, TorchCompute
@@ -29,13 +29,13 @@ class Compute(Protocol):
 
         `poll` is called between minibatches, at least a few times a second where a minibatch allows.
 
-        Returns (K, 3) in float64 sums over the examples: of the loss and of the hits, both before the
-        update, and of the gradient's norm before clipping (a minibatch's norm for each example).
+        Returns (K, 3) in float64 means: over the answers, of the loss and of whether they are right, both
+        before the update; over the examples, of the gradient's norm before clipping, a minibatch's for each.
         """
         ...
 
     def evaluate(self, parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss (k,), accuracy (k,), predictions (k, examples) of parameters (k, P) on index."""
+        """Mean loss (k,), share of right answers (k,), predictions (k, examples) of parameters (k, P)."""
         ...
 
 
@@ -50,13 +50,18 @@ def choose(config: Config) -> Kernel:
         reason = library()
         if isinstance(reason, str):
             raise ConfigError(f"fit.kernel=compiled: {reason}; {REMEDY}, or take fit.kernel=torch")
-        if not knows(config.model):
+        if not knows(config):
             raise ConfigError(
-                f"fit.kernel=compiled: they do not have model={config.model.name}; take fit.kernel=auto"
+                f"fit.kernel=compiled: they do not have model={config.model.name} on "
+                f"data={config.data.name}; take fit.kernel=auto"
             )
+    if fit.kernel is Kernel.cudnn and not isinstance(config.data, Images):
+        raise ConfigError(
+            f"fit.kernel=cudnn: reads images, not data={config.data.name}; take fit.kernel=auto"
+        )
     if fit.kernel is not Kernel.auto:
         return fit.kernel
-    compiled = fit.device == "cpu" and knows(config.model) and bool(instruction_sets())
+    compiled = fit.device == "cpu" and knows(config) and bool(instruction_sets())
     return Kernel.compiled if compiled else Kernel.torch
 
 
@@ -66,7 +71,7 @@ REMEDY = "with a C compiler, `python -m rnnbench.kernels.build` makes them"
 def missing(config: Config) -> str | None:
     """One line on what is slower than it need be, if the compiled kernels would serve but are not there."""
     reason, fit = library(), config.fit
-    would_serve = fit.kernel is Kernel.auto and fit.device == "cpu" and knows(config.model)
+    would_serve = fit.kernel is Kernel.auto and fit.device == "cpu" and knows(config)
     if isinstance(reason, str) and would_serve:
         return f"no compiled kernels ({reason}): training on the slower torch path; {REMEDY}"
     return None
@@ -85,7 +90,8 @@ def make_compute(config: Config, task: Task) -> Compute:
     if kernel is Kernel.compiled:
         return CompiledCompute(config, task)
     kind = CudnnNetwork if kernel is Kernel.cudnn else Network
-    return TorchCompute(config, task, kind(config.model, task.inputs.shape[2], task.classes))
+    network = kind(config.model, task.input_size, task.outputs, task.goal.every_step)
+    return TorchCompute(config, task, network)
 
 
 def kernel_name(config: Config) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rnnbench import optim
-from rnnbench.config import Config, Model, Nonlinearity, Readout
+from rnnbench.config import Config, Images, Nonlinearity, Readout
 from rnnbench.network import Drop, Network
 from rnnbench.tasks import Task
 
@@ -79,9 +79,9 @@ def instruction_sets() -> list[str]:
     return [] if isinstance(loaded, str) else loaded.rnnbench_sets().decode().split()
 
 
-def knows(model: Model) -> bool:
-    """Whether these kernels have the model's equations."""
-    return model.name in CELLS
+def knows(config: Config) -> bool:
+    """Whether these kernels have the model's equations, and read its data: bytes, a label at the end."""
+    return config.model.name in CELLS and isinstance(config.data, Images)
 
 
 def cores() -> int:
@@ -111,14 +111,14 @@ class CompiledCompute:
     ) -> None:
         model = config.model
         _, T, input_size = task.inputs.shape
-        self.network = Network(model, input_size, task.classes)
+        self.network = Network(model, input_size, task.outputs)
         self.batch_size = config.fit.batch_size
         self.threads = threads or cores()
         self.seconds = 0.0  # of a minibatch, so far unknown
         cell = CELLS[model.name] + (model.nonlinearity is Nonlinearity.relu)
         self.shape = Shape(
             *(cell, model.num_layers, self.network.directions, model.hidden_size, input_size, T),
-            *(task.classes, model.readout is Readout.mean),
+            *(task.outputs, model.readout is Readout.mean),
         )
         # Held here as long as the kernels read them.
         self.inputs = np.ascontiguousarray(task.inputs)
@@ -170,7 +170,7 @@ class CompiledCompute:
             check(error)
             self.seconds = (time.perf_counter() - started) * B / count
             at += count
-        return totals
+        return totals / examples
 
     def _mask(self, drop: Drop, B: int) -> Tensor:
         """Dropout factors of a minibatch, (K, layers - 1, T, width, B)."""
@@ -180,7 +180,7 @@ class CompiledCompute:
         return torch.stack(gaps, 1).contiguous()
 
     def evaluate(self, parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, accuracy and predictions of parameters (k, P); see `Compute.evaluate`.
+        """Loss, right answers and predictions of parameters (k, P); see `Compute.evaluate`.
 
         Raises:
             MemoryError: the threads' memory could not be had.

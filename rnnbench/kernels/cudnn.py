@@ -14,8 +14,10 @@ from rnnbench.network import Drop, Network
 class CudnnNetwork(Network):
     """A network whose recurrent layers are one call of torch's own LSTM, GRU or RNN each."""
 
-    def __call__(self, weights: Weights, x: Tensor, drop: Drop | None = None) -> Tensor:
-        """Logits (1, outputs, B) for x (1, T, input, B)."""
+    def __call__(
+        self, weights: Weights, x: Tensor, drop: Drop | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Logits (1, outputs, B) for x (1, T, input, B); `choose` sees to it that all T steps count."""
         model = self.model
         run = getattr(torch, f"rnn_{model.nonlinearity.value}" if model.name == "rnn" else model.name)
         h = x[0].permute(0, 2, 1)  # (T, B, input)

@@ -1,16 +1,18 @@
 """The torch path: any cell on any device, batched products over the stack, gradients by autograd."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from rnnbench import optim
 from rnnbench.config import Config
+from rnnbench.kernels.batches import Batches
 from rnnbench.kernels.compiled import cores
-from rnnbench.network import Drop, Network
-from rnnbench.tasks import Task
+from rnnbench.kernels.losses import measure
+from rnnbench.network import Carried, Drop, Network
+from rnnbench.tasks import Goal, Task
 
 EVALUATION_BATCH = 250
 LARGE = 128  # hidden size from which products are worth more than one thread
@@ -22,64 +24,101 @@ class TorchCompute:
     def __init__(self, config: Config, task: Task, network: Network) -> None:
         set_threads(config)
         self.network = network
+        self.task = task
         self.device = torch.device(config.fit.device)
         self.batch_size = config.fit.batch_size
-        _, self.T, self.input_size = task.inputs.shape
-        self.inputs = torch.from_numpy(task.inputs).flatten(1).to(self.device)  # (N, T * input) bytes
-        self.targets = torch.from_numpy(task.targets).to(self.device)  # (N,)
-        self.scale, self.shift = task.scale / task.std, -task.mean / task.std
+        self.batches = Batches(task, self.device)
         self.update = optim.update(config.optim)
 
     def train(self, state: optim.State, order: Tensor, drop: Drop | None, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches of order (K, examples); see `Compute.train`."""
         order = order.to(self.device)
-        totals = torch.zeros(len(order), 3, dtype=torch.float64, device=self.device)
+        totals = torch.zeros(len(order), 4, dtype=torch.float64, device=self.device)
+        carried = None
         for index in order.split(self.batch_size, dim=1):
             poll()
-            totals += self.step(state, index, drop)
-        return totals
+            part, carried = self.step(state, index, drop, carried)
+            totals += part
+        loss, hits, norm, answers = totals.unbind(1)
+        return torch.stack([loss / answers, hits / answers, norm / order.shape[1]], 1)
 
-    def step(self, state: optim.State, index: Tensor, drop: Drop | None) -> Tensor:
-        """One update on the examples index (K, B): its part of the totals, (K, 3)."""
-        x, y = self.batch(index)
+    def step(
+        self, state: optim.State, index: Tensor, drop: Drop | None, carried: Carried = None
+    ) -> tuple[Tensor, Carried]:
+        """One update on the examples index (K, B): its part of the totals, (K, 4), and the state after it."""
+        make = self.task.make is not None
+        batch = self.batches.made(index, state["seed"][:, 0]) if make else self.batches.stored(index)
         views = self.network.views(state["parameters"])
         weights = {name: view.detach().requires_grad_() for name, view in views.items()}
-        loss, hits = cross_entropy(self.network(weights, x, drop), y)
-        gradients = torch.autograd.grad(loss.mean(-1).sum(), list(weights.values()))
+        if self.task.carried:
+            logits, carried = self.network.carry(weights, batch.x, carried, drop)
+        else:
+            logits = self.network(weights, batch.x, drop, batch.lengths)
+        loss, hits, answers = measure(self.task.goal, logits, batch.y, batch.lengths)
+        gradients = torch.autograd.grad((loss.sum(-1) / answers.sum(-1)).sum(), list(weights.values()))
         gradient = torch.cat([part.flatten(1) for part in gradients], 1)  # (K, P)
         norm = optim.clip(gradient, state["clip"].float())
         with torch.no_grad():
             self.update(state, state["parameters"], gradient)
-        return torch.stack([loss.detach().sum(-1), hits.sum(-1), norm.squeeze(-1) * index.shape[1]], 1)
-
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """x (K, T, input, B) and y (K, B) for the examples index (K, B)."""
-        K, B = index.shape
-        rows = self.inputs[index.flatten()].view(K, B, -1).transpose(1, 2).contiguous()
-        x = torch.mul(rows, self.scale).add_(self.shift)
-        return x.view(K, self.T, self.input_size, B), self.targets[index]
+        sums = loss.detach().sum(-1), hits.sum(-1), norm.squeeze(-1) * index.shape[1], answers.sum(-1)
+        return torch.stack(sums, 1), carried
 
     @torch.no_grad()
     def evaluate(self, parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, accuracy and predictions of parameters (k, P); see `Compute.evaluate`."""
+        """Loss, right answers and predictions of parameters (k, P); see `Compute.evaluate`."""
         weights = self.network.views(parameters)
-        losses, hits, predictions = [], [], []
-        for part in index.to(self.device).split(EVALUATION_BATCH):
-            x, y = (t.expand(len(parameters), *t.shape[1:]) for t in self.batch(part.unsqueeze(0)))
-            logits = self.network(weights, x)
-            loss, hit = cross_entropy(logits, y)
-            losses.append(loss)
-            hits.append(hit)
-            predictions.append(logits.argmax(1))
-        loss, accuracy = (torch.cat(parts, 1).double().mean(1) for parts in (losses, hits))
-        return loss, accuracy, torch.cat(predictions, 1)
+        task, k = self.task, len(parameters)
+        sums = torch.zeros(k, 3, dtype=torch.float64, device=self.device)
+        predictions = torch.zeros(k, len(index), dtype=torch.int64, device=self.device)
+        carried = None
+        for places in self._parts(index):
+            x, y, lengths = self.batches.stored(index[places].to(self.device).unsqueeze(0))
+            x, y = (t.expand(k, *t.shape[1:]) for t in (x, y))
+            lengths = None if lengths is None else lengths.expand(k, -1)
+            if task.carried:
+                carried = cut(carried, len(places))
+                logits, carried = self.network.carry(weights, x, carried)
+            else:
+                logits = self.network(weights, x, None, lengths)
+            measured = measure(task.goal, logits, y, lengths)
+            sums += torch.stack([part.double().sum(-1) for part in measured], 1)
+            if task.goal is Goal.label:
+                predictions[:, places] = logits.argmax(1)
+        loss, hits, answers = sums.unbind(1)
+        return loss / answers, hits / answers, predictions
+
+    def _parts(self, index: Tensor) -> Iterator[Tensor]:
+        """Places in index, minibatch by minibatch: examples of like length together, windows in order."""
+        places = torch.arange(len(index))
+        if self.task.carried:
+            return windows(len(index), self.batch_size)
+        if self.task.lengths is not None:
+            places = torch.from_numpy(self.task.lengths)[index].argsort(stable=True)
+        return iter(places.split(evaluation_batch(self.task.inputs.shape[1])))
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and whether the largest logit is right, (K, B) each, of logits (K, classes, B), y (K, B)."""
-    right = logits.gather(1, y.unsqueeze(1)).squeeze(1)
-    hits = (logits.detach().argmax(1) == y).float()
-    return logits.logsumexp(1) - right, hits
+def evaluation_batch(steps: int) -> int:
+    """Examples that are evaluated at once, fewer of those that are very long."""
+    return max(1, EVALUATION_BATCH * min(1000, steps) // steps)
+
+
+def windows(count: int, streams: int) -> Iterator[Tensor]:
+    """Of the windows 0..count-1 of one text, the n-th of each stream, for n = 0, 1, ...
+
+    Stream b has the windows b * length and on; the last stream may be shorter than the others, and those
+    that would be empty are not there, so a later minibatch may lack the last rows of the one before.
+    """
+    length = -(-count // streams)
+    starts = torch.arange(0, count, length)
+    for n in range(length):
+        yield (starts + n)[starts + n < count]
+
+
+def cut(carried: Carried, rows: int) -> Carried:
+    """The state of the first rows of a minibatch."""
+    if carried is None:
+        return None
+    return [tuple(part[..., :rows] for part in layer) for layer in carried]
 
 
 def set_threads(config: Config) -> None:

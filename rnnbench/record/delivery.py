@@ -290,6 +290,10 @@ def _artifacts(job: Path, wanted: list[str], folder: Path) -> list[Path]:
         from rnnbench.record.pictures import confusion
 
         files += [job / "confusion.csv", confusion(job, folder / "confusion.png")]
+    if "by_length" in wanted and (job / "by_length.csv").exists():
+        from rnnbench.record.pictures import by_length
+
+        files += [job / "by_length.csv", by_length(job, folder / "by_length.png")]
     if "curves" in wanted and read_metrics(job):
         from rnnbench.record.pictures import curves
 

@@ -7,13 +7,14 @@ from rnnbench.record.folder import read_metrics, read_result
 
 
 def curves(job: Path, file: Path) -> Path:
-    """Loss and accuracy over epochs, one line a split, as a PNG."""
+    """Loss and the task's metric over epochs, one line a split, as a PNG."""
     from matplotlib.figure import Figure
 
-    rows = read_metrics(job)
+    rows, result = read_metrics(job), read_result(job)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    figure.suptitle(read_result(job)["name"])
-    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    figure.suptitle(result["name"])
+    metric = result["params"].get("data.metric", "accuracy")
+    for axes, what in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
         for split in ("train", "val", "test"):
             name = f"{split}/{what}"
             points = [(row["epoch"], row[name]) for row in rows if name in row]
@@ -23,6 +24,24 @@ def curves(job: Path, file: Path) -> Path:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
+    figure.savefig(file, dpi=120)
+    return file
+
+
+def by_length(job: Path, file: Path) -> Path:
+    """Test accuracy by length of by_length.csv, with the longest length of training, as a PNG."""
+    from matplotlib.figure import Figure
+
+    with open(job / "by_length.csv", newline="") as lines:
+        points = [(int(row["length"]), float(row["accuracy"])) for row in csv.DictReader(lines)]
+    result = read_result(job)
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*zip(*points, strict=True), lw=1)
+    if longest := result["params"].get("data.longest"):
+        axes.axvline(longest, color="black", lw=1, ls=":")
+    axes.set(xlabel="length", ylabel="test accuracy", ylim=(-0.02, 1.02), title=result["name"])
+    axes.grid(alpha=0.3)
     figure.savefig(file, dpi=120)
     return file
 

@@ -159,9 +159,8 @@ def _matters(when: Any, lookup: Lookup, searched: set[str]) -> bool:
 
 def _objectives(settings: Search, base: Config) -> list[str]:
     known = final_metrics(base)
-    split = base.fit.select.value
     given = settings.objectives or [objective(base)]
-    chosen = [f"best/{name.replace('/', '_')}" if name in per_epoch(split) else name for name in given]
+    chosen = [f"best/{name.replace('/', '_')}" if name in per_epoch(base) else name for name in given]
     for name in chosen:
         if name not in known:
             raise ConfigError(
@@ -170,7 +169,8 @@ def _objectives(settings: Search, base: Config) -> list[str]:
         if name.startswith(("test/", "best/test_")) and not settings.use_test_set:
             raise ConfigError(
                 f"hydra.sweeper.objectives={name}: what a search chooses by the test set has no honest test "
-                "figure left; search by val/accuracy, or insist with hydra.sweeper.use_test_set=true"
+                f"figure left; search by val/{base.data.metric}, or insist with "
+                "hydra.sweeper.use_test_set=true"
             )
     if len(set(chosen)) < len(chosen):
         raise ConfigError(f"hydra.sweeper.objectives={', '.join(chosen)}: one stands there twice")
@@ -194,8 +194,7 @@ def _directions(settings: Search, objectives: Sequence[str]) -> list[str]:
 
 def _check_pruning(settings: Search, objectives: Sequence[str], base: Config) -> None:
     name = by_name.name_of("pruner", settings.pruner)
-    split = base.fit.select.value
-    watched = [f"best/{metric.replace('/', '_')}" for metric in per_epoch(split)]
+    watched = [f"best/{metric.replace('/', '_')}" for metric in per_epoch(base)]
     if len(objectives) > 1:
         raise ConfigError(
             f"hydra/sweeper/pruner={name}: Optuna cannot prune where there are several objectives "
@@ -204,7 +203,7 @@ def _check_pruning(settings: Search, objectives: Sequence[str], base: Config) ->
     if objectives[0] not in watched:
         raise ConfigError(
             f"hydra/sweeper/pruner={name}: {objectives[0]} is known only at the end of a trial; "
-            f"take pruner=none, or an objective that each epoch measures: {', '.join(per_epoch(split))}"
+            f"take pruner=none, or an objective that each epoch measures: {', '.join(per_epoch(base))}"
         )
 
 

@@ -96,14 +96,15 @@ def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial
         given = dict(item.split("=", 1) for item in record["overrides"])
         spread = record.get("spread", [])
         values = [
-            _value(value) + (f" ± {spread[n]:.4f}" if spread else "") for n, value in enumerate(trial.values)
+            _value(name, value) + (f" ± {_value(name, spread[n])}" if spread else "")
+            for n, (name, value) in enumerate(zip(plan.objectives, trial.values, strict=True))
         ]
         rows.append([str(trial.number), *values, *(_short(given.get(key, "")) for key in keys)])
     return show.Comparison(["trial", *plan.objectives, *keys], rows)
 
 
-def _value(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) and abs(value) > 1 else f"{value:.4f}"
+def _value(name: str, value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) and abs(value) > 1 else show.number(name, value)
 
 
 def _short(value: str) -> str:
@@ -146,7 +147,7 @@ def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None) -> 
         )
     else:
         for name, values in confirmed["metrics"].items():
-            say(f"  {name} on {len(values)} fresh seeds: {mean_sd(values)}")
+            say(f"  {name} on {len(values)} fresh seeds: {mean_sd(values, name)}")
     say(f"  {command(plan, record['overrides'])}")
 
 
@@ -157,7 +158,7 @@ def command(plan: Plan, overrides: Sequence[str]) -> str:
 
 def _values(plan: Plan, trial: FrozenTrial) -> str:
     return ", ".join(
-        f"{name} {_value(value)}" for name, value in zip(plan.objectives, trial.values, strict=True)
+        f"{name} {_value(name, value)}" for name, value in zip(plan.objectives, trial.values, strict=True)
     )
 
 
@@ -191,7 +192,7 @@ def _confirm(
             if failed:
                 show.warn(f"{len(failed)} of {count} fresh seeds failed: {failed[0]['error']}")
                 continue
-            names = dict.fromkeys([*plan.objectives, objective(plan.base), "test/accuracy"])
+            names = dict.fromkeys([*plan.objectives, objective(plan.base), f"test/{plan.base.data.metric}"])
             known[str(trial.number)] = {
                 "seeds": seeds,
                 "jobs": [result["job"] for result in results],

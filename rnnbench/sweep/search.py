@@ -292,8 +292,9 @@ class JobSearch(Search):
         self.conclude(suggestion, None if recorded else error or "left no record")
         if error is None and recorded:
             result = read_result(folder)
-            shown = result["metrics"].get(self.plan.objectives[0])
-            how = result["status"] if shown is None else f"{self.plan.objectives[0]} {shown:.4f}"
+            goal = self.plan.objectives[0]
+            shown = result["metrics"].get(goal)
+            how = result["status"] if shown is None else f"{goal} {show.number(goal, shown)}"
             show.say(f"trial {suggestion.number}: {how}")
 
     def confirm(self, overrides: Sequence[str], number: int, seeds: Sequence[int]) -> list[dict[str, Any]]:

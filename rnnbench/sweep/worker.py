@@ -32,7 +32,7 @@ class Watch:
     Args:
         judge: is given an epoch and the runs' mean; answers whether to stop.
         jobs: the runs.
-        metric: accuracy or loss: what the best epoch is chosen by.
+        metric: `loss`, or that of the task: what the best epoch is chosen by.
     """
 
     def __init__(self, judge: Callable[[int, float], bool], jobs: Sequence[Job], metric: str) -> None:
@@ -69,7 +69,7 @@ class Watch:
 
 
 def measured(objective: str) -> str:
-    """What of an evaluation an objective is about: `accuracy` or `loss`."""
+    """What of an evaluation an objective is about: `loss`, or the task's metric."""
     return objective.replace("_", "/").rpartition("/")[2]
 
 

@@ -18,7 +18,7 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-from rnnbench.config import ConfigError, Data
+from rnnbench.config import ConfigError, Images
 from rnnbench.tasks.files import LIST, absent, listed, place
 from rnnbench.tasks.images import Dataset
 
@@ -29,7 +29,7 @@ class Failed(Exception):
     """An archive could not be had from one place; the message says why."""
 
 
-def download(dataset: Dataset, data: Data) -> None:
+def download(dataset: Dataset, data: Images) -> None:
     """Fetch the files that are absent below data.root; of several processes that ask, one does.
 
     Raises:
@@ -62,7 +62,7 @@ def download(dataset: Dataset, data: Data) -> None:
         ) from None
 
 
-def fetch(dataset: Dataset, data: Data, new: Path) -> None:
+def fetch(dataset: Dataset, data: Images, new: Path) -> None:
     """Fetch, check and unpack into the folder `new` what is absent, then move it in place."""
     folder = place(dataset, data)
     names = set(absent(dataset, folder))
@@ -204,7 +204,7 @@ def gunzip(packed: IO[bytes], path: Path) -> None:
         shutil.copyfileobj(reader, file)
 
 
-def refusal(dataset: Dataset, data: Data, why: str) -> ConfigError:
+def refusal(dataset: Dataset, data: Images, why: str) -> ConfigError:
     """What to say when files are absent and cannot be had: what was sought where, and what would do."""
     folder = place(dataset, data)
     return ConfigError(

@@ -14,13 +14,13 @@ import os
 import zlib
 from pathlib import Path
 
-from rnnbench.config import ConfigError, Data
+from rnnbench.config import ConfigError, Images
 from rnnbench.tasks.images import Dataset
 
 LIST = "rnnbench.sha256"  # lines of `digest  name`, as sha256sum writes and checks them
 
 
-def place(dataset: Dataset, data: Data) -> Path:
+def place(dataset: Dataset, data: Images) -> Path:
     """The folder of the files, there or not.
 
     Raises:
@@ -51,7 +51,7 @@ def listed(folder: Path) -> dict[str, str]:
     return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
 
 
-def contents(dataset: Dataset, data: Data) -> tuple[dict[str, bytes], dict[str, str]]:
+def contents(dataset: Dataset, data: Images) -> tuple[dict[str, bytes], dict[str, str]]:
     """What the files hold, by name in the order of `dataset.files`, and a line about each for the record.
 
     Raises:
@@ -79,7 +79,7 @@ def contents(dataset: Dataset, data: Data) -> tuple[dict[str, bytes], dict[str, 
     return found, facts
 
 
-def unpacked(dataset: Dataset, data: Data, path: Path) -> bytes:
+def unpacked(dataset: Dataset, data: Images, path: Path) -> bytes:
     """The bytes of a file, or of what it packs."""
     try:
         content = path.read_bytes()
@@ -91,7 +91,7 @@ def unpacked(dataset: Dataset, data: Data, path: Path) -> bytes:
         raise damaged(dataset, data, path, f"cannot be unpacked ({error})") from None
 
 
-def damaged(dataset: Dataset, data: Data, path: Path, what: str) -> ConfigError:
+def damaged(dataset: Dataset, data: Images, path: Path, what: str) -> ConfigError:
     """What to say of a file that is there and is wrong."""
     if dataset.publisher is None:
         return ConfigError(f"data={data.name}: {path} {what}; reinstall scikit-learn")

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
-Labels = NDArray[np.int64]
+from rnnbench.tasks.task import Bytes, Labels
 
 DIGITS_SEED = 0  # fixes the test examples of digits, for ever
 
@@ -142,7 +141,7 @@ def like_mnist(
     )
 
 
-TASKS: dict[str, Dataset] = {
+DATASETS: dict[str, Dataset] = {
     "digits": Dataset(
         source="Optical Recognition of Handwritten Digits (Alpaydin, Kaynak 1998; UCI, CC BY 4.0), "
         "the part that scikit-learn carries",

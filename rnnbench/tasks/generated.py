@@ -1,0 +1,154 @@
+"""Made-up sequences as tasks: every example is a pure function of (seed, number of the example).
+
+So training data can be endless without being stored, a trial's examples depend on nothing but its seed,
+and any of them can be made again. Validation examples are drawn under data.split_seed, test examples
+under a seed of their own that never changes: these two are the same for all trials.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.config import ConfigError
+from rnnbench.tasks.task import Examples, Goal, Labels, Shape, Task, check_metric
+
+TRAIN, VAL, TEST = range(3)  # purposes: streams of their own
+HELD_OUT = 1_000  # validation examples unless data.val_size says else
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(z: NDArray[Any]) -> NDArray[Any]:
+    """The finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[Any] = z ^ (z >> np.uint64(31))
+    return mixed
+
+
+def uniforms(seed: Labels, purpose: int, number: Labels, draws: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1), (n, draws), for the examples `number` (n,) of the seeds `seed` (n,).
+
+    Counter-based: splitmix64 started at a hash of (seed, purpose), read at number * draws and on.
+    """
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+        key = _mix(seed.astype(np.uint64) + GOLDEN)
+        start = _mix(key + np.uint64(purpose + 1) * GOLDEN)
+        position = number.astype(np.uint64)[:, None] * np.uint64(draws) + np.arange(
+            1, draws + 1, dtype=np.uint64
+        )
+        bits = _mix(start[:, None] + position * GOLDEN)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+class Sequences(Protocol):
+    """Examples that can be made of uniforms."""
+
+    goal: Goal
+    metric: str
+    steps: int  # T of the longest training example
+    input_size: int
+    outputs: int
+    draws: int  # uniforms that an example takes
+
+    def make(self, u: NDArray[np.float64]) -> Examples:
+        """Examples of u (n, draws) in [0, 1)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Made:
+    """A task whose training examples are made on demand: endless, or data.train_size of them.
+
+    Args:
+        build: the sequences that a `data` asks for.
+        source: what they are and whose, for the record.
+    """
+
+    build: Callable[[Any], Sequences]
+    source: str
+
+    def shape(self, data: Any) -> Shape:
+        """The sizes.
+
+        Raises:
+            ConfigError: values that the sequences cannot have.
+        """
+        sequences = self.build(data)
+        check_metric(data, sequences.metric)
+        val = HELD_OUT if data.val_size is None else data.val_size
+        if data.train_size is not None and data.train_size < 1:
+            raise ConfigError(f"data.train_size={data.train_size}: must be at least 1; null for endless data")
+        test = len(self.test_numbers(data))
+        return Shape(
+            *(sequences.steps, sequences.input_size, sequences.outputs, data.train_size or 0, val, test),
+            goal=sequences.goal,
+            test_steps=getattr(data, "test_longest", None),
+        )
+
+    def load(self, data: Any) -> Task:
+        """The task: validation and test examples made, those of training to be made.
+
+        Raises:
+            ConfigError: as `shape`.
+        """
+        shape, sequences = self.shape(data), self.build(data)
+        val = sequences.make(
+            uniforms(np.full(shape.val, data.split_seed), VAL, np.arange(shape.val), sequences.draws)
+        )
+        held_out = joined(val, self.test(sequences, data))
+        digest = hashlib.sha256(np.ascontiguousarray(held_out.inputs).data)
+        digest.update(np.ascontiguousarray(held_out.targets).data)
+        return Task(
+            inputs=held_out.inputs,
+            targets=held_out.targets,
+            splits={
+                "train": np.arange(shape.train),
+                "val": np.arange(shape.val),
+                "test": np.arange(shape.val, shape.val + shape.test),
+            },
+            scale=1.0,
+            mean=0.0,
+            std=1.0,
+            outputs=shape.outputs,
+            checksum=digest.hexdigest(),
+            details={"source": self.source},
+            goal=shape.goal,
+            metric=sequences.metric,
+            lengths=held_out.lengths,
+            tokens=sequences.input_size if held_out.inputs.ndim == 2 else None,
+            make=sequences.make,
+            draws=sequences.draws,
+        )
+
+    def test_numbers(self, data: Any) -> Labels:
+        """Numbers of the test examples."""
+        return np.arange(data.test_size)
+
+    def test(self, sequences: Any, data: Any) -> Examples:
+        """The test examples."""
+        numbers = self.test_numbers(data)
+        examples: Examples = sequences.make(uniforms(np.zeros_like(numbers), TEST, numbers, sequences.draws))
+        return examples
+
+
+def joined(first: Examples, second: Examples) -> Examples:
+    """Both, one after the other; the shorter sequences are padded with zeros where there are lengths."""
+    if first.lengths is None or second.lengths is None:
+        return Examples(
+            np.concatenate([first.inputs, second.inputs]), np.concatenate([first.targets, second.targets])
+        )
+    T = max(first.inputs.shape[1], second.inputs.shape[1])
+    inputs = np.concatenate([padded(part.inputs, T) for part in (first, second)])
+    per_step = first.targets.ndim > 1 and first.targets.shape[1] == first.inputs.shape[1]
+    targets = [padded(part.targets, T) if per_step else part.targets for part in (first, second)]
+    return Examples(inputs, np.concatenate(targets), np.concatenate([first.lengths, second.lengths]))
+
+
+def padded(values: NDArray[Any], T: int) -> NDArray[Any]:
+    """Values (n, t, ...) with zeros after the last step, up to T."""
+    return np.pad(values, [(0, 0), (0, T - values.shape[1]), *[(0, 0)] * (values.ndim - 2)])

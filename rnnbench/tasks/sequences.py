@@ -1,0 +1,196 @@
+"""Image sets as tasks: a label for a sequence of rows, columns or pixels, held as bytes.
+
+All permutations here are those of numpy's RandomState, whose stream for a seed never changes.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from rnnbench.config import ConfigError, Fill, Images, Order
+from rnnbench.tasks.download import download
+from rnnbench.tasks.files import absent, contents, damaged, place
+from rnnbench.tasks.images import DATASETS, Dataset
+from rnnbench.tasks.task import Bytes, Labels, Shape, Task, check_metric, split_sizes
+
+PERMUTATION_SEED = 0  # of data.order=permuted: one permutation for each number of pixels, for ever
+NOISE_SEED = 0  # of data.fill=noise
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The labelled images of DATASETS[name]; metric: accuracy.
+
+    One example of `mnist`, a 5, as rows: 28 steps of 28 values in [0, 1], then `data.delay` steps of zeros
+    or noise, and the label 5. A constant answer scores the share of the commonest class (mnist: 0.1135).
+    """
+
+    name: str
+
+    def shape(self, data: Images) -> Shape:
+        """The sizes, without reading a file.
+
+        Raises:
+            ConfigError: sizes that the examples are too few for; a data.source or data.sha256 that cannot
+                be used.
+        """
+        dataset = DATASETS[self.name]
+        check_metric(data, "accuracy")
+        check_source(data, dataset)
+        train, val = split_sizes(data, dataset.train, round(dataset.train / 6))
+        height, width, channels = dataset.size
+        steps = {Order.rows: height, Order.columns: width}.get(data.order, height * width)
+        input_size = height * width * channels // steps
+        return Shape(steps + (data.delay or 0), input_size, dataset.classes, train, val, dataset.test)
+
+    def load(self, data: Images) -> Task:
+        """The task, its files read once in a process, checked, and downloaded where they are absent.
+
+        The test examples are the published ones (digits: a fixed choice). Of the others, a permutation
+        under data.split_seed has first the validation examples, then data.train_size for training.
+
+        Raises:
+            ConfigError: as `shape`; also where files are absent and cannot be had, or are damaged.
+        """
+        sizes = self.shape(data)
+        dataset = DATASETS[self.name]
+        inputs, targets, digest, details = examples(
+            data.name,
+            data.order,
+            data.root,
+            data.download,
+            data.source,
+            frozenset(data.sha256.items()),
+            data.delay or 0,
+            data.fill or Fill.zeros,
+        )
+        drawn = np.random.RandomState(data.split_seed).permutation(dataset.train).astype(np.int64)
+        return Task(
+            inputs=inputs,
+            targets=targets,
+            splits={
+                "train": drawn[sizes.val : sizes.val + sizes.train],
+                "val": drawn[: sizes.val],
+                "test": np.arange(dataset.train, dataset.train + dataset.test, dtype=np.int64),
+            },
+            scale=1 / dataset.white,
+            mean=data.mean,
+            std=data.std,
+            outputs=dataset.classes,
+            checksum=digest,
+            details=details,
+        )
+
+
+def check_source(data: Images, dataset: Dataset) -> None:
+    """Refuse a data.source that no file can come from, and a data.sha256 that would check nothing."""
+    if data.source is not None:
+        url = urlsplit(data.source)
+        if url.password:
+            raise ConfigError("data.source: a password in it would be written to disk with every config")
+        if url.scheme not in ("http", "https", "file") or not (url.hostname or url.scheme == "file"):
+            raise ConfigError(f"data.source={data.source}: must start with http://, https:// or file://")
+    known = [*dataset.files, *dataset.archives()] if dataset.publisher else [*dataset.files]
+    for name, digest in data.sha256.items():
+        if name not in known:
+            raise ConfigError(
+                f"data.sha256.{name}: data={data.name} has no such file, but {', '.join(known)}"
+            )
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ConfigError(f"data.sha256.{name}={digest}: must be 64 digits of 0-9 and a-f")
+
+
+@lru_cache(maxsize=8)  # a sweep over orders keeps each; one over splits and sizes shares one entry
+def examples(
+    name: str,
+    order: Order,
+    root: str,
+    may_download: bool,
+    source: str | None,
+    sha256: frozenset[tuple[str, str]],
+    delay: int,
+    fill: Fill,
+) -> tuple[Bytes, Labels, str, dict[str, str]]:
+    """Inputs (N, steps, input_size), targets (N,), checksum and details: a task before it is split.
+
+    Raises:
+        ConfigError: files are absent and cannot be had, or are damaged.
+    """
+    data = Images(name, root=root, download=may_download, source=source, sha256=dict(sha256))
+    dataset = DATASETS[name]
+    if absent(dataset, place(dataset, data)):
+        download(dataset, data)
+    found, facts = contents(dataset, data)
+    try:
+        images, targets = dataset.decode(found)
+        expect(dataset, images, targets)
+    except ValueError as error:
+        raise damaged(dataset, data, place(dataset, data), f"holds what cannot be used: {error}") from None
+    details = {"source": dataset.source, **facts}
+    if order is Order.permuted:
+        details["permutation"] = hashlib.sha256(permutation(dataset).astype("<i8").tobytes()).hexdigest()
+    inputs = delayed(sequence(dataset, images, order), delay, fill)
+    return inputs, targets, checksum(images, targets), details
+
+
+def expect(dataset: Dataset, images: Bytes, targets: Labels) -> None:
+    """Raises ValueError where images and labels are not as many, as large, or of the kind they should be."""
+    shape = (dataset.train + dataset.test, *dataset.size)
+    if images.shape != shape or images.dtype != np.uint8:
+        raise ValueError(f"images of shape {images.shape} and type {images.dtype} where {shape} is expected")
+    if targets.shape != shape[:1]:
+        raise ValueError(f"{len(targets)} labels for {len(images)} images")
+    if not 0 <= targets.min() <= targets.max() < dataset.classes:
+        raise ValueError(f"labels from {targets.min()} to {targets.max()} for {dataset.classes} classes")
+
+
+def permutation(dataset: Dataset) -> Labels:
+    """Of the pixels, (height * width,), for order=permuted: step t shows the pixel that stands at t here."""
+    height, width, _ = dataset.size
+    return np.random.RandomState(PERMUTATION_SEED).permutation(height * width).astype(np.int64)
+
+
+def sequence(dataset: Dataset, images: Bytes, order: Order) -> Bytes:
+    """Images (N, height, width, channels) as sequences (N, steps, input_size).
+
+    rows: height steps from the top, each the row's pixels from the left, a pixel's channels side by side
+    (CIFAR-10: 32 steps of 96 = 32 x (red, green, blue)); columns: width steps from the left;
+    pixels: height * width steps of the channels, row by row; permuted: these under `permutation`.
+    """
+    height, width, channels = dataset.size
+    match order:
+        case Order.rows:
+            steps = images.reshape(-1, height, width * channels)
+        case Order.columns:
+            steps = images.swapaxes(1, 2).reshape(-1, width, height * channels)
+        case Order.pixels:
+            steps = images.reshape(-1, height * width, channels)
+        case Order.permuted:
+            steps = np.take(images.reshape(-1, height * width, channels), permutation(dataset), axis=1)
+    return np.ascontiguousarray(steps)
+
+
+def delayed(inputs: Bytes, delay: int, fill: Fill) -> Bytes:
+    """Sequences (N, T, input) followed by so many steps of zeros, or of bytes drawn uniformly."""
+    if delay == 0:
+        return inputs
+    shape = (len(inputs), delay, inputs.shape[2])
+    noise = fill is Fill.noise
+    after = (
+        np.random.RandomState(NOISE_SEED).bytes(int(np.prod(shape))) if noise else bytes(int(np.prod(shape)))
+    )
+    return np.concatenate([inputs, np.frombuffer(after, np.uint8).reshape(shape)], axis=1)
+
+
+def checksum(images: Bytes, targets: Labels) -> str:
+    """sha256 of the images' bytes (all examples, row by row) and then of the labels as 8-byte integers.
+
+    It depends on the examples alone, not on order, split or place, nor on how the files pack them.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+    digest.update(targets.astype("<i8").tobytes())
+    return digest.hexdigest()
