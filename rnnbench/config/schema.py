@@ -33,6 +33,11 @@ class Fill(Enum):
     noise = "noise"  # bytes drawn uniformly, the same for every trial
 
 
+class Markers(Enum):
+    halves = "halves"  # one in each half of the sequence
+    anywhere = "anywhere"  # at two steps
+
+
 class Schedule(Enum):
     constant = "constant"
     step = "step"
@@ -161,6 +166,7 @@ class Generated(Data):
     steps: int = 50  # T
     test_size: int = 1000
     low: float = 0.0  # of the values of `adding`; they go up to 1
+    markers: Markers = Markers.halves  # of `adding`
 
 
 @dataclass

@@ -8,6 +8,7 @@ rows under the same steps: it becomes a new run, and the run of its last attempt
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ from rnnbench.record.sweep import held, job_folders, read_sweep, status_now
 
 # MLflow's limits.
 PARAMS, METRICS, PARAM_CHARS, TAG_CHARS, DIGEST_CHARS = 100, 900, 6000, 8000, 36
+NOT_IN_A_NAME = re.compile(r"[^\w.:/-]+")  # what it does not take in a metric's name
 STATUS = {
     "finished": "FINISHED",
     "failed": "FAILED",
@@ -191,7 +193,10 @@ class Delivery:
         from mlflow.entities import Metric, RunTag
 
         tags = [RunTag(name, value[:TAG_CHARS]) for name, value in info["study"]["tags"].items()]
-        metrics = [Metric(name, value, info["ended"], 0) for name, value in info["study"]["metrics"].items()]
+        metrics = [
+            Metric(NOT_IN_A_NAME.sub(" ", name).strip(), value, info["ended"], 0)
+            for name, value in info["study"]["metrics"].items()
+        ]
         self.client.log_batch(run_id, metrics, tags=tags)
         for name in ("optimization_results.yaml", "front.csv"):
             if (self.sweep / name).exists():

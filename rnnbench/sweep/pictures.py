@@ -64,6 +64,11 @@ def _picture(kind: str, study: optuna.Study, folder: Path, **how: Any) -> None:
 
     axes = getattr(optuna.visualization.matplotlib, f"plot_{kind}")(study, **how)
     some = axes if not hasattr(axes, "flat") else axes.flat[0]
+    if kind in ("parallel_coordinate", "slice"):  # an axis for each parameter
+        parameters = {name for trial in study.get_trials(deepcopy=False) for name in trial.params}
+        some.figure.set_size_inches(max(7.0, 2.4 * (len(parameters) + 1)), 5.0)
+        for part in some.figure.axes:
+            part.xaxis.label.set_size(9)
     some.figure.savefig(folder / f"{kind}.png", dpi=120, bbox_inches="tight")
     plt.close(some.figure)
     page = getattr(optuna.visualization, f"plot_{kind}")(study, **how)

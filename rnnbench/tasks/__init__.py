@@ -7,15 +7,30 @@ A new task is one class (`Kind`; made-up sequences are simpler: `generated.Seque
 one file in conf/data/.
 """
 
+from functools import partial
+
 from rnnbench.config import ConfigError, Data
+from rnnbench.tasks import synthetic
+from rnnbench.tasks.arrays import OwnArrays
+from rnnbench.tasks.generated import Made
 from rnnbench.tasks.images import DATASETS
+from rnnbench.tasks.languages import DELETANG, LANGUAGES, FormalLanguage, Vocabulary
+from rnnbench.tasks.music import SETS
 from rnnbench.tasks.sequences import ImageSet
 from rnnbench.tasks.task import Examples, Goal, Kind, Shape, Task
+from rnnbench.tasks.text import Characters
 
 __all__ = ["TASKS", "Examples", "Goal", "Kind", "Shape", "Task", "load", "shape"]
 
 TASKS: dict[str, Kind] = {
     **{name: ImageSet(name) for name in DATASETS},
+    "adding": Made(synthetic.Adding, "adding (Hochreiter, Schmidhuber 1997)"),
+    "copy": Made(synthetic.CopyMemory, "copy memory (Hochreiter, Schmidhuber 1997; Bai et al. 2018)"),
+    "temporal_order": Made(synthetic.TemporalOrder, "temporal order (Hochreiter, Schmidhuber 1997, task 6a)"),
+    **SETS,
+    "text": Characters(),
+    "npz": OwnArrays(),
+    **{name: FormalLanguage(partial(Vocabulary, words()), DELETANG) for name, words in LANGUAGES.items()},
 }
 
 

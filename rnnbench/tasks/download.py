@@ -1,8 +1,8 @@
 """Downloading the files of a set, once, and putting them in place only when they are right.
 
-torchvision.datasets says where each archive is published and its md5; we fetch it. (Its own downloader
-waits without limit for a silent server, shows progress where there is no terminal, falls back from https
-to http, and does not say what it found.)
+Of images, torchvision.datasets says where each archive is published and its md5; we fetch it. (Its own
+downloader waits without limit for a silent server, shows progress where there is no terminal, falls back
+from https to http, and does not say what it found.)
 """
 
 import gzip
@@ -18,9 +18,8 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-from rnnbench.config import ConfigError, Images
-from rnnbench.tasks.files import LIST, absent, listed, place
-from rnnbench.tasks.images import Dataset
+from rnnbench.config import ConfigError
+from rnnbench.tasks.files import LIST, Files, Stored, absent, listed, place
 
 SILENCE = 10.0  # seconds without a byte after which a server counts as dead
 
@@ -29,7 +28,7 @@ class Failed(Exception):
     """An archive could not be had from one place; the message says why."""
 
 
-def download(dataset: Dataset, data: Images) -> None:
+def download(dataset: Files, data: Stored) -> None:
     """Fetch the files that are absent below data.root; of several processes that ask, one does.
 
     Raises:
@@ -62,7 +61,7 @@ def download(dataset: Dataset, data: Images) -> None:
         ) from None
 
 
-def fetch(dataset: Dataset, data: Images, new: Path) -> None:
+def fetch(dataset: Files, data: Stored, new: Path) -> None:
     """Fetch, check and unpack into the folder `new` what is absent, then move it in place."""
     folder = place(dataset, data)
     names = set(absent(dataset, folder))
@@ -75,7 +74,8 @@ def fetch(dataset: Dataset, data: Images, new: Path) -> None:
         mirrors, md5 = published[archive]
         if data.source is not None:
             mirrors = [data.source.rstrip("/") + "/"]
-        kind, digest = ("sha256", data.sha256[archive]) if archive in data.sha256 else ("md5", md5)
+        known = dataset.sha256 | data.sha256  # of a file that is published as it is
+        kind, digest = ("sha256", known[archive]) if archive in known else ("md5", md5)
         failures = []
         for mirror in mirrors:
             try:
@@ -86,7 +86,8 @@ def fetch(dataset: Dataset, data: Images, new: Path) -> None:
                 failures.append(f"{mirror}{archive} {failure}")
         else:
             raise refusal(dataset, data, "; ".join(failures))
-        (new / archive).unlink()
+        if archive not in names:
+            (new / archive).unlink()
 
     came = {}
     wanted = dataset.sha256 | data.sha256
@@ -105,12 +106,14 @@ def fetch(dataset: Dataset, data: Images, new: Path) -> None:
         (new / name).replace(folder / name)
 
 
-def publication(dataset: Dataset) -> dict[str, tuple[list[str], str]]:
+def publication(dataset: Files) -> dict[str, tuple[list[str], str]]:
     """Archive name: the addresses it is published under (the name left off), and its md5.
 
     Raises:
         ConfigError: torchvision and torch do not match.
     """
+    if dataset.address:
+        return {archive: ([dataset.address], "") for archive in dataset.archives()}
     try:
         from torchvision import datasets
     except RuntimeError as error:
@@ -177,6 +180,8 @@ def unpack(archive: Path, names: set[str]) -> None:
     Raises:
         Failed: it is damaged, or lacks a file.
     """
+    if archive.name in names:  # published as it is
+        return
     try:
         if archive.suffix == ".zip":  # EMNIST: gzip/NAME.gz
             with zipfile.ZipFile(archive) as packed:
@@ -204,12 +209,12 @@ def gunzip(packed: IO[bytes], path: Path) -> None:
         shutil.copyfileobj(reader, file)
 
 
-def refusal(dataset: Dataset, data: Images, why: str) -> ConfigError:
+def refusal(dataset: Files, data: Stored, why: str) -> ConfigError:
     """What to say when files are absent and cannot be had: what was sought where, and what would do."""
     folder = place(dataset, data)
     return ConfigError(
         f"data.root={data.root}: {folder} lacks {', '.join(absent(dataset, folder))}, and they were not "
-        f"downloaded: {why}. Without a network: copy these files there (the layout of torchvision.datasets), "
+        f"downloaded: {why}. Without a network: copy these files there, "
         f"or set data.root or RNNBENCH_DATA to a folder that has {dataset.folder}, or use data=digits, "
         "which needs no download"
     )

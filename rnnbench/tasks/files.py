@@ -12,15 +12,42 @@ import hashlib
 import importlib.util
 import os
 import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rnnbench.config import ConfigError, Images
-from rnnbench.tasks.images import Dataset
+from rnnbench.config import ConfigError, Images, Music
+
+Stored = Images | Music  # the data that is read from files below data.root
 
 LIST = "rnnbench.sha256"  # lines of `digest  name`, as sha256sum writes and checks them
 
 
-def place(dataset: Dataset, data: Images) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Published files, as far as they are known before any of them is read."""
+
+    source: str  # what it is and whose, for the record
+    # The class of torchvision.datasets that knows where it is, or the address of the files, each published
+    # as it is; None: in scikit-learn.
+    publisher: str | None
+    folder: str  # of the files, below data.root, as torchvision lays them out
+    files: dict[str, int | None]  # name: its size in bytes, unpacked; None: not known
+    archive: str | None = None  # one that holds all files; None: each is published as its own .gz
+    sha256: dict[str, str] = field(default_factory=dict)  # of unpacked files, where we know them
+
+    @property
+    def address(self) -> str | None:
+        """Where the files are published as they are, if they are."""
+        return self.publisher if self.publisher and self.publisher.startswith("https://") else None
+
+    def archives(self) -> dict[str, list[str]]:
+        """Name of each published archive: the files in it."""
+        if self.address:
+            return {name: [name] for name in self.files}
+        return {self.archive: list(self.files)} if self.archive else {f"{n}.gz": [n] for n in self.files}
+
+
+def place(dataset: Files, data: Stored) -> Path:
     """The folder of the files, there or not.
 
     Raises:
@@ -39,7 +66,7 @@ def found_at(folder: Path, name: str) -> Path:
     return folder / name if os.path.isfile(folder / name) else folder / f"{name}.gz"
 
 
-def absent(dataset: Dataset, folder: Path) -> list[str]:
+def absent(dataset: Files, folder: Path) -> list[str]:
     """Names of the files that are there in neither form."""
     return [name for name in dataset.files if not os.path.isfile(found_at(folder, name))]
 
@@ -51,7 +78,7 @@ def listed(folder: Path) -> dict[str, str]:
     return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
 
 
-def contents(dataset: Dataset, data: Images) -> tuple[dict[str, bytes], dict[str, str]]:
+def contents(dataset: Files, data: Stored) -> tuple[dict[str, bytes], dict[str, str]]:
     """What the files hold, by name in the order of `dataset.files`, and a line about each for the record.
 
     Raises:
@@ -79,7 +106,7 @@ def contents(dataset: Dataset, data: Images) -> tuple[dict[str, bytes], dict[str
     return found, facts
 
 
-def unpacked(dataset: Dataset, data: Images, path: Path) -> bytes:
+def unpacked(dataset: Files, data: Stored, path: Path) -> bytes:
     """The bytes of a file, or of what it packs."""
     try:
         content = path.read_bytes()
@@ -91,7 +118,7 @@ def unpacked(dataset: Dataset, data: Images, path: Path) -> bytes:
         raise damaged(dataset, data, path, f"cannot be unpacked ({error})") from None
 
 
-def damaged(dataset: Dataset, data: Images, path: Path, what: str) -> ConfigError:
+def damaged(dataset: Files, data: Stored, path: Path, what: str) -> ConfigError:
     """What to say of a file that is there and is wrong."""
     if dataset.publisher is None:
         return ConfigError(f"data={data.name}: {path} {what}; reinstall scikit-learn")

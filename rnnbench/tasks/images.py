@@ -3,42 +3,33 @@
 import io
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnbench.tasks.files import Files
 from rnnbench.tasks.task import Bytes, Labels
 
 DIGITS_SEED = 0  # fixes the test examples of digits, for ever
 
 
-@dataclass(frozen=True)
-class Dataset:
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Files):
     """What is known of a set of labelled images before any of its files is read.
 
     One example of `mnist`, a 5: an image of height 28 and width 28, a byte a pixel, and the label 5.
     As a sequence of rows that is 28 steps of 28 values in [0, 1].
     """
 
-    source: str  # what it is and whose, for the record
-    publisher: str | None  # the class of torchvision.datasets that knows where it is; None: in scikit-learn
-    folder: str  # of the files, below data.root, as torchvision lays them out
-    files: dict[str, int | None]  # name: its size in bytes, unpacked; None: not known
     decode: Callable[[dict[str, bytes]], tuple[Bytes, Labels]]  # the files' contents to images, labels
     size: tuple[int, int, int]  # height, width, channels
     classes: int
     train: int  # published training examples (validation is taken from these); they come first
     test: int
     white: int = 255  # the byte that means 1
-    archive: str | None = None  # one that holds all files; None: each is published as its own .gz
-    sha256: dict[str, str] = field(default_factory=dict)  # of unpacked files, where we know them
-
-    def archives(self) -> dict[str, list[str]]:
-        """Name of each published archive: the files in it."""
-        return {self.archive: list(self.files)} if self.archive else {f"{n}.gz": [n] for n in self.files}
 
 
 def read_idx(content: bytes) -> NDArray[Any]:

@@ -1,0 +1,1 @@
+"""Tables and figures from records: `python -m rnnbench.paper table=NAME`."""

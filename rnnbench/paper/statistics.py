@@ -1,0 +1,167 @@
+"""The statistics of a table: what stands in a cell, and which cells can be told apart.
+
+Values over seeds are (runs,) arrays; over seeds and tasks, as in rliable (Agarwal et al. 2021), (runs,
+tasks) matrices. Everything random (bootstrap, permutations) has a fixed seed, so that a table is the same
+whoever computes it. Formulas are scipy's where it has them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Values = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+RESAMPLES = 2_000  # of the bootstrap
+EXACT = 9_999  # permutations: all of them where there are no more
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure over n runs; low and high bound its interval, None where n does not allow one."""
+
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+    deviation: float | None = None  # sample standard deviation
+
+
+def mean(values: Values) -> float:
+    """The arithmetic mean."""
+    return float(np.mean(values))
+
+
+def median(values: Values) -> float:
+    """The median."""
+    return float(np.median(values))
+
+
+def iqm(values: Values) -> float:
+    """The interquartile mean: of the values without the lowest and the highest quarter of them."""
+    return float(stats.trim_mean(values, 0.25, axis=None))
+
+
+def estimate(values: Values, interval: str = "student", of: Callable[[Values], float] = mean) -> Estimate:
+    """A figure of the values (runs,) or (runs, tasks), with its spread.
+
+    Args:
+        interval: `student`: of the mean, by Student's t; `bootstrap`: percentiles over resampled runs,
+            each task's runs by themselves (stratified); `none`.
+        of: mean, median or iqm.
+
+    Raises:
+        ValueError: `student` of anything but the mean of (runs,).
+    """
+    n = len(values)
+    if n < 2:
+        return Estimate(of(values), n)
+    deviation = float(np.std(values, ddof=1)) if values.ndim == 1 else None
+    low = high = None
+    if interval == "student":
+        if of is not mean or values.ndim != 1:
+            raise ValueError("Student's interval is one of the mean over the runs of one task")
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * stats.sem(values))
+        low, high = mean(values) - half, mean(values) + half
+    elif interval == "bootstrap":
+        low, high = bootstrap(values, of)
+    return Estimate(of(values), n, low, high, deviation)
+
+
+def resampled(values: Values) -> NDArray[np.float64]:
+    """RESAMPLES draws of the runs with replacement, each task's by themselves: (RESAMPLES, runs, ...)."""
+    rng = np.random.default_rng(SEED)
+    index = rng.integers(0, len(values), (RESAMPLES, *values.shape))
+    return np.take_along_axis(values[None], index, axis=1)
+
+
+def bootstrap(values: Values, of: Callable[[Values], float]) -> tuple[float, float]:
+    """The percentile interval of a figure over resampled runs."""
+    figures = [of(draw) for draw in resampled(values)]
+    low, high = np.quantile(figures, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a cell of a table differs from another: mean, interval, and how surprising it would be."""
+
+    value: float
+    n: int  # pairs, or the smaller of two groups
+    paired: bool
+    low: float | None
+    high: float | None
+    p: float | None  # of the test, both sides; None where n does not allow one
+
+
+def compare(ours: dict[int, float], theirs: dict[int, float], test: str = "permutation") -> Difference:
+    """Ours less theirs, values by seed; paired where the seeds are the same.
+
+    Args:
+        test: `permutation`: of signs within pairs, or of group membership where the seeds are not shared,
+            all of them where they are no more than 9,999, so that 5 pairs give at least p = 1/16;
+            `wilcoxon`: signed ranks of pairs, or the rank sum of Mann and Whitney.
+    """
+    paired = ours.keys() == theirs.keys()
+    seeds = sorted(ours)
+    a = np.array([ours[seed] for seed in seeds])
+    b = np.array([theirs[seed] for seed in (seeds if paired else sorted(theirs))])
+    n = min(len(a), len(b))
+    value = float(np.mean(a) - np.mean(b))
+    if n < 2:
+        return Difference(value, n, paired, None, None, None)
+    if paired:
+        interval = estimate(a - b)
+        low, high = interval.low, interval.high
+    else:
+        welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
+        low, high = float(welch.low), float(welch.high)
+    return Difference(value, n, paired, low, high, _p(a, b, paired, test))
+
+
+def _p(a: Values, b: Values, paired: bool, test: str) -> float:
+    if paired and not np.any(a - b):
+        return 1.0
+    if test == "wilcoxon":
+        result = stats.wilcoxon(a, b) if paired else stats.mannwhitneyu(a, b)
+        return float(result.pvalue)
+    result = stats.permutation_test(
+        (a, b),
+        lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),
+        permutation_type="samples" if paired else "independent",
+        vectorized=True,
+        n_resamples=EXACT,
+        rng=np.random.default_rng(SEED),
+    )
+    return float(result.pvalue)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p values adjusted for being many (Holm 1979): the k-th smallest of m times m - k + 1, rising."""
+    order = np.argsort(p, kind="stable")
+    adjusted, largest = [0.0] * len(p), 0.0
+    for k, index in enumerate(order):
+        largest = max(largest, min(1.0, p[index] * (len(p) - k)))
+        adjusted[index] = largest
+    return adjusted
+
+
+def probability_of_improvement(ours: Values, theirs: Values) -> float:
+    """P(a run of ours is better than one of theirs), mean over tasks (runs, tasks); a tie counts half.
+
+    Higher is better. The statistic of Mann and Whitney over the number of pairs (Agarwal et al. 2021).
+    """
+    wins = [
+        stats.mannwhitneyu(ours[:, task], theirs[:, task]).statistic / (len(ours) * len(theirs))
+        for task in range(ours.shape[1])
+    ]
+    return float(np.mean(wins))
+
+
+def performance_profile(values: Values, thresholds: Values) -> Values:
+    """For each threshold, the share of the runs of all tasks (runs, tasks) that are above it."""
+    return np.array([np.mean(values > threshold) for threshold in thresholds])

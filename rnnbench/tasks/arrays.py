@@ -1,0 +1,184 @@
+"""Arrays of one's own from a .npz file."""
+
+import hashlib
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.config import Arrays, ConfigError
+from rnnbench.tasks.task import Goal, Shape, Task, check_metric, split_sizes
+
+Array = NDArray[Any]
+TEST_SEED = 0  # of the test examples where the file has none of its own
+KEYS = ("x", "y", "lengths")
+
+
+class OwnArrays:
+    """`data=npz data.path=FILE`, a file that numpy.savez has written.
+
+        x_train (N, T, input)   numbers; entering as (value - data.mean) / data.std
+        y_train (N,)            classes 0, 1, ...: metric accuracy
+             or (N,), (N, outputs)  floats: data.metric=mse
+        lengths_train (N,)      optional: steps that count, the rest is padding
+
+    Likewise x_val, y_val, x_test, y_test and their lengths, all optional: where the file has no test set, a
+    sixth of the training examples is set aside under a fixed seed; where it has no validation set,
+    data.val_size of the rest (null: a sixth) under data.split_seed. A constant answer scores the share of
+    the commonest class, or the variance of y.
+    """
+
+    def shape(self, data: Arrays) -> Shape:
+        """The sizes; reads the file.
+
+        Raises:
+            ConfigError: as `load`.
+        """
+        task = self.load(data)
+        train, val, test = (len(task.splits[name]) for name in ("train", "val", "test"))
+        T, width = task.inputs.shape[1:]
+        return Shape(T, width, task.outputs, train, val, test, task.goal)
+
+    def load(self, data: Arrays) -> Task:
+        """The task.
+
+        Raises:
+            ConfigError: names the key of the file that is missing or wrong, and what would do.
+        """
+        check_metric(data, "accuracy", "mse")
+        path = Path(data.path).expanduser()
+        arrays, digest = read(data.path, path.stat().st_mtime_ns if path.exists() else 0)
+        parts = [part for part in ("train", "val", "test") if part == "train" or f"x_{part}" in arrays]
+        check(data, arrays, parts)
+        x, y = (np.concatenate([arrays[f"{key}_{part}"] for part in parts]) for key in ("x", "y"))
+        lengths = None
+        if any(f"lengths_{part}" in arrays for part in parts):
+            full = {part: np.full(len(arrays[f"x_{part}"]), x.shape[1]) for part in parts}
+            lengths = np.concatenate([arrays.get(f"lengths_{part}", full[part]) for part in parts]).astype(
+                np.int64
+            )
+        splits, how = split(data, {part: len(arrays[f"x_{part}"]) for part in parts})
+        label = data.metric == "accuracy"
+        if x.dtype != np.uint8:
+            x = ((x.astype(np.float64) - data.mean) / data.std).astype(np.float32)
+        return Task(
+            inputs=x,
+            targets=y.astype(np.int64) if label else y.reshape(len(y), -1).astype(np.float32),
+            splits=splits,
+            scale=1.0,
+            mean=data.mean,
+            std=data.std,
+            outputs=int(y.max()) + 1 if label else y.reshape(len(y), -1).shape[1],
+            checksum=digest,
+            details={"source": path.name, **how},
+            goal=Goal.label if label else Goal.value,
+            metric=data.metric,
+            lengths=lengths,
+        )
+
+
+@lru_cache(maxsize=4)
+def read(file: str, changed: int) -> tuple[dict[str, Array], str]:
+    """The arrays of a file, and a sha256 of their names and bytes; `changed` is when it was written.
+
+    Raises:
+        ConfigError: it cannot be read, or is not of arrays.
+    """
+    try:
+        with np.load(Path(file).expanduser(), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except OSError as error:
+        raise ConfigError(f"data.path={file}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, zipfile.BadZipFile, AttributeError) as error:
+        raise ConfigError(
+            f"data.path={file}: is not a file of arrays ({error}); write it with numpy.savez"
+        ) from None
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return arrays, digest.hexdigest()
+
+
+def check(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
+    """Refuse arrays that are not as documented."""
+
+    def refuse(key: str, what: str) -> ConfigError:
+        return ConfigError(f"data.path={data.path}: {key} {what}")
+
+    known = [f"{key}_{part}" for part in ("train", "val", "test") for key in KEYS]
+    for key in arrays:
+        if key not in known:
+            raise refuse(key, f"is none of the keys that are read: {', '.join(known)}")
+    like = arrays.get("x_train")
+    for part in parts:
+        for key in (f"x_{part}", f"y_{part}"):
+            if key not in arrays:
+                raise refuse(key, f"is missing; the file has {', '.join(arrays) or 'no arrays'}")
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        assert like is not None
+        if x.ndim != 3 or x.dtype.kind not in "fiu" or 0 in x.shape or x.shape[1:] != like.shape[1:]:
+            wanted = "(N, T, input)" if part == "train" else f"(N, {like.shape[1]}, {like.shape[2]})"
+            raise refuse(f"x_{part}", f"has shape {x.shape} of {x.dtype}; must be numbers of shape {wanted}")
+        if not np.isfinite(x).all():
+            raise refuse(f"x_{part}", "has values that are not finite")
+        if len(y) != len(x):
+            raise refuse(f"y_{part}", f"has {len(y)} answers for {len(x)} examples")
+        if data.metric == "accuracy":
+            if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0:
+                raise refuse(
+                    f"y_{part}",
+                    f"has shape {y.shape} of {y.dtype}; must be classes (N,) of whole numbers from 0 on, or "
+                    "take data.metric=mse",
+                )
+            if y.max() > arrays["y_train"].max():
+                raise refuse(f"y_{part}", f"has class {y.max()}, which y_train has not")
+        else:
+            width = arrays["y_train"].shape[1:]
+            if (
+                y.ndim not in (1, 2)
+                or y.dtype.kind != "f"
+                or y.shape[1:] != width
+                or not np.isfinite(y).all()
+            ):
+                raise refuse(
+                    f"y_{part}",
+                    f"has shape {y.shape} of {y.dtype}; must be finite floats (N,) or (N, outputs), or take "
+                    "data.metric=accuracy",
+                )
+        lengths = arrays.get(f"lengths_{part}")
+        if lengths is not None and (
+            lengths.shape != (len(x),) or lengths.dtype.kind not in "iu" or not lengths.min() >= 1
+        ):
+            raise refuse(f"lengths_{part}", f"must be {len(x)} whole numbers of at least 1")
+        if lengths is not None and lengths.max() > x.shape[1]:
+            raise refuse(f"lengths_{part}", f"has {lengths.max()}, beyond the T={x.shape[1]} of x_{part}")
+
+
+def split(data: Arrays, sizes: dict[str, int]) -> tuple[dict[str, NDArray[np.int64]], dict[str, str]]:
+    """Indices of each split into the examples, parts one after the other, and a word on how."""
+    starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
+    pool = np.arange(sizes["train"])
+    splits: dict[str, NDArray[np.int64]] = {}
+    how = {}
+    for part in ("val", "test"):
+        if part in sizes:
+            splits[part] = np.arange(starts[part], starts[part] + sizes[part])
+    if "test" not in sizes:
+        drawn = np.random.RandomState(TEST_SEED).permutation(len(pool))
+        sixth = len(pool) // 6
+        if sixth < 1:
+            raise ConfigError(f"data.path={data.path}: x_train has {len(pool)} examples, too few to be split")
+        splits["test"], pool = drawn[:sixth], drawn[sixth:]
+        how["test"] = "a sixth of x_train, set aside under a fixed seed"
+    if "val" in sizes and data.val_size is not None:
+        raise ConfigError(f"data.val_size={data.val_size}: the file has x_val; use null")
+    share = 0 if "val" in sizes else round(len(pool) / 6)
+    train, val = split_sizes(data, len(pool), share)
+    pool = pool[np.random.RandomState(data.split_seed).permutation(len(pool))]
+    splits["train"] = pool[val : val + train]
+    splits.setdefault("val", pool[:val])
+    return splits, how

@@ -1,0 +1,129 @@
+"""Made-up sequences of a fixed length T that ask a network to remember: adding, copying, temporal order."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.config import ConfigError, Generated, Markers
+from rnnbench.tasks.task import Examples, Goal
+
+Uniforms = NDArray[np.float64]
+
+
+def integers(u: Uniforms, low: int | NDArray[Any], high: int | NDArray[Any]) -> NDArray[np.int64]:
+    """Whole numbers from low to high - 1, all equally likely, of uniforms in [0, 1)."""
+    drawn: NDArray[np.int64] = (low + np.floor(u * (np.asarray(high) - low))).astype(np.int64)
+    return drawn
+
+
+def at_least(data: Generated, least: int) -> None:
+    """Refuse a T that is too short.
+
+    Raises:
+        ConfigError: names data.steps.
+    """
+    if data.steps < least:
+        raise ConfigError(f"data.steps={data.steps}: data={data.name} needs at least {least}")
+
+
+class Adding:
+    """Add the two marked numbers (Hochreiter and Schmidhuber 1997).
+
+        value   0.3  0.8  0.1  0.5  0.9  0.2
+        marker   0    1    0    0    0    1      -> 1.0
+
+    T steps of (value, marker). Values are uniform in [data.low, 1); one marker stands in each half of the
+    sequence (data.markers=anywhere: at any two steps, as in Bai et al. 2018). Metric: mean squared error.
+    The best constant answer is the sum's mean; it scores the sum's variance, (1 - low)^2 / 6.
+    """
+
+    goal, metric, input_size, outputs = Goal.value, "mse", 2, 1
+
+    def __init__(self, data: Generated) -> None:
+        at_least(data, 2)
+        self.steps, self.low, self.anywhere = data.steps, data.low, data.markers is Markers.anywhere
+        self.draws = self.steps + 2
+        self.baseline = (1 - self.low) ** 2 / 6
+
+    def make(self, u: Uniforms) -> Examples:
+        """Inputs (n, T, 2), targets (n, 1)."""
+        n, T = len(u), self.steps
+        values = self.low + (1 - self.low) * u[:, :T]
+        if self.anywhere:  # the second is one of the T - 1 other steps
+            first = integers(u[:, T], 0, T)
+            second = (first + integers(u[:, T + 1], 1, T)) % T
+        else:
+            first, second = integers(u[:, T], 0, T // 2), integers(u[:, T + 1], T // 2, T)
+        rows = np.arange(n)
+        inputs = np.zeros((n, T, 2), np.float32)
+        inputs[:, :, 0] = values
+        inputs[rows, first, 1] = inputs[rows, second, 1] = 1
+        targets = values[rows, first] + values[rows, second]
+        return Examples(inputs, targets[:, None].astype(np.float32))
+
+
+class CopyMemory:
+    """Say ten numbers again after T steps (Hochreiter and Schmidhuber 1997; as in Bai et al. 2018).
+
+        input   3 1 8 ... 2   0 0 ... 0   9 9 9 ... 9
+        target  0 0 0 ... 0   0 0 ... 0   3 1 8 ... 2
+
+    Ten numbers of 1..8, T - 1 zeros, eleven nines: T + 20 steps, each a number as it is, not one-hot. At
+    every step a class of 0..9 is asked for: 0, and at the last ten steps the numbers. Metric: the loss,
+    mean cross entropy over all steps. Who knows where to answer but not what scores 10 ln 8 / (T + 20).
+    """
+
+    goal, metric, input_size, outputs = Goal.labels, "nll", 1, 10
+    MEMORY = 10  # numbers to be kept
+
+    def __init__(self, data: Generated) -> None:
+        at_least(data, 1)
+        self.blank = data.steps
+        self.steps = self.blank + 2 * self.MEMORY
+        self.draws = self.MEMORY
+        self.baseline = self.MEMORY * math.log(8) / self.steps
+
+    def make(self, u: Uniforms) -> Examples:
+        """Inputs (n, T + 20, 1), targets (n, T + 20)."""
+        numbers = integers(u, 1, 9)
+        inputs = np.zeros((len(u), self.steps, 1), np.float32)
+        inputs[:, : self.MEMORY, 0] = numbers
+        inputs[:, self.MEMORY + self.blank - 1 :, 0] = 9
+        targets = np.zeros((len(u), self.steps), np.int64)
+        targets[:, -self.MEMORY :] = numbers
+        return Examples(inputs, targets)
+
+
+class TemporalOrder:
+    """In which order did X and Y come? (Hochreiter and Schmidhuber 1997, task 6a)
+
+        E a c X d a b ... d Y a c ... B  ->  XY
+
+    T symbols, one-hot: E at the start, B at the end, between them a, b, c or d, but for two steps, one in
+    [T/10, 2T/10), one in [5T/10, 6T/10), that have X or Y. Asked at the end: XX, XY, YX or YY. Metric:
+    accuracy. A constant answer is right once in four.
+    """
+
+    goal, metric, input_size, outputs = Goal.label, "accuracy", 8, 4
+    baseline = 0.25
+    X, E, B = 4, 6, 7  # after a, b, c, d; Y is X + 1
+
+    def __init__(self, data: Generated) -> None:
+        at_least(data, 10)
+        self.steps = data.steps
+        self.draws = self.steps + 4
+
+    def make(self, u: Uniforms) -> Examples:
+        """Inputs: tokens (n, T); targets (n,)."""
+        n, T = len(u), self.steps
+        tokens = integers(u[:, :T], 0, 4)
+        tokens[:, 0], tokens[:, -1] = self.E, self.B
+        answer = np.zeros(n, np.int64)
+        for k, (start, end) in enumerate(((T // 10, 2 * T // 10), (5 * T // 10, 6 * T // 10))):
+            where = integers(u[:, T + k], start, end)
+            symbol = integers(u[:, T + 2 + k], 0, 2)
+            tokens[np.arange(n), where] = self.X + symbol
+            answer = 2 * answer + symbol
+        return Examples(tokens.astype(np.int16), answer)

@@ -1,0 +1,233 @@
+"""Laws of music, text and arrays: what is read is what is asked, and each mistake has its message."""
+
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import DATA, make_config
+from scipy.io import savemat
+
+from rnnbench import tasks
+from rnnbench.config import Arrays, ConfigError, Music, Text
+from rnnbench.kernels.torch_path import windows
+from rnnbench.tasks.music import PARTS, SETS, cut_up, read
+
+
+def pieces(rng, lengths):
+    cells = np.empty((1, len(lengths)), object)
+    for k, length in enumerate(lengths):
+        cells[0, k] = (rng.rand(length, 88) < 0.1).astype(np.uint8)
+    return cells
+
+
+@pytest.fixture
+def music(tmp_path, monkeypatch):
+    """A small JSB_Chorales.mat, and what is in it."""
+    rng = np.random.RandomState(0)
+    parts = {
+        "traindata": pieces(rng, [5, 9, 3]),
+        "validdata": pieces(rng, [4, 12]),
+        "testdata": pieces(rng, [7]),
+    }
+    (tmp_path / "poly_music").mkdir()
+    savemat(tmp_path / "poly_music" / "JSB_Chorales.mat", parts)
+    digest = hashlib.sha256((tmp_path / "poly_music" / "JSB_Chorales.mat").read_bytes()).hexdigest()
+    return {"root": str(tmp_path), "sha256": {"JSB_Chorales.mat": digest}}, parts
+
+
+def test_the_next_step_is_asked_for(music):
+    where, parts = music
+    data = Music("jsb_chorales", metric="nll", **where)
+    task, shape = tasks.load(data), tasks.shape(data)
+    assert (shape.train, shape.val, shape.test, shape.steps, shape.test_steps) == (3, 2, 1, 8, 11)
+    whole = [piece for part in parts.values() for piece in part.flat]
+    for k, piece in enumerate(whole):
+        steps = len(piece) - 1
+        assert task.lengths[k] == steps
+        assert np.array_equal(task.inputs[k, :steps], piece[:-1])
+        assert np.array_equal(task.targets[k, :steps], piece[1:])
+
+
+def test_cut_pieces_ask_every_step_once(music):
+    where, parts = music
+    task = tasks.load(Music("jsb_chorales", metric="nll", window=4, **where))
+    asked = [target[:n] for target, n in zip(task.targets, task.lengths, strict=True)]
+    whole = [piece[1:] for part in parts.values() for piece in part.flat]
+    assert np.array_equal(np.concatenate(asked), np.concatenate(whole))
+    assert task.lengths.max() == 4
+    assert [len(part) for part in cut_up(np.zeros((9, 88), np.uint8), 4)] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"val_size": 3}, "data.val_size=3: .* split as published"),
+        ({"train_size": 9}, "data.train_size=9: .* at most 3"),
+        ({"metric": "accuracy"}, "data.metric=accuracy: .* judged by nll"),
+        ({"sha256": {}}, "sha256 .* where ac0e6085"),
+        ({"root": "nowhere", "download": False}, "JSB_Chorales.mat.*data.download=false"),
+    ],
+)
+def test_music_is_refused(music, change, message):
+    with pytest.raises(ConfigError, match=message):
+        tasks.shape(Music(**{"name": "jsb_chorales", "metric": "nll", **music[0], **change}))
+
+
+def test_a_file_of_something_else_is_named(music, tmp_path):
+    file = tmp_path / "poly_music" / "JSB_Chorales.mat"
+    savemat(file, {"traindata": np.zeros((3, 3))})
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    data = Music(
+        "jsb_chorales", metric="nll", root=str(tmp_path), sha256={"JSB_Chorales.mat": digest}, window=3
+    )
+    with pytest.raises(ConfigError, match=r"JSB_Chorales.mat|traindata"):
+        tasks.load(data)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_published_files(name):
+    (file,) = SETS[name].files.files
+    if not (DATA / "poly_music" / file).exists():
+        pytest.skip("the music files are not here: set RNNBENCH_DATA to their folder")
+    task = tasks.load(Music(name, metric="nll", root=str(DATA), download=False))
+    published = {"jsb_chorales": (229, 76, 77), "nottingham": (694, 173, 170), "muse_data": (524, 135, 124),
+                 "piano_midi": (87, 12, 25)}  # fmt: skip
+    assert tuple(len(task.splits[part]) for part in PARTS) == published[name]
+    content = (DATA / "poly_music" / file).read_bytes()
+    train, test = (np.concatenate([p[1:] for p in read(content, part)]) for part in ("traindata", "testdata"))
+    share = (train.sum(0) + 1) / (len(train) + 2)
+    constant = -np.where(test, np.log(share), np.log1p(-share)).sum(1).mean()
+    assert constant == pytest.approx(SETS[name].baseline, abs=0.01)
+
+
+def text(tmp_path, content, **more):
+    (tmp_path / "t.txt").write_bytes(content if isinstance(content, bytes) else content.encode())
+    return Text("text", metric="bpc", path=str(tmp_path / "t.txt"), **more)
+
+
+def test_a_text_is_read_on_from_window_to_window(tmp_path):
+    content = "abcdefghij" * 30
+    task = tasks.load(text(tmp_path, content, window=7, val_size=40, test_size=30))
+    letters = sorted(set(content))
+    for part, there in (("train", content[:230]), ("val", content[230:270]), ("test", content[270:])):
+        index = task.splits[part]
+        for source, expected in ((task.inputs, there[:-1]), (task.targets, there[1:])):
+            found = "".join(letters[t] for k in index for t in source[k][: task.lengths[k]])
+            assert found == expected
+    assert task.details["vocabulary"] == "abcdefghij"
+
+
+@pytest.mark.parametrize("count", [1, 5, 12, 13])
+@pytest.mark.parametrize("streams", [1, 3, 4, 20])
+def test_streams_read_every_window_once_and_in_order(count, streams):
+    parts = [part.tolist() for part in windows(count, streams)]
+    assert sorted(k for part in parts for k in part) == list(range(count))
+    for before, after in itertools.pairwise(parts):
+        assert after == [k + 1 for k in before][: len(after)]
+
+
+@pytest.mark.parametrize(
+    "content, more, message",
+    [
+        ("", {}, "too few"),
+        (b"\xff\xfe\x00", {}, "not UTF-8 at byte 0"),
+        ("abc" * 40 + "z", {}, "test part has 'z'"),
+        ("abc" * 40, {"train_size": 1000}, "data.train_size=1000: .* at most"),
+        ("abc" * 40, {"val_size": 119}, "too few"),
+    ],
+)
+def test_a_text_is_refused(tmp_path, content, more, message):
+    with pytest.raises(ConfigError, match=message):
+        tasks.shape(text(tmp_path, content, **more))
+
+
+def test_a_text_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"data.path=nowhere.txt: cannot be read"):
+        tasks.shape(Text("text", metric="bpc", path="nowhere.txt"))
+
+
+def arrays(tmp_path, **contents):
+    np.savez(tmp_path / "a.npz", **contents)
+    metric = contents.pop("metric", "accuracy")
+    return Arrays("npz", metric=str(metric), path=str(tmp_path / "a.npz"))
+
+
+X = np.random.RandomState(0).rand(60, 5, 2)
+Y = np.arange(60) % 3
+
+
+def test_arrays_with_and_without_sets_of_their_own(tmp_path):
+    task = tasks.load(arrays(tmp_path, x_train=X, y_train=Y))
+    splits = [set(task.splits[name].tolist()) for name in ("train", "val", "test")]
+    assert [len(split) for split in splits] == [42, 8, 10]
+    assert set.union(*splits) == set(range(60))
+    assert "set aside" in task.details["test"]
+    own = tasks.load(
+        arrays(tmp_path, x_train=X, y_train=Y, x_val=X[:4], y_val=Y[:4], x_test=X[:5], y_test=Y[:5])
+    )
+    assert [len(own.splits[name]) for name in ("train", "val", "test")] == [60, 4, 5]
+    assert np.array_equal(own.inputs[own.splits["test"]], X[:5].astype(np.float32))
+    assert own.details == {"source": "a.npz"}
+
+
+def test_numbers_are_scaled_and_bytes_stay_bytes(tmp_path):
+    data = arrays(tmp_path, x_train=X, y_train=Y)
+    data.mean, data.std = 0.5, 2.0
+    np.testing.assert_allclose(tasks.load(data).inputs, (X - 0.5) / 2, rtol=1e-6)
+    small = (X * 255).astype(np.uint8)
+    task = tasks.load(arrays(tmp_path / ".", x_train=small, y_train=Y))
+    assert task.inputs.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "contents, message",
+    [
+        ({"inputs": X, "labels": Y}, "inputs is none of the keys .* x_train"),
+        ({"x_train": X}, "y_train is missing"),
+        ({"x_train": X[:, :, 0], "y_train": Y}, r"x_train has shape \(60, 5\).*\(N, T, input\)"),
+        ({"x_train": X, "y_train": Y[:9]}, "y_train has 9 answers for 60"),
+        ({"x_train": X, "y_train": Y - 1}, "y_train has shape .* whole numbers from 0"),
+        ({"x_train": X, "y_train": Y * 1.0}, "data.metric=mse"),
+        ({"x_train": X * np.nan, "y_train": Y}, "x_train has values that are not finite"),
+        ({"x_train": X, "y_train": Y, "x_test": X[:, :3], "y_test": Y}, r"x_test has shape .*\(N, 5, 2\)"),
+        (
+            {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1},
+            "y_test has class 3",
+        ),
+        ({"x_train": X, "y_train": Y, "lengths_train": Y}, "lengths_train must be 60 whole numbers"),
+        ({"x_train": X, "y_train": Y, "lengths_train": Y + 9}, "lengths_train has 11, beyond the T=5"),
+        ({"x_train": X, "y_train": Y, "metric": "mse"}, "metric is none"),
+        ({"x_train": X[:3], "y_train": Y[:3]}, "too few to be split"),
+    ],
+)
+def test_arrays_are_refused(tmp_path, contents, message):
+    with pytest.raises(ConfigError, match=message):
+        tasks.shape(arrays(tmp_path, **contents))
+
+
+def test_files_that_hold_no_arrays(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        tasks.shape(Arrays("npz", path="nowhere.npz"))
+    (tmp_path / "a.npz").write_text("text")
+    with pytest.raises(ConfigError, match="not a file of arrays"):
+        tasks.shape(Arrays("npz", path=str(tmp_path / "a.npz")))
+
+
+def test_padding_of_arrays_does_not_reach_the_loss(tmp_path):
+    """The same arrays with other numbers beyond their lengths train to the same numbers."""
+    from rnnbench.engine import Stack
+
+    lengths = 1 + np.arange(60) % 5
+    losses = []
+    for padding in (0.0, 7.0):
+        x = np.where(np.arange(5)[None, :, None] < lengths[:, None, None], X, padding)
+        config = make_config("gru")
+        config.data = arrays(tmp_path, x_train=x, y_train=X.sum((1, 2)), lengths_train=lengths)
+        config.data.metric = "mse"
+        stack = Stack(config, tasks.load(config.data))
+        stack.admit([stack.fresh(config)])
+        losses.append(next(stack.epochs()).metrics[0]["val/loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert torch.isfinite(torch.tensor(losses)).all()
