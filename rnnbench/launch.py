@@ -171,11 +171,13 @@ class GridSweeper(Sweeper):
     Args:
         max_batch_size: points that are handed to the launcher at once; null: all.
         params: overrides to sweep over, as in Hydra's basic sweeper.
+        of_a_search: what a file of the group `search` sets; it needs another sweeper, and is refused.
     """
 
-    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None) -> None:
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None, **of_a_search: Any) -> None:
         self.max_batch_size = max_batch_size
         self.params = params or {}
+        self.of_a_search = of_a_search
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
@@ -194,6 +196,13 @@ class GridSweeper(Sweeper):
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
+        if self.of_a_search:
+            chosen = self.config.hydra.runtime.choices.get("search")
+            with refusals():
+                raise ConfigError(
+                    f"hydra/sweeper=grid: a grid has no use for search={chosen} (hydra.sweeper."
+                    f"{', '.join(self.of_a_search)}); take hydra/sweeper=optuna, or leave search= out"
+                )
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
         folder = Path(self.config.hydra.sweep.dir)

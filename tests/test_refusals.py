@@ -118,6 +118,7 @@ def test_a_value_is_refused(overrides, tmp_path):
         ("hydra.launcher.max_stack=0", ["max_stack=0"]),
         ("hydra.sweep.dir=/proc/rnnbench", ["/proc/rnnbench"]),
         ("seed=interval(0,1)", ["interval"]),
+        ("hydra/sweeper=grid search=lstm_gru", ["hydra/sweeper=grid", "search=lstm_gru", "optuna"]),
     ],
 )
 def test_one_bad_point_refuses_the_whole_sweep(overrides, words, tmp_path):

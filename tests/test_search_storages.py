@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from rnnbench.sweep.storage import open_storage
-from tests.test_app import run
+from tests.test_app import run, start
 from tests.test_search import search, settings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -76,6 +76,21 @@ def test_postgresql(tmp_path, postgresql):
     completes(tmp_path, postgresql)
     study = optuna.load_study(study_name="s", storage=open_storage(postgresql))
     assert states(study) == [TrialState.COMPLETE] * 3
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_two_processes_share_a_study_on_a_database(tmp_path, kind, request):
+    url = "sqlite:///study.db" if kind == "sqlite" else request.getfixturevalue("postgresql")
+    command = search(*settings(n_trials=7, n_jobs=2, study_name="s", storage=f"'{url}'"))
+    workers = [start(tmp_path, *command) for _ in range(2)]
+    for worker in workers:
+        out, err = worker.communicate(timeout=120)
+        assert worker.returncode == 0, out + err
+        assert "locked" not in out + err
+    there = f"sqlite:///{tmp_path}/study.db" if kind == "sqlite" else url
+    trials = optuna.load_study(study_name="s", storage=open_storage(there)).get_trials()
+    kept = [trial for trial in trials if "retired" not in trial.user_attrs]
+    assert [trial.state for trial in kept] == [TrialState.COMPLETE] * 7
 
 
 def test_grpc(tmp_path, proxy):

@@ -1,9 +1,9 @@
 """python -m rnnbench.bench: how fast this machine is, side by side with the tutorial's loop.
 
-Three questions, each answered in alternation in one process run, as ratios with their spread: how many
+Four questions, each answered in alternation in one process run, as ratios with their spread: how many
 trial-epochs a second the harness makes beside the same recipe written with torch.nn and a DataLoader;
 how long the command takes to its first epoch beside `import torch`; what the harness itself costs a
-trial of a sweep beside Hydra's own sweeper and launcher.
+trial of a sweep beside Hydra's own sweeper and launcher; what the search costs a trial beside Optuna.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from rich.table import Table
 from rnnbench.bench.launcher import launcher_cost
 from rnnbench.bench.loops import harness, operations, products_per_second, tutorial_loop
 from rnnbench.bench.measure import in_turn, spread
+from rnnbench.bench.search import sweeper_cost
 from rnnbench.bench.startup import first_epoch, import_torch
 from rnnbench.config import Kernel
 from rnnbench.kernels.compiled import cores, instruction_sets
@@ -181,7 +182,7 @@ def main() -> None:
     save(rows, options.out)
     say(f"saved: {os.path.relpath(options.out)}/speed.csv, speed.svg")
     if quick or device != "cpu" or options.hidden or options.stacks:
-        return  # the other two questions have nothing to do with these
+        return  # the other questions have nothing to do with these
     torch_seconds, epoch_seconds = in_turn([import_torch, first_epoch], rounds=3)
     ratios = [a / b for a, b in zip(epoch_seconds, torch_seconds, strict=True)]
     say(
@@ -191,6 +192,12 @@ def main() -> None:
     say("a trial of a sweep of 500 beside its training, ms to its last record, and to the command's end:")
     for cost in launcher_cost(500, rounds=1):
         say(f"  {cost.what}: {spread(cost.recorded, 0)}; {spread(cost.ended, 0)}")
+    ours, theirs = sweeper_cost(1000, rounds=40)
+    beyond = [a - b for a, b in zip(ours, theirs, strict=True)]
+    say(
+        f"a trial of a search (TPE, journal file, 1,000 trials of history): {spread(ours, 1)} ms, "
+        f"Optuna's own ask and tell {spread(theirs, 1)} ms, beyond them {spread(beyond, 1)} ms"
+    )
 
 
 if __name__ == "__main__":

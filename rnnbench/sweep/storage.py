@@ -1,12 +1,15 @@
 """Where a study is kept, by URL: memory, SQLite, a journal file, PostgreSQL, Optuna's gRPC proxy."""
 
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from filelock import FileLock
 from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from rnnbench.config import ConfigError
 from rnnbench.record import check_store, sqlite_file
@@ -14,6 +17,8 @@ from rnnbench.record import check_store, sqlite_file
 KINDS = "sqlite:///FILE, journal:///FILE, postgresql://HOST/NAME, mysql://HOST/NAME, grpc://HOST:PORT"
 PATIENCE = 5.0  # seconds that a gRPC proxy has for its first word
 GRPC_PORT = 13000  # Optuna's
+# Optuna's first migration fails when several run it at once: a server locks, as a file does elsewhere.
+LOCKS = {"postgresql": "SELECT pg_advisory_lock(7466)", "mysql": "SELECT GET_LOCK('rnnbench', 60)"}
 
 
 def journal_file(url: str) -> Path | None:
@@ -68,7 +73,7 @@ def open_storage(url: str | None) -> BaseStorage:
         if journal is not None:
             return JournalStorage(JournalFileBackend(str(journal)))
         if file is not None:
-            with FileLock(f"{file}.lock"):  # Optuna's first migration fails when several run it at once
+            with FileLock(f"{file}.lock"):
                 return RDBStorage(url)
         if url.startswith("grpc://"):
             parts = urlsplit(url)
@@ -76,7 +81,10 @@ def open_storage(url: str | None) -> BaseStorage:
             proxy.wait_server_ready(timeout=PATIENCE)
             return proxy
         # SQLAlchemy's own choice of a driver depends on its version.
-        return RDBStorage(url.replace("postgresql://", "postgresql+psycopg2://", 1))
+        address = url.replace("postgresql://", "postgresql+psycopg2://", 1)
+        with closing(create_engine(address, poolclass=NullPool).connect()) as connection:
+            connection.execute(text(LOCKS[url.partition(":")[0].partition("+")[0]]))  # until it is closed
+            return RDBStorage(address)
     except ImportError as error:
         extra = "grpc" if url.startswith("grpc") else "postgresql"
         reason = str(error).strip().splitlines()[0]
