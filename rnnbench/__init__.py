@@ -1,20 +1,31 @@
 """rnnbench: compare recurrent networks, and print the answer in a paper.
 
-From Python: `run` trains a trial, `load` gives its trained network, `records` all results as a frame.
+From Python: `run` trains a trial, `load` gives its trained network, `records` all results as a frame;
+`register_cell` and `register_task` add cells and tasks of one's own.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["ConfigError", "load", "records", "run"]
+__all__ = ["Cell", "ConfigError", "load", "records", "register_cell", "register_task", "run"]
 
 if TYPE_CHECKING:
+    from rnnbench.cells import Cell, register_cell
     from rnnbench.config import ConfigError
     from rnnbench.record import records
+    from rnnbench.tasks import register_task
     from rnnbench.trained import load, run
 
-HOMES = {"ConfigError": "config", "records": "record", "load": "trained", "run": "trained"}
+HOMES = {
+    "Cell": "cells",
+    "ConfigError": "config",
+    "load": "trained",
+    "records": "record",
+    "register_cell": "cells",
+    "register_task": "tasks",
+    "run": "trained",
+}
 
 
 def __getattr__(name: str) -> Any:

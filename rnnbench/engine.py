@@ -10,16 +10,17 @@ whether it was stopped and admitted again.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rnnbench import optim
+from rnnbench.cells import Draw, Noise
 from rnnbench.config import STEPS_PER_EPOCH, Config, Schedule, Select, direction, selection
 from rnnbench.kernels import make_compute
-from rnnbench.network import Drop
 from rnnbench.tasks import Goal, Task
 
 
@@ -121,6 +122,8 @@ class Stack:
             "step": 0.0,
             "clip": math.inf if config.fit.clip is None else config.fit.clip,
             "dropout": config.model.dropout,
+            "recurrent_dropout": config.model.recurrent_dropout or 0.0,
+            "weight_noise": config.model.weight_noise or 0.0,
         }
         rows = {"parameters": parameters, "best": parameters.clone()}
         rows |= {name: torch.zeros_like(parameters) for name in optim.memory(config.optim)}
@@ -156,9 +159,8 @@ class Stack:
         for row, slot in zip(self.state["lr"], self.slots, strict=True):
             config = slot.config
             row.fill_(optim.learning_rate(config.optim.lr, config.fit, slot.epoch, slot.factor))
-        drop = self._dropout() if self.state["dropout"].any() else None
         order = self._order()  # (K, examples)
-        means = self.compute.train(self.state, order, drop, self.poll).tolist()
+        means = self.compute.train(self.state, order, self._noise(), self.poll).tolist()
         metrics = [
             {f"train/{name}": value for name, value in self._measured(loss, hits).items()}
             | {"lr": float(self.state["lr"][k]), "grad_norm": norm}
@@ -215,16 +217,41 @@ class Stack:
         orders = [train[torch.randperm(len(train), generator=stream(slot, 1))] for slot in self.slots]
         return torch.stack(orders)
 
-    def _dropout(self) -> Drop:
-        """Draws each trial's dropout factors from its own stream of this epoch."""
-        streams = [stream(slot, 2, self.device) for slot in self.slots]
-        rate = self.state["dropout"].float().view(-1, 1, 1, 1)
+    def _noise(self) -> Noise:
+        """What this epoch draws in training, each trial from its own streams; rates may differ by trial."""
+        model = self.slots[0].config.model
+        draw = {
+            purpose: partial(self._drawn, [stream(slot, purpose, self.device) for slot in self.slots])
+            for purpose in (2, 3, 4, 5)
+        }
 
-        def drop(shape: tuple[int, ...]) -> Tensor:
-            noise = torch.stack([torch.rand(shape, generator=g, device=self.device) for g in streams])
-            return (noise >= rate) / (1 - rate)
+        def kept(purpose: int, name: str) -> Draw | None:
+            """Dropout's factors: 0, or 1 / (1 - rate)."""
+            rate = self.state[name].float()
+            if not rate.any():
+                return None
 
-        return drop
+            def factors(shape: tuple[int, ...]) -> Tensor:
+                rates = rate.view(-1, *[1] * len(shape))
+                return (draw[purpose](shape, torch.rand) >= rates) / (1 - rates)
+
+            return factors
+
+        def added(shape: tuple[int, ...]) -> Tensor:
+            return draw[5](shape, torch.randn) * self.state["weight_noise"].float()
+
+        return Noise(
+            dropout=kept(2, "dropout"),
+            recurrent=kept(3, "recurrent_dropout"),
+            zoneout=partial(draw[4], how=torch.rand) if model.zoneout else None,
+            weights=added if self.state["weight_noise"].any() else None,
+        )
+
+    def _drawn(
+        self, streams: list[torch.Generator], shape: tuple[int, ...], how: Callable[..., Tensor]
+    ) -> Tensor:
+        """Numbers (K, *shape), each trial's from its own stream."""
+        return torch.stack([how(shape, generator=own, device=self.device) for own in streams])
 
 
 def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
@@ -285,8 +312,7 @@ def shape_key(config: Config) -> tuple[object, ...]:
     """What the trials of one stack have in common: whatever fixes a shape, an equation or the data."""
     model, fit = config.model, config.fit
     return (
-        *(model.name, model.hidden_size, model.num_layers, model.bidirectional, model.readout),
-        *(model.forget_bias, model.nonlinearity),
+        repr(replace(model, budget=None, dropout=0.0, recurrent_dropout=None, weight_noise=None)),
         *(type(config.optim).__name__, getattr(config.optim, "nesterov", None)),
         repr(config.data),
         *(fit.batch_size, fit.steps_per_epoch, fit.select, fit.device, fit.kernel),

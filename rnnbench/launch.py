@@ -26,8 +26,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench import config as schema
+from rnnbench.budget import resolved
 from rnnbench.compose import Composer
-from rnnbench.config import Config, ConfigError, to_yaml, typed
+from rnnbench.config import Config, ConfigError, own_code, to_yaml, typed
 
 if TYPE_CHECKING:
     from rnnbench.ledger import Job, Sweep
@@ -61,8 +62,16 @@ def register() -> None:
 
 
 def task_config(cfg: DictConfig) -> Config:
-    """The checked configuration of a job, from a composed config with or without its hydra node."""
-    return typed(cfg)
+    """The checked configuration of a job, from a composed config with or without its hydra node.
+
+    Code of one's own is imported here, and a budget becomes a hidden size.
+
+    Raises:
+        ConfigError: it cannot be run.
+    """
+    config = typed(cfg)
+    own_code(config)
+    return resolved(config)
 
 
 class Gate(Callback):

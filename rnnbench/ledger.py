@@ -11,7 +11,7 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from rnnbench import show, tasks
-from rnnbench.config import Config, ConfigError, Select, objective, trial_hash
+from rnnbench.config import Config, ConfigError, Select, imported, objective, trial_hash
 from rnnbench.record import (
     Courier,
     JobFolder,
@@ -61,6 +61,7 @@ class Sweep:
         job.prepare()
         task = tasks.load(job.config.data)
         tags = provenance(job.config.fit.device) | {"rnnbench.kernel": kernel_name(job.config)} | job.tags
+        tags |= {f"rnnbench.import.{name}": digest for name, digest in imported(job.config).items()}
         job.record = JobFolder.start(
             job.folder,
             name=job.name,

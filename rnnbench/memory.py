@@ -48,7 +48,7 @@ def trial_bytes(config: Config, shape: Shape) -> int:
         activations = 4 * B * T * width * (config.model.num_layers - 1) if config.model.dropout else 0
     else:
         # What each layer keeps for its backward pass, about twice its pre-activations, and its inputs.
-        kept = sum(sizes[0] for name, sizes in network.shapes.items() if ".bias_ih" in name)
+        kept = sum(sizes[0] for name, sizes in network.shapes.items() if ".weight_ih" in name)
         longest = shape.test_steps or T
         steps = max(B * T, evaluation_batch(longest) * longest)
         activations = 4 * steps * (shape.input_size + 2 * kept)

@@ -6,18 +6,16 @@ rows, and `Network.start` draws the very numbers that torch.nn would draw under 
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from rnnbench.cells import Cell, Weights, make_cell
-from rnnbench.config import Model, Readout
+from rnnbench.cells import Cell, Noise, State, Weights, make_cell
+from rnnbench.cells.cell import NONE
+from rnnbench.config import ConfigError, Model, Readout
 
-# Called between two layers while training with (T, features, B): gives dropout's factors (K, T, features, B).
-Drop = Callable[[tuple[int, ...]], Tensor]
 # What one minibatch leaves to the next where a text is read on: each layer's state, (K, hidden, B) tensors.
-Carried = list[tuple[Tensor, ...]] | None
+Carried = list[State] | None
 
 
 class Network:
@@ -45,7 +43,7 @@ class Network:
         self.shapes: dict[str, tuple[int, ...]] = {}
         for number, layer in enumerate(self.layers):
             for suffix, cell in layer:
-                shapes = cell.shapes(width if number else input_size)
+                shapes = cell.all_shapes(width if number else input_size)
                 self.shapes |= {f"rnn.{name}{suffix}": shape for name, shape in shapes.items()}
         self.shapes |= {"head.weight": (outputs, width), "head.bias": (outputs,)}
 
@@ -72,7 +70,7 @@ class Network:
             weight.uniform_(-1 / math.sqrt(inputs), 1 / math.sqrt(inputs), generator=generator)
         for layer in self.layers:
             for suffix, cell in layer:
-                cell.start(self._of_layer(weights, suffix))
+                cell.start(self._of_layer(weights, suffix), generator)
         return flat
 
     def _of_layer(self, weights: Weights, suffix: str) -> Weights:
@@ -84,7 +82,7 @@ class Network:
         }
 
     def __call__(
-        self, weights: Weights, x: Tensor, drop: Drop | None = None, lengths: Tensor | None = None
+        self, weights: Weights, x: Tensor, noise: Noise = NONE, lengths: Tensor | None = None
     ) -> Tensor:
         """Logits (K, outputs, B), at every step (K, outputs, T, B), for x (K, T, input, B).
 
@@ -92,10 +90,10 @@ class Network:
             lengths: (K, B) steps of each example that count; None: all T do.
         """
         for number, layer in enumerate(self.layers):
-            if number and drop:
-                x = x * drop(x.shape[1:])
+            if number and noise.dropout:
+                x = x * noise.dropout(x.shape[1:])
             outputs = [
-                self._run(cell, x, self._of_layer(weights, suffix), reverse, lengths)
+                self._run(cell, x, self._of_layer(weights, suffix), reverse, lengths, noise)
                 for reverse, (suffix, cell) in zip((False, True), layer, strict=False)
             ]
             x = torch.cat(outputs, 2) if len(outputs) > 1 else outputs[0]  # (K, T, width, B)
@@ -109,7 +107,7 @@ class Network:
         return self._head(weights, last)
 
     def carry(
-        self, weights: Weights, x: Tensor, carried: Carried, drop: Drop | None = None
+        self, weights: Weights, x: Tensor, carried: Carried, noise: Noise = NONE
     ) -> tuple[Tensor, Carried]:
         """Logits at every step (K, outputs, T, B), and the state after the last one, without gradient.
 
@@ -118,18 +116,20 @@ class Network:
         """
         after = []
         for number, ((suffix, cell),) in enumerate(self.layers):
-            if number and drop:
-                x = x * drop(x.shape[1:])
+            if number and noise.dropout:
+                x = x * noise.dropout(x.shape[1:])
             state = carried[number] if carried else None
-            x, state = cell.carry(x, self._of_layer(weights, suffix), state)  # type: ignore[attr-defined]
+            x, state = cell.carry(x, self._of_layer(weights, suffix), state, noise)
             after.append(tuple(part.detach() for part in state))
         return self._head(weights, x), after
 
-    def _run(self, cell: Cell, x: Tensor, weights: Weights, reverse: bool, lengths: Tensor | None) -> Tensor:
+    def _run(
+        self, cell: Cell, x: Tensor, weights: Weights, reverse: bool, lengths: Tensor | None, noise: Noise
+    ) -> Tensor:
         """One direction of a layer; the reverse one begins at each example's own last step."""
         if lengths is None or not reverse:
-            return cell(x, weights, reverse)
-        return flipped(cell(flipped(x, lengths), weights, False), lengths)
+            return cell(x, weights, reverse, noise)
+        return flipped(cell(flipped(x, lengths), weights, False, noise), lengths)
 
     def _head(self, weights: Weights, x: Tensor) -> Tensor:
         """The linear head on x (K, width, B), or (K, T, width, B) at every step."""
@@ -196,7 +196,18 @@ class TorchNetwork(nn.Module):
 
 
 def to_torch(network: Network, flat: Tensor) -> TorchNetwork:
-    """The torch.nn equivalent of one trial with parameters flat (P,)."""
+    """The torch.nn equivalent of one trial with parameters flat (P,).
+
+    Raises:
+        ConfigError: torch.nn has no such cell, or not with these options.
+    """
+    model = network.model
+    if model.name not in ("lstm", "gru", "rnn") or model.layer_norm or model.learned_state or model.zoneout:
+        raise ConfigError(f"model.name={model.name}: torch.nn has no such cell, or not with these options")
+    if network.every_step:
+        raise ConfigError(
+            f"model.name={model.name}: the torch.nn equivalent answers at the end, not at every step"
+        )
     module = TorchNetwork(network.model, network.input_size, network.outputs)
     weights = network.views(flat.detach().unsqueeze(0))
     module.load_state_dict({name: weight[0].clone() for name, weight in weights.items()})

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from rnnbench import show, tasks
+from rnnbench.cells.cell import NONE
 from rnnbench.config import STEPS_PER_EPOCH, Config
 from rnnbench.engine import Stack, shape_key
 from rnnbench.memory import places, trial_bytes
@@ -75,7 +76,7 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, floa
     taken = []
     for _ in range(3):
         started = time.perf_counter()
-        stack.compute.train(stack.state, order, None, lambda: None)
+        stack.compute.train(stack.state, order, NONE, lambda: None)
         taken.append(time.perf_counter() - started)
     step = min(taken[1:]) / 3
     watched = shape.val if config.fit.select.value == "val" else shape.test

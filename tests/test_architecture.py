@@ -21,7 +21,7 @@ ORDER = [
     {"record", "show"},
     {"compose"},
     {"ledger"},
-    {"plan", "preflight", "train"},
+    {"budget", "plan", "preflight", "train"},
     {"launch"},
     {"trained"},
     {"sweep"},
@@ -48,8 +48,8 @@ NEVER = {
 }
 
 # What is imported before a command line has been read: these bring in nothing that takes seconds.
-QUICK = {"__init__", "config", "tasks", "record", "show", "preflight", "ledger", "train", "compose", "launch"}
-QUICK |= {"sweep", "app", "__main__"}
+QUICK = {"__init__", "config", "tasks", "record", "show", "budget", "preflight", "ledger", "train"}
+QUICK |= {"compose", "launch", "sweep", "app", "__main__"}
 SECONDS = {"torch", "torchvision", "mlflow", "pandas", "sklearn", "matplotlib"}
 
 

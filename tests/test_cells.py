@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnbench.cells import CELLS, make_cell
+from rnnbench.cells import make_cell
 from rnnbench.config import ConfigError, Model, Nonlinearity
 
 TORCH = {
@@ -77,33 +77,11 @@ def test_float32_parity_with_torch(kind):
     torch.testing.assert_close(cell(x, weights, False)[0], out.permute(0, 2, 1), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_large_inputs_give_no_nan(name):
-    cell, _, weights = stacked(name, 1, 3, 4, torch.float32)
-    h = cell(torch.full((1, 5, 3, 2), 1e4), weights, False)
-    h.sum().backward()
-    assert h.isfinite().all()
-    assert all(weight.grad.isfinite().all() for weight in weights.values())
-
-
-@pytest.mark.parametrize("name", CELLS)
-def test_a_nan_stays_in_its_trial(name):
-    cell, _, weights = stacked(name, 3, 2, 4, torch.float32)
-    x = torch.randn(3, 4, 2, 5)
-    x[1] = torch.nan
-    h = cell(x, weights, False)
-    h.sum().backward()
-    assert h[1].isnan().all()
-    for k in (0, 2):
-        assert h[k].isfinite().all()
-        assert all(weight.grad[k].isfinite().all() for weight in weights.values())
-
-
 def test_forget_bias_is_the_sum_of_both_vectors():
     cell = make_cell(Model("lstm", 3, forget_bias=1.5))
     weights = {name: torch.randn(2, *shape) for name, shape in cell.shapes(2).items()}
     before = {name: weight.clone() for name, weight in weights.items()}
-    cell.start(weights)
+    cell.start(weights, torch.Generator())
     total = weights["bias_ih"] + weights["bias_hh"]
     assert (total[:, 3:6] == 1.5).all()
     kept = [0, 1, 2, *range(6, 12)]

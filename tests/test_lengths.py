@@ -24,7 +24,7 @@ def test_an_example_among_longer_ones_is_answered_as_if_alone(model, every_step,
     parameters = torch.cat([network.start(seed), network.start(seed + 1)])
     weights = network.views(parameters)
     x = torch.randn(K, T, 3, B, generator=torch.Generator().manual_seed(seed))
-    together = network(weights, x, None, lengths.expand(K, -1))
+    together = network(weights, x, lengths=lengths.expand(K, -1))
     for b, length in enumerate(lengths.tolist()):
         alone = network(weights, x[:, :length, :, b : b + 1])
         mine = together[..., b : b + 1]
@@ -80,7 +80,7 @@ def test_padding_takes_no_gradient():
     x = torch.randn(1, T, 3, B).requires_grad_()
     lengths = torch.tensor([[1, 7, 3, 2]])
     y = torch.zeros(1, T, B, dtype=torch.int64)
-    loss, _, _ = measure(Goal.labels, network(weights, x, None, lengths), y, lengths)
+    loss, _, _ = measure(Goal.labels, network(weights, x, lengths=lengths), y, lengths)
     (gradient,) = torch.autograd.grad(loss.sum(), x)
     for b, length in enumerate(lengths[0].tolist()):
         assert gradient[0, :length, :, b].abs().min() > 0

@@ -51,6 +51,13 @@ def test_the_tutorials_counts(name, parameters):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_counts_follow_the_formula(name):
-    gates = {"lstm": 4, "gru": 3, "rnn": 1}[name]
-    assert Network(Model(name, 7), 5, 3).count("rnn") == gates * 7 * (5 + 7 + 2)
+@pytest.mark.parametrize(
+    "options", [{}, {"layer_norm": True, "learned_state": True, "bidirectional": True}], ids=str
+)
+def test_counts_are_those_of_real_tensors(name, options):
+    network = Network(Model(name, 7, num_layers=2, **options), 5, 3)
+    weights = network.views(network.start(0))
+    assert network.count() == sum(weight.numel() for weight in weights.values()) == network.start(0).shape[1]
+    assert network.count() == network.count("rnn") + network.count("head")
+    assert network.count("head") == 3 * (7 * network.directions + 1)
+    assert all(weight.isfinite().all() for weight in weights.values())

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rnnbench.cells.cell import NONE
 from rnnbench.config import Config, Fit, Kernel, Model, Select, Sgd, Tracking
 from rnnbench.config import Images as ImageData
 from rnnbench.engine import Stack
@@ -124,7 +125,7 @@ def harness(model: str, hidden_size: int, K: int, kernel: Kernel, device: str = 
         examples = -(-minibatches * BATCH // 600) * 100
         order = torch.randint(TRAIN, (K, minibatches * BATCH))
         started = time.perf_counter()
-        stack.compute.train(stack.state, order, None, lambda: None)
+        stack.compute.train(stack.state, order, NONE, lambda: None)
         wait(device)
         trained = time.perf_counter()
         stack.compute.evaluate(stack.state["parameters"], torch.arange(examples))

@@ -5,13 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnbench.cells.weights import torch_shapes
-from rnnbench.config import Model
+from rnnbench.cells.cell import NONE, Layer, Noise, State, TorchCell, Weights
 
 aten = torch.ops.aten
 
 
-class GRU:
+class GRU(TorchCell):
     """Gated recurrent unit (Cho et al. 2014), the reset gate after the recurrent product.
 
         r = s(W_r x + b_r + R_r h- + c_r)             reset gate
@@ -23,16 +22,21 @@ class GRU:
     R. Parameters of a layer: 3 hidden (input + hidden + 2).
     """
 
-    def __init__(self, model: Model) -> None:
-        self.hidden_size = model.hidden_size
+    gates, candidate = 3, 2
 
-    def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
-        return torch_shapes(3, self.hidden_size, input_size)
+    def bias(self, weights: Weights) -> Tensor:
+        return weights["bias_ih"]  # the other is inside of the reset gate's reach
 
-    def start(self, weights: dict[str, Tensor]) -> None:
-        """As drawn."""
+    def step(self, a: Tensor, state: State, layer: Layer) -> State:
+        (h,) = state
+        r, z, n = a.split(self.hidden_size, 1)
+        u_r, u_z, u_n = layer.recurrent(h, layer["bias_hh"].expand_as(a)).split(self.hidden_size, 1)
+        n = (n + (r + u_r).sigmoid() * u_n).tanh()
+        return (torch.lerp(n, h, (z + u_z).sigmoid()),)
 
-    def __call__(self, x: Tensor, weights: dict[str, Tensor], reverse: bool) -> Tensor:
+    def __call__(self, x: Tensor, weights: Weights, reverse: bool, noise: Noise = NONE) -> Tensor:
+        if not self.plain:
+            return super().__call__(x, weights, reverse, noise)
         h: Tensor = GRULayer.apply(
             x, weights["weight_ih"], weights["weight_hh"], weights["bias_ih"], weights["bias_hh"], reverse
         )

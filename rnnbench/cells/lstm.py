@@ -5,13 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnbench.cells.weights import torch_shapes
-from rnnbench.config import Model
+from rnnbench.cells.cell import NONE, Layer, Noise, State, TorchCell, Weights
 
 aten = torch.ops.aten
 
 
-class LSTM:
+class LSTM(TorchCell):
     """Long short-term memory with a forget gate and without peepholes (Gers et al. 2000).
 
         i = s(W_i x + b_i + R_i h- + c_i)      input gate
@@ -26,20 +25,17 @@ class LSTM:
     4 hidden (input + hidden + 2).
     """
 
-    def __init__(self, model: Model) -> None:
-        self.hidden_size = model.hidden_size
-        self.forget_bias = model.forget_bias
+    gates, states, forget_gate, candidate = 4, 2, 1, 2
 
-    def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
-        return torch_shapes(4, self.hidden_size, input_size)
+    def step(self, a: Tensor, state: State, layer: Layer) -> State:
+        h, c = state
+        i, f, g, o = layer.recurrent(h, a).split(self.hidden_size, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
 
-    def start(self, weights: dict[str, Tensor]) -> None:
-        if self.forget_bias is not None:
-            forget = slice(self.hidden_size, 2 * self.hidden_size)
-            weights["bias_ih"][:, forget] = self.forget_bias
-            weights["bias_hh"][:, forget] = 0.0
-
-    def __call__(self, x: Tensor, weights: dict[str, Tensor], reverse: bool) -> Tensor:
+    def __call__(self, x: Tensor, weights: Weights, reverse: bool, noise: Noise = NONE) -> Tensor:
+        if not self.plain:
+            return super().__call__(x, weights, reverse, noise)
         h: Tensor = LSTMLayer.apply(
             x, weights["weight_ih"], weights["weight_hh"], weights["bias_ih"], weights["bias_hh"], reverse
         )

@@ -1,15 +1,16 @@
-"""The plain recurrence, as torch.nn.RNN defines it."""
+"""The plain recurrence, as torch.nn.RNN defines it, and with an identity start."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rnnbench.cells.weights import torch_shapes
+from rnnbench.cells.cell import NONE, Layer, Noise, State, TorchCell, Weights
 from rnnbench.config import Model, Nonlinearity
 
 
-class RNN:
+class RNN(TorchCell):
     """Simple recurrence (Elman 1990) with tanh or relu.
 
         h = tanh(W x + b + R h- + c)
@@ -18,19 +19,40 @@ class RNN:
     """
 
     def __init__(self, model: Model) -> None:
-        self.hidden_size = model.hidden_size
+        super().__init__(model)
         self.relu = model.nonlinearity is Nonlinearity.relu
 
-    def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
-        return torch_shapes(1, self.hidden_size, input_size)
+    def step(self, a: Tensor, state: State, layer: Layer) -> State:
+        a = layer.recurrent(state[0], a)
+        return (a.relu() if self.relu else a.tanh(),)
 
-    def start(self, weights: dict[str, Tensor]) -> None:
-        """As drawn."""
-
-    def __call__(self, x: Tensor, weights: dict[str, Tensor], reverse: bool) -> Tensor:
+    def __call__(self, x: Tensor, weights: Weights, reverse: bool, noise: Noise = NONE) -> Tensor:
+        if not self.plain:
+            return super().__call__(x, weights, reverse, noise)
         bias = weights["bias_ih"] + weights["bias_hh"]
         h: Tensor = RNNLayer.apply(x, weights["weight_ih"], weights["weight_hh"], bias, self.relu, reverse)
         return h
+
+
+class IRNN(RNN):
+    """The plain recurrence with relu that begins as the identity (Le, Jaitly, Hinton 2015).
+
+        h = relu(W x + b + R h- + c),  at the start R = 1, b = c = 0, W of deviation 0.001
+
+    W is drawn uniformly here, with the deviation of their normal distribution. Parameters of a layer:
+    hidden (input + hidden + 2).
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.relu = True
+
+    def start(self, weights: Weights, generator: torch.Generator) -> None:
+        weights["weight_ih"] *= 0.001 * math.sqrt(3 * self.hidden_size)
+        weights["weight_hh"].copy_(torch.eye(self.hidden_size))
+        weights["bias_ih"].zero_()
+        weights["bias_hh"].zero_()
+        super().start(weights, generator)
 
 
 class RNNLayer(torch.autograd.Function):

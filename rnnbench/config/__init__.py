@@ -16,6 +16,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.config.checks import check
+from rnnbench.config.imports import imported, own_code, plugins
 from rnnbench.config.metrics import direction, final_metrics, objective, per_epoch, selection
 from rnnbench.config.schema import (
     DATA,
@@ -41,6 +42,7 @@ from rnnbench.config.schema import (
     Optim,
     Order,
     Readout,
+    RecurrentInit,
     RMSprop,
     Schedule,
     Select,
@@ -77,6 +79,7 @@ __all__ = [
     "Order",
     "RMSprop",
     "Readout",
+    "RecurrentInit",
     "Schedule",
     "Search",
     "Select",
@@ -89,9 +92,12 @@ __all__ = [
     "final_metrics",
     "flatten",
     "identifies",
+    "imported",
     "objective",
+    "own_code",
     "per_epoch",
     "plain",
+    "plugins",
     "selection",
     "to_yaml",
     "trial_hash",
@@ -117,6 +123,9 @@ def typed(tree: Any) -> Config:
         ConfigError: from `check`.
     """
     if isinstance(tree, DictConfig) and OmegaConf.get_type(tree) is Config:  # as Hydra composes it
+        for part in ("model", "data"):
+            for key in sorted(OmegaConf.missing_keys(tree[part])):
+                raise ConfigError(f"{part}.{key}: has no value; give {part}.{key}=...")
         parts: dict[str, Any] = {field.name: tree[field.name] for field in fields(Config)}
         for name, part in parts.items():
             parts[name] = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
@@ -184,6 +193,8 @@ def to_yaml(tree: Any) -> str:
 NOT_IDENTITY = {
     "tracking",
     "dry_run",
+    "rnnbench_import",  # what was imported enters by its content
+    "model.budget",  # the hidden size that it comes down to enters
     "objective",  # enters as what chooses the best epoch
     "data.metric",  # follows from the task, and enters as what chooses the best epoch
     "data.root",
@@ -211,8 +222,9 @@ def trial_hash(config: Config, data_checksum: str) -> str:
     identity = {
         key: value
         for key, value in flatten(plain(config)).items()
-        if value is not None and value is not False and identifies(key)
+        if value is not None and value is not False and value != {} and identifies(key)
     }
+    identity |= {f"imported.{name}": digest for name, digest in imported(config).items()}
     identity |= {
         "selection": selection(config),
         "data.checksum": data_checksum,

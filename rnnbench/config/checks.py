@@ -62,6 +62,7 @@ def check(config: Config) -> None:
         1,
         ("model.hidden_size", model.hidden_size),
         ("model.num_layers", model.num_layers),
+        ("model.budget", model.budget),
         ("data.train_size", data.train_size),
         ("fit.epochs", fit.epochs),
         ("fit.steps_per_epoch", fit.steps_per_epoch),
@@ -98,11 +99,12 @@ def check(config: Config) -> None:
         refuse("model.dropout", model.dropout, "acts between layers: needs model.num_layers above 1")
     if model.nonlinearity is not Nonlinearity.tanh and model.name != "rnn":
         refuse("model.nonlinearity", model.nonlinearity, f"only model=rnn has a choice, not {model.name}")
-    if model.forget_bias is not None:
-        if model.name != "lstm":
-            refuse("model.forget_bias", model.forget_bias, f"{model.name} has no forget gate; use null")
-        if not math.isfinite(model.forget_bias):
-            refuse("model.forget_bias", model.forget_bias, "must be a finite number")
+    if model.forget_bias is not None and not math.isfinite(model.forget_bias):
+        refuse("model.forget_bias", model.forget_bias, "must be a finite number")
+    for key in ("recurrent_dropout", "zoneout"):
+        if getattr(model, key) is not None:
+            _share((f"model.{key}", getattr(model, key)))
+    _positive(("model.weight_noise", model.weight_noise))
     if fit.select is Select.val and data.val_size == 0:
         refuse(
             "data.val_size", 0, "the best epoch is chosen on validation; use at least 1, or fit.select=test"
@@ -123,7 +125,7 @@ def check(config: Config) -> None:
 def _check_data(data: Data) -> None:
     kind = DATA.get(data.name, Data)
     if type(data) is not kind:
-        refuse("data.name", data.name, f"choose with data=NAME, one of {', '.join(DATA)}")
+        refuse("data.name", data.name, f"choose with data=NAME, one of {', '.join(DATA)}, or own")
     if data.metric not in METRICS:
         refuse("data.metric", data.metric, f"must be one of {', '.join(METRICS)}")
     if not 0 <= data.split_seed < 2**32:

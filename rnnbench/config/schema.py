@@ -16,6 +16,12 @@ class Readout(Enum):
     mean = "mean"  # the mean of the hidden states over time
 
 
+class RecurrentInit(Enum):
+    orthogonal = "orthogonal"
+    identity = "identity"
+    orthogonal_identity = "orthogonal_identity"  # orthogonal, but for the candidate's block
+
+
 class Nonlinearity(Enum):
     tanh = "tanh"
     relu = "relu"
@@ -74,8 +80,17 @@ class Model:
     bidirectional: bool = False
     dropout: float = 0.0  # between layers
     readout: Readout = Readout.last
-    forget_bias: Optional[float] = None  # sum of torch's two bias vectors; null: torch's own start
+    budget: Optional[int] = None  # of all parameters: chooses the hidden size that comes nearest
+    forget_bias: Optional[float] = None  # at the start; null: torch's own start
     nonlinearity: Nonlinearity = Nonlinearity.tanh  # of the plain rnn
+    recurrent_init: Optional[RecurrentInit] = None  # null: torch's own start
+    layer_norm: bool = False
+    recurrent_dropout: Optional[float] = None
+    zoneout: Optional[float] = None
+    learned_state: bool = False
+    weight_noise: Optional[float] = None  # standard deviation, on all weights while training
+    positive: bool = False  # of mingru, minlstm: candidates above 0, scanned in log space
+    normalised: bool = False  # of minlstm: the two gates sum to 1
 
 
 @dataclass
@@ -141,7 +156,7 @@ class Data:
     train_size: Optional[int] = None  # use this many training examples; null: all
     val_size: Optional[int] = None  # null: as many as the task says
     split_seed: int = 0  # chooses the validation examples
-    options: Optional[dict[str, Any]] = None
+    options: dict[str, Any] = field(default_factory=dict)  # of a task of one's own
 
 
 @dataclass
@@ -261,3 +276,4 @@ class Config:
         None  # a recorded metric; null: the task's own, at the best epoch, on validation
     )
     dry_run: bool = False
+    rnnbench_import: Optional[str] = None  # Python files that register cells and tasks, separated by :

@@ -11,11 +11,12 @@ from typing import Protocol
 from torch import Tensor
 
 from rnnbench import optim
+from rnnbench.cells import Noise
 from rnnbench.config import Config, ConfigError, Images, Kernel
 from rnnbench.kernels.compiled import CompiledCompute, chunks, cores, instruction_sets, knows, library
 from rnnbench.kernels.cudnn import CudnnNetwork
 from rnnbench.kernels.torch_path import LARGE, TorchCompute
-from rnnbench.network import Drop, Network
+from rnnbench.network import Network
 from rnnbench.tasks import Task
 
 
@@ -24,7 +25,7 @@ class Compute(Protocol):
 
     network: Network
 
-    def train(self, state: optim.State, order: Tensor, drop: Drop | None, poll: Callable[[], None]) -> Tensor:
+    def train(self, state: optim.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches, in order (K, examples), each trial's own.
 
         `poll` is called between minibatches, at least a few times a second where a minibatch allows.

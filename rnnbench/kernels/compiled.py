@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from rnnbench import optim
+from rnnbench.cells import Draw, Noise
 from rnnbench.config import Config, Images, Nonlinearity, Readout
-from rnnbench.network import Drop, Network
+from rnnbench.network import Network
 from rnnbench.tasks import Task
 
 LIBRARY = Path(__file__).parent / "stack.so"
@@ -81,7 +82,10 @@ def instruction_sets() -> list[str]:
 
 def knows(config: Config) -> bool:
     """Whether these kernels have the model's equations, and read its data: bytes, a label at the end."""
-    return config.model.name in CELLS and isinstance(config.data, Images)
+    model = config.model
+    options = ("layer_norm", "recurrent_dropout", "zoneout", "learned_state", "weight_noise")
+    plain = not any(getattr(model, option) for option in options)
+    return model.name in CELLS and plain and isinstance(config.data, Images)
 
 
 def cores() -> int:
@@ -140,13 +144,14 @@ class CompiledCompute:
             *(c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int),
         ]
 
-    def train(self, state: optim.State, order: Tensor, drop: Drop | None, poll: Callable[[], None]) -> Tensor:
+    def train(self, state: optim.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches of order (K, examples); see `Compute.train`.
 
         Raises:
             MemoryError: the threads' memory could not be had; nothing was changed.
         """
         (K, examples), B = order.shape, self.batch_size
+        drop = noise.dropout
         parameters = state["parameters"]
         rows = State(self.optimiser, parameters.data_ptr())
         for n, name in enumerate(self.memory):
@@ -172,7 +177,7 @@ class CompiledCompute:
             at += count
         return totals / examples
 
-    def _mask(self, drop: Drop, B: int) -> Tensor:
+    def _mask(self, drop: Draw, B: int) -> Tensor:
         """Dropout factors of a minibatch, (K, layers - 1, T, width, B)."""
         shape = self.shape
         width = shape.directions * shape.hidden

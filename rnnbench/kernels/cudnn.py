@@ -6,16 +6,17 @@ Only when asked for: cuDNN knows no stack, and its numbers are not those of the 
 import torch
 from torch import Tensor
 
-from rnnbench.cells import Weights
+from rnnbench.cells import Noise, Weights
+from rnnbench.cells.cell import NONE
 from rnnbench.config import Readout
-from rnnbench.network import Drop, Network
+from rnnbench.network import Network
 
 
 class CudnnNetwork(Network):
     """A network whose recurrent layers are one call of torch's own LSTM, GRU or RNN each."""
 
     def __call__(
-        self, weights: Weights, x: Tensor, drop: Drop | None = None, lengths: Tensor | None = None
+        self, weights: Weights, x: Tensor, noise: Noise = NONE, lengths: Tensor | None = None
     ) -> Tensor:
         """Logits (1, outputs, B) for x (1, T, input, B); `choose` sees to it that all T steps count."""
         model = self.model
@@ -23,8 +24,8 @@ class CudnnNetwork(Network):
         h = x[0].permute(0, 2, 1)  # (T, B, input)
         start = x.new_zeros(self.directions, x.shape[-1], model.hidden_size)
         for number, layer in enumerate(self.layers):
-            if number and drop:
-                h = h * drop(h.permute(0, 2, 1).shape)[0].permute(0, 2, 1)
+            if number and noise.dropout:
+                h = h * noise.dropout(h.permute(0, 2, 1).shape)[0].permute(0, 2, 1)
             own = [weight[0] for suffix, _ in layer for weight in self._of_layer(weights, suffix).values()]
             state = (start, start) if model.name == "lstm" else start
             # has_biases, one layer, no dropout of its own, whether it trains, directions, time first

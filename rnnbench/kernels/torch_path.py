@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from rnnbench import optim
+from rnnbench.cells import Noise
+from rnnbench.cells.cell import NONE
 from rnnbench.config import Config
 from rnnbench.kernels.batches import Batches
 from rnnbench.kernels.compiled import cores
 from rnnbench.kernels.losses import measure
-from rnnbench.network import Carried, Drop, Network
+from rnnbench.network import Carried, Network
 from rnnbench.tasks import Goal, Task
 
 EVALUATION_BATCH = 250
@@ -30,30 +32,33 @@ class TorchCompute:
         self.batches = Batches(task, self.device)
         self.update = optim.update(config.optim)
 
-    def train(self, state: optim.State, order: Tensor, drop: Drop | None, poll: Callable[[], None]) -> Tensor:
+    def train(self, state: optim.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches of order (K, examples); see `Compute.train`."""
         order = order.to(self.device)
         totals = torch.zeros(len(order), 4, dtype=torch.float64, device=self.device)
         carried = None
         for index in order.split(self.batch_size, dim=1):
             poll()
-            part, carried = self.step(state, index, drop, carried)
+            part, carried = self.step(state, index, noise, carried)
             totals += part
         loss, hits, norm, answers = totals.unbind(1)
         return torch.stack([loss / answers, hits / answers, norm / order.shape[1]], 1)
 
     def step(
-        self, state: optim.State, index: Tensor, drop: Drop | None, carried: Carried = None
+        self, state: optim.State, index: Tensor, noise: Noise, carried: Carried = None
     ) -> tuple[Tensor, Carried]:
         """One update on the examples index (K, B): its part of the totals, (K, 4), and the state after it."""
         make = self.task.make is not None
         batch = self.batches.made(index, state["seed"][:, 0]) if make else self.batches.stored(index)
-        views = self.network.views(state["parameters"])
+        parameters = state["parameters"]
+        if noise.weights:  # the gradient is that at the noisy weights, the step is made from the clean ones
+            parameters = parameters + noise.weights(parameters.shape[1:])
+        views = self.network.views(parameters)
         weights = {name: view.detach().requires_grad_() for name, view in views.items()}
         if self.task.carried:
-            logits, carried = self.network.carry(weights, batch.x, carried, drop)
+            logits, carried = self.network.carry(weights, batch.x, carried, noise)
         else:
-            logits = self.network(weights, batch.x, drop, batch.lengths)
+            logits = self.network(weights, batch.x, noise, batch.lengths)
         loss, hits, answers = measure(self.task.goal, logits, batch.y, batch.lengths)
         gradients = torch.autograd.grad((loss.sum(-1) / answers.sum(-1)).sum(), list(weights.values()))
         gradient = torch.cat([part.flatten(1) for part in gradients], 1)  # (K, P)
@@ -79,7 +84,7 @@ class TorchCompute:
                 carried = cut(carried, len(places))
                 logits, carried = self.network.carry(weights, x, carried)
             else:
-                logits = self.network(weights, x, None, lengths)
+                logits = self.network(weights, x, NONE, lengths)
             measured = measure(task.goal, logits, y, lengths)
             sums += torch.stack([part.double().sum(-1) for part in measured], 1)
             if task.goal is Goal.label:

@@ -16,7 +16,8 @@ from optuna.samplers import BaseSampler
 
 from rnnbench import config as schema
 from rnnbench.compose import Composer
-from rnnbench.config import Config, ConfigError, Search, final_metrics, objective, per_epoch, typed
+from rnnbench.config import Config, ConfigError, Search, final_metrics, objective, per_epoch
+from rnnbench.launch import task_config
 from rnnbench.preflight import preflight
 from rnnbench.sweep import settings as by_name
 from rnnbench.sweep.space import Lookup, Space, read_space, text
@@ -81,7 +82,7 @@ def make_plan(loader: ConfigLoader, config: DictConfig, composer: Composer, argu
     parser = OverridesParser.create(config_loader=loader)
     parameters, fixed = read_space(settings.space, [*params, *arguments], parser)
     cfg = composer.compose(fixed)
-    base = typed(cfg)
+    base = task_config(cfg)
     lookup = _lookup(cfg)
     space = Space([p for p in parameters if _matters(p.when, lookup, {q.key for q in parameters})])
     objectives = _objectives(settings, base)
@@ -209,7 +210,7 @@ def _check_pruning(settings: Search, objectives: Sequence[str], base: Config) ->
 
 def _compose(composer: Composer, fixed: Sequence[str], point: Sequence[str]) -> Config:
     try:
-        return typed(composer.compose([*fixed, *point]))
+        return task_config(composer.compose([*fixed, *point]))
     except (ConfigError, HydraException) as error:
         cause = f" {error.__cause__}" if error.__cause__ else ""
         raise ConfigError(f"{' '.join(point)}: {error}{cause}") from None

@@ -7,9 +7,11 @@ A new task is one class (`Kind`; made-up sequences are simpler: `generated.Seque
 one file in conf/data/.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, TypeVar
 
-from rnnbench.config import ConfigError, Data
+from rnnbench.config import ConfigError, Data, plugins
 from rnnbench.tasks import synthetic
 from rnnbench.tasks.arrays import OwnArrays
 from rnnbench.tasks.generated import Made
@@ -20,7 +22,7 @@ from rnnbench.tasks.sequences import ImageSet
 from rnnbench.tasks.task import Examples, Goal, Kind, Shape, Task
 from rnnbench.tasks.text import Characters
 
-__all__ = ["TASKS", "Examples", "Goal", "Kind", "Shape", "Task", "load", "shape"]
+__all__ = ["TASKS", "Examples", "Goal", "Kind", "Shape", "Task", "load", "register_task", "shape"]
 
 TASKS: dict[str, Kind] = {
     **{name: ImageSet(name) for name in DATASETS},
@@ -34,12 +36,37 @@ TASKS: dict[str, Kind] = {
 }
 
 
+OURS = frozenset(TASKS)
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+def register_task(name: str) -> Callable[[T], T]:
+    """A decorator: the class below it is the task that `data=own data.name=NAME` means.
+
+    It is a `Kind`, made without arguments; or `generated.Sequences`, made of the `data` node, whose training
+    examples are then made on demand.
+
+    Raises:
+        ConfigError: a task of rnnbench has this name.
+    """
+    if name in OURS:
+        raise ConfigError(f"register_task({name!r}): rnnbench has a task of that name; choose another")
+
+    def register(of: T) -> T:
+        TASKS[name] = Made(of, f"{of.__module__}.{of.__qualname__}") if hasattr(of, "make") else of()
+        return of
+
+    return register
+
+
 def kind(data: Data) -> Kind:
     """What is registered under data.name.
 
     Raises:
         ConfigError: nothing is.
     """
+    if data.name not in TASKS:
+        plugins()
     if data.name not in TASKS:
         raise ConfigError(f"data.name={data.name}: must be one of {', '.join(TASKS)}")
     return TASKS[data.name]

@@ -127,7 +127,7 @@ class Made:
 
     def test_numbers(self, data: Any) -> Labels:
         """Numbers of the test examples."""
-        return np.arange(data.test_size)
+        return np.arange(getattr(data, "test_size", HELD_OUT))
 
     def test(self, sequences: Any, data: Any) -> Examples:
         """The test examples."""

@@ -1,0 +1,241 @@
+"""What a cell is: one step of its equations. The rest, over time and with its options, is here.
+
+Tensors are feature-major, batch innermost: x (K, T, input, B), h (K, T, hidden, B), weights (K, rows,
+columns). So each gate is a block of whole rows and every elementwise loop runs over contiguous examples.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm
+
+from rnnbench.config import Model, RecurrentInit
+
+Weights = dict[str, Tensor]  # name: (K, *shape)
+State = tuple[Tensor, ...]  # (K, hidden, B) each, h first
+# Draws from each trial's own stream: called with a shape, gives (K, *shape).
+Draw = Callable[[tuple[int, ...]], Tensor]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is drawn in training; None: this is not."""
+
+    dropout: Draw | None = None  # factors between layers
+    recurrent: Draw | None = None  # factors of h- in recurrent products, one a sequence
+    zoneout: Draw | None = None  # uniforms in [0, 1)
+    weights: Draw | None = None  # what is added to the weights, for a minibatch
+
+
+NONE = Noise()
+
+
+class Layer:
+    """The weights of a layer for one pass, and its recurrent product with what options do to it."""
+
+    def __init__(self, weights: Weights, mask: Tensor | None, normed: bool) -> None:
+        self.weights = weights
+        self.mask = mask  # factors of h- (K, hidden, B), the same at every step
+        self.normed = normed
+        self.parts: dict[tuple[str, int, int], Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A weight (K, rows, columns), or a vector as a column (K, rows, 1)."""
+        weight = self.weights[name]
+        return weight.unsqueeze(-1) if weight.dim() == 2 else weight
+
+    def part(self, name: str, start: int, end: int) -> Tensor:
+        """Rows of a weight; taken out once a pass, since every slice costs a step of the backward pass."""
+        key = (name, start, end)
+        if key not in self.parts:
+            self.parts[key] = self[name][:, start:end]
+        return self.parts[key]
+
+    def recurrent(self, h: Tensor, onto: Tensor, start: int = 0) -> Tensor:
+        """onto + R h for as many rows of weight_hh as `onto` (K, rows, B) has, from `start` on."""
+        end = start + onto.shape[1]
+        h = h if self.mask is None else h * self.mask
+        weight = self.part("weight_hh", start, end)
+        if self.normed:
+            return onto + normalised(torch.bmm(weight, h), self.part("gain_hh", start, end))
+        return torch.baddbmm(onto, weight, h)
+
+
+def normalised(a: Tensor, gain: Tensor) -> Tensor:
+    """a (K, rows, B) with mean 0 and variance 1 over its rows, times gain (K, rows, 1)."""
+    return layer_norm(a.transpose(1, 2), a.shape[1:2]).transpose(1, 2) * gain
+
+
+class Cell:
+    """One recurrent layer; a cell of one's own derives from this and needs `step`, perhaps `gates`.
+
+    Parameters of a layer: gates hidden (input + hidden + 1), if nothing is changed in `shapes`.
+    Options that every cell has:
+        forget_bias: the bias of the forget gate at the start (cells that have one).
+        recurrent_init: orthogonal or identity for each square block of weight_hh at the start;
+            orthogonal_identity: orthogonal, but the candidate's block the identity.
+        layer_norm: W x and R h are each normalised over their rows and scaled by a gain of their own
+            before they are added (Ba et al. 2016, equations 20 to 22, without the norm of c).
+        recurrent_dropout: h- in recurrent products has a mask that is the same at every step of a
+            sequence (Gal and Ghahramani 2016), scaled by 1 / (1 - rate).
+        zoneout: each unit of the state keeps its value with this probability (Krueger et al. 2017);
+            in evaluation the mean of both takes its place.
+        learned_state: the state before the first step is a parameter, at first 0.
+    """
+
+    gates: ClassVar[int] = 1  # blocks of rows of weight_ih, weight_hh and the bias
+    states: ClassVar[int] = 1  # h, and perhaps c
+    forget_gate: ClassVar[int | None] = None  # its block of the bias
+    candidate: ClassVar[int] = 0  # its block of weight_hh
+    recurrent: ClassVar[bool] = True  # whether there is a weight_hh, and steps one after the other
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.hidden_size = model.hidden_size
+
+    def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each weight of one trial, in the order in which they are drawn."""
+        rows = self.gates * self.hidden_size
+        return {"weight_ih": (rows, input_size), "weight_hh": (rows, self.hidden_size), "bias": (rows,)}
+
+    def all_shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
+        """`shapes`, and those of the options."""
+        shapes = self.shapes(input_size)
+        if self.model.layer_norm:
+            shapes = shapes | {"gain_ih": shapes["weight_ih"][:1]}
+            if self.recurrent:
+                shapes = shapes | {"gain_hh": shapes["weight_hh"][:1]}
+        if self.model.learned_state:
+            shapes = shapes | {"initial": (self.states * self.hidden_size,)}
+        return shapes
+
+    def start(self, weights: Weights, generator: torch.Generator) -> None:
+        """Adjust freshly drawn weights in place; they come uniform in +-1/sqrt(hidden)."""
+        model, H = self.model, self.hidden_size
+        if model.forget_bias is not None and self.forget_gate is not None:
+            self.open_forget_gate(weights, model.forget_bias)
+        if model.recurrent_init is not None:
+            for k, block in enumerate(weights["weight_hh"].split(H, 1)):
+                init = model.recurrent_init
+                identity = init is RecurrentInit.identity or (
+                    init is RecurrentInit.orthogonal_identity and k == self.candidate
+                )
+                for trial in block:
+                    if identity:
+                        torch.nn.init.eye_(trial)
+                    else:
+                        torch.nn.init.orthogonal_(trial, generator=generator)
+        for gain in ("gain_ih", "gain_hh"):
+            if gain in weights:
+                weights[gain].fill_(1.0)
+        if "initial" in weights:
+            weights["initial"].zero_()
+
+    def open_forget_gate(self, weights: Weights, bias: float) -> None:
+        """Set the forget gate's bias."""
+        assert self.forget_gate is not None
+        start = self.forget_gate * self.hidden_size
+        weights["bias"][:, start : start + self.hidden_size] = bias
+
+    def step(self, a: Tensor, state: State, layer: Layer) -> State:
+        """The equations: the state after a step.
+
+        Args:
+            a: W x + b of this step, (K, gates * hidden, B).
+            state: that of the step before.
+        """
+        raise NotImplementedError
+
+    def bias(self, weights: Weights) -> Tensor:
+        """What is added to W x, (K, rows)."""
+        return weights["bias"]
+
+    def __call__(self, x: Tensor, weights: Weights, reverse: bool, noise: Noise = NONE) -> Tensor:
+        """x (K, T, input, B) to h (K, T, hidden, B); `reverse` runs T-1..0."""
+        return self.unroll(x, weights, None, noise, reverse)[0]
+
+    def carry(
+        self, x: Tensor, weights: Weights, state: State | None, noise: Noise = NONE
+    ) -> tuple[Tensor, State]:
+        """h (K, T, hidden, B) and the state after the last step, from a given state on."""
+        return self.unroll(x, weights, state, noise, False)
+
+    def unroll(
+        self, x: Tensor, weights: Weights, state: State | None, noise: Noise, reverse: bool
+    ) -> tuple[Tensor, State]:
+        """Step after step; the products with x, which need no state, are made at once before."""
+        T, B, H = x.shape[1], x.shape[3], self.hidden_size
+        layer = Layer(weights, noise.recurrent((H, B)) if noise.recurrent else None, self.model.layer_norm)
+        inputs = self.project(x, layer).unbind(2)
+        state = self.initial(x, weights) if state is None else state
+        kept = noise.zoneout((T, self.states, H, B)) if noise.zoneout else None
+        outputs: list[Tensor] = [x] * T
+        for t in reversed(range(T)) if reverse else range(T):
+            after = self.step(inputs[t], state, layer)
+            if self.model.zoneout is not None:
+                after = self.zone_out(after, state, None if kept is None else kept[:, t])
+            state = after
+            outputs[t] = state[0]
+        return torch.stack(outputs, 1), state
+
+    def project(self, x: Tensor, layer: Layer) -> Tensor:
+        """W x + b of all steps, (K, rows, T, B)."""
+        K, T, width, B = x.shape
+        flat = x.transpose(1, 2).reshape(K, width, T * B)
+        bias = self.bias(layer.weights).unsqueeze(-1)
+        if self.model.layer_norm:
+            a = normalised(torch.bmm(layer["weight_ih"], flat), layer["gain_ih"]) + bias
+        else:
+            a = torch.baddbmm(bias, layer["weight_ih"], flat)
+        return a.view(K, -1, T, B)
+
+    def initial(self, x: Tensor, weights: Weights) -> State:
+        """The state before the first step: 0, or learned."""
+        K, B, H = len(x), x.shape[-1], self.hidden_size
+        if "initial" in weights:
+            whole = weights["initial"].unsqueeze(-1).expand(K, self.states * H, B)
+            return tuple(whole.split(H, 1))
+        zero = x.new_zeros(K, H, B)
+        return (zero,) * self.states
+
+    def zone_out(self, after: State, before: State, drawn: Tensor | None) -> State:
+        """The state with some of its units as they were; drawn (K, states, hidden, B) in training."""
+        rate = self.model.zoneout
+        assert rate is not None
+        if drawn is None:
+            return tuple(torch.lerp(new, old, rate) for new, old in zip(after, before, strict=True))
+        kept = (drawn < rate).unbind(1)
+        return tuple(torch.where(k, old, new) for k, new, old in zip(kept, after, before, strict=True))
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether no option asks for more than the equations, so that a written-out path may be taken."""
+        model = self.model
+        return not (model.layer_norm or model.learned_state or model.recurrent_dropout or model.zoneout)
+
+
+class TorchCell(Cell):
+    """A cell with the weights that torch.nn gives a layer: two bias vectors."""
+
+    def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
+        rows = self.gates * self.hidden_size
+        return {
+            "weight_ih": (rows, input_size),
+            "weight_hh": (rows, self.hidden_size),
+            "bias_ih": (rows,),
+            "bias_hh": (rows,),
+        }
+
+    def open_forget_gate(self, weights: Weights, bias: float) -> None:
+        """The sum of both vectors is the bias."""
+        assert self.forget_gate is not None
+        forget = slice(self.forget_gate * self.hidden_size, (self.forget_gate + 1) * self.hidden_size)
+        weights["bias_ih"][:, forget] = bias
+        weights["bias_hh"][:, forget] = 0.0
+
+    def bias(self, weights: Weights) -> Tensor:
+        return weights["bias_ih"] + weights["bias_hh"]

@@ -1,0 +1,204 @@
+"""Every cell as slow and as literal as its paper: one example, one step after the other, float64, numpy.
+
+A reference takes the weights of one trial by name, x (T, input) and gives h (T, hidden). The first gate's
+rows stand first in weight_ih, as the cell's docstring says.
+"""
+
+import numpy as np
+
+
+def s(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def blocks(w, name, H):
+    """A weight's rows, gate by gate."""
+    return [w[name][k : k + H] for k in range(0, len(w[name]), H)]
+
+
+def lstm(w, x, H):
+    W, R = blocks(w, "weight_ih", H), blocks(w, "weight_hh", H)
+    b = [p + q for p, q in zip(blocks(w, "bias_ih", H), blocks(w, "bias_hh", H), strict=True)]
+    h, c, out = np.zeros(H), np.zeros(H), []
+    for x_t in x:
+        i, f, g, o = (W[k] @ x_t + R[k] @ h + b[k] for k in range(4))
+        c = s(f) * c + s(i) * np.tanh(g)
+        h = s(o) * np.tanh(c)
+        out.append(h)
+    return np.array(out)
+
+
+def gru(w, x, H):
+    W, R = blocks(w, "weight_ih", H), blocks(w, "weight_hh", H)
+    b, c = blocks(w, "bias_ih", H), blocks(w, "bias_hh", H)
+    h, out = np.zeros(H), []
+    for x_t in x:
+        r = s(W[0] @ x_t + b[0] + R[0] @ h + c[0])
+        z = s(W[1] @ x_t + b[1] + R[1] @ h + c[1])
+        n = np.tanh(W[2] @ x_t + b[2] + r * (R[2] @ h + c[2]))
+        h = (1 - z) * n + z * h
+        out.append(h)
+    return np.array(out)
+
+
+def rnn(w, x, H, activation=np.tanh):
+    h, out = np.zeros(H), []
+    for x_t in x:
+        h = activation(w["weight_ih"] @ x_t + w["bias_ih"] + w["weight_hh"] @ h + w["bias_hh"])
+        out.append(h)
+    return np.array(out)
+
+
+def irnn(w, x, H):
+    return rnn(w, x, H, lambda a: np.maximum(a, 0))
+
+
+def gru_v1(w, x, H):
+    (W_r, W_z, W_n), (R_r, R_z, R_n) = blocks(w, "weight_ih", H), blocks(w, "weight_hh", H)
+    b_r, b_z, b_n = blocks(w, "bias", H)
+    h, out = np.zeros(H), []
+    for x_t in x:
+        r = s(W_r @ x_t + R_r @ h + b_r)
+        z = s(W_z @ x_t + R_z @ h + b_z)
+        n = np.tanh(W_n @ x_t + R_n @ (r * h) + b_n)
+        h = (1 - z) * h + z * n
+        out.append(h)
+    return np.array(out)
+
+
+def greff(w, x, H, order, peepholes, activate=np.tanh, squash=np.tanh, coupled=False, full=False):
+    """Vanilla and its variants; a gate that is not in `order` is 1, or 1 - i where coupled."""
+    W, R, b = (
+        dict(zip(order, blocks(w, name, H), strict=True)) for name in ("weight_ih", "weight_hh", "bias")
+    )
+    p = dict(zip(peepholes, blocks(w, "peephole", H), strict=True))
+    y, c, out = np.zeros(H), np.zeros(H), []
+    gates = {name: np.zeros(H) for name in "ifo"}
+    if full:
+        G = {(to, of): w["weight_gates"][j * H : (j + 1) * H, k * H : (k + 1) * H]
+             for j, to in enumerate("ifo") for k, of in enumerate("ifo")}  # fmt: skip
+
+    def gate(name, x_t, cell):
+        if name not in order:
+            return np.ones(H)
+        a = W[name] @ x_t + R[name] @ y + p[name] * cell + b[name]
+        if full:
+            a = a + sum(G[name, of] @ gates[of] for of in "ifo")
+        return s(a)
+
+    for x_t in x:
+        z = activate(W["z"] @ x_t + R["z"] @ y + b["z"])
+        i = gate("i", x_t, c)
+        f = 1 - i if coupled else gate("f", x_t, c)
+        c = z * i + c * f
+        o = gate("o", x_t, c)
+        y = squash(c) * o
+        gates = {"i": i, "f": f, "o": o}
+        out.append(y)
+    return np.array(out)
+
+
+def same(a):
+    return a
+
+
+def mut(w, x, H, number):
+    h, out = np.zeros(H), []
+    if number == 1:
+        (W_z, W_r, P), (R_r, R_n) = blocks(w, "weight_ih", H), blocks(w, "weight_hh", H)
+        b_z, b_r = blocks(w, "bias", H)
+        b_n = w["bias_n"]
+    elif number == 2:
+        (W_z, P, W_n), (R_z, R_r, R_n) = blocks(w, "weight_ih", H), blocks(w, "weight_hh", H)
+        b_z, b_r, b_n = blocks(w, "bias", H)
+    else:
+        (W_z, W_r, W_n), (R_z, R_r, R_n) = blocks(w, "weight_ih", H), blocks(w, "weight_hh", H)
+        b_z, b_r, b_n = blocks(w, "bias", H)
+    for x_t in x:
+        if number == 1:
+            z = s(W_z @ x_t + b_z)
+            r = s(W_r @ x_t + R_r @ h + b_r)
+            n = np.tanh(R_n @ (r * h) + np.tanh(P @ x_t) + b_n)
+        elif number == 2:
+            z = s(W_z @ x_t + R_z @ h + b_z)
+            r = s(P @ x_t + R_r @ h + b_r)
+            n = np.tanh(R_n @ (r * h) + W_n @ x_t + b_n)
+        else:
+            z = s(W_z @ x_t + R_z @ np.tanh(h) + b_z)
+            r = s(W_r @ x_t + R_r @ h + b_r)
+            n = np.tanh(R_n @ (r * h) + W_n @ x_t + b_n)
+        h = n * z + h * (1 - z)
+        out.append(h)
+    return np.array(out)
+
+
+def mgu(w, x, H):
+    (W_f, W_n), (R_f, R_n), (b_f, b_n) = (blocks(w, name, H) for name in ("weight_ih", "weight_hh", "bias"))
+    h, out = np.zeros(H), []
+    for x_t in x:
+        f = s(W_f @ x_t + R_f @ h + b_f)
+        n = np.tanh(W_n @ x_t + R_n @ (f * h) + b_n)
+        h = (1 - f) * h + f * n
+        out.append(h)
+    return np.array(out)
+
+
+def janet(w, x, H):
+    (W_f, W_n), (R_f, R_n), (b_f, b_n) = (blocks(w, name, H) for name in ("weight_ih", "weight_hh", "bias"))
+    h, out = np.zeros(H), []
+    for x_t in x:
+        q = W_f @ x_t + R_f @ h + b_f
+        n = np.tanh(W_n @ x_t + R_n @ h + b_n)
+        h = s(q) * h + (1 - s(q - 1)) * n
+        out.append(h)
+    return np.array(out)
+
+
+def g(a):
+    return np.where(a >= 0, a + 0.5, s(a))
+
+
+def mingru(w, x, H, candidate=same):
+    (W_z, W_n), (b_z, b_n) = blocks(w, "weight_ih", H), blocks(w, "bias", H)
+    h, out = np.zeros(H), []
+    for x_t in x:
+        z = s(W_z @ x_t + b_z)
+        h = (1 - z) * h + z * candidate(W_n @ x_t + b_n)
+        out.append(h)
+    return np.array(out)
+
+
+def minlstm(w, x, H, candidate=same, normalised=False):
+    (W_f, W_i, W_n), (b_f, b_i, b_n) = blocks(w, "weight_ih", H), blocks(w, "bias", H)
+    h, out = np.zeros(H), []
+    for x_t in x:
+        f, i = s(W_f @ x_t + b_f), s(W_i @ x_t + b_i)
+        if normalised:
+            f, i = f / (f + i), i / (f + i)
+        h = f * h + i * candidate(W_n @ x_t + b_n)
+        out.append(h)
+    return np.array(out)
+
+
+REFERENCES = {
+    "lstm": lstm,
+    "gru": gru,
+    "rnn": rnn,
+    "irnn": irnn,
+    "gru_v1": gru_v1,
+    "lstm_peephole": lambda w, x, H: greff(w, x, H, "zifo", "ifo"),
+    "nig": lambda w, x, H: greff(w, x, H, "zfo", "fo"),
+    "nfg": lambda w, x, H: greff(w, x, H, "zio", "io"),
+    "nog": lambda w, x, H: greff(w, x, H, "zif", "if"),
+    "niaf": lambda w, x, H: greff(w, x, H, "zifo", "ifo", activate=same),
+    "noaf": lambda w, x, H: greff(w, x, H, "zifo", "ifo", squash=same),
+    "cifg": lambda w, x, H: greff(w, x, H, "zio", "io", coupled=True),
+    "fgr": lambda w, x, H: greff(w, x, H, "zifo", "ifo", full=True),
+    "mut1": lambda w, x, H: mut(w, x, H, 1),
+    "mut2": lambda w, x, H: mut(w, x, H, 2),
+    "mut3": lambda w, x, H: mut(w, x, H, 3),
+    "mgu": mgu,
+    "janet": janet,
+    "mingru": mingru,
+    "minlstm": minlstm,
+}
