@@ -50,6 +50,9 @@ def register() -> None:
     for name, node in nodes.items():
         # Below hydra/, so that it is not listed among the user's choices.
         store.store(group="hydra/schema", name=name, node=node)
+    OmegaConf.register_new_resolver(
+        "if_forget_gate", lambda cell, bias: bias if cell in schema.FORGET_GATES else None, replace=True
+    )
     OmegaConf.register_new_resolver("named", lambda name, dated: name or dated, replace=True)
     ours = str(Path(__file__).parent / "hydra_plugins")
     try:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rnnbench.cells import CELLS, Noise, make_cell
 from rnnbench.cells.minimal import log_scan, recurrence, scan
-from rnnbench.config import Model, RecurrentInit
+from rnnbench.config import FORGET_GATES, Model, RecurrentInit
 from tests.references import REFERENCES, g, mingru, minlstm
 
 RECURRENT = [name for name in CELLS if CELLS[name].recurrent]
@@ -231,7 +231,11 @@ def test_recurrent_starts(name, init):
             assert torch.equal(trial, torch.eye(5)) == identity
 
 
-@pytest.mark.parametrize("name", [name for name in CELLS if CELLS[name].forget_gate is not None])
+def test_the_config_knows_which_cells_have_a_forget_gate():
+    assert {name for name in CELLS if CELLS[name].forget_gate is not None} == FORGET_GATES
+
+
+@pytest.mark.parametrize("name", sorted(FORGET_GATES))
 def test_the_forget_gate_begins_open(name):
     """With a large bias on it, and nothing else, the first state is kept."""
     cell = make_cell(Model(name, 4, forget_bias=30.0))

@@ -129,7 +129,7 @@ def test_a_value_is_refused(overrides, tmp_path):
     [
         ("model=lstm,foo", ["model/foo"]),
         ("model.hidden_size=4,0", ["model.hidden_size=0", "at least 1"]),
-        ("model=lstm,gru model.forget_bias=1", ["model=gru", "no forget gate"]),
+        ("model=lstm,gru model.forget_bias=1", ["gru has no forget gate"]),
         ("fit.batch_size=8,5000", ["fit.batch_size=5000"]),
         ("hydra/launcher=basic optim.lr=0.1,0", ["optim.lr=0"]),
         ("hydra.launcher.max_stack=0", ["max_stack=0"]),

@@ -20,6 +20,7 @@ from rnnbench.config.imports import imported, own_code, plugins
 from rnnbench.config.metrics import direction, final_metrics, objective, per_epoch, selection
 from rnnbench.config.schema import (
     DATA,
+    FORGET_GATES,
     OPTIMISERS,
     STEPS_PER_EPOCH,
     Adam,
@@ -54,6 +55,7 @@ from rnnbench.config.search import Drawn, Search
 
 __all__ = [
     "DATA",
+    "FORGET_GATES",
     "OPTIMISERS",
     "REVISION",
     "STEPS_PER_EPOCH",
