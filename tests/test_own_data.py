@@ -66,8 +66,8 @@ def test_cut_pieces_ask_every_step_once(music):
         ({"val_size": 3}, "data.val_size=3: .* split as published"),
         ({"train_size": 9}, "data.train_size=9: .* at most 3"),
         ({"metric": "accuracy"}, "data.metric=accuracy: .* judged by nll"),
-        ({"sha256": {}}, "sha256 .* where ac0e6085"),
-        ({"root": "nowhere", "download": False}, "JSB_Chorales.mat.*data.download=false"),
+        ({"sha256": {}, "window": 5}, "sha256 .* where ac0e6085"),
+        ({"root": "nowhere", "download": False, "window": 5}, "JSB_Chorales.mat.*data.download=false"),
     ],
 )
 def test_music_is_refused(music, change, message):
@@ -95,6 +95,9 @@ def test_the_published_files(name):
     published = {"jsb_chorales": (229, 76, 77), "nottingham": (694, 173, 170), "muse_data": (524, 135, 124),
                  "piano_midi": (87, 12, 25)}  # fmt: skip
     assert tuple(len(task.splits[part]) for part in PARTS) == published[name]
+    whole = Music(name, metric="nll", root=str(DATA), download=False)
+    subset = Music(name, metric="nll", root=str(DATA), download=False, train_size=published[name][0])
+    assert tasks.shape(whole) == tasks.shape(subset)  # known, and counted
     content = (DATA / "poly_music" / file).read_bytes()
     train, test = (np.concatenate([p[1:] for p in read(content, part)]) for part in ("traindata", "testdata"))
     share = (train.sum(0) + 1) / (len(train) + 2)

@@ -18,6 +18,7 @@ import torch
 from rich import box
 from rich.table import Table
 
+from rnnbench.bench.cells import SIZES, cell_costs, scan_times
 from rnnbench.bench.launcher import launcher_cost
 from rnnbench.bench.loops import harness, operations, products_per_second, tutorial_loop
 from rnnbench.bench.measure import in_turn, spread
@@ -155,15 +156,41 @@ def picture(rows: list[Row], file: Path) -> None:
     pyplot.close(figure)
 
 
+def show_cells() -> None:
+    """Print what every cell costs beside lstm."""
+    columns = [(K, size) for size in SIZES for K in (1, 8)]
+    measured = [cell_costs(K, SIZES[size], rounds=15) for K, size in columns]
+    table = Table("cell", *(f"{size}, stack of {K}" for K, size in columns), box=box.SIMPLE_HEAD)
+    for name in measured[0]:
+        table.add_row(name, *(spread(ratios[name], 2) for ratios in measured))
+    say("forward and backward pass of a layer, batch 32, times that of lstm on the torch path, one thread")
+    show_table(table)
+
+
+def show_scans() -> None:
+    """Print how the cost of long sequences grows with and without a scan."""
+    cases = [(H, T) for H in (8, 64) for T in (512, 4096)]
+    table = Table("batch 32", *(f"hidden {H}, T = {T:,}" for H, T in cases), box=box.SIMPLE_HEAD)
+    measured = [scan_times(T, H, rounds=7 if T < 1000 else 3) for H, T in cases]
+    for name in measured[0]:
+        table.add_row(name, *(f"{spread([1e3 * t for t in times[name]], 0)} ms" for times in measured))
+    say("forward and backward pass of a layer, one thread")
+    show_table(table)
+
+
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(prog="python -m rnnbench.bench", description=__doc__)
+    parser.add_argument("part", nargs="?", choices=("cells", "scan"), help="only this: what a cell costs "
+                        "beside lstm; what a scan over time saves")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="hidden size 10, few rounds: under a minute")
     parser.add_argument("--hidden", type=int, nargs="+", help="hidden sizes instead of 10, 32, 128")
     parser.add_argument("--stacks", type=int, nargs="+", help="stacks instead of 1, 16, 64")
     parser.add_argument("--device", default="cpu", help="cuda: stacks on the GPU beside runs of torch.nn")
     parser.add_argument("--out", type=Path, default=Path("multirun/bench"), help="folder for speed.csv, .svg")
     options = parser.parse_args()
+    if options.part:
+        return {"cells": show_cells, "scan": show_scans}[options.part]()
     device, quick = options.device, options.quick
     if device != "cpu":
         with refusals():

@@ -34,33 +34,29 @@ class Vanilla(Cell):
         return super().shapes(input_size) | {"peephole": (len(self.peepholes) * self.hidden_size,)}
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
-        h, c = state[:2]
-        parts = self.recurrent_input(h, state, a, layer).split(self.hidden_size, 1)
-        before = dict(zip(self.blocks, parts, strict=True))  # W x + R h- + b, by block
-        z = self.input_activation(before["z"])
-        i, f = self.input_and_forget(before, c, layer)
-        c = z * i + c * f
-        o = self.gate("o", before, c, layer) if "o" in before else None
+        (h, c), H = state[:2], self.hidden_size
+        a = self.recurrent_input(h, state, a, layer)
+        early = [name for name in "if" if name in self.blocks]  # the gates that see c-; o sees c
+        end = (1 + len(early)) * H
+        z, gates, o = a[:, :H], a[:, H:end], a[:, end:]
+        peephole = layer.part("peephole", 0, len(early) * H)
+        gates = torch.addcmul(gates, peephole, torch.cat([c] * len(early), 1)).sigmoid()
+        i, f = self.input_and_forget(dict(zip(early, gates.split(H, 1), strict=True)))
+        z = self.input_activation(z)
+        c = (z if i is None else z * i) + (c if f is None else c * f)
         h = self.output_activation(c)
-        return self.after(h if o is None else h * o, c, i, f, o)
+        if "o" in self.blocks:
+            o = torch.addcmul(o, layer.part("peephole", len(early) * H, end), c).sigmoid()
+            h = h * o
+        return self.after(h, c, i, f, o)
 
     def recurrent_input(self, h: Tensor, state: State, a: Tensor, layer: Layer) -> Tensor:
         """W x + R h- + b of all blocks."""
         return layer.recurrent(h, a)
 
-    def gate(self, name: str, before: dict[str, Tensor], c: Tensor, layer: Layer) -> Tensor:
-        """s(W x + R h- + p * c + b), of the gate of this name."""
-        start = self.peepholes.index(name) * self.hidden_size
-        peephole = layer.part("peephole", start, start + self.hidden_size)
-        return torch.addcmul(before[name], peephole, c).sigmoid()
-
-    def input_and_forget(
-        self, before: dict[str, Tensor], c: Tensor, layer: Layer
-    ) -> tuple[Tensor | float, Tensor | float]:
-        """The gates i and f; a gate that a variant lacks is 1."""
-        gates = (self.gate(name, before, c, layer) if name in before else 1.0 for name in "if")
-        i, f = gates
-        return i, f
+    def input_and_forget(self, gates: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """The gates i and f; None for one that a variant lacks: it is 1."""
+        return gates.get("i"), gates.get("f")
 
     def input_activation(self, z: Tensor) -> Tensor:
         """tanh."""
@@ -70,7 +66,7 @@ class Vanilla(Cell):
         """tanh."""
         return c.tanh()
 
-    def after(self, h: Tensor, c: Tensor, *gates: Tensor | float | None) -> State:
+    def after(self, h: Tensor, c: Tensor, *gates: Tensor | None) -> State:
         """The state of the next step."""
         return h, c
 
@@ -117,11 +113,8 @@ class CIFG(Vanilla):
 
     blocks, peepholes, gates, forget_gate = "zio", "io", 3, None
 
-    def input_and_forget(
-        self, before: dict[str, Tensor], c: Tensor, layer: Layer
-    ) -> tuple[Tensor | float, Tensor | float]:
-        i = self.gate("i", before, c, layer)
-        return i, 1 - i
+    def input_and_forget(self, gates: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        return gates["i"], 1 - gates["i"]
 
 
 class FGR(Vanilla):
@@ -144,5 +137,5 @@ class FGR(Vanilla):
         z, ifo = a.split([self.hidden_size, 3 * self.hidden_size], 1)
         return torch.cat([z, torch.baddbmm(ifo, layer["weight_gates"], torch.cat(state[2:], 1))], 1)
 
-    def after(self, h: Tensor, c: Tensor, *gates: Tensor | float | None) -> State:
-        return h, c, *(gate for gate in gates if isinstance(gate, Tensor))
+    def after(self, h: Tensor, c: Tensor, *gates: Tensor | None) -> State:
+        return h, c, *(gate for gate in gates if gate is not None)

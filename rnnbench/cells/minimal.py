@@ -1,14 +1,13 @@
 """minGRU and minLSTM (Feng et al. 2024, "Were RNNs All We Needed?"): gates that see the input alone.
 
 Their state is h = a * h- + b with a and b known for all steps beforehand, so that no step has to wait for
-the one before: `scan` takes of the order of sqrt(T) steps one after the other, and `log_scan` one.
+the one before: `scan` takes of the order of sqrt(T) steps one after the other.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
 
 from rnnbench.cells.cell import NONE, Cell, Layer, Noise, State, Weights
 
@@ -20,8 +19,9 @@ class MinGRU(Cell):
         n = W_n x + b_n           positive: n = g(W_n x + b_n), g(a) = a + 0.5 for a >= 0, s(a) below
         h = (1 - z) * h- + z * n
 
-    x (input, B), h (hidden, B). With model.positive=true the candidates are above 0 and all is computed by
-    logarithms, as the paper does for stability. Parameters of a layer: 2 hidden (input + 1).
+    x (input, B), h (hidden, B). model.positive=true is the paper's log-space form, whose candidates are
+    above 0 so that it can be computed by logarithms; the scan here needs none, and loses no digits to
+    them. Parameters of a layer: 2 hidden (input + 1).
     """
 
     gates, recurrent = 2, False
@@ -42,10 +42,8 @@ class MinGRU(Cell):
     def states_of(self, inputs: tuple[Tensor, ...], before: Tensor) -> Tensor:
         """h (K, T, hidden, B) of W x + b, by gate, (K, T, hidden, B) each."""
         z, n = inputs
-        if self.model.positive:
-            return log_scan(-softplus(z), logsigmoid(z) + log_g(n), before)
         z = z.sigmoid()
-        return scan(1 - z, z * n, before)
+        return scan(1 - z, z * (g(n) if self.model.positive else n), before)
 
 
 class MinLSTM(MinGRU):
@@ -62,75 +60,73 @@ class MinLSTM(MinGRU):
     gates, forget_gate = 3, 0
 
     def states_of(self, inputs: tuple[Tensor, ...], before: Tensor) -> Tensor:
-        f, i, n = inputs
-        log_f, log_i = logsigmoid(f), logsigmoid(i)
+        f, i, n = (inputs[0].sigmoid(), inputs[1].sigmoid(), inputs[2])
         if self.model.normalised:
-            both = torch.logaddexp(log_f, log_i)
-            log_f, log_i = log_f - both, log_i - both
-        if self.model.positive:
-            return log_scan(log_f, log_i + log_g(n), before)
-        return scan(log_f.exp(), log_i.exp() * n, before)
+            f, i = f / (f + i), i / (f + i)
+        return scan(f, i * (g(n) if self.model.positive else n), before)
 
 
-def log_g(a: Tensor) -> Tensor:
-    """log g(a), g(a) = a + 0.5 for a >= 0 and s(a) below: above 0, and continuous."""
-    return torch.where(a >= 0, (a.clamp(min=0) + 0.5).log(), logsigmoid(a))
+def g(a: Tensor) -> Tensor:
+    """a + 0.5 for a >= 0 and s(a) below: above 0, and continuous."""
+    return torch.where(a >= 0, a + 0.5, a.sigmoid())
 
 
 def scan(a: Tensor, b: Tensor, before: Tensor) -> Tensor:
     """h_t = a_t h_{t-1} + b_t for all t; a, b (K, T, hidden, B), `before` (K, hidden, B) is h_0."""
-    h: Tensor = Scan.apply(a, torch.cat([b[:, :1] + a[:, :1] * before.unsqueeze(1), b[:, 1:]], 1))
+    h: Tensor = Scan.apply(a, b, before)
     return h
 
 
 class Scan(torch.autograd.Function):
-    """h_t = a_t h_{t-1} + b_t from h_0 = 0, all chunks of about sqrt(T) steps side by side.
-
-    Its gradient at b is the same recurrence backwards: g_t = d_t + a_{t+1} g_{t+1}.
-    """
+    """`scan`, and its gradient: the same recurrence backwards in time, g_t = d_t + a_{t+1} g_{t+1}."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        h = recurrence(a, b)
-        ctx.save_for_backward(a, h)
+    def forward(ctx: Any, a: Tensor, b: Tensor, before: Tensor) -> Tensor:
+        h = recurrence(a, b, before)
+        ctx.save_for_backward(a, h, before)
         return h
 
     @staticmethod
-    def backward(ctx: Any, d_h: Tensor) -> tuple[Tensor, Tensor]:
-        a, h = ctx.saved_tensors
+    def backward(ctx: Any, d_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, h, before = ctx.saved_tensors
         later = torch.cat([a[:, 1:], torch.zeros_like(a[:, :1])], 1)
-        d_b = recurrence(later.flip(1), d_h.flip(1)).flip(1)
-        d_a = torch.cat([torch.zeros_like(h[:, :1]), d_b[:, 1:] * h[:, :-1]], 1)
-        return d_a, d_b
+        d_b = recurrence(later, d_h, torch.zeros_like(before), reverse=True)
+        d_a = torch.empty_like(a)
+        torch.mul(d_b[:, 1:], h[:, :-1], out=d_a[:, 1:])
+        torch.mul(d_b[:, 0], before, out=d_a[:, 0])
+        return d_a, d_b, a[:, 0] * d_b[:, 0]
 
 
-def recurrence(a: Tensor, b: Tensor) -> Tensor:
-    """h_t = a_t h_{t-1} + b_t from 0, (K, T, ...): in two levels of about sqrt(T) steps each.
+def recurrence(a: Tensor, b: Tensor, before: Tensor, reverse: bool = False) -> Tensor:
+    """h_t = a_t h_{t-1} + b_t, (K, T, hidden, B); reverse: h_t = a_t h_{t+1} + b_t, `before` after the last.
 
-    First every chunk from a state of 0, all chunks at once; then the state with which each chunk begins;
-    then what that state contributes to each of its steps.
+    Of the order of sqrt(T) steps one after the other. All chunks of about sqrt(T) steps go side by side,
+    twice: from 0, for what each chunk does to the state that enters it, then from that very state.
     """
-    K, T = a.shape[:2]
+    T = b.shape[1]
     size = max(1, int(T**0.5))
-    chunks = -(-T // size)
-    pad = chunks * size - T
-    if pad:
-        a, b = (torch.cat([part, part.new_zeros(K, pad, *part.shape[2:])], 1) for part in (a, b))
-    a, b = (part.view(K, chunks, size, *part.shape[2:]) for part in (a, b))
-    h, decay = b.clone(), a.clone()  # decay: the product of a from the chunk's first step on
-    for t in range(1, size):
-        h[:, :, t].addcmul_(a[:, :, t], h[:, :, t - 1])
-        decay[:, :, t] *= decay[:, :, t - 1]
-    for chunk in range(1, chunks):
-        h[:, chunk].addcmul_(decay[:, chunk], h[:, chunk - 1, -1:])
-    return h.view(K, chunks * size, *h.shape[3:])[:, :T]
-
-
-def log_scan(log_a: Tensor, log_b: Tensor, before: Tensor) -> Tensor:
-    """h_t = a_t h_{t-1} + b_t for a and b above 0, by their logarithms (Heinsen 2023).
-
-    log h_t = A_t + log(h_0 + sum_s exp(log b_s - A_s)), A_t the sum of log a up to t.
-    """
-    summed = log_a.cumsum(1)
-    log_h = summed + (log_b - summed).logcumsumexp(1)
-    return log_h.exp() + summed.exp() * before.unsqueeze(1)
+    whole = T // size * size
+    h = torch.empty_like(b, memory_format=torch.contiguous_format)
+    # The steps that fill no chunk come last, one by one.
+    first, rest = (
+        (slice(T - whole, T), range(T - whole - 1, -1, -1)) if reverse else (slice(whole), range(whole, T))
+    )
+    a_, b_, h_ = (
+        part[:, first].unflatten(1, (-1, size)) for part in (a, b, h)
+    )  # (K, chunks, size, hidden, B)
+    order = range(size - 1, -1, -1) if reverse else range(size)
+    left, decay = torch.zeros_like(b_[:, :, 0]), torch.ones_like(b_[:, :, 0])
+    for t in order:
+        torch.addcmul(b_[:, :, t], a_[:, :, t], left, out=left)
+        decay *= a_[:, :, t]
+    enters = torch.empty_like(left)
+    chunks = range(left.shape[1])
+    for chunk in reversed(chunks) if reverse else chunks:
+        enters[:, chunk] = before
+        before = torch.addcmul(left[:, chunk], decay[:, chunk], before)
+    for t in order:
+        torch.addcmul(b_[:, :, t], a_[:, :, t], enters, out=h_[:, :, t])
+        enters = h_[:, :, t]
+    for t in rest:
+        before = torch.addcmul(b[:, t], a[:, t], before, out=h[:, t])
+    return h

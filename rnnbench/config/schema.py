@@ -93,7 +93,7 @@ class Model:
     zoneout: Optional[float] = None
     learned_state: bool = False
     weight_noise: Optional[float] = None  # standard deviation, on all weights while training
-    positive: bool = False  # of mingru, minlstm: candidates above 0, scanned in log space
+    positive: bool = False  # of mingru, minlstm: candidates above 0, the log-space form
     normalised: bool = False  # of minlstm: the two gates sum to 1
 
 
