@@ -67,6 +67,10 @@ VARIED = {
         make_config("lstm", 0, fit__schedule=schedule, fit__decay_every=1, fit__decay_patience=1)
         for schedule in Schedule
     ],
+    "noise of every kind": [
+        make_config("mgu", s, model__recurrent_dropout=p, model__weight_noise=n, model__zoneout=0.1)
+        for s, p, n in ((0, 0.2, 0.05), (1, None, None), (0, 0.5, None))
+    ],
     "different lengths": [make_config("gru", 0, optim=AdamW(), fit__epochs=e) for e in (1, 4, 2)],
 }
 

@@ -11,6 +11,7 @@ from scipy.io import savemat
 
 from rnnbench import tasks
 from rnnbench.config import Arrays, ConfigError, Music, Text
+from rnnbench.engine import Stack
 from rnnbench.kernels.torch_path import windows
 from rnnbench.tasks.music import PARTS, SETS, cut_up, read
 
@@ -122,6 +123,53 @@ def test_a_text_is_read_on_from_window_to_window(tmp_path):
     assert task.details["vocabulary"] == "abcdefghij"
 
 
+@pytest.mark.parametrize("cell", ["lstm", "mingru"])
+def test_the_state_is_carried_from_window_to_window(tmp_path, cell):
+    """What windows are worth is what each stream is worth, read in one piece."""
+    rng = np.random.RandomState(0)
+    content = "abcde" + "".join(rng.choice(list("abcde"), 600))
+    config = make_config(cell)
+    config.data = text(tmp_path, content, window=7, val_size=100, test_size=150)
+    config.fit.batch_size = 4
+    task = tasks.load(config.data)
+    stack = Stack(config, task)
+    trial = stack.fresh(config)
+    loss, hits, _ = stack.evaluate(trial.rows["parameters"], "test")
+    index = task.splits["test"]
+    length = -(-len(index) // 4)
+    losses, right, count = 0.0, 0.0, 0
+    for stream in (index[start : start + length] for start in range(0, len(index), length)):
+        steps = [(k, t) for k in stream for t in range(task.lengths[k])]
+        tokens, answers = (
+            torch.tensor([part[k, t] for k, t in steps]).long() for part in (task.inputs, task.targets)
+        )
+        x = torch.nn.functional.one_hot(tokens, 5).float().view(1, -1, 5, 1)
+        logits = stack.network(stack.network.views(trial.rows["parameters"]), x)[0, :, :, 0].T
+        losses += torch.nn.functional.cross_entropy(logits, answers, reduction="sum").item()
+        right += (logits.argmax(1) == answers).sum().item()
+        count += len(steps)
+    assert count == 149
+    assert loss.item() == pytest.approx(losses / count, rel=1e-5)
+    assert hits.item() == pytest.approx(right / count)
+
+
+def test_a_text_is_learnt_and_read_in_order(tmp_path):
+    config = make_config("gru")
+    config.data = text(tmp_path, "the cat sat on the mat. " * 60, window=10)
+    config.fit.batch_size = 5
+    stack = Stack(config, tasks.load(config.data))
+    stack.admit([stack.fresh(config)])
+    order = stack._order()[0].view(-1, 5)
+    assert torch.equal(order[1:], order[:-1] + 1)  # each minibatch continues the one before
+    first, *_, last = (report.metrics[0] for report in stack.epochs() if not _leave(stack))
+    assert last["val/bpc"] < 0.7 * first["val/bpc"]
+    assert first["val/bpc"] == pytest.approx(first["val/loss"] / np.log(2))
+
+
+def _leave(stack):
+    stack.stop([slot for slot in stack.slots if slot.ended])
+
+
 @pytest.mark.parametrize("count", [1, 5, 12, 13])
 @pytest.mark.parametrize("streams", [1, 3, 4, 20])
 def test_streams_read_every_window_once_and_in_order(count, streams):
@@ -220,8 +268,6 @@ def test_files_that_hold_no_arrays(tmp_path):
 
 def test_padding_of_arrays_does_not_reach_the_loss(tmp_path):
     """The same arrays with other numbers beyond their lengths train to the same numbers."""
-    from rnnbench.engine import Stack
-
     lengths = 1 + np.arange(60) % 5
     losses = []
     for padding in (0.0, 7.0):

@@ -1,6 +1,8 @@
 """Each made-up task against a reference in plain Python, written as its docstring reads; its baseline."""
 
+import csv
 import itertools
+import json
 import math
 
 import numpy as np
@@ -13,6 +15,7 @@ from rnnbench.config import ConfigError, Generated, Language, Markers
 from rnnbench.tasks.generated import uniforms
 from rnnbench.tasks.languages import LANGUAGES, Vocabulary
 from rnnbench.tasks.synthetic import Adding, CopyMemory, TemporalOrder, integers
+from tests.test_app import run
 
 
 def some(sequences, n=200, seed=0):
@@ -120,6 +123,21 @@ def test_the_test_has_every_longer_length_and_a_constant_answer_scores_the_basel
     assert task.lengths[task.splits["val"]].max() <= 10
     share = max(np.bincount(task.targets[test])) / len(test)
     assert share == pytest.approx(LANGUAGES[language].baseline, abs=0.06)
+
+
+def test_accuracy_by_length_is_recorded_and_drawn(tmp_path):
+    run(
+        tmp_path, "data=parity", "data.test_longest=60", "fit.epochs=1", "fit.steps_per_epoch=5",
+        "hydra.run.dir=r/0", "tracking.uri=sqlite:///mlflow.db",
+        "tracking.artifacts=[by_length,curves,confusion]",
+    )  # fmt: skip
+    with open(tmp_path / "r/0/by_length.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["length"]) for row in rows] == list(range(41, 61))
+    metrics = json.loads((tmp_path / "r/0/result.json").read_text())["metrics"]
+    assert np.mean([float(row["accuracy"]) for row in rows]) == pytest.approx(metrics["test/accuracy"])
+    drawn = {path.name for path in (tmp_path).rglob("*.png")}
+    assert {"by_length.png", "curves.png", "confusion.png"} <= drawn
 
 
 def test_integers_are_all_equally_likely():

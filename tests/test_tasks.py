@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnbench.config import ConfigError, Images, Order
+from rnnbench.config import ConfigError, Fill, Images, Order
 from rnnbench.tasks import load, sequences, shape
 from rnnbench.tasks.images import DATASETS, Dataset, read_idx
 
@@ -176,6 +176,17 @@ def test_splits_are_disjoint_and_cover(val: int | None, train: int | None, seed:
     whole = load(dataclasses.replace(data, train_size=None)).splits
     assert (whole["train"][: len(splits["train"])] == splits["train"]).all()
     assert (whole["val"] == splits["val"]).all()
+
+
+@pytest.mark.parametrize("fill", [None, Fill.noise])
+def test_steps_after_the_image(fill):
+    plain, later = load(Images("digits")), load(Images("digits", delay=5, fill=fill))
+    assert np.array_equal(later.inputs[:, :8], plain.inputs)
+    after = later.inputs[:, 8:]
+    assert after.shape == (1797, 5, 8)
+    assert after.any() == (fill is Fill.noise)
+    assert shape(Images("digits", delay=5)).steps == 13
+    assert later.checksum == plain.checksum  # of the images; the delay is in the trial's configuration
 
 
 def test_the_split_seed_moves_validation_and_never_test() -> None:
