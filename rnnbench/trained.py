@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from rnnbench import tasks
+from rnnbench.cells import CELLS
 from rnnbench.config import Arrays, Config, ConfigError, Images, conf_folder, typed
 from rnnbench.network import Network, TorchNetwork, to_torch
 from rnnbench.record import download, read_result
@@ -51,13 +52,19 @@ def load(run: str | Path) -> Trained:
             else in ./mlflow.db), with the checkpoint among its artifacts or the folder still there.
 
     Raises:
-        ConfigError: there is no finished trial, or none with weights.
+        ConfigError: there is no finished trial, or none with weights; it needs code of one's own that has
+            not been imported.
     """
     folder = Path(run) if Path(run).is_dir() else download(str(run))
     weights = folder / "weights.pt"
     if not weights.exists():
         raise ConfigError(f"{run}: holds no weights.pt; only a trial that has finished leaves one")
     config = typed(OmegaConf.load(folder / "config.yaml"))
+    if config.rnnbench_import and (config.model.name not in CELLS or config.data.name not in tasks.TASKS):
+        raise ConfigError(
+            f"{run}: its cell or task ({config.model.name}, {config.data.name}) comes from "
+            f"{config.rnnbench_import}; import that file first"
+        )
     shape = tasks.shape(config.data)
     network = Network(config.model, shape.input_size, shape.outputs, shape.goal.every_step)
     return Trained(config, network, torch.load(weights, weights_only=True)["parameters"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import make_config, small_task
 
+from rnnbench.cells import CELLS
 from rnnbench.config import AdamW, Readout, RMSprop, Schedule, Select, Sgd
 from rnnbench.engine import Stack, conclude, shape_key
 from rnnbench.kernels.compiled import instruction_sets
@@ -79,6 +80,13 @@ VARIED = {
 def test_a_stack_equals_its_singles(kind):
     configs = VARIED[kind]
     assert len({shape_key(config) for config in configs}) == 1
+    for together, alone in zip(run(configs), [run([config])[0] for config in configs], strict=True):
+        assert_same(together, alone)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_cell_trains_in_a_stack_as_alone(name):
+    configs = [make_config(name, seed, fit__epochs=1, model__num_layers=2) for seed in (0, 1)]
     for together, alone in zip(run(configs), [run([config])[0] for config in configs], strict=True):
         assert_same(together, alone)
 

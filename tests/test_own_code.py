@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -68,6 +71,42 @@ def test_a_cell_and_a_task_of_ones_own_work_everywhere(tmp_path):
     )  # fmt: skip
     assert "trial" in again
     assert all(result["status"] == "finished" for result in results(tmp_path / "o"))
+
+
+def test_reading_records_imports_nothing(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE + "\nopen('imported', 'a').write('x')\n")
+    run(tmp_path, "rnnbench_import=mine.py", "model.name=leaky", "data.train_size=100", "fit.epochs=1",
+        "tracking.uri=null", "hydra.run.dir=r/0")  # fmt: skip
+    assert (tmp_path / "imported").read_text() == "x"
+    code = (
+        "import rnnbench\n"
+        "print(len(rnnbench.records('r')))\n"
+        "try: rnnbench.load('r/0')\n"
+        "except rnnbench.ConfigError as error: print(error)\n"
+        "import mine\n"
+        "print(rnnbench.load('r/0').config.model.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "1", done.stderr
+    assert "comes from mine.py; import that file first" in lines[1]
+    assert lines[2] == "leaky"
+    assert (tmp_path / "imported").read_text() == "xx"
+
+
+def test_an_installed_package_is_found_by_its_entry_point(tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    (site / "leaks-2.5.dist-info").mkdir(parents=True)
+    (site / "leaks.py").write_text(MINE)
+    (site / "leaks-2.5.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: leaks\nVersion: 2.5\n"
+    )
+    (site / "leaks-2.5.dist-info" / "entry_points.txt").write_text("[rnnbench]\nleaks = leaks\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ["PYTHONPATH"]]))
+    run(tmp_path, "model.name=leaky", "data.train_size=100", "fit.epochs=1", "tracking.uri=null",
+        "hydra.run.dir=r/0")  # fmt: skip
+    tags = json.loads((tmp_path / "r/0/result.json").read_text())["tags"]
+    assert tags["rnnbench.import.leaks"] == "2.5"
 
 
 def test_another_file_is_another_trial(tmp_path):

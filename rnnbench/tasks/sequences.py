@@ -133,7 +133,7 @@ def examples(
     details = {"source": dataset.source, **facts}
     if order is Order.permuted:
         details["permutation"] = hashlib.sha256(permutation(dataset).astype("<i8").tobytes()).hexdigest()
-    inputs = delayed(sequence(dataset, images, order), delay, fill)
+    inputs = delayed(sequence(dataset, images, order), delay, fill, dataset.white)
     return inputs, targets, checksum(images, targets), details
 
 
@@ -174,16 +174,16 @@ def sequence(dataset: Dataset, images: Bytes, order: Order) -> Bytes:
     return np.ascontiguousarray(steps)
 
 
-def delayed(inputs: Bytes, delay: int, fill: Fill) -> Bytes:
-    """Sequences (N, T, input) followed by so many steps of zeros, or of bytes drawn uniformly."""
+def delayed(inputs: Bytes, delay: int, fill: Fill, white: int) -> Bytes:
+    """Sequences (N, T, input) followed by so many steps of zeros, or of values uniform up to white."""
     if delay == 0:
         return inputs
     shape = (len(inputs), delay, inputs.shape[2])
-    noise = fill is Fill.noise
-    after = (
-        np.random.RandomState(NOISE_SEED).bytes(int(np.prod(shape))) if noise else bytes(int(np.prod(shape)))
-    )
-    return np.concatenate([inputs, np.frombuffer(after, np.uint8).reshape(shape)], axis=1)
+    if fill is Fill.noise:
+        after = np.random.RandomState(NOISE_SEED).randint(0, white + 1, shape).astype(np.uint8)
+    else:
+        after = np.zeros(shape, np.uint8)
+    return np.concatenate([inputs, after], axis=1)
 
 
 def checksum(images: Bytes, targets: Labels) -> str:
