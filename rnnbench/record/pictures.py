@@ -29,7 +29,10 @@ def curves(job: Path, file: Path) -> Path:
 
 
 def by_length(job: Path, file: Path) -> Path:
-    """Test accuracy by length of by_length.csv, with the longest length of training, as a PNG."""
+    """Test accuracy by length of by_length.csv, and where the lengths of training end, as a PNG.
+
+    There are few words of each length: the line is the mean over 20 bands of lengths, the dots are lengths.
+    """
     from matplotlib.figure import Figure
 
     with open(job / "by_length.csv", newline="") as lines:
@@ -37,7 +40,11 @@ def by_length(job: Path, file: Path) -> Path:
     result = read_result(job)
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*zip(*points, strict=True), lw=1)
+    axes.plot(*zip(*points, strict=True), ".", ms=2, alpha=0.3, color="tab:gray")
+    width = -(-len(points) // 20)
+    bands = [points[start : start + width] for start in range(0, len(points), width)]
+    means = [[sum(column) / len(band) for column in zip(*band, strict=True)] for band in bands]
+    axes.plot(*zip(*means, strict=True), marker="o", ms=3)
     if longest := result["params"].get("data.longest"):
         axes.axvline(longest, color="black", lw=1, ls=":")
     axes.set(xlabel="length", ylabel="test accuracy", ylim=(-0.02, 1.02), title=result["name"])
