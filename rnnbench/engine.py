@@ -312,7 +312,16 @@ def shape_key(config: Config) -> tuple[object, ...]:
     """What the trials of one stack have in common: whatever fixes a shape, an equation or the data."""
     model, fit = config.model, config.fit
     return (
-        repr(replace(model, budget=None, dropout=0.0, recurrent_dropout=None, weight_noise=None)),
+        repr(
+            # Rates may differ, but what has none of these may be computed by a kernel that knows none.
+            replace(
+                model,
+                budget=None,
+                dropout=0.0,
+                recurrent_dropout=model.recurrent_dropout and 0.5,
+                weight_noise=model.weight_noise and 1.0,
+            )
+        ),
         *(type(config.optim).__name__, getattr(config.optim, "nesterov", None)),
         repr(config.data),
         *(fit.batch_size, fit.steps_per_epoch, fit.select, fit.device, fit.kernel),

@@ -69,8 +69,8 @@ VARIED = {
         for schedule in Schedule
     ],
     "noise of every kind": [
-        make_config("mgu", s, model__recurrent_dropout=p, model__weight_noise=n, model__zoneout=0.1)
-        for s, p, n in ((0, 0.2, 0.05), (1, None, None), (0, 0.5, None))
+        make_config("lstm", s, model__recurrent_dropout=p, model__weight_noise=n, model__zoneout=0.1)
+        for s, p, n in ((0, 0.2, 0.05), (1, 0.1, 0.2), (0, 0.5, 0.05))
     ],
     "different lengths": [make_config("gru", 0, optim=AdamW(), fit__epochs=e) for e in (1, 4, 2)],
 }
@@ -89,6 +89,15 @@ def test_every_cell_trains_in_a_stack_as_alone(name):
     configs = [make_config(name, seed, fit__epochs=1, model__num_layers=2) for seed in (0, 1)]
     for together, alone in zip(run(configs), [run([config])[0] for config in configs], strict=True):
         assert_same(together, alone)
+
+
+@pytest.mark.parametrize("option", ["recurrent_dropout", "weight_noise", "zoneout", "layer_norm"])
+def test_who_has_an_option_does_not_train_with_who_has_not(option):
+    """A kernel may be chosen for the others that does not know it."""
+    value = True if option == "layer_norm" else 0.3
+    without, having = make_config(), make_config(**{f"model__{option}": value})
+    assert shape_key(without) != shape_key(having)
+    assert run([without])[0][0] != run([having])[0][0]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
