@@ -240,6 +240,18 @@ def test_auto_takes_the_compiled_kernels_where_they_serve(monkeypatch):
     assert missing(config) is None
 
 
+@pytest.mark.parametrize("changes", [{"model__name": "mgu"}, {"model__layer_norm": True}])
+@pytest.mark.parametrize("kernel", [Kernel.cudnn, Kernel.compiled])
+def test_a_kernel_without_the_equations_is_refused(kernel, changes):
+    if kernel is Kernel.compiled and not SETS:
+        pytest.skip("no compiled kernels: no C compiler was there")
+    config = make_config(
+        fit__kernel=kernel, fit__device="cuda" if kernel is Kernel.cudnn else "cpu", **changes
+    )
+    with pytest.raises(ConfigError, match=f"fit.kernel={kernel.value}: .*fit.kernel=auto"):
+        choose(config)
+
+
 def test_without_kernels_one_line_says_so_and_asking_for_them_is_refused(monkeypatch, tmp_path):
     compiled.library.cache_clear()
     monkeypatch.setattr(compiled, "LIBRARY", tmp_path / "stack.so")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rnnbench import optim
 from rnnbench.cells import Noise
-from rnnbench.config import Config, ConfigError, Images, Kernel
+from rnnbench.config import Config, ConfigError, Kernel
 from rnnbench.kernels.compiled import CompiledCompute, chunks, cores, instruction_sets, knows, library
 from rnnbench.kernels.cudnn import CudnnNetwork
 from rnnbench.kernels.torch_path import LARGE, TorchCompute
@@ -44,7 +44,7 @@ def choose(config: Config) -> Kernel:
     """What `fit.kernel` comes down to: compiled, torch or cudnn.
 
     Raises:
-        ConfigError: the compiled kernels are asked for and not there, or do not have the cell.
+        ConfigError: the compiled kernels are asked for and not there, or they or cuDNN do not have the cell.
     """
     fit = config.fit
     if fit.kernel is Kernel.compiled:
@@ -56,9 +56,10 @@ def choose(config: Config) -> Kernel:
                 f"fit.kernel=compiled: they do not have model={config.model.name} on "
                 f"data={config.data.name}; take fit.kernel=auto"
             )
-    if fit.kernel is Kernel.cudnn and not isinstance(config.data, Images):
+    if fit.kernel is Kernel.cudnn and not knows(config):  # it has what they have
         raise ConfigError(
-            f"fit.kernel=cudnn: reads images, not data={config.data.name}; take fit.kernel=auto"
+            f"fit.kernel=cudnn: torch.nn has no model={config.model.name} for data={config.data.name}, or not "
+            "with these options; take fit.kernel=auto"
         )
     if fit.kernel is not Kernel.auto:
         return fit.kernel
