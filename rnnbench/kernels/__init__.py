@@ -58,8 +58,8 @@ def choose(config: Config) -> Kernel:
             )
     if fit.kernel is Kernel.cudnn and not knows(config):  # it has what they have
         raise ConfigError(
-            f"fit.kernel=cudnn: torch.nn has no model={config.model.name} for data={config.data.name}, or not "
-            "with these options; take fit.kernel=auto"
+            f"fit.kernel=cudnn: torch.nn has no model={config.model.name} for data={config.data.name}, or "
+            "not with these options; take fit.kernel=auto"
         )
     if fit.kernel is not Kernel.auto:
         return fit.kernel
