@@ -50,10 +50,9 @@ def register() -> None:
     for name, node in nodes.items():
         # Below hydra/, so that it is not listed among the user's choices.
         store.store(group="hydra/schema", name=name, node=node)
-    OmegaConf.register_new_resolver(
-        "if_forget_gate", lambda cell, bias: bias if cell in schema.FORGET_GATES else None, replace=True
-    )
-    OmegaConf.register_new_resolver("named", lambda name, dated: name or dated, replace=True)
+    resolver = partial(OmegaConf.register_new_resolver, replace=True)
+    resolver("named", lambda name, dated: name or dated)
+    resolver("if_forget_gate", lambda cell, bias: bias if cell in schema.FORGET_GATES else None)
     ours = str(Path(__file__).parent / "hydra_plugins")
     try:
         hydra_plugins: Any = importlib.import_module("hydra_plugins")
@@ -65,9 +64,7 @@ def register() -> None:
 
 
 def task_config(cfg: DictConfig) -> Config:
-    """The checked configuration of a job, from a composed config with or without its hydra node.
-
-    Code of one's own is imported here, and a budget becomes a hidden size.
+    """The checked configuration of a job, from a composed config; imports code of one's own.
 
     Raises:
         ConfigError: it cannot be run.
@@ -208,12 +205,11 @@ class GridSweeper(Sweeper):
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
-        if self.of_a_search:
-            chosen = self.config.hydra.runtime.choices.get("search")
-            with refusals():
+        with refusals():
+            if self.of_a_search:
+                chosen = self.config.hydra.runtime.choices.get("search")
                 raise ConfigError(
-                    f"hydra/sweeper=grid: a grid has no use for search={chosen} (hydra.sweeper."
-                    f"{', '.join(self.of_a_search)}); take hydra/sweeper=optuna, or leave search= out"
+                    f"hydra/sweeper=grid: has no use for search={chosen}; take hydra/sweeper=optuna"
                 )
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
