@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from rnnbench.config import Adam, Config, Fit, Images, Model, Readout, Tracking
 from rnnbench.tasks import Task
 
+pytest_plugins = ["tests.published_files", "tests.mlflow_store"]  # their fixtures
+
 HERE = Path(__file__).parent
 # Commands that the tests start from other folders run this checkout, whatever is installed.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])

@@ -1,0 +1,192 @@
+"""The courier beside the training, and servers that hang, stop, or are something else."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rnnbench.record import (
+    Courier,
+    job_folders,
+    undelivered,
+)
+from rnnbench.record.__main__ import sync
+from rnnbench.record.delivery import Delivery
+from rnnbench.record.folder import read_delivery
+from tests.mlflow_store import (
+    ENVIRONMENT,
+    Server,
+    assert_exact,
+    claim,
+    client,
+    epoch,
+    make_sweep,
+    start,
+    train,
+    until,
+)
+
+
+def test_a_running_sweep_is_delivered_beside_it(store: str, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    warnings: list[str] = []
+    with claim(folder, store) as sweep:
+        courier = Courier(folder, warnings.append)
+        assert os.getsid(courier.process.pid) != os.getsid(0)  # Ctrl-C does not reach it
+        job = start(folder, 0)
+        epoch(job, 1)
+        courier.changed(job.path)
+        until(lambda: read_delivery(job.path).get("epochs") == 1)
+        assert sync(folder) == 0  # keeps out of its way
+        # A courier that does not read at all keeps no one waiting, and misses nothing.
+        courier.process.send_signal(signal.SIGSTOP)
+        for _ in range(20_000):
+            courier.changed(job.path)
+        epoch(job, 2)
+        courier.process.send_signal(signal.SIGCONT)
+        train(folder, 1)  # and nobody tells it of this one
+        job.end("finished", {"test/loss": 1.0})
+        sweep.end("finished")
+        assert courier.close() == 0
+    assert_exact(store, folder)
+    assert warnings == []
+
+
+def test_a_courier_that_dies_is_counted_on_no_more(store: str, tmp_path: Path) -> None:
+    with claim(tmp_path / "sweep", store) as sweep:
+        courier = Courier(tmp_path / "sweep", print)
+        courier.process.kill()
+        courier.process.wait()
+        job = train(tmp_path / "sweep", 0)
+        courier.changed(job.path)
+        sweep.end("finished")
+        assert courier.close() == 1
+
+
+def test_a_sweep_that_is_killed_is_delivered_as_it_is(store: str, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from tests.test_courier import Courier, claim, train
+with claim(Path({str(folder)!r}), {store!r}):
+    courier = Courier(Path({str(folder)!r}), print)
+    train(Path({str(folder)!r}), 0)
+    train(Path({str(folder)!r}), 1, status="running")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT)
+    until(lambda: (folder / "1" / "mlflow.json").exists() and undelivered(folder) == [])
+    until(lambda: read_delivery(folder).get("status") == "interrupted")
+    assert_exact(store, folder)
+
+
+def test_a_server_that_was_down_or_hangs_gets_everything_later(
+    mlflow_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mlflow_server.signal(signal.SIGSTOP)  # where another test has started it: listens, and does not answer
+    folder, warnings = tmp_path / "sweep", []
+    with claim(folder, mlflow_server.uri) as sweep:
+        courier = Courier(folder, warnings.append)
+        job = train(folder, 0)
+        courier.changed(job.path)
+        until(lambda: bool(warnings))
+        assert "python -m rnnbench.record sync" in warnings[0] and mlflow_server.uri in warnings[0]
+        train(folder, 1)
+        sweep.end("finished")
+        assert courier.close() == 2
+    assert len(warnings) == 1
+    assert sync(folder) == 1
+    assert "2 of 2 runs are still to be delivered" in capsys.readouterr().out
+    mlflow_server.signal(signal.SIGCONT)
+    mlflow_server.start()
+    assert sync(folder) == 0
+    assert_exact(mlflow_server.uri, folder)
+
+
+def test_a_server_that_stops_in_the_middle_gets_the_rest_when_it_is_back(
+    mlflow_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow_server.start()
+    monkeypatch.setenv(
+        "MLFLOW_HTTP_REQUEST_TIMEOUT", "2"
+    )  # in the courier's environment: the test is quicker
+    folder, warnings = tmp_path / "sweep", []
+    with claim(folder, mlflow_server.uri) as sweep:
+        courier = Courier(folder, warnings.append)
+        job = start(folder, 0)
+        epoch(job, 1)
+        courier.changed(job.path)
+        until(lambda: read_delivery(job.path).get("epochs") == 1)
+        mlflow_server.signal(signal.SIGSTOP)
+        epoch(job, 2)
+        courier.changed(job.path)
+        until(lambda: bool(warnings))
+        mlflow_server.signal(signal.SIGCONT)
+        until(lambda: read_delivery(job.path).get("epochs") == 2)  # by itself
+        job.end("finished", {"test/loss": 1.0})
+        sweep.end("finished")
+        assert courier.close() == 0
+    assert_exact(mlflow_server.uri, folder)
+    assert len(warnings) == 1
+
+
+def test_what_is_not_mlflow_is_told_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [sys.executable, "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    web = subprocess.Popen([command[0], "-u", *command[1:]], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+                           stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        assert web.stdout is not None
+        port = web.stdout.readline().split(" port ")[1].split()[0]
+        folder = make_sweep(tmp_path / "sweep", f"http://127.0.0.1:{port}", jobs=1)
+        assert sync(folder) == 1
+        assert "does not take records" in capsys.readouterr().out
+    finally:
+        web.kill()
+        web.wait()
+
+
+def test_a_deleted_experiment_and_a_deleted_run_are_told(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "sweep"
+    with claim(folder, store) as sweep:
+        train(folder, 0, status="running")
+        train(folder, 1)
+        Delivery(folder).deliver(job_folders(folder))
+        client(store).delete_run(read_delivery(folder / "0")["run_id"])
+        sweep.end("interrupted")
+    assert sync(folder) == 1
+    said = capsys.readouterr().out
+    assert f"MLflow did not take the record of {folder}/0" in said and "1 already there" in said
+    experiment = client(store).get_experiment_by_name("laws").experiment_id
+    client(store).delete_experiment(experiment)
+    assert sync(folder) == 1
+    assert "tracking.experiment=laws is deleted" in capsys.readouterr().out
+
+
+def test_first_starts_at_once_on_a_fresh_store_all_arrive(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/fresh.db"
+    folders = [make_sweep(tmp_path / str(number), uri, jobs=1) for number in range(4)]
+    command = [sys.executable, "-m", "rnnbench.record", "sync"]
+    couriers = [
+        subprocess.Popen(
+            [*command, str(folder)],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for folder in folders
+    ]
+    said = [courier.communicate()[0] for courier in couriers]
+    assert [courier.returncode for courier in couriers] == [0] * 4, said
+    assert all(text.count("\n") == 1 and "1 runs delivered" in text for text in said), said
+    for folder in folders:
+        assert_exact(uri, folder)
