@@ -39,7 +39,8 @@ class Batches:
         """The training examples `numbers` (K, B) of trials with these seeds (K,), made on demand."""
         assert self.task.make is not None
         K, B = numbers.shape
-        u = uniforms(np.repeat(seeds.numpy(), B), TRAIN, numbers.flatten().numpy(), self.task.draws)
+        seed, number = np.repeat(seeds.cpu().numpy(), B), numbers.flatten().cpu().numpy()
+        u = uniforms(seed, TRAIN, number, self.task.draws)
         made: Examples = self.task.make(u)
         inputs, targets = (torch.from_numpy(part).to(self.device) for part in (made.inputs, made.targets))
         lengths = None
