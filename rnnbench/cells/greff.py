@@ -35,20 +35,20 @@ class Vanilla(Cell):
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
         (h, c), H = state[:2], self.hidden_size
-        a = self.recurrent_input(h, state, a, layer)
         early = [name for name in "if" if name in self.blocks]  # the gates that see c-; o sees c
-        end = (1 + len(early)) * H
-        z, gates, o = a[:, :H], a[:, H:end], a[:, end:]
-        peephole = layer.part("peephole", 0, len(early) * H)
+        end = len(early) * H
+        sizes = [H, end, H] if "o" in self.blocks else [H, end]
+        z, gates, *o = self.recurrent_input(h, state, a, layer).split(sizes, 1)
+        peephole = layer.part("peephole", 0, end)
         gates = torch.addcmul(gates, peephole, torch.cat([c] * len(early), 1)).sigmoid()
         i, f = self.input_and_forget(dict(zip(early, gates.split(H, 1), strict=True)))
         z = self.input_activation(z)
         c = (z if i is None else z * i) + (c if f is None else c * f)
         h = self.output_activation(c)
-        if "o" in self.blocks:
-            o = torch.addcmul(o, layer.part("peephole", len(early) * H, end), c).sigmoid()
-            h = h * o
-        return self.after(h, c, i, f, o)
+        if not o:
+            return self.after(h, c, i, f)
+        out = torch.addcmul(o[0], layer.part("peephole", end, end + H), c).sigmoid()
+        return self.after(h * out, c, i, f, out)
 
     def recurrent_input(self, h: Tensor, state: State, a: Tensor, layer: Layer) -> Tensor:
         """W x + R h- + b of all blocks."""
