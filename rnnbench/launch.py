@@ -1,4 +1,4 @@
-"""The Hydra side: checks before anything is made, the grid sweeper, the launcher.
+"""The Hydra side: checks before anything is made, the launcher.
 
 Nothing slow is imported here: Hydra loads this module to look for plugins, and a mistake in the
 command line is answered from here.
@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
 from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -172,94 +169,6 @@ def run_jobs(sweep: "Sweep", jobs: "Sequence[Job]", max_stack: int | None) -> No
         from rnnbench.train import train
 
         train(sweep, todo, max_stack)
-
-
-class GridSweeper(Sweeper):
-    """Hydra's basic sweeper, but every point is composed once and checked before anything is made.
-
-    Args:
-        max_batch_size: points that are handed to the launcher at once; null: all.
-        params: overrides to sweep over, as in Hydra's basic sweeper.
-        of_a_search: what a file of the group `search` sets; it needs another sweeper, and is refused.
-    """
-
-    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None, **of_a_search: Any) -> None:
-        self.max_batch_size = max_batch_size
-        self.params = params or {}
-        self.of_a_search = of_a_search
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context = hydra_context
-        self.config = config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-
-    def sweep(self, arguments: list[str]) -> Any:
-        """Train every point of the grid.
-
-        Raises:
-            TrialFailed: at the end, if any of them failed.
-        """
-        # Late: Hydra's plugin scan runs this module anew, and its old class would be another one.
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-        assert self.hydra_context is not None and self.config is not None and self.launcher is not None
-        with refusals():
-            if self.of_a_search:
-                chosen = self.config.hydra.runtime.choices.get("search")
-                raise ConfigError(
-                    f"hydra/sweeper=grid: has no use for search={chosen}; take hydra/sweeper=optuna"
-                )
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
-        folder = Path(self.config.hydra.sweep.dir)
-        with refusals():
-            for override in overrides:
-                if override.is_sweep_override() and not override.is_discrete_sweep():
-                    raise ConfigError(
-                        f"{override.input_line}: a grid needs values: a,b,c or choice() or range()"
-                    )
-            batches = BasicSweeper.split_arguments(overrides, self.max_batch_size)
-            first = self._check([overrides for batch in batches for overrides in batch], folder)
-            with open_sweep(folder, first, job_name(arguments, first), single=False):
-                OmegaConf.save(self.config, folder / "multirun.yaml")
-                results: list[JobReturn] = []
-                for batch in batches:
-                    results += self.launcher.launch(batch, initial_job_idx=len(results))
-        failed = sum(result.status is JobStatus.FAILED for result in results)
-        if failed:
-            raise TrialFailed(f"{failed} of {len(results)} trials failed; see above")
-        return [results]
-
-    def _check(self, points: list[list[str]], folder: Path) -> Config:
-        """Compose and check every point of the grid; the first one.
-
-        Raises:
-            ConfigError: with the point that cannot be run.
-        """
-        from rnnbench.preflight import preflight
-
-        assert self.hydra_context is not None and self.config is not None
-        stacks = self.launcher if isinstance(self.launcher, StackLauncher) else None
-        composer = stacks.composer if stacks else Composer(self.hydra_context.config_loader, self.config)
-        checked: Checked = {}
-        for overrides in points:
-            try:
-                cfg = composer.compose(overrides)
-                checked[tuple(overrides)] = task_config(cfg), composer.plain(cfg)
-            except ConfigError as error:
-                raise ConfigError(f"{' '.join(filter_overrides(overrides))}: {error}") from None
-        configs = [config for config, _ in checked.values()]
-        preflight(configs, folder)
-        if configs[0].dry_run:
-            from rnnbench.plan import show_plan
-
-            show_plan(configs, stacks.max_stack if stacks else 1)
-            raise SystemExit(0)
-        if stacks:
-            stacks.checked = checked
-        return configs[0]
 
 
 # A job's overrides to its config, typed and as plain dicts with the hydra node.

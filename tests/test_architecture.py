@@ -23,7 +23,7 @@ ORDER = [
     {"ledger"},
     {"budget", "plan", "preflight", "train"},
     {"launch"},
-    {"trained"},
+    {"grid", "trained"},
     {"sweep"},
     {"hydra_plugins", "paper", "app"},
     {"__main__"},
@@ -49,7 +49,7 @@ NEVER = {
 
 # What is imported before a command line has been read: these bring in nothing that takes seconds.
 QUICK = {"__init__", "config", "tasks", "record", "show", "budget", "preflight", "ledger", "train"}
-QUICK |= {"compose", "launch", "sweep", "app", "__main__"}
+QUICK |= {"compose", "launch", "grid", "sweep", "app", "__main__"}
 SECONDS = {"torch", "torchvision", "mlflow", "pandas", "sklearn", "matplotlib"}
 
 

@@ -1,14 +1,14 @@
 """hydra/launcher=stack, hydra/sweeper=grid and hydra/sweeper=optuna, where Hydra looks for them."""
 
-from rnnbench import launch, sweep
+from rnnbench import grid, launch, sweep
 
 
 class StackLauncher(launch.StackLauncher):
     __doc__ = launch.StackLauncher.__doc__
 
 
-class GridSweeper(launch.GridSweeper):
-    __doc__ = launch.GridSweeper.__doc__
+class GridSweeper(grid.GridSweeper):
+    __doc__ = grid.GridSweeper.__doc__
 
 
 class OptunaSweeper(sweep.OptunaSweeper):

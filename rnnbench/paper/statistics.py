@@ -7,6 +7,7 @@ whoever computes it. Formulas are scipy's where it has them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,8 +99,8 @@ class Difference:
     p: float | None  # of the test, both sides; None where n does not allow one
 
 
-def compare(ours: dict[int, float], theirs: dict[int, float], test: str = "permutation") -> Difference:
-    """Ours less theirs, values by seed; paired where the seeds are the same.
+def compare(ours: dict[Any, float], theirs: dict[Any, float], test: str = "permutation") -> Difference:
+    """Ours less theirs, values by seed (or by task and seed); paired where the seeds are the same.
 
     Args:
         test: `permutation`: of signs within pairs, or of group membership where the seeds are not shared,

@@ -277,6 +277,7 @@ def _tags(job: Path, result: dict[str, Any], parent: str | None) -> dict[str, st
     given: dict[str, str] = result["tags"]
     tags = given | {
         "rnnbench.trial": result["trial"],
+        "rnnbench.data": result["dataset"]["checksum"],
         "rnnbench.folder": str(job.resolve()),
         "mlflow.source.name": "rnnbench",
         "mlflow.source.type": "LOCAL",

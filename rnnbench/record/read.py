@@ -78,7 +78,7 @@ def _from_folders(folder: Path) -> Iterator[dict[str, Any]]:
 def _from_mlflow(uri: str) -> Iterator[dict[str, Any]]:
     from rnnbench.record.delivery import value
 
-    client = _client(uri)
+    client = mlflow_client(uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     page = None
     while True:
@@ -95,7 +95,7 @@ def _from_mlflow(uri: str) -> Iterator[dict[str, Any]]:
                 "started": run.info.start_time,
                 "ended": run.info.end_time,
                 **{name: value(text) for name, text in run.data.params.items()},
-                **{name: _number(metric) for name, metric in run.data.metrics.items()},
+                **{name: number(metric) for name, metric in run.data.metrics.items()},
                 **{
                     name: tag
                     for name, tag in tags.items()
@@ -107,7 +107,7 @@ def _from_mlflow(uri: str) -> Iterator[dict[str, Any]]:
             return
 
 
-def _client(uri: str) -> Any:
+def mlflow_client(uri: str) -> Any:
     """MLflow's client of a store that is there (it would make a SQLite file that is not)."""
     file = sqlite_file(uri)
     trouble = f"there is no {file}" if file is not None and not file.exists() else silence(uri)
@@ -118,7 +118,7 @@ def _client(uri: str) -> Any:
     return MlflowClient(uri)
 
 
-def _number(metric: float) -> float:
+def number(metric: float) -> float:
     """MLflow's SQL stores hold the largest float in place of an infinity."""
     return math.copysign(math.inf, metric) if abs(metric) == sys.float_info.max else metric
 
@@ -137,7 +137,7 @@ def download(run_id: str) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        tags = _client(uri).get_run(run_id).data.tags
+        tags = mlflow_client(uri).get_run(run_id).data.tags
     except MlflowException:
         raise ConfigError(f"{run_id}: no such folder, and no such run in {uri}") from None
     folder = Path(tags.get("rnnbench.folder", ""))

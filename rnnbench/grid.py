@@ -1,0 +1,142 @@
+"""hydra/sweeper=grid: every combination of the values, each composed once and checked before any trains.
+
+Besides training them it can say what they are, and train some of them: by that rnnbench.paper runs the
+trials that a table lacks.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from rnnbench.compose import Composer
+from rnnbench.config import Config, ConfigError, flatten, plain, trial_hash
+from rnnbench.launch import Checked, StackLauncher, TrialFailed, job_name, open_sweep, refusals, task_config
+
+
+class GridSweeper(Sweeper):
+    """Hydra's basic sweeper, but every point is composed once and checked before anything is made.
+
+    Args:
+        max_batch_size: points that are handed to the launcher at once; null: all.
+        params: overrides to sweep over, as in Hydra's basic sweeper.
+        plan: a file to write the points to, as JSON: the overrides, trial hash and config values of each;
+            nothing is trained then.
+        only: a file of trial hashes, one a line: other points are left out.
+        of_a_search: what a file of the group `search` sets; it needs another sweeper, and is refused.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: dict[str, str] | None,
+        plan: str | None,
+        only: str | None,
+        **of_a_search: Any,
+    ) -> None:
+        self.max_batch_size = max_batch_size
+        self.params = params or {}
+        self.plan, self.only = plan, only
+        self.of_a_search = of_a_search
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context = hydra_context
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Train every point of the grid.
+
+        Raises:
+            TrialFailed: at the end, if any of them failed.
+        """
+        # Late: Hydra's plugin scan runs this module anew, and its old class would be another one.
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        assert self.hydra_context is not None and self.config is not None and self.launcher is not None
+        with refusals():
+            if self.of_a_search:
+                chosen = self.config.hydra.runtime.choices.get("search")
+                raise ConfigError(
+                    f"hydra/sweeper=grid: has no use for search={chosen}; take hydra/sweeper=optuna"
+                )
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
+        folder = Path(self.config.hydra.sweep.dir)
+        with refusals():
+            for override in overrides:
+                if override.is_sweep_override() and not override.is_discrete_sweep():
+                    raise ConfigError(
+                        f"{override.input_line}: a grid needs values: a,b,c or choice() or range()"
+                    )
+            points = [point for batch in BasicSweeper.split_arguments(overrides, None) for point in batch]
+            points, first = self._check(points, folder)
+            size = self.max_batch_size or len(points)
+            with open_sweep(folder, first, job_name(arguments, first), single=False):
+                OmegaConf.save(self.config, folder / "multirun.yaml")
+                results: list[JobReturn] = []
+                while len(results) < len(points):
+                    batch = points[len(results) : len(results) + size]
+                    results += self.launcher.launch(batch, initial_job_idx=len(results))
+        failed = sum(result.status is JobStatus.FAILED for result in results)
+        if failed:
+            raise TrialFailed(f"{failed} of {len(results)} trials failed; see above")
+        return [results]
+
+    def _check(self, points: list[list[str]], folder: Path) -> tuple[list[list[str]], Config]:
+        """Compose and check the points of the grid; those that are to be trained, and the first's config.
+
+        Raises:
+            ConfigError: with the point that cannot be run.
+        """
+        from rnnbench.preflight import preflight
+
+        assert self.hydra_context is not None and self.config is not None
+        stacks = self.launcher if isinstance(self.launcher, StackLauncher) else None
+        composer = stacks.composer if stacks else Composer(self.hydra_context.config_loader, self.config)
+        checked: Checked = {}
+        for overrides in points:
+            try:
+                cfg = composer.compose(overrides)
+                checked[tuple(overrides)] = task_config(cfg), composer.plain(cfg)
+            except ConfigError as error:
+                raise ConfigError(f"{' '.join(filter_overrides(overrides))}: {error}") from None
+        preflight([config for config, _ in checked.values()], folder)
+        if self.only is not None:
+            wanted = set(Path(self.only).read_text().split())
+            points = [point for point in points if identity(checked[tuple(point)][0]) in wanted]
+            if not points:
+                raise ConfigError(
+                    f"hydra.sweeper.only={self.only}: none of the grid's trials is in this file"
+                )
+        configs = [checked[tuple(point)][0] for point in points]
+        if self.plan is not None:
+            trials = [
+                {"overrides": point, "trial": identity(config), "params": flatten(plain(config))}
+                for point, config in zip(points, configs, strict=True)
+            ]
+            Path(self.plan).write_text(json.dumps(trials, indent=1) + "\n")
+            raise SystemExit(0)
+        if configs[0].dry_run:
+            from rnnbench.plan import show_plan
+
+            show_plan(configs, stacks.max_stack if stacks else 1)
+            raise SystemExit(0)
+        if stacks:
+            stacks.checked = checked
+        return points, configs[0]
+
+
+def identity(config: Config) -> str:
+    """The trial hash of a configuration, with the checksum of its data."""
+    from rnnbench import tasks
+
+    return trial_hash(config, tasks.load(config.data).checksum)

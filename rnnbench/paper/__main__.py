@@ -1,0 +1,221 @@
+"""python -m rnnbench.paper table=NAME: run what a table lacks, and write it.
+
+python -m rnnbench.paper verify FOLDER: compute its numbers again from the records."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rnnbench.config import ConfigError
+from rnnbench.paper.aggregate import Filled, Planned, fill
+from rnnbench.paper.definition import Table, find_table, read_table
+from rnnbench.paper.figures import draw
+from rnnbench.paper.latex import latex
+from rnnbench.paper.page import report
+from rnnbench.paper.planning import App, Plan, Wanted, make_plan
+from rnnbench.paper.provenance import provenance, verify, warnings
+from rnnbench.paper.reading import Source
+from rnnbench.paper.text import fragment, layout, long, markdown, said
+from rnnbench.record.folder import write
+from rnnbench.show import Comparison, refuse, say, warn
+
+USAGE = """examples
+  python -m rnnbench.paper table=digits             run what is missing, write multirun/paper/digits
+  python -m rnnbench.paper table=digits --dry-run   only say what is missing
+  python -m rnnbench.paper table=digits --no-run source=multirun
+                                                    from the job folders in multirun, whatever is there
+  python -m rnnbench.paper table=mnist_rows data.root=PATH
+                                                    further overrides go to the table's trials
+  python -m rnnbench.paper verify multirun/paper/digits
+"""
+
+
+def main() -> None:
+    """Exit code 1 for what was refused, failed or differs; 130 for Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rnnbench.paper",
+        description="Tables and figures from records.",
+        epilog=USAGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "what", nargs="+", help="table=NAME [source=FOLDER or URI] [overrides], or verify FOLDER"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, and for how long")
+    parser.add_argument("--no-run", action="store_true", help="only read records")
+    parser.add_argument("--strict", action="store_true", help="verify: warnings are errors")
+    parser.add_argument(
+        "--config-dir", type=Path, action="append", default=[], help="more files of any group"
+    )
+    given = parser.parse_args()
+    values = dict(word.split("=", 1) for word in given.what if "=" in word)
+    try:
+        if given.what[0] == "verify":
+            if len(given.what) < 2:
+                raise ConfigError("verify: give the folder of a table: multirun/paper/NAME")
+            sys.exit(check(Path(given.what[1]), values.get("source"), given.strict))
+        if "table" not in values:
+            raise ConfigError(f"{given.what[0]}: give table=NAME, or verify FOLDER; --help has examples")
+        extra = [word for word in given.what if not word.startswith(("table=", "source="))]
+        for name in values["table"].split(","):
+            make(name, values.get("source"), extra, given)
+    except ConfigError as error:
+        raise refuse(str(error)) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Namespace) -> None:
+    """One table: plan, run, write."""
+    table = read_table(find_table(name, given.config_dir))
+    table.sweep = [*table.sweep, *extra]
+    app = App(name, [folder.absolute() for folder in given.config_dir])
+    if not given.no_run:
+        app.deliver()
+    plan = make_plan(table, app, where)
+    tell(table, plan)
+    if given.dry_run:
+        for wanted in plan.searches:
+            if not wanted.done:
+                app.search(wanted, "dry_run=true")
+        for trials, overrides in lots(table, plan):
+            app.run(overrides, trials, "dry_run=true")
+        return
+    if not given.no_run:
+        plan = run(table, app, plan, where)
+    source = plan.source()
+    if source is None:
+        raise ConfigError(f"source={plan.where}: there is nothing; run the table without --no-run first")
+    left = [wanted for wanted in plan.searches if not wanted.done]
+    if left:
+        raise ConfigError(
+            f"tuned: the search for {left[0].row} has {left[0].drawn} of {left[0].trials} trials"
+        )
+    filled = fill(table, plan.planned, source)
+    write_all(name, filled, source, plan.searches, app.folder)
+
+
+def tell(table: Table, plan: Plan) -> None:
+    """The plan in words."""
+    for wanted in plan.searches:
+        say(f"search for {wanted.row}: {wanted.drawn} of {wanted.trials} trials are recorded")
+    unique = len({trial.trial for trial in plan.planned})
+    missing = len(plan.missing())
+    open_rows = sum(not wanted.done for wanted in plan.searches)
+    later = f", and {open_rows} rows follow their searches" if open_rows else ""
+    say(f"{table.title}: {unique} trials, {unique - missing} are recorded in {plan.where}{later}")
+
+
+def lots(table: Table, plan: Plan) -> list[tuple[list[Planned], list[str]]]:
+    """What is missing, with the overrides of the grid that it is part of: one, or that of each winner."""
+    missing = plan.missing()
+    if table.tuned is None:
+        return [(missing, table.sweep)] if missing else []
+    found = []
+    for wanted in plan.searches:
+        mine = [trial for trial in missing if trial.search == wanted.name]
+        if mine:
+            fixed = [word for word in mine[0].overrides if not word.startswith("seed=")]
+            found.append((mine, [*fixed, f"seed={table.tuned.fresh}"]))
+    return found
+
+
+def run(table: Table, app: App, plan: Plan, where: str | None) -> Plan:
+    """Have the missing searches and trials run; the plan as it is then."""
+    for wanted in plan.searches:
+        if not wanted.done:
+            say(f"searching for {wanted.row}: {wanted.trials} trials")
+            _checked(app.search(wanted))
+    if any(not wanted.done for wanted in plan.searches):
+        plan = make_plan(table, app, where)
+    for trials, overrides in lots(table, plan):
+        _checked(app.run(overrides, trials))
+    app.deliver()
+    left = plan.missing()
+    if left:
+        warn(f"{len(left)} trials have no record in {plan.where}; see above")
+    return plan
+
+
+def _checked(code: int) -> None:
+    """Go on after the app, unless it was stopped; a trial that failed has its record."""
+    if code in (130, 143) or code < 0:
+        raise KeyboardInterrupt
+    if code not in (0, 1):
+        raise ConfigError(f"the app ended with exit code {code}; see above")
+
+
+def texts(filled: Filled, searches: Sequence[Wanted], folder: Path) -> dict[str, str]:
+    """Every file that holds numbers, by name."""
+    facts = json.dumps(provenance(filled, searches), indent=1, allow_nan=False) + "\n"
+    return {
+        "table.md": markdown(filled),
+        "table.csv": long(filled),
+        "table.html": fragment(filled),
+        "table.tex": latex(filled),
+        "provenance.json": facts,
+        "report.html": report(filled, searches, folder.name, folder),
+    }
+
+
+def write_all(name: str, filled: Filled, source: Source, searches: Sequence[Wanted], folder: Path) -> None:
+    """The files of a table; its figures go to MLflow too, where they are new."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    figures = draw(filled, source, searches, folder)
+    for file, text in texts(filled, searches, folder).items():
+        write(folder / file, text)
+    headings, rows = layout(filled)
+    names = [f"{h.group}: {h.title}" if h.group else h.title for h in headings]
+    lines = [[label, *(one.plain() for one in shown)] for label, shown in rows]
+    Comparison([", ".join(map(filled.table.label, filled.table.rows)), *names], lines).print()
+    for note in said(filled):
+        say(note)
+    if filled.superseded:
+        say(f"{len(filled.superseded)} trials were run more than once: the newest finished run counts")
+    for cell in filled.cells.values():
+        if "failed" in cell.lost:
+            warn("some trials failed, and stand as such; delete their records to run them again")
+            break
+    for warning in warnings(filled):
+        warn(warning)
+    new = [file for file in figures if before.get(file.name) != file.read_bytes()]
+    if new and "://" in source.name:
+        upload(source.name, name, filled, new)
+    drawn = len(filled.table.figures)
+    say(f"written: {os.path.relpath(folder)}/table.tex .md .csv .html, report.html, {drawn} figures")
+
+
+def upload(uri: str, name: str, filled: Filled, files: Sequence[Path]) -> None:
+    """Give figures to the MLflow runs of the sweeps that the trials are of."""
+    from mlflow.exceptions import MlflowException
+
+    from rnnbench.record.read import mlflow_client
+
+    client = mlflow_client(uri)
+    try:
+        for parent in sorted({record.parent for record in filled.records() if record.parent is not None}):
+            for file in files:
+                client.log_artifact(parent, str(file), f"paper/{name}")
+    except (MlflowException, OSError) as error:
+        warn(f"MLflow did not take the figures: {str(error).splitlines()[0]}")
+
+
+def check(folder: Path, where: str | None, strict: bool) -> int:
+    """`verify`: say what differs; the exit code."""
+    faults, doubts = verify(folder, where, texts)
+    for fault in faults:
+        say(fault, "red")
+    for doubt in doubts:
+        warn(doubt)
+    if not faults:
+        say(f"{folder}: every number is what the records give")
+    return 1 if faults or (strict and doubts) else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+r"""A filled table as LaTeX: booktabs, numbers aligned by siunitx.
+
+\documentclass{article}
+\usepackage{booktabs,siunitx}
+\begin{document}
+\input{table.tex}
+\end{document}
+"""
+
+from collections.abc import Sequence
+
+from rnnbench.paper.aggregate import Filled
+from rnnbench.paper.text import Shown, corner, layout, said, spans
+
+ESCAPES = {
+    "\\": r"\textbackslash{}",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "†": r"$^\dagger$",
+}
+
+
+def escaped(text: str) -> str:
+    """Text that stands for itself in LaTeX."""
+    return "".join(ESCAPES.get(char, char) for char in text)
+
+
+def latex(filled: Filled) -> str:
+    """A table environment: caption, tabular, notes."""
+    headings, rows = layout(filled)
+    columns = list(zip(*(shown for _, shown in rows), strict=True))
+    kinds = [_kind(column) for column in columns]
+    out = [
+        "% made by python -m rnnbench.paper; needs booktabs and siunitx",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escaped(filled.table.title)}. {escaped(' '.join(filled.table.caption.split()))}}}",
+        r"\sisetup{detect-weight=true, mode=text, group-separator={,}, group-minimum-digits=4,"
+        r" separate-uncertainty=true, table-align-text-post=false}",
+        rf"\begin{{tabular}}{{l{''.join(spec for spec, _ in kinds)}}}",
+        r"\toprule",
+    ]
+    widths = [width for _, width in kinds]
+    groups = list(spans(headings))
+    if any(group for group, _ in groups):
+        line, rules, at, seen = [""], [], 2, 0
+        for group, span in groups:
+            width = sum(widths[seen : seen + span])
+            line.append(rf"\multicolumn{{{width}}}{{c}}{{{escaped(group)}}}")
+            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
+            at, seen = at + width, seen + span
+        out += [" & ".join(line) + r" \\", " ".join(rules)]
+    titles = [
+        rf"\multicolumn{{{width}}}{{c}}{{{escaped(heading.title)}}}"
+        for heading, width in zip(headings, widths, strict=True)
+    ]
+    out += [" & ".join([escaped(corner(filled)), *titles]) + r" \\", r"\midrule"]
+    for label, shown in rows:
+        cells = [_cell(one, width) for one, width in zip(shown, widths, strict=True)]
+        out.append(" & ".join([escaped(label), *cells]) + r" \\")
+    notes = escaped(" ".join(said(filled)))
+    out += [r"\bottomrule", r"\end{tabular}", rf"\par\smallskip\footnotesize {notes}", r"\end{table}"]
+    return "\n".join(out) + "\n"
+
+
+def _kind(column: Sequence[Shown]) -> tuple[str, int]:
+    """How a column is set, and how many columns of the tabular it takes: an interval has its own."""
+    numbers = [one for one in column if _is_number(one.value)]
+    if not numbers:
+        return "l", 1
+    whole = max(len(one.value.replace(",", "").lstrip("+-").partition(".")[0]) for one in numbers)
+    sign = "-" if any(one.value[0] in "+-" for one in numbers) else ""
+    after = max(len(one.value.partition(".")[2]) for one in numbers)
+    digits = max(len(one.deviation.replace(".", "").lstrip("0")) for one in numbers)
+    form = f"{sign}{whole}.{after}" + (f"({max(digits, 1)})" if any(one.deviation for one in numbers) else "")
+    post = r", table-space-text-post={$^\dagger$}" if any(one.alike for one in column) else ""
+    interval = any(one.interval for one in numbers)
+    return f"S[table-format={form}{post}]" + ("l" if interval else ""), 2 if interval else 1
+
+
+def _cell(one: Shown, width: int) -> str:
+    if not _is_number(one.value):
+        return f"{{{escaped(one.value)}}}" + (" &" if width == 2 else "")
+    bold = r"\bfseries " if one.bold else ""
+    mark = r"{$^\dagger$}" if one.alike else ""
+    deviation = f" +- {one.deviation}" if one.deviation else ""
+    interval = f" & {{{bold}{one.interval}}}" if width == 2 else ""
+    return f"{bold}{one.value.replace(',', '')}{deviation}{mark}{interval}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", ""))
+    except ValueError:
+        return False
+    return True

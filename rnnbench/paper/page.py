@@ -1,0 +1,182 @@
+"""report.html: the table, its figures and where they come from, as one file that needs no network."""
+
+import base64
+import html
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rnnbench.paper.aggregate import Filled
+from rnnbench.paper.planning import Wanted
+from rnnbench.paper.provenance import provenance
+from rnnbench.paper.text import fragment, said
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1a1a1a; --soft: #666; --line: #d4d4d4; --page: #fff;
+  --lift: #f5f5f3 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e8e6; --soft: #a2a2a0; --line: #3c3c3c; --page: #161616; --lift: #222 } }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 64rem; padding: 1.5rem 1rem 4rem; color: var(--ink);
+  background: var(--page);  font: 16px/1.5 system-ui, sans-serif }
+h1 { font-size: 1.5rem; line-height: 1.2; margin: 0 0 .5rem } h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem }
+p { max-width: 46rem } .soft, .notes { color: var(--soft); font-size: .875rem }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; width: 100% }
+caption { display: none } th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap }
+th:first-child, table.plain th, table.plain td { text-align: left } tbody th { font-weight: 500 }
+thead tr:last-child th { border-bottom: 1px solid var(--ink) }
+tbody tr { border-bottom: 1px solid var(--line) }
+.sortable button { all: unset; cursor: pointer; font-weight: 600 }
+.sortable button:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px }
+.sortable [aria-sort=ascending] button::after { content: " ↑" }
+.sortable [aria-sort=descending] button::after { content: " ↓" }
+.figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)) }
+figure { margin: 0; padding: .5rem; background: #fff; border: 1px solid var(--line); border-radius: 6px;
+  overflow-x: auto } figure svg { width: 100%; height: auto; display: block }
+.toggles { display: flex; flex-wrap: wrap; gap: .3rem 1rem; margin: 0 0 .8rem; font-size: .875rem }
+details { border-top: 1px solid var(--line); padding: .6rem 0 } summary { cursor: pointer }
+pre { background: var(--lift); padding: .7rem .9rem; border-radius: 6px; overflow-x: auto;
+  font-size: .8125rem }
+.warn { border-left: 3px solid #d55e00; padding-left: .8rem }
+"""
+
+SCRIPT = """
+for (const head of document.querySelectorAll('.sortable')) {
+  [...head.children].forEach((cell, column) => {
+    const button = document.createElement('button')
+    button.append(...cell.childNodes)
+    cell.append(button)
+    button.onclick = () => {
+      const up = cell.getAttribute('aria-sort') === 'descending'
+      for (const other of head.children) other.removeAttribute('aria-sort')
+      cell.setAttribute('aria-sort', up ? 'ascending' : 'descending')
+      const body = head.closest('table').tBodies[0]
+      const key = row => row.children[column].dataset.sort ?? row.children[column].textContent
+      const rows = [...body.rows].sort((a, b) => {
+        const [x, y] = [key(a), key(b)]
+        const order = x !== '' && y !== '' && !isNaN(x) && !isNaN(y) ? x - y : x.localeCompare(y)
+        return up ? order : -order
+      })
+      body.append(...rows)
+    }
+  })
+}
+for (const box of document.querySelectorAll('.toggles input'))
+  box.onchange = () => {
+    for (const part of document.querySelectorAll('figure [id]'))
+      if (part.dataset.series === box.value) part.style.display = box.checked ? '' : 'none'
+  }
+"""
+
+
+def report(filled: Filled, searches: Sequence[Wanted], name: str, folder: Path) -> str:
+    """The page of a table whose figures are drawn already.
+
+    Args:
+        folder: with the figures.
+    """
+    table = filled.table
+    facts = provenance(filled, searches)
+    title = html.escape(table.title)
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{title}</title><link rel='icon' href='data:,'><style>{STYLE}</style></head><body>",
+        f"<h1>{title}</h1>",
+    ]
+    if table.caption:
+        parts.append(f"<p>{html.escape(table.caption)}</p>")
+    parts += [f"<p class='warn'>{html.escape(warning)}</p>" for warning in facts["warnings"]]
+    parts += ["<div class='scroll'>", fragment(filled), "</div>"]
+    parts.append(f"<p class='notes'>{html.escape(' '.join(said(filled)))}</p>")
+    if filled.comparisons:
+        parts += ["<h2>Comparisons</h2>", *_comparisons(filled)]
+    if table.figures:
+        parts += ["<h2>Figures</h2>", *_figures(filled, folder)]
+    parts += ["<h2>Where the numbers come from</h2>", *_runs(facts), "<h2>Again</h2>"]
+    again = f"python -m rnnbench.paper table={shlex.quote(name)}"
+    check = f"python -m rnnbench.paper verify multirun/paper/{shlex.quote(name)}"
+    parts += [
+        f"<pre>{html.escape(again)}\n{html.escape(check)}</pre>",
+        f"<script>{SCRIPT}</script></body></html>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _comparisons(filled: Filled) -> list[str]:
+    heads = ["row", "against", "metric", "difference", "95 % interval", "p (Holm)", "P(better)", "n"]
+    if len(filled.columns) > 1:
+        heads.insert(0, "column")
+    out = ["<div class='scroll'><table class='plain'><thead><tr class='sortable'>"]
+    out += [*(f"<th>{head}</th>" for head in heads), "</tr></thead><tbody>"]
+    for c in filled.comparisons:
+        d = c.difference
+        interval = "" if d.low is None else f"[{d.low:+.4g}, {d.high:+.4g}]"
+        cells = [
+            filled.name(c.row),
+            filled.name(c.reference),
+            filled.table.label(c.metric),
+            f"{d.value:+.4g}",
+        ]
+        cells += [interval, "" if c.p is None else f"{c.p:.3g}", f"{c.improvement:.2f}", str(d.n)]
+        if len(filled.columns) > 1:
+            cells.insert(0, filled.name(c.column))
+        out.append(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
+    return [*out, "</tbody></table></div>"]
+
+
+def _figures(filled: Filled, folder: Path) -> list[str]:
+    toggles = [
+        f"<label><input type='checkbox' checked value='{html.escape(filled.name(row))}'> "
+        f"{html.escape(filled.name(row))}</label>"
+        for row in filled.rows
+    ]
+    out = [f"<div class='toggles'>{''.join(toggles)}</div>", "<div class='figures'>"]
+    for number, (name, how) in enumerate(filled.table.figures.items()):
+        svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+        svg = svg[svg.index("<svg") :]
+        # One page has each id once; the series keep their name where the switches find it.
+        svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>f{number}-", svg)
+        svg = re.sub(rf'id="(f{number}-)series-([^"]*)"', r'id="\1\2" data-series="\2"', svg)
+        links = " ".join(
+            f"<a download='{html.escape(name)}.{form}' "
+            f"href='data:{kind};base64,{_encoded(folder, name, form)}'>{form}</a>"
+            for form, kind in (("pdf", "application/pdf"), ("png", "image/png"))
+        )
+        label = html.escape(how.title or name)
+        out.append(
+            f"<div><figure role='img' aria-label='{label}'>{svg}</figure>"
+            f"<span class='soft'>{label} {links}</span></div>"
+        )
+    return [*out, "</div>"]
+
+
+def _encoded(folder: Path, name: str, form: str) -> str:
+    return base64.b64encode((folder / f"{name}.{form}").read_bytes()).decode()
+
+
+def _runs(facts: dict[str, Any]) -> list[str]:
+    out = []
+    for search in facts["searches"]:
+        command = html.escape(shlex.join(["python", "-m", "rnnbench", "-m", *search["overrides"]]))
+        winner = html.escape(f"{search['winner_command']}")
+        out.append(
+            f"<details><summary>Search for {html.escape(search['row'])}: {search['trials']} trials, winner "
+            f"{search['winner']}</summary><pre>{command}\n\n{winner}</pre></details>"
+        )
+    runs = [trial for trial in facts["trials"] if "job" in trial]
+    out.append(f"<details><summary>{len(runs)} runs: ids, seeds, code, data</summary>")
+    heads = ["trial", "row", "column", "seed", "MLflow run", "commit", "kernel", "device", "rerun"]
+    out.append("<div class='scroll'><table class='plain'><thead><tr class='sortable'>")
+    out.append("".join(f"<th>{head}</th>" for head in heads) + "</tr></thead><tbody>")
+    for trial in runs:
+        commit = (trial["commit"] or "")[:10] + (" (differs)" if trial["dirty"] else "")
+        cells = [trial["trial"], " ".join(map(str, trial["row"])), " ".join(map(str, trial["column"]))]
+        cells += [str(trial["seed"]), trial["run_id"] or "", commit]
+        cells += [trial["tags"].get("kernel", ""), trial["tags"].get("device", ""), trial["rerun"]]
+        out.append(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
+    return [*out, "</tbody></table></div></details>"]

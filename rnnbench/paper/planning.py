@@ -1,0 +1,202 @@
+"""Which trials a table needs, and having the missing ones run: the app does both, as its own process."""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rnnbench.config import ConfigError, conf_folder
+from rnnbench.paper.aggregate import Planned, latest
+from rnnbench.paper.definition import Table, Tuned
+from rnnbench.paper.reading import Record, Search, Source, open_source
+from rnnbench.record import read_sweep, undelivered
+from rnnbench.record.store import sqlite_file
+
+MULTIRUN = Path("multirun")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A search that a table needs: one row's."""
+
+    row: str  # override: model=lstm
+    name: str  # of its study
+    command: list[str]  # overrides of the whole search
+    trials: int
+    found: Search | None
+    drawn: int  # trials that are recorded already
+
+    @property
+    def done(self) -> bool:
+        """Whether all its trials have ended, and its winner is known."""
+        return self.found is not None and self.drawn >= self.trials
+
+
+@dataclass
+class Plan:
+    """What a table needs, and where its records are read."""
+
+    planned: list[Planned]  # of tuned rows only those whose search is done
+    searches: list[Wanted]
+    where: str  # a folder or a store
+
+    def source(self) -> Source | None:
+        """Where records are read; None as long as there is no such place."""
+        file = sqlite_file(self.where) if "://" in self.where else Path(self.where)
+        return None if file is not None and not file.exists() else open_source(self.where)
+
+    def missing(self) -> list[Planned]:
+        """The trials that have no record of their end, each once."""
+        source = self.source()
+        counts: dict[str, Record] = latest(self.planned, source)[0] if source is not None else {}
+        unique = {trial.trial: trial for trial in self.planned}
+        return [trial for name, trial in unique.items() if name not in counts]
+
+
+class App:
+    """Starts rnnbench as a process.
+
+    Args:
+        name: of the table, for the places of its runs.
+        folders: config folders of the user's own.
+    """
+
+    def __init__(self, name: str, folders: Sequence[Path]) -> None:
+        self.name = name
+        self.folders = list(folders)
+        self.folder = MULTIRUN / "paper" / name
+
+    def command(self, overrides: Sequence[str]) -> list[str]:
+        """The command line of a sweep."""
+        given = [f"--config-dir={folder}" for folder in self.folders]
+        return [sys.executable, "-m", "rnnbench", *given, "-m", *overrides]
+
+    def points(self, overrides: Sequence[str], search: str | None = None) -> list[Planned]:
+        """The trials of a grid.
+
+        Raises:
+            ConfigError: the app refuses it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "plan.json")
+            command = self.command([*overrides, "hydra/sweeper=grid", f"hydra.sweeper.plan={file}"])
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0 or not file.exists():
+                said = (done.stderr + done.stdout).strip().removeprefix("error: ")
+                raise ConfigError(f"sweep: {said}")
+            return [
+                Planned(p["trial"], p["overrides"], p["params"], search) for p in json.loads(file.read_text())
+            ]
+
+    def run(self, overrides: Sequence[str], trials: Sequence[Planned], *more: str) -> int:
+        """Train some of the trials of a grid, shown as the app shows it; its exit code."""
+        with tempfile.TemporaryDirectory() as folder:
+            only = Path(folder, "only")
+            only.write_text("".join(f"{trial.trial}\n" for trial in trials))
+            place = f"hydra.sweep.dir={self.place()}"
+            chosen = ["hydra/sweeper=grid", f"hydra.sweeper.only={only}"]
+            return subprocess.run(self.command([*overrides, *chosen, place, *more])).returncode
+
+    def search(self, wanted: Wanted, *more: str) -> int:
+        """Search, or go on with it; the app's exit code."""
+        place = [
+            f"hydra.sweeper.study_name={wanted.name}",
+            f"hydra.sweep.dir={self.folder / 'searches' / wanted.name}",
+        ]
+        return subprocess.run(self.command([*wanted.command, *place, *more])).returncode
+
+    def place(self) -> Path:
+        """A folder for the next runs: the last one if it did not come to its end, else a new one."""
+        runs = self.folder / "runs"
+        numbers = sorted(int(path.name) for path in runs.glob("[0-9]*") if (path / "sweep.json").exists())
+        if numbers and read_sweep(runs / str(numbers[-1]))["status"] in ("running", "interrupted"):
+            return runs / str(numbers[-1])
+        return runs / str(numbers[-1] + 1 if numbers else 1)
+
+    def deliver(self) -> None:
+        """Bring to MLflow what was trained for this table but not delivered: it counts as missing else."""
+        sweeps = [file.parent for file in self.folder.glob("*/*/sweep.json")]
+        if any(read_sweep(sweep)["tracking"]["uri"] and undelivered(sweep) for sweep in sweeps):
+            subprocess.run([sys.executable, "-m", "rnnbench.record", "sync", str(self.folder)])
+
+
+def make_plan(table: Table, app: App, where: str | None) -> Plan:
+    """What the table needs.
+
+    Args:
+        where: records are read in this folder or store; None: the store that the trials themselves name.
+
+    Raises:
+        ConfigError: the app refuses its trials.
+    """
+    if table.tuned is None:
+        planned = app.points(table.sweep)
+        return Plan(planned, [], where or store(planned))
+    tuned = table.tuned
+    bases = {row: app.points([*table.sweep, row, f"seed={tuned.seed}"]) for row in tuned.rows}
+    plan = Plan([], [], where or store([point for points in bases.values() for point in points]))
+    source = plan.source()
+    known = source.searches() if source is not None else {}
+    for row, points in bases.items():
+        wanted = _wanted(app, table, tuned, row, points, source, known)
+        plan.searches.append(wanted)
+        if wanted.done and wanted.found is not None:
+            plan.planned += app.points(winner(wanted.found, tuned), wanted.name)
+    return plan
+
+
+def winner(search: Search, tuned: Tuned) -> list[str]:
+    """The overrides of a search's winner, under the fresh seeds."""
+    given = [word for word in shlex.split(search.command)[3:] if not word.startswith(("seed=", "hydra"))]
+    return [*given, f"seed={tuned.fresh}"]
+
+
+def _wanted(
+    app: App,
+    table: Table,
+    tuned: Tuned,
+    row: str,
+    points: Sequence[Planned],
+    source: Source | None,
+    known: dict[str, Search],
+) -> Wanted:
+    if len(points) > 1:
+        raise ConfigError(f"tuned.rows: {row} with sweep={table.sweep} is {len(points)} trials, not one")
+    command = [*table.sweep, row, *tuned.search, f"seed={tuned.seed}"]
+    command += [f"hydra.sweeper.n_trials={tuned.trials}", f"hydra.sweeper.sampler.seed={tuned.seed}"]
+    # What identifies a search: its command, what it searches from, and the file of its space.
+    text = json.dumps([command, points[0].trial]) + "".join(_spaces(app, tuned.search))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    name = f"{app.name}-{re.sub(r'[^A-Za-z0-9]+', '-', row.rpartition('=')[2])}-{digest}"
+    ended = ("finished", "failed", "pruned")
+    drawn = {
+        record.tags["rnnbench.number"]
+        for record in (source.of_study(name) if source is not None else [])
+        if record.status in ended
+    }
+    return Wanted(row, name, command, tuned.trials, known.get(name), len(drawn))
+
+
+def _spaces(app: App, search: Sequence[str]) -> list[str]:
+    """The files of the group `search` that are chosen."""
+    names = [word.partition("=")[2] for word in search if word.startswith("search=")]
+    files = [
+        Path(folder) / "search" / f"{name}.yaml" for name in names for folder in [*app.folders, conf_folder()]
+    ]
+    return [file.read_text() for file in files if file.exists()]
+
+
+def store(planned: Sequence[Planned]) -> str:
+    """Where the trials' records go: MLflow, else the folder of all runs."""
+    stores: dict[Any, None] = dict.fromkeys(trial.params["tracking.uri"] for trial in planned)
+    if len(stores) > 1:
+        raise ConfigError(f"source: the trials go to {', '.join(map(str, stores))}; say where to read them")
+    return next(iter(stores)) or os.fspath(MULTIRUN)

@@ -1,0 +1,187 @@
+"""Where a table's numbers come from, and whether they still do: provenance.json and `verify`."""
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rnnbench.config import ConfigError
+from rnnbench.paper.aggregate import Filled, Planned, fill
+from rnnbench.paper.definition import table_of
+from rnnbench.paper.planning import Wanted, store
+from rnnbench.paper.reading import Record, Source, open_source
+
+MIXED = ("rnnbench.kernel", "rnnbench.device")
+
+
+def provenance(filled: Filled, searches: Sequence[Wanted]) -> dict[str, Any]:
+    """For every cell its runs: ids, seeds, code, versions, data, commands. JSON types."""
+    trials = []
+    for (row, column), cell in filled.cells.items():
+        at = {(trial.trial): trial for trial in cell.planned}
+        found = {record.trial: record for record in cell.records.values()}
+        for name, trial in at.items():
+            record = found.get(name)
+            trials.append({"row": list(row), "column": list(column)} | _trial(filled, trial, record))
+    return {
+        "table": asdict(filled.table),
+        "warnings": warnings(filled),
+        "searches": [_search(wanted) for wanted in searches],
+        "superseded": filled.superseded,
+        "trials": trials,
+    }
+
+
+def _trial(filled: Filled, planned: Planned, record: Record | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "trial": planned.trial,
+        "seed": planned.params["seed"],
+        "search": planned.search,
+        "rerun": shlex.join(["python", "-m", "rnnbench", *planned.overrides]),
+    }
+    if record is not None:
+        tags = {key.removeprefix("rnnbench."): value for key, value in record.tags.items()}
+        facts |= {
+            "job": record.job,
+            "run_id": record.run_id,
+            "started": record.started,
+            "command": tags.pop("command", None),
+            "commit": tags.pop("git_commit", None),
+            "dirty": {"true": True, "false": False}.get(tags.pop("git_dirty", "")),
+            "data_checksum": tags.pop("data", None),
+            "versions": {
+                key.removeprefix("version."): tags.pop(key)
+                for key in sorted(tags)
+                if key.startswith("version.")
+            },
+            "tags": dict(sorted(tags.items())),
+            # As text: a table may have infinities, JSON has not.
+            "metrics": {
+                name: repr(record.metrics[name]) for name in filled.table.metrics if name in record.metrics
+            },
+        }
+    return facts | {"params": planned.params}
+
+
+def _search(wanted: Wanted) -> dict[str, Any]:
+    found = wanted.found
+    return {
+        "row": wanted.row,
+        "study": wanted.name,
+        "trials": wanted.trials,
+        "overrides": wanted.command,
+        "winner": found.winner if found else None,
+        "winner_command": found.command if found else None,
+        "run_id": found.run_id if found else None,
+        "metrics": {name: repr(value) for name, value in sorted(found.metrics.items())} if found else {},
+    }
+
+
+def warnings(filled: Filled) -> list[str]:
+    """What a reviewer would ask about: code that differed from its commit, machines that differ."""
+    records = filled.records()
+    said = []
+    dirty = sum(record.tags.get("rnnbench.git_dirty") == "true" for record in records)
+    unknown = sum("rnnbench.git_commit" not in record.tags for record in records)
+    if dirty:
+        said.append(f"{dirty} of {len(records)} runs: the code differed from its commit")
+    if unknown:
+        said.append(f"{unknown} of {len(records)} runs: their commit is not known")
+    versions = sorted(
+        {key for record in records for key in record.tags if key.startswith("rnnbench.version")}
+    )
+    for key in (*MIXED, *versions):
+        values = sorted({record.tags.get(key, "unknown") for record in records})
+        if len(values) > 1:
+            said.append(f"the runs differ in {key.removeprefix('rnnbench.')}: {', '.join(values)}")
+    return said
+
+
+class Pinned(Source):
+    """Only the runs that a table was made of."""
+
+    def __init__(self, inner: Source, jobs: set[str]) -> None:
+        self.inner, self.jobs, self.name = inner, jobs, inner.name
+
+    def find(self, trials: Any) -> list[Record]:
+        return [record for record in self.inner.find(trials) if record.job in self.jobs]
+
+    def of_study(self, study: str) -> list[Record]:
+        return self.inner.of_study(study)
+
+    def searches(self) -> Any:
+        return self.inner.searches()
+
+    def curve(self, record: Record, metric: str) -> list[tuple[int, float]]:
+        return self.inner.curve(record, metric)
+
+
+def verify(
+    folder: Path,
+    where: str | None,
+    texts: Callable[[Filled, list[Wanted], Path], dict[str, str]],
+) -> tuple[list[str], list[str]]:
+    """Compute a table's files anew from the records, and compare them with those in a folder.
+
+    Args:
+        where: the folder or store with the records; None: the store that the trials name.
+        texts: the files of a filled table, by name.
+
+    Returns:
+        what differs or is missing; and warnings.
+
+    Raises:
+        ConfigError: the folder has no table, or there are no records at all.
+    """
+    file = folder / "provenance.json"
+    if not file.exists():
+        raise ConfigError(f"{folder}: has no provenance.json; give a folder that rnnbench.paper has made")
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        table = table_of(known["table"])
+        planned = [
+            Planned(t["trial"], shlex.split(t["rerun"])[3:], t["params"], t["search"])
+            for t in known["trials"]
+        ]
+        jobs = {trial["job"]: trial for trial in known["trials"] if "job" in trial}
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error!r}); make the table again") from None
+    source = open_source(where or store(planned))
+    there = {record.job for record in source.find(trial.trial for trial in planned)}
+    faults = [
+        f"missing: run {trial['job']} ({trial['rerun']}) is not in {source.name}"
+        for job, trial in jobs.items()
+        if job not in there
+    ]
+    filled = fill(table, planned, Pinned(source, set(jobs)))
+    filled.superseded = known["superseded"]
+    searches = [_again(known, source, search) for search in known["searches"]]
+    for name, text in texts(filled, searches, folder).items():
+        path = folder / name
+        if not path.exists():
+            faults.append(f"{name}: is not there")
+        elif (was := path.read_text(encoding="utf-8")) != text and not faults:
+            faults += differences(name, was, text)
+    return faults, warnings(filled)
+
+
+def _again(known: dict[str, Any], source: Source, search: dict[str, Any]) -> Wanted:
+    found = source.searches().get(search["study"])
+    return Wanted(
+        search["row"], search["study"], search["overrides"], search["trials"], found, search["trials"]
+    )
+
+
+def differences(name: str, was: str, now: str) -> list[str]:
+    """The lines of a file that are not what the records give."""
+    a, b = was.splitlines(), now.splitlines()
+    pairs = [(n, *pair) for n, pair in enumerate(zip(a, b, strict=False), 1) if pair[0] != pair[1]]
+    said = [
+        f"{name}, line {n}: {old.strip()[:160]!r}; the records give {new.strip()[:160]!r}"
+        for n, old, new in pairs
+    ]
+    if len(a) != len(b):
+        said.append(f"{name}: has {len(a)} lines; the records give {len(b)}")
+    return said or [f"{name}: differs in its line ends"]

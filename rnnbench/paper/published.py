@@ -1,0 +1,54 @@
+"""Published figures beside ours. published.csv cites each: paper, table, task, model, metric, split."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from rnnbench.config import ConfigError
+from rnnbench.paper.aggregate import Filled, Key
+
+FILE = Path(__file__).with_name("published.csv")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Published figures by row of a table, as they were printed."""
+
+    ours: str  # the metric that they are compared with
+    values: dict[Key, str]
+    notes: list[str]
+
+
+def read_published() -> list[dict[str, str]]:
+    """Every published figure that we know."""
+    with open(FILE, newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def beside(filled: Filled) -> Beside | None:
+    """The published figures that the table names, if it does: those of each row's model, on the test set.
+
+    Raises:
+        ConfigError: there are none of this paper, task and metric.
+    """
+    wanted = filled.table.published
+    if wanted is None:
+        return None
+    known = read_published()
+    for column in ("key", "task", "metric"):
+        value = getattr(wanted, column)
+        left = [line for line in known if line[column] == value and line["split"] == "test"]
+        if not left:
+            there = ", ".join(sorted({line[column] for line in known}))
+            raise ConfigError(f"published.{column}={value}: is not known; there is {there}")
+        known = left
+    values = {}
+    for row in filled.rows:
+        names = [str(part) for part in row]
+        theirs = [
+            line["value"] for line in known if line["model"] in [wanted.models.get(n, n) for n in names]
+        ]
+        if theirs:
+            values[row] = theirs[0]
+    cited = f"Published: {known[0]['paper']}, {known[0]['where']}."
+    return Beside(wanted.ours, values, [cited, *wanted.caveats])
