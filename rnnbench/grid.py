@@ -63,7 +63,9 @@ class GridSweeper(Sweeper):
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
         with refusals():
-            if self.of_a_search:
+            # A winner's command line names its search, for what that sets besides its space.
+            given = {text.partition("=")[0] for text in arguments}
+            if self.of_a_search and not given & self.of_a_search.get("space", {}).keys():
                 chosen = self.config.hydra.runtime.choices.get("search")
                 raise ConfigError(
                     f"hydra/sweeper=grid: has no use for search={chosen}; take hydra/sweeper=optuna"

@@ -128,6 +128,19 @@ def curves(figure: Any, sheet: Sheet) -> None:
     axes.legend(fontsize=6)
 
 
+def log_axis(axes: Any) -> None:
+    """A logarithmic x axis whose ticks are plain numbers, however narrow its range."""
+    from matplotlib.ticker import NullLocator
+
+    values = np.concatenate([line.get_xdata() for line in axes.lines]).astype(float)
+    axes.set_xscale("log")
+    ticks = sorted({float(f"{tick:.1g}") for tick in np.geomspace(values.min(), values.max(), 5)})
+    if len(ticks) < 3:  # one digit does not tell them apart
+        ticks = sorted({float(f"{tick:.2g}") for tick in np.geomspace(values.min(), values.max(), 4)})
+    axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
 def scatter(figure: Any, sheet: Sheet) -> None:
     """A metric against another: the table's figure of each cell, the runs behind it."""
     axes = figure.subplots()
@@ -143,7 +156,7 @@ def scatter(figure: Any, sheet: Sheet) -> None:
         name = sheet.filled.name(row)
         axes.plot([of(x)], [of(y)], ms=6, gid=group, label="_" if name in known else name, **style)
     if sheet.how.kind == "pareto" or sheet.how.x.startswith(("parameters/", "time/")):
-        axes.set_xscale("log")
+        log_axis(axes)
     axes.set(xlabel=sheet.label(sheet.how.x), ylabel=sheet.label(sheet.metric))
     axes.legend(fontsize=6)
 
@@ -216,7 +229,7 @@ def sensitivity(figure: Any, sheet: Sheet) -> None:
         axes.plot(*zip(*points, strict=True), ms=3.5, label=sheet.filled.name(row), **style)
         axes.set_ylabel(sheet.label(goal))
     if all(value > 0 for line in axes.lines for value in line.get_xdata()):
-        axes.set_xscale("log")
+        log_axis(axes)
     axes.set_xlabel(sheet.label(parameter))
     axes.legend(fontsize=6)
 

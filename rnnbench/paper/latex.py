@@ -39,8 +39,9 @@ def latex(filled: Filled) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escaped(filled.table.title)}. {escaped(' '.join(filled.table.caption.split()))}}}",
-        r"\sisetup{detect-weight=true, mode=text, group-separator={,}, group-minimum-digits=4,"
-        r" separate-uncertainty=true, table-align-text-post=false}",
+        r"\sisetup{detect-weight=true, group-digits=integer, group-separator={,}, group-minimum-digits=4,"
+        r" table-align-text-pre=false, table-align-text-post=false}",
+        r"\smallskip",
         rf"\begin{{tabular}}{{l{''.join(spec for spec, _ in kinds)}}}",
         r"\toprule",
     ]
@@ -68,28 +69,41 @@ def latex(filled: Filled) -> str:
 
 
 def _kind(column: Sequence[Shown]) -> tuple[str, int]:
-    """How a column is set, and how many columns of the tabular it takes: an interval has its own."""
+    """How a column is set, and how many columns of the tabular it takes: a spread has its own.
+
+    (siunitx sets a value and its uncertainty in one column, but does not space the sign between them.)
+    """
     numbers = [one for one in column if _is_number(one.value)]
     if not numbers:
         return "l", 1
-    whole = max(len(one.value.replace(",", "").lstrip("+-").partition(".")[0]) for one in numbers)
-    sign = "-" if any(one.value[0] in "+-" for one in numbers) else ""
-    after = max(len(one.value.partition(".")[2]) for one in numbers)
-    digits = max(len(one.deviation.replace(".", "").lstrip("0")) for one in numbers)
-    form = f"{sign}{whole}.{after}" + (f"({max(digits, 1)})" if any(one.deviation for one in numbers) else "")
+    deviations = [one.deviation for one in numbers if one.deviation]
     post = r", table-space-text-post={$^\dagger$}" if any(one.alike for one in column) else ""
-    interval = any(one.interval for one in numbers)
-    return f"S[table-format={form}{post}]" + ("l" if interval else ""), 2 if interval else 1
+    if deviations:
+        spread = rf"@{{\,}}S[table-format={_form(deviations)}, table-space-text-pre={{$\pm$\,}}{post}]"
+        return f"S[table-format={_form([one.value for one in numbers])}]{spread}", 2
+    form = f"S[table-format={_form([one.value for one in numbers])}{post}]"
+    return (f"{form}l", 2) if any(one.interval for one in numbers) else (form, 1)
+
+
+def _form(numbers: Sequence[str]) -> str:
+    """The room that numbers take: sign, digits before the point, digits after it."""
+    whole = max(len(number.replace(",", "").lstrip("+-").partition(".")[0]) for number in numbers)
+    sign = "-" if any(number[0] in "+-" for number in numbers) else ""
+    return f"{sign}{whole}.{max(len(number.partition('.')[2]) for number in numbers)}"
 
 
 def _cell(one: Shown, width: int) -> str:
+    empty = " &" if width == 2 else ""
     if not _is_number(one.value):
-        return f"{{{escaped(one.value)}}}" + (" &" if width == 2 else "")
+        return f"{{{escaped(one.value)}}}" + empty
     bold = r"\bfseries " if one.bold else ""
     mark = r"{$^\dagger$}" if one.alike else ""
-    deviation = f" +- {one.deviation}" if one.deviation else ""
-    interval = f" & {{{bold}{one.interval}}}" if width == 2 else ""
-    return f"{bold}{one.value.replace(',', '')}{deviation}{mark}{interval}"
+    value = f"{bold}{one.value.replace(',', '')}"
+    if one.deviation:
+        return rf"{value} & {{$\pm$\,}}{bold}{one.deviation}{mark}"
+    if one.interval:
+        return f"{value}{mark} & {{{bold}{one.interval}}}"
+    return value + mark + empty
 
 
 def _is_number(text: str) -> bool:

@@ -33,6 +33,7 @@ tbody tr { border-bottom: 1px solid var(--line) }
 .sortable button:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px }
 .sortable [aria-sort=ascending] button::after { content: " ↑" }
 .sortable [aria-sort=descending] button::after { content: " ↓" }
+.wide { grid-column: 1 / -1 }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)) }
 figure { margin: 0; padding: .5rem; background: #fff; border: 1px solid var(--line); border-radius: 6px;
   overflow-x: auto } figure svg { width: 100%; height: auto; display: block }
@@ -148,8 +149,9 @@ def _figures(filled: Filled, folder: Path) -> list[str]:
             for form, kind in (("pdf", "application/pdf"), ("png", "image/png"))
         )
         label = html.escape(how.title or name)
+        wide = " class='wide'" if how.kind == "confusion" else ""
         out.append(
-            f"<div><figure role='img' aria-label='{label}'>{svg}</figure>"
+            f"<div{wide}><figure role='img' aria-label='{label}'>{svg}</figure>"
             f"<span class='soft'>{label} {links}</span></div>"
         )
     return [*out, "</div>"]

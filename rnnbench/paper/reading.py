@@ -218,7 +218,7 @@ class Tables(Source):
         return in_order(self._tagged("rnnbench.trial", sorted(set(trials))))
 
     def of_study(self, study: str) -> list[Record]:
-        return in_order(r for r in self._tagged("rnnbench.study", [study]) if "rnnbench.job" in r.tags)
+        return in_order(self._tagged("rnnbench.study", [study]))
 
     def searches(self) -> dict[str, Search]:
         rows = self._rows(
