@@ -52,6 +52,21 @@ def store(migrated: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL of its own, with a database `mlflow` besides the one of its URL."""
+    pgserver = pytest.importorskip("pgserver", reason="pgserver brings PostgreSQL: rnnbench[test]")
+    folder = tmp_path_factory.mktemp("pg")
+    if os.geteuid() == 0:  # PostgreSQL refuses root: pgserver runs it as another user
+        for parent in (folder, *folder.parents):
+            if parent.name:
+                parent.chmod(0o755)
+    server = pgserver.get_server(folder / "data", cleanup_mode="stop")
+    server.psql("CREATE DATABASE mlflow")  # Optuna's tables and MLflow's do not go together
+    yield server.get_uri()
+    server.cleanup()
+
+
 class Server:
     """A real MLflow server on a free port, as a process; down until it is started."""
 

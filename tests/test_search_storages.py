@@ -1,6 +1,5 @@
 """The same small search on every storage; Optuna's own tools read it there."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -15,20 +14,6 @@ from tests.test_app import run, start
 from tests.test_search import counted, search, settings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-@pytest.fixture
-def postgresql(tmp_path_factory):
-    """A PostgreSQL of its own."""
-    pgserver = pytest.importorskip("pgserver", reason="pgserver brings PostgreSQL: rnnbench[test]")
-    folder = tmp_path_factory.mktemp("pg")
-    if os.geteuid() == 0:  # PostgreSQL refuses root: pgserver runs it as another user
-        for parent in (folder, *folder.parents):
-            if parent.name:
-                parent.chmod(0o755)
-    server = pgserver.get_server(folder / "data", cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument(
         "--config-dir", type=Path, action="append", default=[], help="more files of any group"
     )
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     values = dict(word.split("=", 1) for word in given.what if "=" in word)
     try:
         if given.what[0] == "verify":

@@ -1,5 +1,6 @@
 """The figures beside a table: print sizes, one colour a row everywhere, the same bytes every time."""
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -134,9 +135,15 @@ def log_axis(axes: Any) -> None:
 
     values = np.concatenate([line.get_xdata() for line in axes.lines]).astype(float)
     axes.set_xscale("log")
-    ticks = sorted({float(f"{tick:.1g}") for tick in np.geomspace(values.min(), values.max(), 5)})
-    if len(ticks) < 3:  # one digit does not tell them apart
-        ticks = sorted({float(f"{tick:.2g}") for tick in np.geomspace(values.min(), values.max(), 4)})
+    low, high = values.min(), values.max()
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5)):
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) > 1:
+            break
+    else:  # a narrow range
+        ticks = sorted({float(f"{tick:.2g}") for tick in np.geomspace(low, high, 4)})
     axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
 
@@ -190,6 +197,7 @@ def front(points: Sequence[tuple[float, ...]], sign: int) -> list[tuple[float, .
 
 def box(figure: Any, sheet: Sheet) -> None:
     """The runs of each row over seeds: boxes (quartiles, whiskers to the extremes) or violins, and dots."""
+    sheet.points(sheet.metric)
     all_axes = figure.subplots(1, len(sheet.filled.columns), sharey=True, squeeze=False)[0]
     figure.set_size_inches(max(WIDTH, 0.32 * len(sheet.filled.rows) * len(sheet.filled.columns)), 2.5)
     for axes, column in zip(all_axes, sheet.filled.columns, strict=True):
@@ -221,9 +229,8 @@ def sensitivity(figure: Any, sheet: Sheet) -> None:
     parameter = sheet.how.parameter
     for wanted, row in zip(sheet.searches, sheet.filled.rows, strict=False):
         records = trials_of(sheet, wanted)
-        goal = sheet.how.y or next(
-            n for n in sorted(records[0].metrics) if n.startswith("best/") and "_loss" not in n
-        )
+        judged_by = [name for name in (wanted.found.metrics if wanted.found else {}) if "/best/" in name]
+        goal = sheet.how.y or judged_by[0].removeprefix("study/")
         points = sorted((record.params[parameter], record.metrics[goal]) for record in records)
         style = sheet.style(row) | {"linestyle": ""}
         axes.plot(*zip(*points, strict=True), ms=3.5, label=sheet.filled.name(row), **style)
@@ -254,6 +261,7 @@ def importances(figure: Any, sheet: Sheet) -> None:
         axes.barh(at, values, height, color=sheet.style(row)["color"], label=sheet.filled.name(row))
     axes.set_yticks([k + 0.4 - height / 2 for k in range(len(names))], names)
     axes.set(xlabel="importance", xlim=(0, 1))
+    axes.invert_yaxis()
     axes.legend(fontsize=6)
 
 

@@ -41,7 +41,7 @@ def latex(filled: Filled) -> str:
         rf"\caption{{{escaped(filled.table.title)}. {escaped(' '.join(filled.table.caption.split()))}}}",
         r"\sisetup{detect-weight=true, group-digits=integer, group-separator={,}, group-minimum-digits=4,"
         r" table-align-text-pre=false, table-align-text-post=false}",
-        r"\smallskip",
+        r"\smallskip\setlength{\tabcolsep}{5pt}",
         rf"\begin{{tabular}}{{l{''.join(spec for spec, _ in kinds)}}}",
         r"\toprule",
     ]
@@ -82,7 +82,7 @@ def _kind(column: Sequence[Shown]) -> tuple[str, int]:
         spread = rf"@{{\,}}S[table-format={_form(deviations)}, table-space-text-pre={{$\pm$\,}}{post}]"
         return f"S[table-format={_form([one.value for one in numbers])}]{spread}", 2
     form = f"S[table-format={_form([one.value for one in numbers])}{post}]"
-    return (f"{form}l", 2) if any(one.interval for one in numbers) else (form, 1)
+    return (rf"{form}@{{\,}}l", 2) if any(one.interval for one in numbers) else (form, 1)
 
 
 def _form(numbers: Sequence[str]) -> str:

@@ -67,7 +67,7 @@ for (const head of document.querySelectorAll('.sortable')) {
 }
 for (const box of document.querySelectorAll('.toggles input'))
   box.onchange = () => {
-    for (const part of document.querySelectorAll('figure [id]'))
+    for (const part of document.querySelectorAll('figure [data-series]'))
       if (part.dataset.series === box.value) part.style.display = box.checked ? '' : 'none'
   }
 """
@@ -142,7 +142,7 @@ def _figures(filled: Filled, folder: Path) -> list[str]:
         svg = svg[svg.index("<svg") :]
         # One page has each id once; the series keep their name where the switches find it.
         svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>f{number}-", svg)
-        svg = re.sub(rf'id="(f{number}-)series-([^"]*)"', r'id="\1\2" data-series="\2"', svg)
+        svg = re.sub(rf'id="(f{number}-)series-([^"]*)"', r'data-series="\2"', svg)
         links = " ".join(
             f"<a download='{html.escape(name)}.{form}' "
             f"href='data:{kind};base64,{_encoded(folder, name, form)}'>{form}</a>"

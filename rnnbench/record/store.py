@@ -94,6 +94,8 @@ def silence(uri: str) -> str | None:
                 f"{url.scheme}://{host}{url.path.rstrip('/')}/health", timeout=PATIENCE
             ):
                 return None
+        if "host=" in url.query:
+            return None  # a socket's folder, which is the driver's to open
         port = url.port or PORTS.get(url.scheme.split("+")[0])
         if port is None:
             return None  # a kind of store that only MLflow knows

@@ -1,0 +1,493 @@
+"""Laws of tables: what stands in a cell, what is refused, which bytes come out."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow_store import DATASET, TAGS, claim, client
+
+from rnnbench.config import Config, ConfigError, Model, conf_folder, flatten, plain, trial_hash
+from rnnbench.paper.__main__ import texts
+from rnnbench.paper.aggregate import Filled, Planned, fill, notes
+from rnnbench.paper.definition import KINDS, Table, find_table, read_table, table_of
+from rnnbench.paper.figures import draw, front
+from rnnbench.paper.latex import escaped
+from rnnbench.paper.page import report
+from rnnbench.paper.provenance import verify
+from rnnbench.paper.published import beside, read_published
+from rnnbench.paper.reading import Folders, Runs, Source, Tables, open_source
+from rnnbench.paper.text import decimals, fragment, layout, long, markdown
+from rnnbench.record import JobFolder
+from rnnbench.record.delivery import Delivery
+from rnnbench.record.sweep import job_folders
+
+SEEDS = (0, 1, 2)
+CELLS = ("lstm", "gru", "rnn")
+# By hand: means 0.9, 0.8, 0.5; deviations 0.1, 0, 0.1.
+ACCURACIES = {"lstm": (0.8, 0.9, 1.0), "gru": (0.8, 0.8, 0.8), "rnn": (0.4, 0.5, 0.6)}
+PARAMETERS = {"lstm": 5110.0, "gru": 5085.0, "rnn": 4951.0}
+
+
+def config_of(model: str, seed: int, **changes: Any) -> Config:
+    config = make_config(model, seed)
+    config.fit = replace(config.fit, **changes)
+    return config
+
+
+def planned_of(config: Config) -> Planned:
+    overrides = [f"model={config.model.name}", f"seed={config.seed}"]
+    return Planned(trial_hash(config, DATASET["checksum"]), overrides, flatten(plain(config)))
+
+
+def leave(
+    folder: Path,
+    config: Config,
+    accuracy: float,
+    status: str = "finished",
+    tags: dict[str, str] | None = None,
+) -> Path:
+    """The record of a trial, as training leaves it."""
+    job = JobFolder.start(
+        folder,
+        name=f"{config.model.name} {config.seed}",
+        config=config,
+        trial=trial_hash(config, DATASET["checksum"]),
+        dataset=DATASET,
+        tags=TAGS | {"rnnbench.git_dirty": "false"} | (tags or {}),
+    )
+    for epoch in (1, 2):
+        job.epoch(epoch, {"train/loss": 1 / epoch, "val/accuracy": accuracy - 0.01 * (2 - epoch)})
+    final = {"test/accuracy": accuracy, "test/loss": math.inf, "time/train_seconds": 1.5}
+    final["parameters/total"] = PARAMETERS[config.model.name]
+    job.end(status, final if status == "finished" else {}, error="no luck" if status == "failed" else None)
+    (folder / "confusion.csv").write_text("3,1\n0,4\n")
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A sweep of three cells under three seeds."""
+    sweep = tmp_path / "runs" / "1"
+    with claim(sweep, f"sqlite:///{tmp_path}/mlflow.db") as records:
+        for number, (model, seed) in enumerate((model, seed) for model in CELLS for seed in SEEDS):
+            leave(sweep / str(number), config_of(model, seed), ACCURACIES[model][seed])
+        records.end("finished")
+    return tmp_path / "runs"
+
+
+def table(**changes: Any) -> Table:
+    return table_of(
+        {"title": "A table", "sweep": ["x"], "metrics": ["parameters/total", "test/accuracy"]} | changes
+    )
+
+
+PLANNED = [planned_of(config_of(model, seed)) for model in CELLS for seed in SEEDS]
+
+
+def filled(runs: Path, planned: list[Planned] = PLANNED, **changes: Any) -> Filled:
+    return fill(table(**changes), planned, open_source(str(runs)))
+
+
+def test_a_cell_is_the_mean_over_seeds(runs):
+    result = filled(runs)
+    assert result.rows == [("lstm",), ("gru",), ("rnn",)]
+    figure = result.cell(("lstm",), ()).figures["test/accuracy"]
+    assert (figure.value, figure.n) == (pytest.approx(0.9), 3)
+    assert figure.deviation == pytest.approx(0.1)
+    assert markdown(result) == (
+        "**A table**\n\n"
+        "| model | parameters | test accuracy |\n"
+        "| --- | ---: | ---: |\n"
+        "| lstm | 5,110 | **0.9000 ± 0.1000** |\n"
+        "| gru | 5,085 | 0.8000 ± 0.0000† |\n"
+        "| rnn | 4,951 | 0.5000 ± 0.1000† |\n"
+        "\n"
+        "n = 3 runs in each cell. Mean over runs with sample standard deviation. Bold: the best. †: "
+        "cannot be told apart from the best of its column (permutation test, paired by seed, Holm's "
+        "correction over 2 comparisons, level 0.05). 3 pairs cannot give a p below 0.25: this test can tell "
+        "nothing apart.\n"
+    )
+
+
+def test_comparisons_are_with_the_best_or_with_the_row_that_is_named(runs):
+    by_row = {c.row: c for c in filled(runs).comparisons}
+    assert set(by_row) == {("gru",), ("rnn",)}
+    assert by_row["rnn",].difference.value == pytest.approx(-0.4)
+    assert by_row["rnn",].difference.paired
+    # Three pairs of one sign: p = 2/8, and Holm doubles it.
+    assert by_row["rnn",].p == pytest.approx(0.5)
+    assert by_row["rnn",].improvement == 0
+    assert by_row["gru",].improvement == pytest.approx(0.5 / 3)  # three of nine pairs are ties
+    assert {c.reference for c in filled(runs, compare="gru").comparisons} == {("gru",)}
+    assert filled(runs, compare=None).comparisons == []
+    assert filled(runs, compare=None).best  # bold all the same
+
+
+def test_enough_seeds_tell_cells_apart(tmp_path):
+    planned = []
+    for model, better in (("lstm", 0.1), ("gru", 0.0)):
+        for seed in range(8):
+            config = config_of(model, seed)
+            leave(tmp_path / model / str(seed), config, 0.8 + better + 0.001 * seed)
+            planned.append(planned_of(config))
+    (comparison,) = filled(tmp_path, planned).comparisons
+    assert comparison.p == pytest.approx(2 / 2**8)
+    assert not comparison.alike
+    assert "†" not in layout(filled(tmp_path, planned))[1][1][1][1].plain()
+
+
+def test_intervals_medians_and_middle_halves(runs):
+    for statistic, spread in (
+        ("mean", "student"),
+        ("median", "bootstrap"),
+        ("iqm", "bootstrap"),
+        ("mean", "none"),
+    ):
+        result = filled(runs, statistic=statistic, spread=spread)
+        figure = result.cell(("lstm",), ()).figures["test/accuracy"]
+        assert figure.value == pytest.approx(0.9)
+        assert ("[" in markdown(result)) == (spread != "none")
+    student = filled(runs, spread="student").cell(("lstm",), ()).figures["test/accuracy"]
+    assert student.high == pytest.approx(0.9 + 4.302652729911275 * 0.1 / math.sqrt(3))  # t(2), 97.5 %
+
+
+def test_one_seed_has_no_interval_and_says_so(runs):
+    result = filled(runs, [trial for trial in PLANNED if trial.params["seed"] == 0], spread="student")
+    figure = result.cell(("lstm",), ()).figures["test/accuracy"]
+    assert (figure.low, figure.high, figure.deviation) == (None, None, None)
+    assert "One run alone has no spread and no test." in notes(result)
+    assert all(comparison.p is None for comparison in result.comparisons)
+
+
+def test_tasks_are_summed_over_only_where_the_table_says_so(tmp_path):
+    planned = []
+    for order, shift in (("rows", 0.0), ("columns", -0.2)):
+        for model in ("lstm", "gru"):
+            for seed in SEEDS:
+                config = config_of(model, seed)
+                config.data = replace(config.data, order=order)
+                leave(tmp_path / f"{order}{model}{seed}", config, ACCURACIES[model][seed] + shift)
+                planned.append(planned_of(config))
+    with pytest.raises(
+        ConfigError, match=r"data\.order: is rows and columns in one cell \(lstm\).*or in over"
+    ):
+        filled(tmp_path, planned)
+    result = filled(tmp_path, planned, over=["data.order"], statistic="iqm", spread="bootstrap")
+    cell = result.cell(("lstm",), ())
+    # The middle half of 0.6, 0.7, 0.8, 0.8, 0.9, 1.0: without the lowest and the highest.
+    assert cell.figures["test/accuracy"].value == pytest.approx((0.7 + 0.8 + 0.8 + 0.9) / 4)
+    assert "over runs and tasks" in markdown(result)
+    columns = filled(tmp_path, planned, columns=["data.order"])
+    assert columns.columns == [("rows",), ("columns",)]
+    shutil.rmtree(tmp_path / "rowslstm1")
+    with pytest.raises(ConfigError, match="over: the tasks of a cell need equally many runs; there are "):
+        filled(tmp_path, planned, over=["data.order"], spread="bootstrap")
+
+
+def test_failed_pruned_and_missing_trials_are_shown(runs):
+    failed, missing, pruned = (job_folders(runs / "1")[n] for n in (0, 4, 6))
+    leave(failed, config_of("lstm", 0), 0.0, "failed")
+    shutil.rmtree(missing)
+    leave(pruned, config_of("rnn", 0), 0.0, "pruned")
+    result = filled(runs)
+    assert [result.cell(row, ()).count() for row in result.rows] == [
+        "2, 1 failed",
+        "2, 1 missing",
+        "2, 1 pruned",
+    ]
+    assert "| 2, 1 failed |" in markdown(result)
+    assert "The number of runs differs between cells: see n." in notes(result)
+    # lstm has seeds 1 and 2, gru 0 and 2: not paired.
+    assert not any(c.difference.paired for c in result.comparisons if c.row == ("gru",))
+
+
+def test_of_a_trial_that_was_run_twice_the_newest_finished_run_counts(runs):
+    again = leave(runs / "2" / "0", config_of("lstm", 0), 0.5)
+    result = filled(runs)
+    assert result.cell(("lstm",), ()).values("test/accuracy")[(), 0] == 0.5
+    old = json.loads((runs / "1" / "0" / "result.json").read_text())["job"]
+    assert result.superseded == [old]
+    leave(again, config_of("lstm", 0), 0.0, "failed")
+    assert filled(runs).cell(("lstm",), ()).values("test/accuracy")[(), 0] == 0.8
+
+
+def test_protocols_are_not_mixed(tmp_path):
+    planned = []
+    for model, select in (("lstm", "val"), ("gru", "test")):
+        config = config_of(model, 0)
+        config.fit = replace(config.fit, select=type(config.fit.select)(select))
+        leave(tmp_path / model, config, 0.9)
+        planned.append(planned_of(config))
+    with pytest.raises(ConfigError, match=r"fit\.select: some trials choose their epoch on the test set"):
+        filled(tmp_path, planned)
+    result = filled(tmp_path, planned, mixed_protocols=True)
+    assert "Chosen by watching the test set: these accuracies are optimistic." in notes(result)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics": ["test/f1"]}, r"metrics: no run has test/f1; there is .*test/accuracy, test/loss"),
+        ({"rows": ["model.nam"]}, r"rows, columns, over: model\.nam is no key of the config"),
+        ({"rows": ["data.name"]}, r"model\.name: is lstm and gru in one cell"),
+        ({"compare": "mgu"}, r"compare=mgu: must be best or one of the rows: lstm, gru, rnn"),
+        ({"statistic": "mode"}, r"statistic=mode: must be one of mean, median, iqm"),
+        ({"spread": "range"}, r"spread=range: must be one of"),
+        ({"test": "t"}, r"test=t: must be one of permutation, wilcoxon"),
+        ({"rows": []}, r"rows, metrics: a table needs at least one of each"),
+        ({"statistic": "median", "spread": "student"}, r"spread=student: is the interval of a mean"),
+        ({"over": ["data.name"]}, r"spread=deviation: over=.* mixes tasks; take bootstrap"),
+        ({"figures": {"a": {"kind": "pie"}}}, r"figures\.a\.kind=pie: must be one of curves"),
+        (
+            {"figures": {"a": {"kind": "importances"}}},
+            r"figures: sensitivity and importances are of searches",
+        ),
+        (
+            {"published": {"key": "x", "task": "x", "metric": "x", "ours": "x"}},
+            r"published\.ours=x: is none of the table's metrics",
+        ),
+        (
+            {"tuned": {"rows": ["optim=sgd"], "search": [], "trials": 1, "fresh": "1"}},
+            r"tuned\.rows=.*: rows=.* do not tell them apart",
+        ),
+    ],
+)
+def test_what_would_mislead_is_refused(runs, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        filled(runs, **changes)
+
+
+def test_a_table_file_is_refused_by_its_name(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"table=nothing: there is no such table; there is adding50, .*digits"
+    ):
+        find_table("nothing", [])
+    file = tmp_path / "bad.yaml"
+    file.write_text("title: x\nsweep: [a]\nmetrics: [m]\nrow: [x]\n")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: Key 'row' not in 'Table'"):
+        read_table(file)
+    file.write_text("title: x\nmetrics: [m]\n")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: sweep: has no value, and a table needs one"):
+        read_table(file)
+
+
+def test_no_records_are_refused(tmp_path, runs):
+    with pytest.raises(ConfigError, match=r"source=.*nowhere: no such folder"):
+        open_source(str(tmp_path / "nowhere"))
+    with pytest.raises(
+        ConfigError, match=r"source=sqlite:////none\.db: cannot be read \(there is no /none\.db\)"
+    ):
+        open_source("sqlite:////none.db")
+    with pytest.raises(ConfigError, match="no trial of this table is recorded and finished"):
+        filled(runs, [planned_of(config_of("lstm", 99))])
+
+
+def sources(runs: Path, uri: str) -> list[Source]:
+    return [Folders(runs), Tables(uri), Runs(uri)]
+
+
+def same_bytes(runs: Path, uri: str, tmp_path: Path) -> None:
+    """Whatever the records are read from, the same files come out."""
+    definition = table(figures={"curves": {"kind": "curves"}, "confusion": {"kind": "confusion"}})
+    made = []
+    for number, source in enumerate(sources(runs, uri)):
+        folder = tmp_path / f"out{number}" / "name"
+        folder.mkdir(parents=True)
+        result = fill(definition, PLANNED, source)
+        drawn = draw(result, source, [], folder)
+        made.append(texts(result, [], folder) | {file.name: file.read_bytes() for file in drawn})
+    assert made[0].keys() >= {"table.tex", "report.html", "curves.pdf", "curves.svg", "confusion.png"}
+    for other in made[1:]:
+        assert [name for name in other if other[name] != made[0][name]] == []
+    found = [source.find([trial.trial for trial in PLANNED]) for source in sources(runs, uri)]
+    assert found[0] == found[1] == found[2]
+    assert found[0][0].metrics["test/loss"] == math.inf
+
+
+def test_folders_sql_and_search_runs_give_the_same_bytes(runs, store, tmp_path):
+    Delivery(runs / "1").deliver(job_folders(runs / "1"))
+    same_bytes(runs, f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+
+
+def redirect(sweep: Path, uri: str) -> None:
+    """Deliver a sweep to another store."""
+    info = json.loads((sweep / "sweep.json").read_text())
+    info["tracking"]["uri"] = uri
+    (sweep / "sweep.json").write_text(json.dumps(info))
+    Delivery(sweep).deliver(job_folders(sweep))
+
+
+def test_postgresql_gives_the_same_bytes(runs, postgresql, tmp_path):
+    uri = postgresql.replace("/postgres?", "/mlflow?").replace("postgresql://", "postgresql+psycopg2://")
+    redirect(runs / "1", uri)
+    assert isinstance(open_source(uri), Tables)
+    same_bytes(runs, uri, tmp_path)
+
+
+def test_a_deleted_run_does_not_count(runs, store):
+    Delivery(runs / "1").deliver(job_folders(runs / "1"))
+    found = open_source(store).find([PLANNED[0].trial])
+    client(store).delete_run(found[0].run_id)
+    assert open_source(store).find([PLANNED[0].trial]) == []
+
+
+def write_out(runs: Path, folder: Path, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    result = filled(runs, **changes)
+    draw(result, Folders(runs), [], folder)
+    for name, text in texts(result, [], folder).items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_verify_finds_an_edited_digit_and_a_missing_run(runs, tmp_path):
+    folder = write_out(runs, tmp_path / "out" / "name")
+    assert verify(folder, str(runs), texts) == ([], [])
+    for name in ("table.md", "table.tex", "table.csv", "table.html", "report.html"):
+        good = (folder / name).read_text()
+        (folder / name).write_text(good.replace("0.9000", "0.9100", 1).replace("0.9,", "0.91,", 1))
+        faults, _ = verify(folder, str(runs), texts)
+        assert len(faults) == 1
+        assert faults[0].startswith(f"{name}, line ") and "; the records give " in faults[0]
+        (folder / name).write_text(good)
+    (folder / "table.md").rename(folder / "gone")
+    assert verify(folder, str(runs), texts)[0] == ["table.md: is not there"]
+    (folder / "gone").rename(folder / "table.md")
+    shutil.rmtree(runs / "1" / "4")
+    faults, _ = verify(folder, str(runs), texts)
+    assert any(fault.startswith("missing: run ") and "model=gru seed=1" in fault for fault in faults)
+    with pytest.raises(ConfigError, match=r"has no provenance\.json"):
+        verify(runs, str(runs), texts)
+
+
+def test_verify_counts_the_runs_of_the_table_not_later_ones(runs, tmp_path):
+    folder = write_out(runs, tmp_path / "out" / "name")
+    leave(runs / "2" / "0", config_of("lstm", 0), 0.1)
+    assert verify(folder, str(runs), texts) == ([], [])
+
+
+def test_doubts_are_warnings(runs, tmp_path):
+    leave(
+        runs / "1" / "0",
+        config_of("lstm", 0),
+        0.8,
+        tags={"rnnbench.kernel": "x", "rnnbench.git_dirty": "true"},
+    )
+    folder = write_out(runs, tmp_path / "out" / "name")
+    faults, doubts = verify(folder, str(runs), texts)
+    assert faults == []
+    assert doubts == ["1 of 9 runs: the code differed from its commit", "the runs differ in kernel: torch, x"]
+
+
+def test_provenance_names_every_run(runs, tmp_path):
+    facts = json.loads((write_out(runs, tmp_path / "out" / "name") / "provenance.json").read_text())
+    assert len(facts["trials"]) == 9
+    first = facts["trials"][0]
+    assert (first["row"], first["seed"], first["trial"]) == (["lstm"], 0, PLANNED[0].trial)
+    assert first["commit"] == TAGS["rnnbench.git_commit"] and first["dirty"] is False
+    assert first["data_checksum"] == DATASET["checksum"]
+    assert first["rerun"] == "python -m rnnbench model=lstm seed=0"
+    assert first["metrics"]["test/accuracy"] == "0.8"
+    assert str(tmp_path) not in json.dumps(facts)  # the same on every machine
+
+
+def test_published_figures_stand_beside_ours(runs):
+    with_theirs = {"key": "bai2018", "task": "seq_mnist", "metric": "accuracy", "ours": "test/accuracy"}
+    result = filled(runs, published=with_theirs | {"caveats": ["Theirs are other runs."]})
+    theirs = beside(result)
+    assert theirs is not None and theirs.values == {("lstm",): "0.872", ("gru",): "0.962", ("rnn",): "0.215"}
+    text = markdown(result)
+    assert "| 0.872 | +0.0280 |" in text and "| 0.962 | -0.1620 |" in text
+    assert "Bai, Kolter, Koltun 2018 (arXiv 1803.01271), Table 1. Theirs are other runs." in text
+    with pytest.raises(ConfigError, match=r"published\.task=mnist: is not known; there is .*seq_mnist"):
+        markdown(filled(runs, published=with_theirs | {"task": "mnist"}))
+    renamed = filled(runs, published=with_theirs | {"models": {"rnn": "gru"}})
+    assert beside(renamed).values["rnn",] == "0.962"
+
+
+def test_published_figures_are_those_that_we_were_given():
+    given = Path(__file__).parents[2] / "shared" / "published" / "results.csv"
+    if not given.exists():
+        pytest.skip("the published figures are not here")
+    assert (conf_folder().parent / "rnnbench" / "paper" / "published.csv").read_text() == given.read_text()
+    assert len(read_published()) == len(given.read_text().splitlines()) - 1
+
+
+def test_long_csv_has_all_digits(runs):
+    lines = long(filled(runs)).splitlines()
+    assert lines[0].startswith(
+        "model.name,metric,n,other,mean,deviation,low,high,best,compared_with,difference"
+    )
+    assert lines[2].startswith("lstm,test/accuracy,3,,0.9,0.09999999999999")
+    assert all(line.count(",") == lines[0].count(",") for line in lines)
+
+
+def test_decimals_follow_the_metric(runs):
+    result = filled(runs, metrics=["parameters/total", "test/accuracy", "train/loss", "time/train_seconds"])
+    found = [decimals(result, metric) for metric in result.table.metrics]
+    assert found == [0, 4, 4, 1]
+    assert decimals(filled(runs, digits={"test/accuracy": 2}), "test/accuracy") == 2
+
+
+def test_latex_escapes_what_it_would_misread(runs):
+    assert escaped("5 % of a_b & {c} ± †") == r"5 \% of a\_b \& \{c\} $\pm$ $^\dagger$"
+    assert texts(filled(runs), [], Path("x"))["table.tex"].count(r"\\") == 4
+
+
+def test_the_page_needs_no_network(runs, tmp_path):
+    folder = write_out(runs, tmp_path / "out" / "name", figures={"curves": {"kind": "curves"}})
+    page = report(filled(runs, figures={"curves": {"kind": "curves"}}), [], "name", folder)
+    for outside in ('src="http', 'href="http', "url(http", "@import"):
+        assert outside not in page
+    ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
+    assert len(ids) == len(set(ids))
+    assert fragment(filled(runs)) in page
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("sensitivity", "importances")])
+def test_every_figure_is_drawn_the_same_twice(kind, runs, tmp_path):
+    result = filled(runs, figures={kind: {"kind": kind}})
+    a, b = (
+        draw(result, Folders(runs), [], tmp_path)
+        and [file.read_bytes() for file in sorted(tmp_path.glob(f"{kind}.*"))]
+        for _ in "ab"
+    )
+    assert len(a) == 3 and a == b
+
+
+def test_figures_of_what_no_run_has_are_refused(runs, tmp_path):
+    with pytest.raises(ConfigError, match="figures: no run has val/f1 by epoch"):
+        draw(filled(runs, figures={"a": {"kind": "curves", "y": "val/f1"}}), Folders(runs), [], tmp_path)
+    with pytest.raises(ConfigError, match="figures: no run has test/f1; there is"):
+        draw(filled(runs, figures={"a": {"kind": "box", "y": "test/f1"}}), Folders(runs), [], tmp_path)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=12),
+    st.sampled_from([1, -1]),
+)
+def test_the_front_is_what_no_other_point_beats(points, sign):
+    kept = front([(float(x), float(y)) for x, y in points], sign)
+
+    def beaten(point):
+        return any(x <= point[0] and sign * y >= sign * point[1] and (x, y) != point for x, y in points)
+
+    assert set(kept) == {(x, y) for x, y in points if not beaten((x, y))}
+
+
+@pytest.mark.parametrize("file", sorted((conf_folder() / "table").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_table_that_ships_is_one(file):
+    definition = read_table(file)
+    assert definition.title and definition.metrics
+    assert Model(definition.rows[0].removeprefix("model."))
+    first, second = file.read_text().splitlines()[:2]
+    assert first.startswith(f"# python -m rnnbench.paper table={file.stem}")
+    assert second.startswith("# Expected: ")
