@@ -22,6 +22,7 @@ from rnnbench.bench.cells import SIZES, cell_costs, scan_times
 from rnnbench.bench.launcher import launcher_cost
 from rnnbench.bench.loops import harness, operations, products_per_second, tutorial_loop
 from rnnbench.bench.measure import in_turn, spread
+from rnnbench.bench.records import table_times
 from rnnbench.bench.search import sweeper_cost
 from rnnbench.bench.startup import first_epoch, import_torch
 from rnnbench.config import Kernel
@@ -178,11 +179,20 @@ def show_scans() -> None:
     show_table(table)
 
 
+def show_records() -> None:
+    """Print how long a table of 10,000 runs takes."""
+    for where, seconds in table_times(10_000, rounds=3).items():
+        say(f"a table of 10,000 runs from {where}: {spread(seconds, 1)} s")
+
+
+PARTS = {"cells": show_cells, "scan": show_scans, "records": show_records}
+
+
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(prog="python -m rnnbench.bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("cells", "scan"), help="only this: what a cell costs "
-                        "beside lstm; what a scan over time saves")  # fmt: skip
+    parser.add_argument("part", nargs="?", choices=PARTS, help="only this: what a cell costs beside lstm; "
+                        "what a scan over time saves; how long a table of 10,000 runs takes")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="hidden size 10, few rounds: under a minute")
     parser.add_argument("--hidden", type=int, nargs="+", help="hidden sizes instead of 10, 32, 128")
     parser.add_argument("--stacks", type=int, nargs="+", help="stacks instead of 1, 16, 64")
@@ -190,7 +200,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("multirun/bench"), help="folder for speed.csv, .svg")
     options = parser.parse_args()
     if options.part:
-        return {"cells": show_cells, "scan": show_scans}[options.part]()
+        return PARTS[options.part]()
     device, quick = options.device, options.quick
     if device != "cpu":
         with refusals():

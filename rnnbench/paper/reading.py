@@ -42,10 +42,10 @@ class Record:
     run_id: str | None  # of MLflow
     parent: str | None  # MLflow's run of its sweep
     metrics: dict[str, float]
-    params: dict[str, Any]
     tags: dict[str, str]
     error: str | None
-    folder: Path | None = field(compare=False)  # its job folder, if that is here
+    params: dict[str, Any] = field(compare=False)  # of a SQL store only those of a search's trials
+    folder: Path = field(compare=False)  # its job folder, which may be another machine's
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,6 @@ class Folders(Source):
         return found
 
     def curve(self, record: Record, metric: str) -> list[tuple[int, float]]:
-        assert record.folder is not None
         return [(row["epoch"], row[metric]) for row in read_metrics(record.folder) if metric in row]
 
     def _read(self, job: Path) -> Record:
@@ -218,7 +217,7 @@ class Tables(Source):
         return in_order(self._tagged("rnnbench.trial", sorted(set(trials))))
 
     def of_study(self, study: str) -> list[Record]:
-        return in_order(self._tagged("rnnbench.study", [study]))
+        return in_order(self._tagged("rnnbench.study", [study], params=True))
 
     def searches(self) -> dict[str, Search]:
         rows = self._rows(
@@ -243,7 +242,7 @@ class Tables(Source):
         with self.engine.connect() as connection:
             return connection.execute(self.text(query), values).fetchall()
 
-    def _tagged(self, key: str, values: list[str]) -> Iterator[Record]:
+    def _tagged(self, key: str, values: list[str], params: bool = False) -> Iterator[Record]:
         for start in range(0, len(values), AT_ONCE):
             some = {f"v{n}": value for n, value in enumerate(values[start : start + AT_ONCE])}
             rows = self._rows(
@@ -255,11 +254,12 @@ class Tables(Source):
                 **some,
             )
             for first in range(0, len(rows), AT_ONCE):
-                yield from self._read(rows[first : first + AT_ONCE])
+                yield from self._read(rows[first : first + AT_ONCE], params)
 
-    def _read(self, rows: Sequence[Any]) -> Iterator[Record]:
+    def _read(self, rows: Sequence[Any], with_params: bool) -> Iterator[Record]:
         runs = [row[0] for row in rows]
-        tags, params, metrics = self._by_run("tags", runs), self._by_run("params", runs), self._metrics(runs)
+        tags, metrics = self._by_run("tags", runs), self._metrics(runs)
+        params = self._by_run("params", runs) if with_params else {}
         for run, status, started in rows:
             if "rnnbench.job" in tags[run]:
                 yield _record(run, status, started, tags[run], params.get(run, {}), metrics.get(run, {}))
@@ -306,9 +306,6 @@ def _record(
     metrics: dict[str, float],
 ) -> Record:
     """A record from what MLflow has of a run."""
-    folder = Path(tags["rnnbench.folder"])
-    # The folder may have been trained anew since, or be another machine's.
-    here = (folder / "result.json").exists() and read_result(folder)["job"] == tags["rnnbench.job"]
     return Record(
         trial=tags["rnnbench.trial"],
         job=tags["rnnbench.job"],
@@ -320,7 +317,7 @@ def _record(
         params={key: read_value(text) for key, text in params.items()},
         tags=_ours(tags),
         error=tags.get("rnnbench.error"),
-        folder=folder if here else None,
+        folder=Path(tags["rnnbench.folder"]),
     )
 
 
@@ -335,8 +332,9 @@ def confusion(record: Record) -> list[list[int]]:
     Raises:
         ConfigError: its job folder is not here, or its task has no classes.
     """
-    file = record.folder / "confusion.csv" if record.folder is not None else None
-    if file is None or not file.exists():
+    file = record.folder / "confusion.csv"
+    # The folder may have been trained anew since.
+    if not file.exists() or read_result(record.folder)["job"] != record.job:
         raise ConfigError(f"figures: the confusion matrix of run {record.job} needs its job folder, "
                           "which is not here; give source=FOLDER")  # fmt: skip
     with open(file, newline="") as lines:

@@ -1,0 +1,65 @@
+"""How long a table of many runs takes: from job folders, from MLflow's tables, through search_runs."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rnnbench.bench.measure import in_turn
+from rnnbench.config import Adam, Config, Fit, Images, Model, Tracking, flatten, plain, trial_hash
+from rnnbench.paper.aggregate import Planned, fill
+from rnnbench.paper.definition import table_of
+from rnnbench.paper.reading import Folders, Runs, Source, Tables
+from rnnbench.paper.text import markdown
+from rnnbench.record import JobFolder, SweepFolder, job_folders, provenance
+from rnnbench.record.delivery import Delivery
+
+DATASET = {"name": "digits", "checksum": "0" * 64}
+CELLS = ("lstm", "gru", "rnn", "mgu")
+
+
+def table_times(runs: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds to read and tabulate so many finished runs of five epochs, by where they are read.
+
+    All are made up, and delivered to a SQLite store first.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        sweep = Path(folder, "sweep")
+        tracking = Tracking(f"sqlite:///{folder}/mlflow.db")
+        planned = []
+        with SweepFolder.claim(sweep, name="x", command=["x"], tracking=tracking, single=False) as records:
+            for number in range(runs):
+                planned.append(_leave(sweep / str(number), number))
+            records.end("finished")
+        Delivery(sweep).deliver(job_folders(sweep))
+        table = table_of({"title": "x", "sweep": ["x"], "metrics": ["parameters/total", "test/accuracy"]})
+        ways: dict[str, Callable[[], Source]] = {
+            "job folders": lambda: Folders(sweep),
+            "MLflow's tables": lambda: Tables(str(tracking.uri)),
+            "search_runs": lambda: Runs(str(tracking.uri)),
+        }
+        texts = set()
+
+        def taken(way: Callable[[], Source]) -> float:
+            started = time.perf_counter()
+            texts.add(markdown(fill(table, planned, way())))
+            return time.perf_counter() - started
+
+        figures = in_turn([lambda way=way: taken(way) for way in ways.values()], rounds)  # type: ignore[misc]
+        assert len(texts) == 1  # the same table, wherever it is read from
+        return dict(zip(ways, figures, strict=True))
+
+
+def _leave(folder: Path, number: int) -> Planned:
+    """The record of a made-up run."""
+    model, seed = CELLS[number % len(CELLS)], number // len(CELLS)
+    config = Config(Model(model), Adam(), Images("digits"), Fit(epochs=5), Tracking(), seed)
+    trial = trial_hash(config, DATASET["checksum"])
+    job = JobFolder.start(
+        folder, name=model, config=config, trial=trial, dataset=DATASET, tags=provenance("cpu")
+    )
+    for epoch in range(1, 6):
+        job.epoch(epoch, {"train/loss": 1 / epoch, "val/accuracy": 0.9, "lr": 0.001})
+    accuracy = 0.9 + 0.05 * ((number * 2654435761) % 1000) / 1000
+    job.end("finished", {"test/accuracy": accuracy, "parameters/total": 5000.0, "time/train_seconds": 1.0})
+    return Planned(trial, [f"model={model}", f"seed={seed}"], flatten(plain(config)))
