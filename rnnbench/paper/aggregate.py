@@ -1,5 +1,6 @@
 """From records to the cells of a table: values over seeds, their spread, what can be told apart."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -256,7 +257,15 @@ def _compare(filled: Filled) -> None:
     adjusted = iter(statistics.holm(tested))
     for draft in drafts:
         p = None if draft.p is None else next(adjusted)
-        filled.comparisons.append(replace(draft, p=p, alike=p is not None and p >= ALPHA))
+        # Where there are too few runs for any p below the level, not to tell apart says nothing.
+        able = least_p(draft.difference) * len(tested) < ALPHA
+        filled.comparisons.append(replace(draft, p=p, alike=able and p is not None and p >= ALPHA))
+
+
+def least_p(difference: Difference) -> float:
+    """The smallest p that a test of so many runs can give: all of one sign, or all on one side."""
+    n = difference.n
+    return 2.0 ** (1 - n) if difference.paired else 2 / math.comb(2 * n, n)
 
 
 def _reference(filled: Filled, there: dict[Key, Cell], value: dict[Key, float]) -> Key:
@@ -290,21 +299,19 @@ def notes(filled: Filled) -> list[str]:
         against = "the best of its column" if table.compare == "best" else table.label(str(table.compare))
         test = {"permutation": "permutation test", "wilcoxon": "Wilcoxon's test"}[table.test]
         paired = {c.difference.paired for c in filled.comparisons}
-        how = (
-            "paired where seeds are shared"
-            if len(paired) > 1
-            else "paired by seed"
-            if True in paired
-            else "not paired"
-        )
+        how = "paired by seed" if True in paired else "not paired"
+        how = "paired where seeds are shared" if len(paired) > 1 else how
         said.append(
             f"Bold: the best. †: cannot be told apart from {against} ({test}, {how}, Holm's correction over "
             f"{len(filled.comparisons)} comparisons, level {ALPHA:.2f})."
         )
-        n = max(c.difference.n for c in filled.comparisons)
-        least = 2.0 ** (1 - n)
-        if paired == {True} and least >= ALPHA:
-            said.append(f"{n} pairs cannot give a p below {least:.3g}: this test can tell nothing apart.")
+        least = min(least_p(c.difference) for c in filled.comparisons)
+        if least * len(filled.comparisons) >= ALPHA:
+            n = max(c.difference.n for c in filled.comparisons)
+            said.append(
+                f"With {n} runs a cell this test gives no p below {least:.2g}, so it can tell nothing apart, "
+                "and nothing is marked."
+            )
     if any(trial.params["fit.select"] == "test" for cell in filled.cells.values() for trial in cell.planned):
         said.append("Chosen by watching the test set: these accuracies are optimistic.")
     if filled.superseded:

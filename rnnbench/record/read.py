@@ -72,6 +72,7 @@ def _from_folders(folder: Path) -> Iterator[dict[str, Any]]:
             **epochs,
             **result["metrics"],
             **result["tags"],
+            "rnnbench.data": result["dataset"]["checksum"],
         }
 
 
