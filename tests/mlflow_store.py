@@ -215,10 +215,12 @@ def assert_exact(uri: str, sweep: Path) -> None:
         assert result["tags"].items() <= tags.items()
         assert tags["rnnbench.trial"] == result["trial"]
         assert tags.get("rnnbench.error") == result["error"]
-        assert (tags["mlflow.user"], tags["mlflow.source.git.commit"]) == ("me", "c" * 40)
+        for theirs, ours in (("mlflow.user", "user"), ("mlflow.source.git.commit", "git_commit")):
+            assert tags.get(theirs) == result["tags"].get(f"rnnbench.{ours}")
         assert tags.get("mlflow.parentRunId") == (parents[0].info.run_id if parents else None)
         (data,) = run.inputs.dataset_inputs
-        assert (data.dataset.name, data.dataset.digest) == ("digits", ("ab" * 32)[:36])
+        known = result["dataset"]["name"], result["dataset"]["checksum"][:36]
+        assert (data.dataset.name, data.dataset.digest) == known
 
 
 def until(reached: Callable[[], bool]) -> None:
