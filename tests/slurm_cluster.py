@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+# cred_expire is also how long a requeued task waits before it starts again: 120 s unless told.
 CONF = """
 ClusterName=rnnbench
 SlurmctldHost={host}
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=10
 SlurmUser=root
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
