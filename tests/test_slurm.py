@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
+import psutil
 import pytest
 
 from rnnbench.config import ConfigError, plain, trial_hash
 from rnnbench.record import SweepFolder, read_metrics, read_result, workers
+from rnnbench.record.sweep import held
 from rnnbench.remote import SentStack, work_on
 from rnnbench.remote.slurm import SlurmLauncher
 from tests.conftest import make_config
@@ -18,7 +21,7 @@ from tests.test_app import QUICK, jobs, numbers, start
 GRID = ["-m", "model=lstm,gru", "seed=0,1", "hydra.sweep.dir=s", "tracking=none", *QUICK]
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.max_stack=2"]
 # Trains for some seconds, so that something can happen meanwhile.
-LONG = ["-m", "seed=0,1", "hydra.sweep.dir=s", "tracking=none", "model.hidden_size=32", "fit.epochs=400"]
+LONG = ["-m", "seed=0,1", "hydra.sweep.dir=s", "tracking=none", "model.hidden_size=32", "fit.epochs=200"]
 
 
 def run(folder, *arguments, code=0):
@@ -48,6 +51,28 @@ def until(true, seconds=200):
 
 def epochs(job):
     return len(read_metrics(job)) if (job / "metrics.csv").exists() else 0
+
+
+def worker(sweep):
+    """The process that trains the one stack of a sweep folder."""
+    (found,) = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if {"submitit.core._submit", str(sweep / "stacks" / "slurm")} <= set(process.info["cmdline"] or [])
+        and "srun" not in process.info["cmdline"]
+    ]
+    return found
+
+
+@contextmanager
+def stopped(process):
+    """A process that does not move, until it is resumed."""
+    process.suspend()
+    try:
+        yield process
+    finally:
+        if process.is_running():
+            process.resume()
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +113,16 @@ def test_the_login_process_dies_and_the_command_finds_its_stacks_at_work(slurm, 
     login.kill()
     login.communicate()
     started = [read_result(job)["started"] for job in folders]
-    assert workers(tmp_path / "s")  # the folder counts as held: what runs is not taken for interrupted
-    refused = run(tmp_path, *LONG, code=1)
-    assert "1 of its stacks train elsewhere" in refused
-    out = run(tmp_path, *LONG, *SLURM)
-    assert "0 trials in 0 stacks sent" in out and "2 in 1 stacks are there already" in out
+    with stopped(worker(tmp_path / "s")) as process:
+        assert held(tmp_path / "s")  # what runs is not taken for interrupted
+        refused = run(tmp_path, *LONG, code=1)
+        assert "1 of its stacks train elsewhere" in refused
+        login = start(tmp_path, *LONG, *SLURM)
+        said = next(line for line in login.stdout if "stacks" in line)
+        assert "0 trials in 0 stacks sent" in said and "2 in 1 stacks are there already" in said
+        process.resume()
+        out, err = login.communicate(timeout=400)
+    assert login.returncode == 0, out + err
     assert [read_result(job)["started"] for job in folders] == started  # trained once
     assert len(tasks()) == len(before) + 1  # sent once
     assert [numbers(job) for job in folders] == long_here
@@ -106,10 +136,10 @@ def test_a_stack_that_is_requeued_in_mid_training_goes_on(slurm, long_here, tmp_
     until(lambda: all(epochs(job) for job in folders))
     (stack,) = (tmp_path / "s" / "stacks").glob("*.json")
     subprocess.run(["scontrol", "requeue", SentStack(stack).task["job"]], check=True)
-    until(lambda: read_result(folders[0])["status"] == "interrupted")
     out, err = login.communicate(timeout=400)
     assert login.returncode == 0, out + err
     assert "again" not in err  # Slurm has seen to it
+    assert all(int(read_result(job)["tags"]["rnnbench.resumed"]) > 0 for job in folders)
     assert [numbers(job) for job in folders] == long_here
     assert len(tasks()) == len(before) + 1
 
@@ -131,8 +161,9 @@ def test_what_slurm_refuses_is_one_message_and_a_dry_run_sends_nothing(slurm, tm
     assert tasks().keys() == before.keys()
 
 
+@pytest.mark.slow
 def test_a_stack_that_is_cancelled_fails_with_the_reason(slurm, tmp_path):
-    login = start(tmp_path, *LONG, *SLURM, "hydra.launcher.additional_parameters={hold: true}")
+    login = start(tmp_path, *LONG, *SLURM, "+hydra.launcher.additional_parameters={hold: true}")
     until(lambda: any(SentStack(file).task.get("job") for file in (tmp_path / "s" / "stacks").glob("*.json")))
     (stack,) = (tmp_path / "s" / "stacks").glob("*.json")
     subprocess.run(["scancel", SentStack(stack).task["job"]], check=True)
@@ -148,7 +179,7 @@ def test_a_stack_that_runs_into_its_time_limit_goes_on(slurm, tmp_path):
     """Slurm counts limits in minutes, and sends the warning up to one earlier than told."""
     given = [*LONG[:-1], "fit.epochs=4000"]
     run(tmp_path, *given, "hydra.sweep.dir=here")
-    more = ["hydra.launcher.timeout_min=1", "hydra.launcher.additional_parameters={signal: USR2@20}"]
+    more = ["hydra.launcher.timeout_min=1", "+hydra.launcher.additional_parameters={signal: USR2@20}"]
     run(tmp_path, *given, *SLURM, *more, "hydra.launcher.requeue=20")
     there = [numbers(job) for job in jobs(tmp_path / "s")]
     assert there == [numbers(job) for job in jobs(tmp_path / "here")]
@@ -183,15 +214,14 @@ def test_submitit_on_this_machine_gives_the_same_numbers(here, tmp_path):
 
 @pytest.mark.slow
 def test_a_stack_whose_worker_is_killed_is_sent_again(long_here, tmp_path):
-    psutil = pytest.importorskip("psutil")
     pytest.importorskip("submitit")
     login = start(tmp_path, *LONG, *SLURM, "hydra.launcher.cluster=local")
     folders = [tmp_path / "s" / str(number) for number in range(2)]
     until(lambda: all(epochs(job) for job in folders))
     (stack,) = (tmp_path / "s" / "stacks").glob("*.json")
     controller = psutil.Process(int(SentStack(stack).task["job"]))
-    (worker,) = controller.children()
-    worker.kill()
+    (process,) = controller.children()
+    process.kill()
     out, err = login.communicate(timeout=400)
     assert login.returncode == 0, out + err
     assert "sending it to local again" in err

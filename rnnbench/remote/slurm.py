@@ -14,12 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from threading import Lock
-from types import FrameType
 from typing import Any
 
 import psutil
 
-from rnnbench import show
+from rnnbench import show, signals
 from rnnbench.config import ConfigError
 from rnnbench.launch import refusals
 from rnnbench.record import STACKS
@@ -184,13 +183,6 @@ def _why(stack: SentStack, state: str, again: bool = True) -> Lost:
     return Lost(f"{state} ({os.path.relpath(log)})" if log.exists() else state, again)
 
 
-class Preempted(KeyboardInterrupt):
-    """The node is wanted back, or the time is up."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
 class Task:
     """What submitit calls on the node.
 
@@ -207,24 +199,16 @@ class Task:
         os.environ["OMP_NUM_THREADS"] = str(self.cpus)
         requeue = signal.getsignal(signal.SIGUSR2)  # submitit's
         assert callable(requeue)
-        for number in (signal.SIGUSR2, signal.SIGTERM):
-            signal.signal(number, _preempt)
         try:
-            with refusals():
+            with refusals(), signals.listen(signal.SIGUSR2):
                 work_on(self.file)
-        except Preempted as stopped:  # training has left its checkpoints
+        except signals.Stopped as stopped:  # training has left its checkpoints
             if stopped.number == signal.SIGUSR2:
                 requeue(stopped.number, None)
-            raise SystemExit(128 + signal.SIGTERM) from None  # whoever sent it decides what is next
+            raise SystemExit(128 + stopped.number) from None  # whoever sent it decides what is next
 
     def checkpoint(self) -> Any:
         """What submitit is to call when the task goes on: the same."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
-
-
-def _preempt(number: int, frame: FrameType | None) -> None:
-    for other in (signal.SIGUSR2, signal.SIGTERM):
-        signal.signal(other, signal.SIG_IGN)  # it ends already
-    raise Preempted(number)
