@@ -27,7 +27,7 @@ LONG = ["-m", "seed=0,1", "hydra.sweep.dir=s", "tracking=none", "model.hidden_si
 def run(folder, *arguments, code=0):
     """The command's stdout and stderr together; its exit code is checked."""
     process = start(folder, *arguments)
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=1500)
     assert process.returncode == code, out + err
     return out + err
 
@@ -174,15 +174,28 @@ def test_a_stack_that_is_cancelled_fails_with_the_reason(slurm, tmp_path):
         assert result["status"] == "failed" and "has ended as CANCELLED" in result["error"]
 
 
+def test_a_stack_that_is_told_that_its_time_is_up_goes_on(slurm, long_here, tmp_path):
+    login = start(tmp_path, *LONG, *SLURM)
+    folders = [tmp_path / "s" / str(number) for number in range(2)]
+    until(lambda: all(epochs(job) for job in folders))
+    (stack,) = (tmp_path / "s" / "stacks").glob("*.json")
+    subprocess.run(["scancel", "--signal=USR2", SentStack(stack).task["job"]], check=True)
+    out, err = login.communicate(timeout=400)
+    assert login.returncode == 0, out + err
+    assert all(int(read_result(job)["tags"]["rnnbench.resumed"]) > 0 for job in folders)
+    assert [numbers(job) for job in folders] == long_here
+    (log,) = (tmp_path / "s" / "stacks" / "slurm").glob("*_log.err")
+    assert "Requeued job" in log.read_text()
+
+
 @pytest.mark.slow
 def test_a_stack_that_runs_into_its_time_limit_goes_on(slurm, tmp_path):
-    """Slurm counts limits in minutes, and sends the warning up to one earlier than told."""
-    given = [*LONG[:-1], "fit.epochs=4000"]
+    """Trains for minutes: Slurm counts limits in those, and may send its warning up to one too early."""
+    given = ["-m", "seed=0,1", "tracking=none", "model.hidden_size=64", "fit.epochs=2000"]
     run(tmp_path, *given, "hydra.sweep.dir=here")
     more = ["hydra.launcher.timeout_min=1", "+hydra.launcher.additional_parameters={signal: USR2@20}"]
-    run(tmp_path, *given, *SLURM, *more, "hydra.launcher.requeue=20")
-    there = [numbers(job) for job in jobs(tmp_path / "s")]
-    assert there == [numbers(job) for job in jobs(tmp_path / "here")]
+    run(tmp_path, *given, "hydra.sweep.dir=s", *SLURM, *more, "hydra.launcher.requeue=50")
+    assert list(map(numbers, jobs(tmp_path / "s"))) == list(map(numbers, jobs(tmp_path / "here")))
     (log,) = (tmp_path / "s" / "stacks" / "slurm").glob("*_log.err")
     assert "Requeued job" in log.read_text()
 

@@ -75,8 +75,8 @@ class SlurmLauncher(RemoteLauncher):
                     executor.submit(Task(stack.file, self.resources["cpus_per_task"])) for stack in stacks
                 ]
         except FailedJobError as error:
-            said = [line.strip() for line in str(error).splitlines() if line.startswith("sbatch: error")]
-            raise ConfigError(f"hydra/launcher=slurm: {' '.join(said) or error}") from None
+            said = [line for line in str(error).splitlines() if line.startswith("sbatch: error: ")]
+            raise ConfigError(f"hydra/launcher=slurm: {said[-1] if said else error}") from None
         for stack, job in zip(stacks, jobs, strict=True):
             stack.note(job=job.job_id)
         with self.asking:
