@@ -174,6 +174,21 @@ def test_a_stack_that_is_cancelled_fails_with_the_reason(slurm, tmp_path):
         assert result["status"] == "failed" and "has ended as CANCELLED" in result["error"]
 
 
+@pytest.mark.slow
+def test_a_stack_that_is_preempted_goes_on(slurm, long_here, tmp_path):
+    login = start(tmp_path, *LONG, *SLURM)
+    folders = [tmp_path / "s" / str(number) for number in range(2)]
+    until(lambda: all(epochs(job) for job in folders))
+    urgent = ["sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1"]
+    subprocess.run(urgent, check=True)
+    out, err = login.communicate(timeout=600)
+    assert login.returncode == 0, out + err
+    assert "again" not in err  # it was not taken for lost
+    assert all(int(read_result(job)["tags"]["rnnbench.resumed"]) > 0 for job in folders)
+    assert [numbers(job) for job in folders] == long_here
+
+
+@pytest.mark.slow
 def test_a_stack_that_is_told_that_its_time_is_up_goes_on(slurm, long_here, tmp_path):
     login = start(tmp_path, *LONG, *SLURM)
     folders = [tmp_path / "s" / str(number) for number in range(2)]

@@ -205,10 +205,23 @@ class Task:
         except signals.Stopped as stopped:  # training has left its checkpoints
             if stopped.number == signal.SIGUSR2:
                 requeue(stopped.number, None)
-            raise SystemExit(128 + stopped.number) from None  # whoever sent it decides what is next
+            elif _preempted():
+                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]])
+            raise SystemExit(128 + stopped.number) from None
 
     def checkpoint(self) -> Any:
         """What submitit is to call when the task goes on: the same."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def _preempted() -> bool:
+    """After SIGTERM: whether Slurm counts this task as running, in the grace that it has before preemption.
+
+    One that ends by itself then would count as failed. Those that are requeued or cancelled run no more.
+    """
+    if os.environ["SUBMITIT_EXECUTOR"] != "slurm":
+        return False
+    command = ["squeue", "--noheader", "--format=%T", "--jobs", os.environ["SLURM_JOB_ID"]]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() == "RUNNING"
