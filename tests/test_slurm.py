@@ -17,6 +17,7 @@ from rnnbench.remote import SentStack, work_on
 from rnnbench.remote.slurm import SlurmLauncher
 from tests.conftest import make_config
 from tests.test_app import QUICK, jobs, numbers, start
+from tests.test_own_code import MINE
 
 GRID = ["-m", "model=lstm,gru", "seed=0,1", "hydra.sweep.dir=s", "tracking=none", *QUICK]
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.max_stack=2"]
@@ -234,10 +235,33 @@ def test_a_search_under_slurm_prunes_through_its_storage(slurm, tmp_path):
 
 
 @pytest.mark.slow
+def test_ctrl_c_ends_the_tasks_of_a_search(slurm, tmp_path):
+    before = tasks()
+    given = ["-m", "hydra/sweeper=optuna", "optim.lr=tag(log,interval(1e-4,1e-1))", *LONG[2:], *SLURM]
+    login = start(tmp_path, *given, "hydra.sweeper.n_jobs=2")
+    new = lambda: {task: state for task, state in tasks().items() if task not in before}  # noqa: E731
+    until(lambda: list(new().values()).count("RUNNING") == 2)
+    login.send_signal(signal.SIGINT)
+    out, err = login.communicate(timeout=120)
+    assert login.returncode == 130, out + err
+    until(lambda: set(new().values()) == {"CANCELLED"})
+
+
+@pytest.mark.slow
 def test_submitit_on_this_machine_gives_the_same_numbers(here, tmp_path):
     pytest.importorskip("submitit")
     run(tmp_path, *GRID, *SLURM, "hydra.launcher.cluster=local")
     assert [numbers(job) for job in jobs(tmp_path / "s")] == here
+
+
+@pytest.mark.slow
+def test_code_of_ones_own_trains_on_a_node(slurm, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    given = ["rnnbench_import=mine.py", "model.name=leaky", "data=own", "data.name=largest", "fit.epochs=1"]
+    given += ["fit.steps_per_epoch=20", "seed=0,1", "tracking=none", "hydra.sweep.dir=s"]
+    run(tmp_path, "-m", *given, *SLURM)
+    tags = [read_result(job)["tags"] for job in jobs(tmp_path / "s")]
+    assert len(tags) == 2 and all("rnnbench.import.mine.py" in found for found in tags)
 
 
 @pytest.mark.slow

@@ -150,6 +150,8 @@ class SlurmLauncher(RemoteLauncher):
             for stack in stacks:
                 if _lives(stack):
                     psutil.Process(int(stack.task["job"])).send_signal(signal.SIGINT)
+        elif stacks[0].content["search"]:  # which draws anew what it had begun
+            subprocess.run(["scancel", *jobs])
         else:
             show.say(
                 f"{len(stacks)} stacks go on without this command; given again, it waits for them; "
