@@ -176,15 +176,15 @@ def test_a_stack_that_is_cancelled_fails_with_the_reason(slurm, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stack_that_is_preempted_goes_on(slurm, long_here, tmp_path):
-    login = start(tmp_path, *LONG, *SLURM)
+def test_an_array_that_is_preempted_goes_on(slurm, long_here, tmp_path):
+    login = start(tmp_path, *LONG, *SLURM, "hydra.launcher.max_stack=1")
     folders = [tmp_path / "s" / str(number) for number in range(2)]
     until(lambda: all(epochs(job) for job in folders))
     urgent = ["sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1"]
     subprocess.run(urgent, check=True)
     out, err = login.communicate(timeout=600)
     assert login.returncode == 0, out + err
-    assert "again" not in err  # it was not taken for lost
+    assert "again" not in err  # none was taken for lost
     assert all(int(read_result(job)["tags"]["rnnbench.resumed"]) > 0 for job in folders)
     assert [numbers(job) for job in folders] == long_here
 

@@ -207,8 +207,8 @@ class Task:
         except signals.Stopped as stopped:  # training has left its checkpoints
             if stopped.number == signal.SIGUSR2:
                 requeue(stopped.number, None)
-            elif _preempted():
-                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]])
+            elif os.environ["SUBMITIT_EXECUTOR"] == "slurm":
+                _requeue_if_preempted()
             raise SystemExit(128 + stopped.number) from None
 
     def checkpoint(self) -> Any:
@@ -218,12 +218,15 @@ class Task:
         return DelayedSubmission(self)
 
 
-def _preempted() -> bool:
-    """After SIGTERM: whether Slurm counts this task as running, in the grace that it has before preemption.
+def _requeue_if_preempted() -> None:
+    """After SIGTERM: in the grace that Slurm gives before it preempts, have this task requeued.
 
-    One that ends by itself then would count as failed. Those that are requeued or cancelled run no more.
+    It still counts as running then, and would count as failed if it only ended. One that Slurm requeues, or
+    that was cancelled, does not run any more.
     """
-    if os.environ["SUBMITIT_EXECUTOR"] != "slurm":
-        return False
-    command = ["squeue", "--noheader", "--format=%T", "--jobs", os.environ["SLURM_JOB_ID"]]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() == "RUNNING"
+    from submitit import JobEnvironment
+
+    task = JobEnvironment().job_id  # not $SLURM_JOB_ID: that of an array's last task means the whole array
+    command = ["squeue", "--noheader", "--format=%T", "--jobs", task]
+    if subprocess.run(command, capture_output=True, text=True).stdout.strip() == "RUNNING":
+        subprocess.run(["scontrol", "requeue", task])
