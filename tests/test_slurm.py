@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -28,7 +29,7 @@ LONG = ["-m", "seed=0,1", "hydra.sweep.dir=s", "tracking=none", "model.hidden_si
 def run(folder, *arguments, code=0):
     """The command's stdout and stderr together; its exit code is checked."""
     process = start(folder, *arguments)
-    out, err = process.communicate(timeout=1500)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == code, out + err
     return out + err
 
@@ -74,6 +75,13 @@ def stopped(process):
     finally:
         if process.is_running():
             process.resume()
+
+
+def pending(process, number):
+    """Whether a signal waits for a process that does not move."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    waiting = next(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd:"))
+    return waiting >> (number - 1) & 1
 
 
 @pytest.fixture(scope="module")
@@ -200,20 +208,24 @@ def test_a_stack_that_is_told_that_its_time_is_up_goes_on(slurm, long_here, tmp_
     assert login.returncode == 0, out + err
     assert all(int(read_result(job)["tags"]["rnnbench.resumed"]) > 0 for job in folders)
     assert [numbers(job) for job in folders] == long_here
-    (log,) = (tmp_path / "s" / "stacks" / "slurm").glob("*_log.err")
+    (log,) = (tmp_path / "s" / "stacks" / "slurm").glob("*_log.out")
     assert "Requeued job" in log.read_text()
 
 
 @pytest.mark.slow
-def test_a_stack_that_runs_into_its_time_limit_goes_on(slurm, tmp_path):
-    """Trains for minutes: Slurm counts limits in those, and may send its warning up to one too early."""
-    given = ["-m", "seed=0,1", "tracking=none", "model.hidden_size=64", "fit.epochs=2000"]
-    run(tmp_path, *given, "hydra.sweep.dir=here")
-    more = ["hydra.launcher.timeout_min=1", "+hydra.launcher.additional_parameters={signal: USR2@20}"]
-    run(tmp_path, *given, "hydra.sweep.dir=s", *SLURM, *more, "hydra.launcher.requeue=50")
-    assert list(map(numbers, jobs(tmp_path / "s"))) == list(map(numbers, jobs(tmp_path / "here")))
-    (log,) = (tmp_path / "s" / "stacks" / "slurm").glob("*_log.err")
-    assert "Requeued job" in log.read_text()
+def test_a_stack_that_runs_into_its_time_limit_goes_on(slurm, long_here, tmp_path):
+    """Stands still until Slurm, which counts limits in minutes, warns it."""
+    limit = ["hydra.launcher.timeout_min=1", "+hydra.launcher.additional_parameters={signal: USR2@20}"]
+    login = start(tmp_path, *LONG, *SLURM, *limit, "hydra.launcher.requeue=50")
+    folders = [tmp_path / "s" / str(number) for number in range(2)]
+    until(lambda: all(epochs(job) for job in folders))
+    with stopped(worker(tmp_path / "s")) as process:
+        until(lambda: pending(process, signal.SIGUSR2))
+    out, err = login.communicate(timeout=600)
+    assert login.returncode == 0, out + err
+    assert "again" not in err
+    assert all(int(read_result(job)["tags"]["rnnbench.resumed"].split()[0]) > 0 for job in folders)
+    assert [numbers(job) for job in folders] == long_here
 
 
 @pytest.mark.slow
