@@ -8,10 +8,12 @@ import importlib
 import os
 import sys
 import types
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
@@ -43,7 +45,12 @@ def register() -> None:
     store = ConfigStore.instance()
     nodes = {"config": Config, "model": schema.Model, "fit": schema.Fit, "data": schema.Data}
     nodes |= {kind.__name__.lower(): kind for kind in schema.DATA.values()}
-    nodes |= {"tracking": schema.Tracking, "search": schema.Search, **schema.OPTIMISERS}
+    nodes |= {
+        "tracking": schema.Tracking,
+        "search": schema.Search,
+        "slurm": schema.Slurm,
+        **schema.OPTIMISERS,
+    }
     for name, node in nodes.items():
         # Below hydra/, so that it is not listed among the user's choices.
         store.store(group="hydra/schema", name=name, node=node)
@@ -122,7 +129,7 @@ def job_name(overrides: Sequence[str], config: Config) -> str:
 
 @contextmanager
 def open_sweep(
-    folder: Path, config: Config, name: str, single: bool, shared: bool = False
+    folder: Path, config: Config, name: str, single: bool, shared: bool = False, elsewhere: bool = False
 ) -> "Iterator[Sweep]":
     """Hold a sweep folder while its jobs run; at the end deliver the records and print the table.
 
@@ -130,6 +137,7 @@ def open_sweep(
 
     Args:
         shared: other processes may hold it too, if they also share it.
+        elsewhere: its jobs are trained by workers, who may be at it already.
     """
     from rnnbench import signals
     from rnnbench.ledger import NO_SPACE, Sweep, close
@@ -143,7 +151,13 @@ def open_sweep(
         return
 
     claim = SweepFolder.claim(
-        folder, name=name, command=sys.argv, tracking=config.tracking, single=single, shared=shared
+        folder,
+        name=name,
+        command=sys.argv,
+        tracking=config.tracking,
+        single=single,
+        shared=shared,
+        elsewhere=elsewhere,
     )
     try:
         with signals.listen(), claim as records:
@@ -182,18 +196,21 @@ def run_jobs(sweep: "Sweep", jobs: "Sequence[Job]", max_stack: int | None) -> No
 Checked = dict[tuple[str, ...], tuple[Config, dict[str, Any]]]
 
 
-class StackLauncher(Launcher):
-    """Groups jobs into stacks of equal shapes and trains each stack at once.
+class TrialLauncher(Launcher, ABC):
+    """Composes and checks jobs, holds their sweep folder, has them trained in stacks of equal shapes.
 
     Args:
         max_stack: trials that train together at most; None: as many as gain from it and fit.
     """
+
+    elsewhere = False  # whether other processes train, which may outlive this one
 
     def __init__(self, max_stack: int | None) -> None:
         if max_stack is not None and max_stack < 1:
             raise ConfigError(f"hydra.launcher.max_stack={max_stack}: must be a whole number of at least 1")
         self.max_stack = max_stack
         self.checked: Checked = {}  # filled by our sweeper
+        self.composing = Lock()  # jobs of a search may be launched from several threads
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
@@ -211,18 +228,28 @@ class StackLauncher(Launcher):
         """
         setup_globals()
         folder = Path(self.config.hydra.sweep.dir)
-        with refusals():
+        with refusals(), self.composing:
             for overrides in job_overrides:
                 if tuple(overrides) not in self.checked:  # a sweeper other than ours
                     cfg = self.composer.compose(overrides)
                     self.checked[tuple(overrides)] = task_config(cfg), self.composer.plain(cfg)
         first, _ = self.checked[tuple(job_overrides[0])]
         name = job_name(list(self.config.hydra.overrides.task), first)
-        with refusals(), open_sweep(folder, first, name, single=False) as sweep:
+        with refusals(), open_sweep(folder, first, name, single=False, elsewhere=self.elsewhere) as sweep:
             jobs = [self._job(*self.checked[tuple(overrides)], overrides) for overrides in job_overrides]
-            sweep.place(jobs, initial_job_idx)
-            run_jobs(sweep, jobs, self.max_stack)
+            trees = [self.checked[tuple(overrides)][1] for overrides in job_overrides]
+            self.train(sweep, jobs, trees, initial_job_idx)
         return [self._result(overrides, job) for overrides, job in zip(job_overrides, jobs, strict=True)]
+
+    @abstractmethod
+    def train(
+        self, sweep: "Sweep", jobs: "Sequence[Job]", trees: Sequence[dict[str, Any]], first: int
+    ) -> None:
+        """Give each job its folder, numbered from `first`, and have them trained: value or error are set.
+
+        Args:
+            trees: of each job, the config as plain dicts with the hydra node.
+        """
 
     def job(self, overrides: Sequence[str], folder: Path) -> "Job":
         """The job with these overrides, to be trained by whoever asks for it.
@@ -263,3 +290,13 @@ class StackLauncher(Launcher):
         else:
             result.return_value, result.status = TrialFailed(job.error), JobStatus.FAILED
         return result
+
+
+class StackLauncher(TrialLauncher):
+    """Groups jobs into stacks of equal shapes and trains each stack at once, in this process."""
+
+    def train(
+        self, sweep: "Sweep", jobs: "Sequence[Job]", trees: Sequence[dict[str, Any]], first: int
+    ) -> None:
+        sweep.place(jobs, first)
+        run_jobs(sweep, jobs, self.max_stack)

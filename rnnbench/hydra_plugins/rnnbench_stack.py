@@ -1,10 +1,15 @@
-"""hydra/launcher=stack, hydra/sweeper=grid and hydra/sweeper=optuna, where Hydra looks for them."""
+"""Our launchers and sweepers, where Hydra looks for them."""
 
 from rnnbench import grid, launch, sweep
+from rnnbench.remote import slurm
 
 
 class StackLauncher(launch.StackLauncher):
     __doc__ = launch.StackLauncher.__doc__
+
+
+class SlurmLauncher(slurm.SlurmLauncher):
+    __doc__ = slurm.SlurmLauncher.__doc__
 
 
 class GridSweeper(grid.GridSweeper):

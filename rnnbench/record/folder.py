@@ -165,11 +165,16 @@ def read_result(folder: Path | str) -> dict[str, Any]:
     return result
 
 
-def abandon(folder: Path) -> None:
-    """Note that a job was interrupted whose process is dead, if its record says that it runs."""
+def abandon(folder: Path, error: str | None = None) -> None:
+    """Note that a job was interrupted whose process is dead, if its record says that it runs.
+
+    Args:
+        error: why nobody will go on with it: then it has failed. Its rows and its checkpoint stay.
+    """
     result = read_result(folder)
-    if result["status"] == "running":
-        write_json(folder / "result.json", result | {"status": "interrupted", "ended": now()})
+    if result["status"] == "running" or (error is not None and result["status"] == "interrupted"):
+        status = "interrupted" if error is None else "failed"
+        write_json(folder / "result.json", result | {"status": status, "error": error, "ended": now()})
 
 
 def read_delivery(folder: Path | str) -> dict[str, Any]:
