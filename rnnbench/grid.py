@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.compose import Composer
 from rnnbench.config import Config, ConfigError, flatten, plain, trial_hash
-from rnnbench.launch import Checked, StackLauncher, TrialFailed, job_name, open_sweep, refusals, task_config
+from rnnbench.launch import Checked, TrialFailed, TrialLauncher, job_name, open_sweep, refusals, task_config
 
 
 class GridSweeper(Sweeper):
@@ -82,7 +82,8 @@ class GridSweeper(Sweeper):
             points = [point for batch in BasicSweeper.split_arguments(overrides, None) for point in batch]
             points, first = self._check(points, folder)
             size = self.max_batch_size or len(points)
-            with open_sweep(folder, first, job_name(arguments, first), single=False):
+            elsewhere = isinstance(self.launcher, TrialLauncher) and self.launcher.elsewhere
+            with open_sweep(folder, first, job_name(arguments, first), single=False, elsewhere=elsewhere):
                 OmegaConf.save(self.config, folder / "multirun.yaml")
                 results: list[JobReturn] = []
                 while len(results) < len(points):
@@ -102,8 +103,8 @@ class GridSweeper(Sweeper):
         from rnnbench.preflight import preflight
 
         assert self.hydra_context is not None and self.config is not None
-        stacks = self.launcher if isinstance(self.launcher, StackLauncher) else None
-        composer = stacks.composer if stacks else Composer(self.hydra_context.config_loader, self.config)
+        ours = self.launcher if isinstance(self.launcher, TrialLauncher) else None
+        composer = ours.composer if ours else Composer(self.hydra_context.config_loader, self.config)
         checked: Checked = {}
         for overrides in points:
             try:
@@ -111,7 +112,8 @@ class GridSweeper(Sweeper):
                 checked[tuple(overrides)] = task_config(cfg), composer.plain(cfg)
             except ConfigError as error:
                 raise ConfigError(f"{' '.join(filter_overrides(overrides))}: {error}") from None
-        preflight([config for config, _ in checked.values()], folder)
+        configs = [config for config, _ in checked.values()]
+        preflight(configs, folder, not (ours and ours.elsewhere) or configs[0].dry_run)
         if self.only is not None:
             wanted = set(Path(self.only).read_text().split())
             points = [point for point in points if identity(checked[tuple(point)][0]) in wanted]
@@ -130,10 +132,10 @@ class GridSweeper(Sweeper):
         if configs[0].dry_run:
             from rnnbench.plan import show_plan
 
-            show_plan(configs, stacks.max_stack if stacks else 1)
+            show_plan(configs, ours.max_stack if ours else 1)
             raise SystemExit(0)
-        if stacks:
-            stacks.checked = checked
+        if ours:
+            ours.checked = checked
         return points, configs[0]
 
 

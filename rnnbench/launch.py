@@ -8,10 +8,12 @@ import importlib
 import os
 import sys
 import types
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
@@ -122,7 +124,7 @@ def job_name(overrides: Sequence[str], config: Config) -> str:
 
 @contextmanager
 def open_sweep(
-    folder: Path, config: Config, name: str, single: bool, shared: bool = False
+    folder: Path, config: Config, name: str, single: bool, shared: bool = False, elsewhere: bool = False
 ) -> "Iterator[Sweep]":
     """Hold a sweep folder while its jobs run; at the end deliver the records and print the table.
 
@@ -130,6 +132,7 @@ def open_sweep(
 
     Args:
         shared: other processes may hold it too, if they also share it.
+        elsewhere: its jobs are trained by workers, who may be at it already.
     """
     from rnnbench.ledger import Sweep, close
     from rnnbench.record import Courier, SweepFolder
@@ -147,6 +150,7 @@ def open_sweep(
         tracking=config.tracking,
         single=single,
         shared=shared,
+        elsewhere=elsewhere,
     ) as records:
         courier = Courier(folder, warn) if config.tracking.uri is not None else None
         os.environ[OWNER] = key
@@ -175,18 +179,21 @@ def run_jobs(sweep: "Sweep", jobs: "Sequence[Job]", max_stack: int | None) -> No
 Checked = dict[tuple[str, ...], tuple[Config, dict[str, Any]]]
 
 
-class StackLauncher(Launcher):
-    """Groups jobs into stacks of equal shapes and trains each stack at once.
+class TrialLauncher(Launcher, ABC):
+    """Composes and checks jobs, holds their sweep folder, has them trained in stacks of equal shapes.
 
     Args:
         max_stack: trials that train together at most; None: as many as gain from it and fit.
     """
+
+    elsewhere = False  # whether other processes train, which may outlive this one
 
     def __init__(self, max_stack: int | None) -> None:
         if max_stack is not None and max_stack < 1:
             raise ConfigError(f"hydra.launcher.max_stack={max_stack}: must be a whole number of at least 1")
         self.max_stack = max_stack
         self.checked: Checked = {}  # filled by our sweeper
+        self.composing = Lock()  # jobs of a search may be launched from several threads
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
@@ -204,18 +211,28 @@ class StackLauncher(Launcher):
         """
         setup_globals()
         folder = Path(self.config.hydra.sweep.dir)
-        with refusals():
+        with refusals(), self.composing:
             for overrides in job_overrides:
                 if tuple(overrides) not in self.checked:  # a sweeper other than ours
                     cfg = self.composer.compose(overrides)
                     self.checked[tuple(overrides)] = task_config(cfg), self.composer.plain(cfg)
         first, _ = self.checked[tuple(job_overrides[0])]
         name = job_name(list(self.config.hydra.overrides.task), first)
-        with refusals(), open_sweep(folder, first, name, single=False) as sweep:
+        with refusals(), open_sweep(folder, first, name, single=False, elsewhere=self.elsewhere) as sweep:
             jobs = [self._job(*self.checked[tuple(overrides)], overrides) for overrides in job_overrides]
-            sweep.place(jobs, initial_job_idx)
-            run_jobs(sweep, jobs, self.max_stack)
+            trees = [self.checked[tuple(overrides)][1] for overrides in job_overrides]
+            self.train(sweep, jobs, trees, initial_job_idx)
         return [self._result(overrides, job) for overrides, job in zip(job_overrides, jobs, strict=True)]
+
+    @abstractmethod
+    def train(
+        self, sweep: "Sweep", jobs: "Sequence[Job]", trees: Sequence[dict[str, Any]], first: int
+    ) -> None:
+        """Give each job its folder, numbered from `first`, and have them trained: value or error are set.
+
+        Args:
+            trees: of each job, the config as plain dicts with the hydra node.
+        """
 
     def job(self, overrides: Sequence[str], folder: Path) -> "Job":
         """The job with these overrides, to be trained by whoever asks for it.
@@ -256,3 +273,13 @@ class StackLauncher(Launcher):
         else:
             result.return_value, result.status = TrialFailed(job.error), JobStatus.FAILED
         return result
+
+
+class StackLauncher(TrialLauncher):
+    """Groups jobs into stacks of equal shapes and trains each stack at once, in this process."""
+
+    def train(
+        self, sweep: "Sweep", jobs: "Sequence[Job]", trees: Sequence[dict[str, Any]], first: int
+    ) -> None:
+        sweep.place(jobs, first)
+        run_jobs(sweep, jobs, self.max_stack)

@@ -125,11 +125,12 @@ class Sweep:
         error: str | None = None,
         trace: str | None = None,
     ) -> None:
-        assert job.record is not None and self.live is not None
+        assert job.record is not None
         job.record.end(status, metrics or {}, error=error, traceback=trace)
         self._changed(job)
         left = job.config.fit.epochs - job.record.result["epochs"]
-        self.live.end(f"{job.name}: {line}", left, failed=error is not None)
+        if self.live is not None:
+            self.live.end(f"{job.name}: {line}", left, failed=error is not None)
         job.record = None
 
     def interrupt(self, job: Job) -> None:
@@ -162,9 +163,16 @@ class Sweep:
         job.value = result["metrics"][objective(job.config)]
         return True
 
-    def place(self, jobs: Sequence[Job], first: int) -> None:
-        """Give each job its folder: that of the same trial if it is there, else the next free number."""
+    def place(self, jobs: Sequence[Job], first: int, promised: dict[str, list[Path]] | None = None) -> None:
+        """Give each job its folder: that of the same trial if it is there, else the next free number.
+
+        Args:
+            promised: folders by trial hash that no record is in yet.
+        """
         there = self.records.trials() if self.records is not None else {}
+        for trial, folders in (promised or {}).items():
+            known = there.setdefault(trial, [])
+            known += [folder for folder in folders if folder not in known]
         taken = {int(path.name) for paths in there.values() for path in paths if path.name.isdigit()}
         number = first
         for job in jobs:

@@ -9,8 +9,11 @@ from rnnbench.config import Config, ConfigError, Readout
 from rnnbench.record import check_store
 
 
-def preflight(configs: Iterable[Config], folder: Path) -> None:
+def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> None:
     """Refuse, before anything is made, what could not run: data, batch size, store, folder, device.
+
+    Args:
+        here: whether this machine is the one to train on, which has to have the device.
 
     Raises:
         ConfigError: names the key, the value and what would do.
@@ -36,7 +39,7 @@ def preflight(configs: Iterable[Config], folder: Path) -> None:
     check_folder(folder)
     for config in unique(configs, lambda c: repr(c.data)):
         tasks.load(config.data)
-    for device in {config.fit.device for config in configs} - {"cpu"}:
+    for device in {config.fit.device for config in configs if here} - {"cpu"}:
         check_cuda(device)
     from rnnbench.cells import make_cell
     from rnnbench.kernels import choose

@@ -25,6 +25,7 @@ ORDER = [
     {"launch"},
     {"grid", "trained"},
     {"sweep"},
+    {"remote"},
     {"hydra_plugins", "paper", "app"},
     {"__main__"},
     {"__init__"},
@@ -49,7 +50,7 @@ NEVER = {
 
 # What is imported before a command line has been read: these bring in nothing that takes seconds.
 QUICK = {"__init__", "config", "tasks", "record", "show", "budget", "preflight", "ledger", "train"}
-QUICK |= {"compose", "launch", "grid", "sweep", "app", "__main__"}
+QUICK |= {"compose", "launch", "grid", "sweep", "remote", "app", "__main__"}
 SECONDS = {"torch", "torchvision", "mlflow", "pandas", "sklearn", "matplotlib"}
 
 

@@ -5,13 +5,23 @@ MLflow; `python -m rnnbench.record sync FOLDER` does the same at any later time.
 """
 
 from rnnbench.record.courier import Courier, undelivered
-from rnnbench.record.folder import JobFolder, abandon, read_delivery, read_metrics, read_result
+from rnnbench.record.folder import JobFolder, abandon, read_delivery, read_metrics, read_result, write_json
 from rnnbench.record.provenance import mask, provenance
 from rnnbench.record.read import download, records
 from rnnbench.record.store import check_store, sqlite_file
-from rnnbench.record.sweep import SweepFolder, job_folders, read_sweep, status_now, sync_command
+from rnnbench.record.sweep import (
+    STACKS,
+    SweepFolder,
+    job_folders,
+    read_sweep,
+    status_now,
+    sync_command,
+    work,
+    workers,
+)
 
 __all__ = [
+    "STACKS",
     "Courier",
     "JobFolder",
     "SweepFolder",
@@ -30,4 +40,7 @@ __all__ = [
     "status_now",
     "sync_command",
     "undelivered",
+    "work",
+    "workers",
+    "write_json",
 ]

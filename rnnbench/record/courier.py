@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rnnbench.record.folder import read_delivery, read_result
-from rnnbench.record.sweep import held, job_folders, read_sweep
+from rnnbench.record.sweep import held, job_folders, read_sweep, workers
 
 
 class Courier:
@@ -82,11 +82,11 @@ class Courier:
 def undelivered(folder: Path) -> list[Path]:
     """The job folders of a sweep whose record as it is now is not wholly in MLflow.
 
-    Jobs that still run in a shared folder are in the hands of others.
+    Jobs that still run in a shared folder, or elsewhere, are in the hands of others.
     """
     info = read_sweep(folder)
     tracking = info["tracking"]
-    others = info.get("shared", False) and held(folder)
+    others = (info.get("shared", False) and held(folder)) or bool(workers(folder))
 
     def delivered(job: Path) -> bool:
         state = read_delivery(job)

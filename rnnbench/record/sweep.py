@@ -1,7 +1,8 @@
 """The sweep folder: the parent of job folders. It can be resumed.
 
 One living process holds it, or, where it is that of a named study, several at once: each then holds a
-lock of its own beside the common one, which it takes for moments only.
+lock of its own beside the common one, which it takes for moments only. Workers, processes elsewhere that
+train stacks for the one that holds it, hold a lock each too: they may outlive it.
 """
 
 import json
@@ -23,6 +24,8 @@ from rnnbench.record.store import absolute
 
 LOCK = ".lock"  # held by the process that trains the sweep; in a shared folder while sweep.json changes
 SHARED = ".lock-{}"  # held by one of the processes that share a folder
+STACKS = "stacks"  # within it: what is sent to workers, see rnnbench.remote
+WORKERS = STACKS + "/{}.lock"  # held by the worker that trains this stack
 MOMENT = 10.0  # seconds that a process may wait while others note that they come or go
 
 
@@ -44,6 +47,7 @@ class SweepFolder:
         tracking: Tracking,
         single: bool,
         shared: bool = False,
+        elsewhere: bool = False,
     ) -> "Iterator[SweepFolder]":
         """Make a sweep folder, or take one to resume it, and hold it until the block ends.
 
@@ -55,24 +59,31 @@ class SweepFolder:
             tracking: where MLflow's copy goes; a relative SQLite file is noted as seen from here.
             single: the folder of a single run, which becomes an MLflow run without a parent.
             shared: other processes may hold the folder too, if they also share it.
+            elsewhere: workers train the jobs; some may be at it already, for one that held it before.
 
         Raises:
-            ConfigError: another living process holds the folder.
+            ConfigError: another living process holds the folder, or a worker that is not wanted.
         """
         path.mkdir(parents=True, exist_ok=True)
         file = path / "sweep.json"
         lock = FileLock(path / LOCK)
         own = FileLock(path / SHARED.format(uuid.uuid4().hex))
+        key = "hydra.run.dir" if single else "hydra.sweep.dir"
         try:
             lock.acquire(timeout=MOMENT if shared else 0.5)  # `held` takes it for a moment
             if not shared and _sharers(path):
                 lock.release()
                 raise Timeout(lock.lock_file)
         except Timeout:
-            key = "hydra.run.dir" if single else "hydra.sweep.dir"
             raise ConfigError(
                 f"{key}={path}: in use by {_holder(file)}; wait for it, or give another folder"
             ) from None
+        if not elsewhere and (busy := workers(path)):
+            lock.release()
+            raise ConfigError(
+                f"{key}={path}: {len(busy)} of its stacks train elsewhere; take the launcher that sent them, "
+                "stop them there, or give another folder"
+            )
         try:
             info = read_sweep(path) if file.exists() else {"format": 1, "sweep": uuid.uuid4().hex}
             info = {"name": name, "single": single, "started": now()} | info
@@ -87,6 +98,7 @@ class SweepFolder:
                 "ended": None,
                 "status": "running",
                 "shared": shared,
+                "elsewhere": elsewhere,
             }
             write_json(file, info)
             if shared:
@@ -153,7 +165,38 @@ def job_folders(path: Path) -> list[Path]:
 
 def held(path: Path, patience: float = 0) -> bool:
     """Whether a living process holds the sweep folder, still after so many seconds."""
-    return _taken(path / LOCK, patience) or bool(_sharers(path))
+    return _taken(path / LOCK, patience) or bool(_sharers(path) or workers(path))
+
+
+@contextmanager
+def work(path: Path, sweep: str, stack: str) -> Iterator[None]:
+    """Hold a stack of a sweep folder while training it for the process that holds the folder.
+
+    Waits for a worker that already does, of a task that was taken for lost.
+
+    Args:
+        sweep: the id of the sweep, as in sweep.json.
+        stack: its name.
+
+    Raises:
+        ConfigError: the folder is not here, is another's, or is in use by a process that trains by itself.
+    """
+    host = socket.gethostname()
+    if not (path / "sweep.json").exists() or (info := read_sweep(path))["sweep"] != sweep:
+        raise ConfigError(
+            f"hydra.sweep.dir={path}: {host} does not see this sweep's folder; give one on a disk that every "
+            "node shares"
+        )
+    if not info.get("elsewhere", False) and _taken(path / LOCK):
+        raise ConfigError(f"hydra.sweep.dir={path}: in use by {_holder(path / 'sweep.json')}")
+    with FileLock(path / WORKERS.format(stack)) as lock:
+        yield
+    Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def workers(path: Path) -> list[str]:
+    """The names of the stacks that living workers hold."""
+    return [lock.stem for lock in path.glob(WORKERS.format("*")) if _taken(lock)]
 
 
 def _sharers(path: Path) -> list[Path]:

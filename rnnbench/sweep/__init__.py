@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.compose import Composer
-from rnnbench.launch import StackLauncher, open_sweep, refusals
+from rnnbench.launch import StackLauncher, TrialLauncher, open_sweep, refusals
 
 
 class OptunaSweeper(Sweeper):
@@ -46,10 +46,11 @@ class OptunaSweeper(Sweeper):
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
         stacks = self.launcher if isinstance(self.launcher, StackLauncher) else None
+        elsewhere = isinstance(self.launcher, TrialLauncher) and self.launcher.elsewhere
         loader = self.hydra_context.config_loader
         with refusals():
             composer = stacks.composer if stacks else Composer(loader, self.config)
-            plan = make_plan(loader, self.config, composer, arguments)
+            plan = make_plan(loader, self.config, composer, arguments, here=not elsewhere)
             _check_launcher(plan, self.launcher)
             storage = open_storage(plan.storage) if file_exists(plan.storage) else None
             if storage is not None:
@@ -60,7 +61,10 @@ class OptunaSweeper(Sweeper):
                 show_search(plan, stacks.max_stack if stacks else 1)
                 raise SystemExit(0)
             with open_sweep(
-                plan.folder, plan.base, f"search {plan.name}", single=False, shared=plan.named
+                *(plan.folder, plan.base, f"search {plan.name}"),
+                single=False,
+                shared=plan.named,
+                elsewhere=elsewhere,
             ) as sweep:
                 sweep.compared = False
                 OmegaConf.save(self.config, plan.folder / "multirun.yaml")

@@ -63,13 +63,16 @@ class Plan:
         return self.settings.study_name is not None
 
 
-def make_plan(loader: ConfigLoader, config: DictConfig, composer: Composer, arguments: list[str]) -> Plan:
+def make_plan(
+    loader: ConfigLoader, config: DictConfig, composer: Composer, arguments: list[str], here: bool = True
+) -> Plan:
     """Read and check the settings of a search; makes nothing.
 
     Args:
         loader: Hydra's.
         config: as Hydra composed it for the sweep, hydra node included.
         arguments: the overrides of the command line but for Hydra's.
+        here: whether this machine is the one to train on.
 
     Raises:
         ConfigError: names the key, the value and what would do.
@@ -111,7 +114,7 @@ def make_plan(loader: ConfigLoader, config: DictConfig, composer: Composer, argu
         except Exception as error:  # Hydra raises what importing the user's module raises
             raise ConfigError(f"hydra.sweeper.custom_search_space: {error}") from error
     samples = [_compose(composer, fixed, point) for point in space.corners(lookup)]
-    preflight(samples, folder)
+    preflight(samples, folder, here or base.dry_run)
     return Plan(
         *(settings, space, fixed, base, lookup, objectives, directions, sampler, pruner, prunes),
         *(storage, settings.study_name or str(folder), folder, n_trials, samples),

@@ -92,24 +92,47 @@ def tags_of(study: str, number: int) -> dict[str, str]:
 def jobs_of(hydra: HydraConf, name: str, config: Config, folder: Path) -> list[Job]:
     """The runs of the suggestion that a job of another launcher is, watched if there is a pruner."""
     tree: Any = OmegaConf.to_container(hydra.sweeper, resolve=True)
-    settings = Search(**{key: value for key, value in tree.items() if not key.startswith("_")})
-    assert settings.trial is not None
-    study_name = settings.study_name or str(hydra.sweep.dir)
-    job = Job(name, config, folder, tags=tags_of(study_name, settings.trial))
-    jobs = repeats_of(job, settings.repeats, name)
-    if by_name.name_of("pruner", settings.pruner) != "none":
-        watched = (settings.objectives or [objective(config)])[0]
-        Watch(_judge(settings, study_name, hydra, config), jobs, measured(watched))
+    settings = search_of(tree)
+    jobs = suggestion_of(settings, str(hydra.sweep.dir), Job(name, config, folder))
+    watch(settings, str(hydra.sweep.dir), Path(hydra.runtime.cwd), jobs)
     return jobs
 
 
-def _judge(settings: Search, name: str, hydra: HydraConf, config: Config) -> Callable[[int, float], bool]:
+def search_of(tree: dict[str, Any]) -> Search:
+    """The sweeper's settings, from hydra.sweeper as plain dicts."""
+    return Search(**{key: value for key, value in tree.items() if not key.startswith("_")})
+
+
+def suggestion_of(settings: Search, sweep_dir: str, job: Job) -> list[Job]:
+    """The runs of the suggestion that a job is, with their tags.
+
+    Args:
+        sweep_dir: hydra.sweep.dir, which a study is named after that has no other name.
+    """
+    assert settings.trial is not None
+    job.tags = tags_of(settings.study_name or sweep_dir, settings.trial)
+    return repeats_of(job, settings.repeats, job.name)
+
+
+def watch(settings: Search, sweep_dir: str, cwd: Path, jobs: Sequence[Job]) -> None:
+    """Have the runs of a suggestion watched, if the search has a pruner.
+
+    Args:
+        cwd: the folder of the command, which sweep_dir is relative to.
+    """
+    if by_name.name_of("pruner", settings.pruner) != "none":
+        watched = (settings.objectives or [objective(jobs[0].config)])[0]
+        study = settings.study_name or sweep_dir
+        default = f"journal:///{cwd / sweep_dir / 'journal.log'}"
+        Watch(_judge(settings, study, default, jobs[0].config), jobs, measured(watched))
+
+
+def _judge(settings: Search, name: str, default: str, config: Config) -> Callable[[int, float], bool]:
     assert settings.trial is not None
     if name in OPEN:  # the job runs in the sweeper's own process
         storage, study = OPEN[name].storage, OPEN[name].study
     else:
-        url = settings.storage or f"journal:///{Path(hydra.runtime.cwd, hydra.sweep.dir, 'journal.log')}"
-        storage = open_storage(url)
+        storage = open_storage(settings.storage or default)
         pruner = by_name.pruner_of(settings.pruner, config.fit.epochs)
         study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
     id = storage.get_trial_id_from_study_id_trial_number(study._study_id, settings.trial)

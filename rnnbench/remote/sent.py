@@ -1,0 +1,118 @@
+"""A stack that is sent elsewhere, as a file in the sweep folder: what its worker is told, and nothing more.
+
+stacks/NAME.json    the stack: sweep, jobs with their configurations, see `SentStack.write`
+       NAME.task    where it was sent, as its launcher notes it
+       NAME.lock    held by the worker that trains it
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rnnbench.config import plain, trial_hash
+from rnnbench.ledger import Job
+from rnnbench.record import STACKS, read_result, write_json
+
+ENDS = ("finished", "failed", "pruned")
+
+
+class SentStack:
+    """A stack in a file. `content` is what it says, `task` what its launcher has noted."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        note = file.with_suffix(".task")
+        self.task: dict[str, Any] = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+
+    @classmethod
+    def write(
+        cls,
+        folder: Path,
+        sweep: str,
+        jobs: Sequence[Job],
+        max_stack: int | None,
+        search: dict[str, Any] | None,
+    ) -> "SentStack":
+        """Write the file of a stack; its jobs have their folders.
+
+        Args:
+            folder: of the sweep.
+            sweep: its id.
+            search: of the jobs that are one suggestion of a search: hydra.sweeper, hydra.sweep.dir.
+        """
+        from rnnbench import tasks
+
+        file = folder / STACKS / f"{jobs[0].folder.name}-{uuid.uuid4().hex[:8]}.json"
+        file.parent.mkdir(exist_ok=True)
+        content = {
+            "format": 1,
+            "sweep": sweep,
+            "cwd": str(Path.cwd()),  # what relative paths in the configurations are relative to
+            "max_stack": max_stack,
+            "search": search,
+            "jobs": [
+                {
+                    "name": job.name,
+                    "folder": job.folder.name,
+                    "trial": trial_hash(job.config, tasks.load(job.config.data).checksum),
+                    "tags": job.tags,
+                    "before": _ended(job.folder),
+                    "config": plain(job.config),
+                }
+                for job in jobs
+            ],
+        }
+        write_json(file, content)
+        return cls(file)
+
+    @property
+    def name(self) -> str:
+        return self.file.stem
+
+    @property
+    def folder(self) -> Path:
+        """Of the sweep."""
+        return self.file.parent.parent
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        jobs: list[dict[str, Any]] = self.content["jobs"]
+        return jobs
+
+    def note(self, **facts: Any) -> None:
+        """Add to the note of where it was sent."""
+        self.task |= facts
+        write_json(self.file.with_suffix(".task"), self.task)
+
+    def ended(self, job: dict[str, Any]) -> bool:
+        """Whether the record of a job says what came of it since the stack was written."""
+        folder = self.folder / job["folder"]
+        if not (folder / "result.json").exists():
+            return False
+        result = read_result(folder)
+        # A failed record of before this stack is not its outcome. (No clocks are compared.)
+        return result["status"] in ENDS and (
+            result["status"] == "finished" or result["ended"] != job["before"]
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether all its jobs have ended."""
+        return all(map(self.ended, self.jobs))
+
+
+def _ended(folder: Path) -> int | None:
+    """When a job's last attempt has ended, if there was one."""
+    if not (folder / "result.json").exists():
+        return None
+    ended: int | None = read_result(folder)["ended"]
+    return ended
+
+
+def sent(folder: Path) -> Iterator[SentStack]:
+    """The stacks that were ever sent from a sweep folder."""
+    for file in sorted((folder / STACKS).glob("*.json")):
+        yield SentStack(file)
