@@ -1,10 +1,15 @@
-"""hydra/launcher=stack, hydra/sweeper=grid and hydra/sweeper=optuna, where Hydra looks for them."""
+"""Our launchers (stack, ray) and sweepers (grid, optuna), where Hydra looks for them."""
 
 from rnnbench import grid, launch, sweep
+from rnnbench.remote import ray
 
 
 class StackLauncher(launch.StackLauncher):
     __doc__ = launch.StackLauncher.__doc__
+
+
+class RayLauncher(ray.RayLauncher):
+    __doc__ = ray.RayLauncher.__doc__
 
 
 class GridSweeper(grid.GridSweeper):
