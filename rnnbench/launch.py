@@ -45,7 +45,12 @@ def register() -> None:
     store = ConfigStore.instance()
     nodes = {"config": Config, "model": schema.Model, "fit": schema.Fit, "data": schema.Data}
     nodes |= {kind.__name__.lower(): kind for kind in schema.DATA.values()}
-    nodes |= {"tracking": schema.Tracking, "search": schema.Search, **schema.OPTIMISERS}
+    nodes |= {
+        "tracking": schema.Tracking,
+        "search": schema.Search,
+        "slurm": schema.Slurm,
+        **schema.OPTIMISERS,
+    }
     for name, node in nodes.items():
         # Below hydra/, so that it is not listed among the user's choices.
         store.store(group="hydra/schema", name=name, node=node)

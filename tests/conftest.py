@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rnnbench.config import Adam, Config, Fit, Images, Model, Readout, Tracking
 from rnnbench.tasks import Task
 
-pytest_plugins = ["tests.published_files", "tests.mlflow_store"]  # their fixtures
+pytest_plugins = ["tests.published_files", "tests.mlflow_store", "tests.slurm_cluster"]  # their fixtures
 
 HERE = Path(__file__).parent
 # Commands that the tests start from other folders run this checkout, whatever is installed.

@@ -52,6 +52,7 @@ from rnnbench.config.schema import (
     Tracking,
 )
 from rnnbench.config.search import Drawn, Search
+from rnnbench.config.slurm import Slurm
 
 __all__ = [
     "DATA",
@@ -86,6 +87,7 @@ __all__ = [
     "Search",
     "Select",
     "Sgd",
+    "Slurm",
     "Text",
     "Tracking",
     "check",

@@ -1,11 +1,15 @@
-"""Our launchers (stack, ray) and sweepers (grid, optuna), where Hydra looks for them."""
+"""Our launchers and sweepers, where Hydra looks for them."""
 
 from rnnbench import grid, launch, sweep
-from rnnbench.remote import ray
+from rnnbench.remote import ray, slurm
 
 
 class StackLauncher(launch.StackLauncher):
     __doc__ = launch.StackLauncher.__doc__
+
+
+class SlurmLauncher(slurm.SlurmLauncher):
+    __doc__ = slurm.SlurmLauncher.__doc__
 
 
 class RayLauncher(ray.RayLauncher):

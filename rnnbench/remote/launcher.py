@@ -67,7 +67,7 @@ class RemoteLauncher(TrialLauncher):
         """
 
     def leave(self, stacks: Sequence[SentStack]) -> None:
-        """The sweep ends before these stacks do (Ctrl-C, an error): say what becomes of them, or see to it."""
+        """The sweep ends before these stacks (Ctrl-C, an error): what becomes of them is said, or seen to."""
 
     def train(self, sweep: Sweep, jobs: Sequence[Job], trees: Sequence[dict[str, Any]], first: int) -> None:
         if trees[0]["hydra"]["sweeper"].get("trial") is not None:

@@ -1,0 +1,24 @@
+"""What a Slurm cluster is asked for, typed. The yaml in conf/hydra/launcher only selects."""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+
+@dataclass
+class Slurm:
+    """Settings of hydra/launcher=slurm: of each task, which trains one stack."""
+
+    _target_: str = "hydra_plugins.rnnbench_stack.SlurmLauncher"
+    max_stack: Optional[int] = None  # trials that train together at most; null: 16
+    cluster: Optional[str] = None  # slurm; local: processes of this machine; null: slurm where srun is
+    timeout_min: int = 60  # the time limit, in minutes
+    cpus_per_task: int = 1  # threads of the stack
+    mem_gb: Optional[float] = None  # null: what the cluster gives unless told
+    gpus_per_node: Optional[int] = None  # for fit.device=cuda
+    partition: Optional[str] = None
+    account: Optional[str] = None
+    array_parallelism: int = 256  # tasks of an array that run at the same time
+    requeue: int = 3  # times that a stack goes on after its time limit; 0: never, nor after preemption
+    retries: int = 2  # times that a stack is sent again whose task was lost
+    setup: list[str] = field(default_factory=list)  # shell lines before the worker starts: module load ...
+    additional_parameters: dict[str, Any] = field(default_factory=dict)  # of sbatch: {qos: low}
