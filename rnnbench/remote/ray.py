@@ -4,13 +4,13 @@ Ray is told the path of a stack's file and gives back nothing: what it would pic
 None. A task dies with the process that sent it, so a stack that no longer runs was lost.
 """
 
-import importlib.util
 import logging
 import os
 import socket
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +35,19 @@ def train_stack(file: str) -> None:
 
 
 class RayLauncher(RemoteLauncher):
-    """Trains each stack as a task of a Ray cluster.
-
-    Args:
-        address: HOST:PORT of the cluster's head, or auto for the one that this machine belongs to; None: a
-            cluster on this machine that ends with this process.
-        num_cpus: cores of a stack.
-        num_gpus: GPUs of a stack, or the share of one.
-        retries: how often a stack is sent again whose worker or node was lost.
-        max_stack: trials of a stack at most; None: 16.
-    """
+    """Trains each stack as a task of a Ray cluster; its settings are those of `config.Ray`."""
 
     place = "Ray"
 
     def __init__(
-        self, address: str | None, num_cpus: float, num_gpus: float, retries: int, max_stack: int | None
+        self, max_stack: int | None, retries: int, address: str | None, num_cpus: float, num_gpus: float
     ) -> None:
         super().__init__(max_stack, retries)
+        if find_spec("ray") is None:
+            raise ConfigError("hydra/launcher=ray: needs Ray: pip install 'rnnbench[ray]'")
+        for key, amount in (("num_cpus", num_cpus), ("num_gpus", num_gpus), ("retries", retries)):
+            if amount < 0:
+                raise ConfigError(f"hydra.launcher.{key}={amount:g}: must not be below 0")
         self.address = address
         self.num_cpus, self.num_gpus = num_cpus, num_gpus
         self.connecting = threading.Lock()
@@ -61,11 +57,6 @@ class RayLauncher(RemoteLauncher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         with refusals():
-            if importlib.util.find_spec("ray") is None:
-                raise ConfigError("hydra/launcher=ray: needs Ray; pip install 'rnnbench[ray]' brings it")
-            for key, amount in {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}.items():
-                if amount < 0:
-                    raise ConfigError(f"hydra.launcher.{key}={amount}: must not be below 0")
             if self.address not in (None, "auto"):
                 self._knock(str(self.address))
 
