@@ -160,7 +160,7 @@ class RayLauncher(RemoteLauncher):
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(
                 f"hydra.launcher.address={self.address}: Ray does not get in ({reason}); start the command "
-                "on a node of the cluster, with the cluster's version of Ray and Python"
+                "on a node of the cluster, with its versions of Ray and Python, and its token"
             ) from None
         self._check_size(ray.nodes())
         return ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=0)(train_stack)
