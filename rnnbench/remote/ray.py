@@ -81,31 +81,32 @@ class RayLauncher(RemoteLauncher):
                 f"hydra.launcher.num_gpus=0: with fit.device={jobs[0].config.fit.device} a stack needs one, "
                 "or a share such as 0.5"
             )
-        self._connect()
         super().train(sweep, jobs, trees, first)
 
     def submit(self, stacks: Sequence[SentStack]) -> None:
+        self._connect()
         for stack in stacks:
             self.sent[stack.name] = self.task.remote(str(stack.file.absolute()))
 
     def lost(self, stacks: Sequence[SentStack]) -> dict[str, Lost]:
-        import ray
-
         mine = {self.sent[stack.name]: stack.name for stack in stacks if stack.name in self.sent}
-        over = {stack.name: Lost("was sent by a process that is gone") for stack in stacks}
-        for name in mine.values():
-            del over[name]
-        ready, _ = ray.wait(list(mine), num_returns=len(mine), timeout=0) if mine else ([], [])
-        return over | {mine[task]: _fate(task) for task in ready}
+        gone = Lost("was sent by a process that is gone")
+        over = {stack.name: gone for stack in stacks if stack.name not in self.sent}
+        if mine:
+            import ray
+
+            ready, _ = ray.wait(list(mine), num_returns=len(mine), timeout=0)
+            over |= {mine[task]: _fate(task) for task in ready}
+        return over
 
     def leave(self, stacks: Sequence[SentStack]) -> None:
         """Stop them: they would end with this process, but not write down where they are."""
-        import ray
-
         tasks = [self.sent[stack.name] for stack in stacks if stack.name in self.sent]
-        for task in tasks:
-            ray.cancel(task)  # a KeyboardInterrupt there
         if tasks:
+            import ray
+
+            for task in tasks:
+                ray.cancel(task)  # a KeyboardInterrupt there
             ray.wait(tasks, num_returns=len(tasks), timeout=PATIENCE)
 
     def _connect(self) -> None:
