@@ -3,9 +3,13 @@
 import sys
 from pathlib import Path
 
+from rnnbench import signals
 from rnnbench.launch import refusals
 from rnnbench.remote.worker import work_on
 
 if __name__ == "__main__":
-    with refusals():
-        work_on(Path(sys.argv[1]))
+    try:
+        with refusals(), signals.listen():
+            work_on(Path(sys.argv[1]))
+    except signals.Stopped as stopped:
+        sys.exit(128 + stopped.number)

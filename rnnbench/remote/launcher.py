@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rnnbench import show
+from rnnbench import show, signals
 from rnnbench.config import objective
 from rnnbench.launch import TrialLauncher
 from rnnbench.ledger import Job, Sweep
@@ -165,6 +165,7 @@ class RemoteLauncher(TrialLauncher):
     def _wait(self, sweep: Sweep, stacks: list[SentStack], jobs: dict[str, Watched]) -> None:
         """Wait until all stacks have ended; stacks that were lost are sent again, or fail."""
         while True:
+            signals.check()  # this may be another thread than the one that a signal ends
             self._look(sweep, stacks, jobs)
             if not stacks:
                 return
@@ -184,9 +185,14 @@ class RemoteLauncher(TrialLauncher):
         for entry in stack.jobs:
             watched = jobs.get(entry["folder"])
             if watched is not None and not watched.ended:
+                job, reason = watched.job, f"its stack {stack.name} {lost.reason}"
                 with sweep.lock:
-                    sweep.fail(watched.job, f"its stack {stack.name} {lost.reason}")
-                watched.ended = True
+                    if (job.folder / "result.json").exists():
+                        abandon(job.folder, reason)
+                        _take(sweep, stack, entry, watched)
+                    else:
+                        sweep.fail(job, reason)
+                        watched.ended = True
 
     def _look(self, sweep: Sweep, stacks: list[SentStack], jobs: dict[str, Watched]) -> None:
         """Take what is new in the records; stacks that have ended leave the list."""

@@ -14,12 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from threading import Lock
-from types import FrameType
 from typing import Any
 
 import psutil
 
-from rnnbench import show
+from rnnbench import show, signals
 from rnnbench.config import ConfigError
 from rnnbench.launch import refusals
 from rnnbench.record import STACKS
@@ -76,8 +75,8 @@ class SlurmLauncher(RemoteLauncher):
                     executor.submit(Task(stack.file, self.resources["cpus_per_task"])) for stack in stacks
                 ]
         except FailedJobError as error:
-            said = [line.strip() for line in str(error).splitlines() if line.startswith("sbatch: error")]
-            raise ConfigError(f"hydra/launcher=slurm: {' '.join(said) or error}") from None
+            said = [line for line in str(error).splitlines() if line.startswith("sbatch: error: ")]
+            raise ConfigError(f"hydra/launcher=slurm: {said[-1] if said else error}") from None
         for stack, job in zip(stacks, jobs, strict=True):
             stack.note(job=job.job_id)
         with self.asking:
@@ -184,13 +183,6 @@ def _why(stack: SentStack, state: str, again: bool = True) -> Lost:
     return Lost(f"{state} ({os.path.relpath(log)})" if log.exists() else state, again)
 
 
-class Preempted(KeyboardInterrupt):
-    """The node is wanted back, or the time is up."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
 class Task:
     """What submitit calls on the node.
 
@@ -207,15 +199,15 @@ class Task:
         os.environ["OMP_NUM_THREADS"] = str(self.cpus)
         requeue = signal.getsignal(signal.SIGUSR2)  # submitit's
         assert callable(requeue)
-        for number in (signal.SIGUSR2, signal.SIGTERM):
-            signal.signal(number, _preempt)
         try:
-            with refusals():
+            with refusals(), signals.listen(signal.SIGUSR2):
                 work_on(self.file)
-        except Preempted as stopped:  # training has left its checkpoints
+        except signals.Stopped as stopped:  # training has left its checkpoints
             if stopped.number == signal.SIGUSR2:
                 requeue(stopped.number, None)
-            raise SystemExit(128 + signal.SIGTERM) from None  # whoever sent it decides what is next
+            elif _preempted():
+                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]])
+            raise SystemExit(128 + stopped.number) from None
 
     def checkpoint(self) -> Any:
         """What submitit is to call when the task goes on: the same."""
@@ -224,7 +216,12 @@ class Task:
         return DelayedSubmission(self)
 
 
-def _preempt(number: int, frame: FrameType | None) -> None:
-    for other in (signal.SIGUSR2, signal.SIGTERM):
-        signal.signal(other, signal.SIG_IGN)  # it ends already
-    raise Preempted(number)
+def _preempted() -> bool:
+    """After SIGTERM: whether Slurm counts this task as running, in the grace that it has before preemption.
+
+    One that ends by itself then would count as failed. Those that are requeued or cancelled run no more.
+    """
+    if os.environ["SUBMITIT_EXECUTOR"] != "slurm":
+        return False
+    command = ["squeue", "--noheader", "--format=%T", "--jobs", os.environ["SLURM_JOB_ID"]]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() == "RUNNING"

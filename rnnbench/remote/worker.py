@@ -13,8 +13,8 @@ from rnnbench.remote.sent import SentStack
 def work_on(file: Path) -> None:
     """Train what has not ended yet of a stack; what comes of it is in the records of its jobs.
 
-    To be called in the main thread. KeyboardInterrupt, or a subclass that a signal raises, leaves the jobs
-    interrupted.
+    A signal (see `rnnbench.signals`) leaves the jobs interrupted, each with a checkpoint; so does a worker
+    that died, with an older one. The next goes on from there.
 
     Args:
         file: as `SentStack.write` has written it.
