@@ -24,14 +24,16 @@ from rnnbench.ledger import Job, Sweep
 from rnnbench.remote.launcher import Lost, RemoteLauncher
 from rnnbench.remote.sent import SentStack
 from rnnbench.remote.worker import work_on
+from rnnbench.signals import listen
 
 PATIENCE = 5.0  # seconds that a cluster has for its first word, and a stopped worker for its last
 OBJECTS = 100_000_000  # bytes for Ray's objects in a cluster of ours: there are none to speak of
 
 
 def train_stack(file: str) -> None:
-    """The task: train the stack in this file."""
-    work_on(Path(file))
+    """The task: train the stack in this file. Ray cancels it by a SIGINT, and by SIGTERM ends its process."""
+    with listen():
+        work_on(Path(file))
 
 
 class RayLauncher(RemoteLauncher):
