@@ -42,7 +42,7 @@ def head(ray_home):
     """A cluster of one node with one core."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_log_monitor": False})
     yield cluster
     cluster.shutdown()
 
