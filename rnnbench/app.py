@@ -27,7 +27,8 @@ def app(cfg: DictConfig) -> float | None:
     with refusals():
         config = task_config(cfg)
         name = job_name(overrides, config)
-        with open_sweep(folder.parent, config, name, single=not multirun) as sweep:
+        # Under Hydra's own sweeper nobody holds the folder, and the launcher may run several jobs at once.
+        with open_sweep(folder.parent, config, name, single=not multirun, shared=multirun) as sweep:
             if hydra.sweeper.get("trial") is None:
                 jobs = [Job(name, config, folder)]
             else:

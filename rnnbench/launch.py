@@ -49,6 +49,7 @@ def register() -> None:
         "tracking": schema.Tracking,
         "search": schema.Search,
         "slurm": schema.Slurm,
+        "ray": schema.Ray,
         **schema.OPTIMISERS,
     }
     for name, node in nodes.items():

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from rnnbench.config.checks import check
 from rnnbench.config.imports import imported, own_code, plugins
 from rnnbench.config.metrics import direction, final_metrics, objective, per_epoch, selection
+from rnnbench.config.ray import Ray
 from rnnbench.config.schema import (
     DATA,
     FORGET_GATES,
@@ -81,6 +82,7 @@ __all__ = [
     "Optim",
     "Order",
     "RMSprop",
+    "Ray",
     "Readout",
     "RecurrentInit",
     "Schedule",

@@ -1,7 +1,7 @@
 """Our launchers and sweepers, where Hydra looks for them."""
 
 from rnnbench import grid, launch, sweep
-from rnnbench.remote import slurm
+from rnnbench.remote import ray, slurm
 
 
 class StackLauncher(launch.StackLauncher):
@@ -10,6 +10,10 @@ class StackLauncher(launch.StackLauncher):
 
 class SlurmLauncher(slurm.SlurmLauncher):
     __doc__ = slurm.SlurmLauncher.__doc__
+
+
+class RayLauncher(ray.RayLauncher):
+    __doc__ = ray.RayLauncher.__doc__
 
 
 class GridSweeper(grid.GridSweeper):

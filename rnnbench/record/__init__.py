@@ -12,6 +12,7 @@ from rnnbench.record.store import check_store, sqlite_file
 from rnnbench.record.sweep import (
     STACKS,
     SweepFolder,
+    held,
     job_folders,
     read_sweep,
     status_now,
@@ -28,6 +29,7 @@ __all__ = [
     "abandon",
     "check_store",
     "download",
+    "held",
     "job_folders",
     "mask",
     "provenance",

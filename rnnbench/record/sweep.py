@@ -32,9 +32,10 @@ MOMENT = 10.0  # seconds that a process may wait while others note that they com
 class SweepFolder:
     """A sweep folder that this process holds. `path` is the folder, `info` what sweep.json says."""
 
-    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+    def __init__(self, path: Path, info: dict[str, Any], own: FileLock) -> None:
         self.path = path
         self.info = info
+        self.own = own  # this process's lock in a shared folder
 
     @classmethod
     @contextmanager
@@ -106,18 +107,17 @@ class SweepFolder:
                     left.unlink()  # by a process that was killed
                 own.acquire()
                 lock.release()
-            yield cls(path, info)
+            yield cls(path, info, own)
         finally:
             lock.release()
-            if own.is_locked:
-                own.release()
-                Path(own.lock_file).unlink(missing_ok=True)
+            _let_go(own)
 
     def end(self, status: str) -> None:
         """Note that the sweep has ended: finished, failed (a trial did) or interrupted.
 
         Call it before `Courier.close`, so that MLflow's parent run ends too. A shared folder ends with
-        the last process that holds it.
+        the last process that holds it, and this one holds it no more: two that still deliver would each
+        wait for the other to be the last.
         """
         if not self.info["shared"]:
             self.info |= {"ended": now(), "status": status}
@@ -125,7 +125,8 @@ class SweepFolder:
             return
         with FileLock(self.path / LOCK, timeout=MOMENT):
             self.info = read_sweep(self.path)
-            if len(_sharers(self.path)) == 1:
+            _let_go(self.own)
+            if not _sharers(self.path):
                 self.info |= {"ended": now(), "status": status}
                 write_json(self.path / "sweep.json", self.info)
 
@@ -141,6 +142,13 @@ class SweepFolder:
         for job in job_folders(self.path):
             found.setdefault(read_result(job)["trial"], []).append(job)
         return found
+
+
+def _let_go(lock: FileLock) -> None:
+    """Release and remove the lock of a process of its own."""
+    if lock.is_locked:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _holder(file: Path) -> str:

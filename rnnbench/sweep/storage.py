@@ -86,7 +86,7 @@ def open_storage(url: str | None) -> BaseStorage:
             connection.execute(text(LOCKS[url.partition(":")[0].partition("+")[0]]))  # until it is closed
             return RDBStorage(address)
     except ImportError as error:
-        extra = "grpc" if url.startswith("grpc") else "postgresql"
+        extra = "grpc" if url.startswith("grpc") else "postgres"
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"hydra.sweeper.storage={url}: needs a package that is not here ({reason}); "

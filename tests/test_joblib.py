@@ -1,0 +1,57 @@
+"""hydra/launcher=joblib, the published plugin: jobs in processes, one trial each."""
+
+import json
+
+import pytest
+from mlflow import MlflowClient
+
+from rnnbench.record import read_result
+from tests.test_app import QUICK, jobs, numbers, start
+
+pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="its launcher is not here: rnnbench[test]")
+GRID = ["-m", "model=lstm,gru", "seed=0,1", "hydra.sweep.dir=s", *QUICK]
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+
+
+def run(folder, *arguments, code=0):
+    """What the command says on stderr; its exit code is checked."""
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, out + err
+    return err
+
+
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory):
+    """What the launcher of stacks makes of the grid."""
+    folder = tmp_path_factory.mktemp("stacked")
+    run(folder, *GRID, "tracking.uri=null")
+    return [numbers(job) for job in jobs(folder / "s")]
+
+
+@pytest.mark.parametrize("sweeper", ["grid", "basic"])
+def test_a_grid_in_processes_gives_the_numbers_of_stacks(tmp_path, stacked, sweeper):
+    """Under Hydra's own sweeper no process holds the folder all the time: its jobs share it."""
+    err = run(tmp_path, *GRID, *JOBLIB, f"hydra/sweeper={sweeper}", "tracking.uri=sqlite:///mlflow.db")
+    assert "not in MLflow" not in err
+    assert [numbers(job) for job in jobs(tmp_path / "s")] == stacked
+    facts = json.loads((tmp_path / "s/sweep.json").read_text())
+    assert facts["status"] == "finished" and facts["ended"] is not None
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    (parent,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 4 and {r.info.status for r in [parent, *children]} == {"FINISHED"}
+
+    before = [read_result(job)["ended"] for job in jobs(tmp_path / "s")]
+    run(tmp_path, *GRID, *JOBLIB, f"hydra/sweeper={sweeper}", "tracking.uri=null")
+    assert [read_result(job)["ended"] for job in jobs(tmp_path / "s")] == before  # nothing is trained again
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_in_its_process_fails_alone(tmp_path):
+    grid = ["-m", "model=rnn", "optim=sgd", "optim.lr=0.01,1e30", "hydra.sweep.dir=s", *QUICK]
+    err = run(tmp_path, *grid, *JOBLIB, "tracking.uri=null", code=1)
+    assert "1 of 2 trials failed" in err
+    assert [read_result(job)["status"] for job in jobs(tmp_path / "s")] == ["finished", "failed"]
