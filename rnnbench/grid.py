@@ -17,7 +17,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.compose import Composer
 from rnnbench.config import Config, ConfigError, flatten, plain, trial_hash
-from rnnbench.launch import Checked, StackLauncher, TrialFailed, job_name, open_sweep, refusals, task_config
+from rnnbench.launch import (
+    Checked,
+    StackLauncher,
+    TrialFailed,
+    job_name,
+    open_sweep,
+    own_folder,
+    refusals,
+    task_config,
+)
 
 
 class GridSweeper(Sweeper):
@@ -82,6 +91,7 @@ class GridSweeper(Sweeper):
             points = [point for batch in BasicSweeper.split_arguments(overrides, None) for point in batch]
             points, first = self._check(points, folder)
             size = self.max_batch_size or len(points)
+            folder = own_folder(self.config, "sweep")
             with open_sweep(folder, first, job_name(arguments, first), single=False):
                 OmegaConf.save(self.config, folder / "multirun.yaml")
                 results: list[JobReturn] = []

@@ -6,10 +6,10 @@ MLflow; `python -m rnnbench.record sync FOLDER` does the same at any later time.
 
 from rnnbench.record.courier import Courier, undelivered
 from rnnbench.record.folder import JobFolder, abandon, read_delivery, read_metrics, read_result
-from rnnbench.record.provenance import mask, provenance
+from rnnbench.record.provenance import provenance
 from rnnbench.record.read import download, records
 from rnnbench.record.store import check_store, sqlite_file
-from rnnbench.record.sweep import SweepFolder, job_folders, read_sweep, status_now, sync_command
+from rnnbench.record.sweep import SweepFolder, job_folders, new_folder, read_sweep, status_now, sync_command
 
 __all__ = [
     "Courier",
@@ -19,7 +19,7 @@ __all__ = [
     "check_store",
     "download",
     "job_folders",
-    "mask",
+    "new_folder",
     "provenance",
     "read_delivery",
     "read_metrics",

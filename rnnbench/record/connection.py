@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
+from rnnbench.config import mask
 from rnnbench.record.store import silence, sqlite_file
 
 # Unless the user has set them: an answer within seconds, or trouble is reported and the call repeated
@@ -78,6 +79,6 @@ def settle(uri: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error, no longer than a terminal can show."""
-    lines = str(error).strip().splitlines()
+    """The first line of an error, without credentials, no longer than a terminal can show."""
+    lines = mask(str(error)).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

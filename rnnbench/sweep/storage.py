@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from rnnbench.config import ConfigError
+from rnnbench.config import ConfigError, check_secret
 from rnnbench.record import check_store, sqlite_file
 
 KINDS = "sqlite:///FILE, journal:///FILE, postgresql://HOST/NAME, mysql://HOST/NAME, grpc://HOST:PORT"
@@ -37,16 +37,10 @@ def check_storage(url: str, key: str = "hydra.sweeper.storage") -> None:
     Raises:
         ConfigError: names the URL and what is wrong with it.
     """
-    parts = urlsplit(url)
-    scheme = parts.scheme.split("+")[0]
+    check_secret(key, url)
+    scheme = urlsplit(url).scheme.split("+")[0]
     if scheme not in ("sqlite", "journal", "postgresql", "mysql", "grpc") or "://" not in url:
         raise ConfigError(f"{key}={url}: must be one of {KINDS}; null for memory")
-    if parts.password:
-        shown = url.replace(f":{parts.password}@", ":***@")
-        raise ConfigError(
-            f"{key}={shown}: a password in it would be written to disk with every config; "
-            "use ~/.pgpass or PGPASSWORD"
-        )
     file = file_of(url)
     if (file is None and scheme in ("sqlite", "journal")) or file == Path("."):
         raise ConfigError(f"{key}={url}: names no file; must be like {scheme}:///study.db")
