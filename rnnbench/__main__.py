@@ -1,5 +1,6 @@
 """python -m rnnbench: compose a run or a sweep, train it, record it, compare it."""
 
+import signal
 import sys
 
 import hydra
@@ -10,15 +11,15 @@ from rnnbench.launch import refusals, register
 
 
 def main() -> None:
-    """The application; exit code 1 for what was refused or failed, 130 for Ctrl-C."""
+    """The application; exit code 1 for what was refused or failed, 130 for Ctrl-C, 143 for SIGTERM."""
     register()
     with refusals():
         check_words(sys.argv[1:])  # before Hydra, whose messages quote what they cannot read
     try:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(app)()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stopped:
+        print("interrupted; the same command on the same folder goes on from here", file=sys.stderr)
+        sys.exit(128 + getattr(stopped, "number", signal.SIGINT))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ whether it was stopped and admitted again.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -139,19 +140,37 @@ class Stack:
 
     def stop(self, slots: Sequence[Slot]) -> list[Checkpoint]:
         """Take trials out; what each needs to go on elsewhere."""
-        where = [next(k for k, held in enumerate(self.slots) if held is slot) for slot in slots]
-        stay = [k for k in range(len(self.slots)) if k not in where]
-        taken = [
-            Checkpoint(self.slots[k], {n: rows[k : k + 1] for n, rows in self.state.items()}) for k in where
-        ]
+        taken = [self.at(slot) for slot in slots]
+        stay = [k for k, held in enumerate(self.slots) if not any(held is slot for slot in slots)]
         self.slots = [self.slots[k] for k in stay]
         self.state = {name: rows[stay] for name, rows in self.state.items()}
         return taken
 
+    def at(self, slot: Slot) -> Checkpoint:
+        """Where a trial is between two epochs: views of the stack's rows, valid until the next one."""
+        k = next(k for k, held in enumerate(self.slots) if held is slot)
+        return Checkpoint(slot, {name: rows[k : k + 1] for name, rows in self.state.items()})
+
     def epochs(self) -> Iterator[Report]:
-        """Advance every slot by one epoch and report, for as long as there are any."""
+        """Advance every slot by one epoch and report, for as long as there are any.
+
+        What raises in an epoch leaves the stack as it was before it.
+        """
         while self.slots:
-            yield self._epoch()
+            yield self._whole_epoch()
+
+    def _whole_epoch(self) -> Report:
+        before = (
+            {name: rows.clone() for name, rows in self.state.items()},
+            [copy(slot) for slot in self.slots],
+        )
+        try:
+            return self._epoch()
+        except BaseException:
+            self.state = before[0]
+            for slot, was in zip(self.slots, before[1], strict=True):
+                vars(slot).update(vars(was))
+            raise
 
     def _epoch(self) -> Report:
         started = time.perf_counter()
@@ -196,7 +215,7 @@ class Stack:
 
     def evaluate(self, parameters: Tensor, split: str) -> tuple[Tensor, Tensor, Tensor]:
         """Mean loss (k,), share of right answers (k,), predictions (k, examples) of parameters (k, P)."""
-        return self.compute.evaluate(parameters, self.splits[split])
+        return self.compute.evaluate(parameters, self.splits[split], self.poll)
 
     def _order(self) -> Tensor:
         """The training examples of each trial's next epoch, (K, examples).
@@ -259,11 +278,13 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
 
     Trials that diverged have none: they are stopped and left out.
     """
-    ended = [trial for trial in stack.stop(slots) if not trial.slot.diverged]
+    ended = [stack.at(slot) for slot in slots if not slot.diverged]
     if not ended:
+        stack.stop(slots)
         return []
     best = torch.cat([trial.rows["best"] for trial in ended])
     loss, hits, predictions = stack.evaluate(best, "test")
+    stack.stop(slots)  # last: what raises leaves them where they are
     outcomes = []
     for k, trial in enumerate(ended):
         slot, watched = trial.slot, stack.watched

@@ -156,31 +156,38 @@ def open_sweep(
     Args:
         shared: other processes may hold it too, if they also share it.
     """
-    from rnnbench.ledger import Sweep, close
+    from rnnbench import signals
+    from rnnbench.ledger import NO_SPACE, Sweep, close
     from rnnbench.record import Courier, SweepFolder
     from rnnbench.show import warn
 
-    key = str(folder.resolve())
-    if key in OPEN or os.environ.get(OWNER) == key:
-        yield OPEN.get(key) or Sweep(folder, None, None)
+    place = str(folder.resolve())
+    if place in OPEN or os.environ.get(OWNER) == place:
+        with signals.listen():
+            yield OPEN.get(place) or Sweep(folder, None, None)
         return
 
-    with SweepFolder.claim(
-        folder,
-        name=name,
-        command=sys.argv,
-        tracking=config.tracking,
-        single=single,
-        shared=shared,
-    ) as records:
-        courier = Courier(folder, warn) if config.tracking.uri is not None else None
-        os.environ[OWNER] = key
-        OPEN[key] = sweep = Sweep(folder, records, courier)
-        try:
-            yield sweep
-        finally:
-            del os.environ[OWNER], OPEN[key]
-            close(sweep, config, sys.exc_info()[1])
+    claim = SweepFolder.claim(
+        folder, name=name, command=sys.argv, tracking=config.tracking, single=single, shared=shared
+    )
+    try:
+        with signals.listen(), claim as records:
+            courier = Courier(folder, warn) if config.tracking.uri is not None else None
+            os.environ[OWNER] = place
+            OPEN[place] = sweep = Sweep(folder, records, courier)
+            try:
+                yield sweep
+            finally:
+                del os.environ[OWNER], OPEN[place]
+                close(sweep, config, sys.exc_info()[1])
+    except OSError as error:
+        if error.errno is None or error.errno not in NO_SPACE:
+            raise
+        key, reason = "hydra.run.dir" if single else "hydra.sweep.dir", os.strerror(error.errno).lower()
+        raise ConfigError(
+            f"{key}={folder}: {reason}; "
+            "what is recorded so far is whole. Make room, and the same command goes on from there"
+        ) from error
 
 
 def run_jobs(sweep: "Sweep", jobs: "Sequence[Job]", max_stack: int | None) -> None:

@@ -2,7 +2,9 @@
 to the terminal."""
 
 import csv
+import errno
 import os
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +20,18 @@ from rnnbench.record import (
     SweepFolder,
     job_folders,
     provenance,
+    read_metrics,
     read_result,
     sync_command,
 )
 
 if TYPE_CHECKING:
-    from rnnbench.engine import Outcome, Slot
+    from rnnbench.engine import Checkpoint, Outcome, Slot
+
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+HASTE = 5.0  # seconds that the last deliveries have where someone waits for the end
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a trial, unless fit.checkpoint_every says else
 
 
 @dataclass
@@ -38,6 +46,8 @@ class Job:
     watch: "Callable[[Slot], None] | None" = None  # is given its slot after every evaluation
     pruned: bool = False  # whoever watches it has seen enough
     record: JobFolder | None = None  # while it trains
+    held: "Checkpoint | None" = None  # where it goes on from, while it is in no stack
+    saved: float = 0.0  # when its checkpoint was written, on the monotonic clock
     value: float | None = None  # of the objective, once finished
     error: str | None = None  # why it failed
 
@@ -54,22 +64,69 @@ class Sweep:
     lock: RLock = field(default_factory=RLock)  # held by whoever writes records or to the terminal
     compared: bool = True  # whether its table compares all trials
 
-    def start(self, job: Job) -> None:
-        """A job has its place in a stack: its record begins."""
+    def begin(self, job: Job, fresh: "Checkpoint") -> "Checkpoint":
+        """A job has its place in a stack: its record begins, or goes on. Where the trial is to start from.
+
+        Args:
+            fresh: the trial before its first epoch.
+        """
+        from rnnbench import checkpoint
+
+        trial = job.held or fresh
+        if job.record is None and (job.folder / checkpoint.FILE).exists():
+            try:
+                trial = checkpoint.load(job.folder, fresh, self._made_by(job))
+                if not _recorded(job.folder, trial.slot.epoch):
+                    raise checkpoint.Unusable("has epochs that metrics.csv does not have")
+            except checkpoint.Unusable as error:
+                file = job.folder / checkpoint.FILE
+                aside = file.replace(file.with_suffix(".unusable"))
+                show.warn(f"{file}: {error}; it is {aside.name} now, and the trial starts over")
+                trial = fresh
+        if job.record is None:
+            self.start(job, trial.slot.epoch)
+        job.held, job.saved = trial, time.monotonic()
+        return trial
+
+    def start(self, job: Job, epochs: int = 0) -> None:
+        """The record of a job begins, or goes on after so many epochs."""
         from rnnbench.kernels import kernel_name
 
         job.prepare()
         task = tasks.load(job.config.data)
         tags = provenance(job.config.fit.device) | {"rnnbench.kernel": kernel_name(job.config)} | job.tags
         tags |= {f"rnnbench.import.{name}": digest for name, digest in imported(job.config).items()}
+        if epochs:
+            before = read_result(job.folder)["tags"].get("rnnbench.resumed", "")
+            tags["rnnbench.resumed"] = f"{before} {epochs}".strip()  # after which epochs
         job.record = JobFolder.start(
             job.folder,
             name=job.name,
             config=job.config,
-            trial=trial_hash(job.config, task.checksum),
+            trial=self._made_by(job)["trial"],
             dataset={"name": job.config.data.name, "checksum": task.checksum, "details": task.details},
             tags=tags,
+            keep=epochs,
         )
+
+    def _made_by(self, job: Job) -> dict[str, str]:
+        """What a checkpoint of a job has to agree with: other kernels round differently."""
+        from rnnbench.kernels import kernel_name
+
+        trial = trial_hash(job.config, tasks.load(job.config.data).checksum)
+        return {"trial": trial, "kernel": kernel_name(job.config)}
+
+    def checkpoint(self, job: Job, trial: "Checkpoint") -> None:
+        """Keep where a job is between two epochs, if it is time to."""
+        every, now = job.config.fit.checkpoint_every, time.monotonic()
+        if trial.slot.epoch % every == 0 if every else now - job.saved > CHECKPOINT_SECONDS:
+            self._keep(job, trial)
+            job.saved = now
+
+    def _keep(self, job: Job, trial: "Checkpoint") -> None:
+        from rnnbench.checkpoint import save
+
+        save(job.folder, trial, self._made_by(job))
 
     def epoch(self, job: Job, epoch: int, metrics: dict[str, float]) -> None:
         """A job has done an epoch."""
@@ -82,11 +139,11 @@ class Sweep:
 
     def finish(self, job: Job, outcome: "Outcome") -> None:
         """A job has its final figures."""
-        import torch
+        from rnnbench.checkpoint import write
 
-        weights = job.folder / "weights.pt.part"
-        torch.save({"parameters": outcome.weights.clone()}, weights)  # a view takes its whole stack along
-        weights.rename(job.folder / "weights.pt")
+        write(
+            job.folder / "weights.pt", {"parameters": outcome.weights.clone()}
+        )  # a view takes its stack along
         if outcome.confusion is not None:
             with open(job.folder / "confusion.csv", "w", newline="") as file:
                 csv.writer(file).writerows(outcome.confusion.tolist())
@@ -125,18 +182,31 @@ class Sweep:
         error: str | None = None,
         trace: str | None = None,
     ) -> None:
+        from rnnbench.checkpoint import FILE
+
         assert job.record is not None and self.live is not None
         job.record.end(status, metrics or {}, error=error, traceback=trace)
+        (job.folder / FILE).unlink(missing_ok=True)
         self._changed(job)
         left = job.config.fit.epochs - job.record.result["epochs"]
         self.live.end(f"{job.name}: {line}", left, failed=error is not None)
         job.record = None
 
     def interrupt(self, job: Job) -> None:
-        """A job is left where it is."""
-        if job.record is not None:
+        """A job is left where it is: what it holds is kept."""
+        if job.record is not None and job.folder.exists():
+            if job.held is not None and job.held.slot.epoch and not job.held.slot.diverged:
+                self._keep(job, job.held)
             job.record.end("interrupted", {})
+            self._changed(job)
             job.record = None
+
+    def lose(self, job: Job) -> None:
+        """A job's folder was deleted while it trained: there is nothing to write to."""
+        assert self.live is not None
+        job.error = f"{job.folder} was deleted while it trained; the same command trains it again"
+        self.live.end(f"{job.name}: failed: {job.error}", job.config.fit.epochs, failed=True)
+        job.record = None
 
     def _changed(self, job: Job) -> None:
         if self.courier is not None:
@@ -165,10 +235,19 @@ class Sweep:
     def place(self, jobs: Sequence[Job], first: int) -> None:
         """Give each job its folder: that of the same trial if it is there, else the next free number."""
         there = self.records.trials() if self.records is not None else {}
+        recorded = {read_result(path)["dataset"]["checksum"] for paths in there.values() for path in paths}
         taken = {int(path.name) for paths in there.values() for path in paths if path.name.isdigit()}
         number = first
         for job in jobs:
-            same = there.get(trial_hash(job.config, tasks.load(job.config.data).checksum))
+            checksum = tasks.load(job.config.data).checksum
+            for other in recorded - {checksum}:
+                if trial_hash(job.config, other) in there:
+                    raise ConfigError(
+                        f"hydra.sweep.dir={self.folder}: data={job.config.data.name} is not what it was when "
+                        f"these were trained: its checksum was {other[:16]}, and is {checksum[:16]}; bring "
+                        "the old files back, or give a new folder"
+                    )
+            same = there.get(trial_hash(job.config, checksum))
             if same:
                 job.folder = same.pop(0)
                 continue
@@ -185,6 +264,11 @@ def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
         error: what ended it before its time.
     """
     assert sweep.records is not None
+    interrupted = isinstance(error, KeyboardInterrupt)
+    if isinstance(error, OSError) and error.errno in NO_SPACE:  # nothing more can be written
+        if sweep.courier is not None:
+            sweep.courier.close(HASTE)
+        return
     results = [read_result(folder) for folder in job_folders(sweep.folder)]
     # A search goes on without a trial that fails, and has ended well where a comparison has not.
     failed = error is not None or (sweep.compared and any(result["status"] == "failed" for result in results))
@@ -195,14 +279,18 @@ def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
             comparison.print()
     if config.fit.select is Select.test:
         show.say("This protocol watches the test set: its accuracies are optimistic.", "yellow")
-    interrupted = isinstance(error, KeyboardInterrupt)
     sweep.records.end("interrupted" if interrupted else "failed" if failed else "finished")
     show.say(f"records: {os.path.relpath(sweep.folder)}")
     if sweep.courier is not None:
-        left = sweep.courier.close()
+        left = sweep.courier.close(*[HASTE] if interrupted else [])
         if left:
             show.warn(f"{left} of {len(results)} trials are not in MLflow yet: {sync_command(sweep.folder)}")
         elif str(config.tracking.uri).startswith("sqlite"):
             show.say(f"compare: mlflow ui --backend-store-uri {config.tracking.uri}")
         else:
             show.say(f"compare: {config.tracking.uri}")
+
+
+def _recorded(folder: Path, epochs: int) -> bool:
+    """Whether metrics.csv has the rows of so many epochs."""
+    return [row["epoch"] for row in read_metrics(folder)[:epochs]] == list(range(1, epochs + 1))

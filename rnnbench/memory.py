@@ -52,7 +52,7 @@ def trial_bytes(config: Config, shape: Shape) -> int:
         longest = shape.test_steps or T
         steps = max(B * T, evaluation_batch(longest) * longest)
         activations = 4 * steps * (shape.input_size + 2 * kept)
-    return 2 * rows + order + activations  # rows are copied when trials come and go
+    return 2 * rows + order + activations  # rows are copied when trials come and go, and before each epoch
 
 
 def places(config: Config, shape: Shape, most: int | None) -> int:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from rnnbench import show, tasks
+from rnnbench import show, signals, tasks
 from rnnbench.config import direction, objective
 from rnnbench.ledger import Job, Sweep
 
 if TYPE_CHECKING:
-    from rnnbench.engine import Report, Slot, Stack
+    from rnnbench.engine import Outcome, Report, Slot, Stack
 
 warn_once = lru_cache(show.warn)
 
@@ -24,8 +24,9 @@ warn_once = lru_cache(show.warn)
 def train(sweep: Sweep, jobs: Sequence[Job], max_stack: int | None) -> None:
     """Train jobs as stacks of equal shapes; each ends with its value or its error set, or pruned.
 
-    A job whose loss is not finite fails alone. When a stack raises, its jobs are trained again one by
-    one, so that only the guilty one fails, with its own traceback; where memory ran out, in halves.
+    A job whose loss is not finite fails alone. When a stack raises, its jobs go on from their last whole
+    epoch one by one, so that only the guilty one fails, with its own traceback; where memory ran out, in
+    halves. A signal (see `rnnbench.signals`) leaves every job with a checkpoint of its last whole epoch.
 
     Args:
         max_stack: trials that train together at most; None: as many as gain from it.
@@ -36,7 +37,8 @@ def train(sweep: Sweep, jobs: Sequence[Job], max_stack: int | None) -> None:
     for job in jobs:
         shapes.setdefault(shape_key(job.config), []).append(job)
     groups = [Group(sweep, members, _width(members[0], max_stack)) for members in shapes.values()]
-    with progress(sweep, jobs[0], len(jobs), sum(job.config.fit.epochs for job in jobs)):
+    epochs = sum(job.config.fit.epochs for job in jobs)
+    with progress(sweep, jobs[0], len(jobs), epochs), signals.deferred():
         _train(sweep, groups)
 
 
@@ -78,7 +80,7 @@ def _train(sweep: Sweep, groups: "Sequence[Group]") -> None:
                 done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
-        except BaseException:  # Ctrl-C reaches this thread alone
+        except BaseException:
             sweep.interrupted = True
             pool.shutdown(cancel_futures=True)
             raise
@@ -100,7 +102,10 @@ class Group:
     width: int  # places of the stack
     stack: "Stack | None" = None
     active: dict[int, Job] = field(default_factory=dict)  # in the stack, by id of the slot
-    # After the stack has raised: its jobs are trained again, so many at a time, before any other.
+    coming: list[Job] = field(default_factory=list)  # about to be
+    report: "Report | None" = None  # of an epoch that is not in the books yet
+    outcomes: "list[Outcome]" = field(default_factory=list)  # of those that it has ended
+    # After the stack has raised: its jobs go on, so many at a time, before any other.
     suspects: list[Job] = field(default_factory=list)
     at_a_time: int = 0
 
@@ -128,61 +133,67 @@ class Group:
         try:
             while self.jobs:
                 try:
-                    report = self.epoch()
+                    self.epoch()
                 except Exception as error:
                     self.recover(error)
                 else:
-                    self.settle(report)
+                    self.settle()
         except KeyboardInterrupt:
             self.interrupt()
             raise
 
-    def epoch(self) -> "Report":
+    def epoch(self) -> None:
         """Fill the free places and train an epoch. To be followed by `settle`, or `recover` if it raises."""
-        from rnnbench.engine import Stack
+        from rnnbench.engine import Stack, conclude
 
+        self.coming = self._next()
         if self.stack is None:
             config = self.jobs[0].config
             self.stack = Stack(config, tasks.load(config.data), self._poll)
         self._admit(self.stack)
-        return next(self.stack.epochs())
+        if not any(slot.ended for slot in self.stack.slots):  # else a checkpoint was that of a last epoch
+            self.report = next(self.stack.epochs())
+        self.outcomes = conclude(self.stack, [slot for slot in self.stack.slots if slot.ended])
 
-    def interrupt(self) -> None:
-        """Leave its jobs where they are."""
-        with self.sweep.lock:
-            for job in self.active.values():
-                self.sweep.interrupt(job)
-
-    def settle(self, report: "Report") -> list[Job]:
+    def settle(self) -> list[Job]:
         """Write down what an epoch has brought; the jobs that have ended, whose places are free again."""
-        from rnnbench.engine import conclude
-
         assert self.stack is not None
         sweep = self.sweep
         with sweep.lock:
-            for slot, metrics in zip(report.slots, report.metrics, strict=True):
+            for slot in self._write():
                 job = self.active[id(slot)]
-                sweep.epoch(job, slot.epoch, metrics)
                 if job.watch and slot.due and not slot.diverged:
                     job.watch(slot)
-            through = [slot for slot in report.slots if slot.ended]
-            pruned = [slot for slot in report.slots if self.active[id(slot)].pruned and not slot.ended]
-            for slot in through:
-                if slot.diverged:
-                    self._diverged(slot)
-            for outcome in conclude(self.stack, through) if through else []:
-                sweep.finish(self.active[id(outcome.slot)], outcome)
-            self.stack.stop(pruned)
+            ended = self._finish()
+            lost = [slot for slot in self.stack.slots if not self.active[id(slot)].folder.exists()]
+            pruned = [slot for slot in self.stack.slots if self.active[id(slot)].pruned and slot not in lost]
+            self.stack.stop([*lost, *pruned])
+            for slot in lost:
+                sweep.lose(self.active[id(slot)])
             for slot in pruned:
                 sweep.prune(self.active[id(slot)])
-        return [self.active.pop(id(slot)) for slot in [*through, *pruned]]
+            for slot in self.stack.slots:
+                sweep.checkpoint(self.active[id(slot)], self.stack.at(slot))
+            return ended + [self.active.pop(id(slot)) for slot in [*lost, *pruned]]
+
+    def interrupt(self) -> None:
+        """Leave its jobs where they are, each with a checkpoint of its last whole epoch."""
+        with self.sweep.lock:
+            self._write()
+            self._finish()
+            self._hold()
+            for job in [*self.active.values(), *self.coming, *self.suspects]:
+                self.sweep.interrupt(job)
 
     def recover(self, error: Exception) -> list[Job]:
-        """After the stack has raised, have its jobs trained again, apart; one alone has failed by it."""
-        suspects = list(self.active.values()) or self.suspects or self.waiting
+        """After the stack has raised, have its jobs go on apart; one alone has failed by it."""
+        with self.sweep.lock:
+            self._write()
+        self._hold()
+        suspects = [*self.active.values(), *self.coming]
         self.waiting = [job for job in self.waiting if job not in suspects]
         self.suspects = [job for job in self.suspects if job not in suspects]
-        self.stack, self.active = None, {}
+        self.stack, self.active, self.coming = None, {}, []
         if len(suspects) == 1:
             with self.sweep.lock:
                 self.sweep.fail(suspects[0], f"{type(error).__name__}: {error}", error)
@@ -193,38 +204,71 @@ class Group:
         self.at_a_time = -(-len(suspects) // 2) if half else 1
         how = f"{self.at_a_time} at a time" if half else "one by one"
         with self.sweep.lock:
-            show.warn(f"a stack of {len(suspects)} stopped: {error!r}; training its trials {how}")
+            show.warn(f"a stack of {len(suspects)} stopped: {error!r}; its trials go on {how}")
         self.width = self.at_a_time if half else self.width
         self.suspects = suspects + self.suspects
         return []
 
-    def _admit(self, stack: "Stack") -> None:
-        """Fill the free places of the stack."""
+    def _next(self) -> list[Job]:
+        """The jobs that take the free places of the stack."""
         if self.at_a_time and self.active:  # suspects train to their end by themselves
-            return
+            return []
         jobs = self.suspects[: self.at_a_time]
         self.at_a_time = self.at_a_time if jobs else 0
-        jobs = jobs or self.waiting[: self.width - len(self.active)]
+        return jobs or self.waiting[: self.width - len(self.active)]
+
+    def _admit(self, stack: "Stack") -> None:
+        """The jobs that are coming take their places."""
+        jobs = self.coming
         if not jobs:
             return
-        fresh = [stack.fresh(job.config) for job in jobs]
-        stack.admit(fresh)
-        self.suspects = [job for job in self.suspects if job not in jobs]
-        self.waiting = [job for job in self.waiting if job not in jobs]
         with self.sweep.lock:
-            for job, trial in zip(jobs, fresh, strict=True):
-                self.active[id(trial.slot)] = job
-                self.sweep.start(job)
+            trials = [self.sweep.begin(job, stack.fresh(job.config)) for job in jobs]
+            stack.admit(trials)
+            for job, trial in zip(jobs, trials, strict=True):
+                self.active[id(trial.slot)], job.held = job, None
+            self.suspects = [job for job in self.suspects if job not in jobs]
+            self.waiting = [job for job in self.waiting if job not in jobs]
+            self.coming = []
 
-    def _diverged(self, slot: "Slot") -> None:
-        job = self.active[id(slot)]
-        self.sweep.fail(
-            job,
-            f"the training loss is not finite in epoch {slot.epoch}; "
-            f"a lower optim.lr (here {job.config.optim.lr:g}) or fit.clip=1 may help",
-        )
+    def _write(self) -> "list[Slot]":
+        """The rows of the last epoch go into the books, unless they are there; the slots that it advanced."""
+        report, self.report = self.report, None
+        if report is None:
+            return []
+        for slot, metrics in zip(report.slots, report.metrics, strict=True):
+            job = self.active[id(slot)]
+            if job.folder.exists():
+                self.sweep.epoch(job, slot.epoch, metrics)
+        return report.slots
+
+    def _finish(self) -> list[Job]:
+        """Whoever is no longer in the stack has ended; these jobs."""
+        held = {id(slot) for slot in self.stack.slots} if self.stack else set()
+        outcomes = {id(outcome.slot): outcome for outcome in self.outcomes}
+        ended = {key: self.active.pop(key) for key in list(self.active) if key not in held}
+        for key, job in ended.items():
+            if not job.folder.exists():
+                self.sweep.lose(job)
+            elif key in outcomes:
+                self.sweep.finish(job, outcomes[key])
+            else:
+                assert job.record is not None
+                self.sweep.fail(
+                    job,
+                    f"the training loss is not finite in epoch {job.record.result['epochs']}; "
+                    f"a lower optim.lr (here {job.config.optim.lr:g}) or fit.clip=1 may help",
+                )
+        return list(ended.values())
+
+    def _hold(self) -> None:
+        """Each job that is in the stack holds where it is."""
+        if self.stack is not None:
+            for slot in self.stack.slots:
+                self.active[id(slot)].held = self.stack.at(slot)
 
     def _poll(self) -> None:
+        signals.check()
         if self.sweep.interrupted:
             raise KeyboardInterrupt
 
@@ -267,12 +311,15 @@ class Rounds:
         narrow = [group for group in groups if not group.fills_the_cores]
         narrow = narrow if len(narrow) > 1 else []  # in this thread, as long as nothing is gained by another
         try:
-            with ThreadPoolExecutor(_beside(narrow) if narrow else 1) as pool:
+            with signals.deferred(), ThreadPoolExecutor(_beside(narrow) if narrow else 1) as pool:
                 training = {id(group): pool.submit(group.epoch) for group in narrow}
-                for group in groups:
-                    ended(self._settle(group, training.get(id(group))))
-        except BaseException:
-            self.sweep.interrupted = True
+                try:
+                    for group in groups:
+                        ended(self._settle(group, training.get(id(group))))
+                except BaseException:
+                    self.sweep.interrupted = True
+                    raise
+        except BaseException:  # when all threads have stopped
             for group in groups:
                 group.interrupt()
             raise
@@ -281,13 +328,16 @@ class Rounds:
             if not self.groups[shape]:
                 del self.groups[shape]
 
-    def _settle(self, group: Group, training: "Future[Report] | None") -> list[Job]:
+    def _settle(self, group: Group, training: "Future[None] | None") -> list[Job]:
         try:
             while training and not training.done():
                 wait([training], timeout=0.5)  # so that a Ctrl-C is seen, whichever thread was given it
-            report = training.result() if training else group.epoch()
+            if training:
+                training.result()
+            else:
+                group.epoch()
         except Exception as error:
             return group.recover(error)
-        self.trial_epochs += len(report.slots)
+        self.trial_epochs += len(group.active)
         self.stack_epochs += 1
-        return group.settle(report)
+        return group.settle()

@@ -13,11 +13,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A part (a module or subpackage of rnnbench) imports itself and parts on lines above its own.
 ORDER = [
-    {"config"},
+    {"config", "signals"},
     {"cells", "tasks"},
     {"network", "optim"},
     {"kernels"},
     {"engine", "memory"},
+    {"checkpoint"},
     {"record", "show"},
     {"compose"},
     {"ledger"},
@@ -42,13 +43,14 @@ NEVER = {
     "optim": {"hydra", "mlflow", "optuna"},
     "engine": {"hydra", "mlflow", "optuna"},
     "memory": {"hydra", "mlflow", "optuna"},
+    "checkpoint": {"hydra", "mlflow", "optuna"},
     "record": {"torch", "torchvision"},
     "sweep": {"torch", "torchvision"},
     "paper": {"torch", "torchvision", "hydra"},
 }
 
 # What is imported before a command line has been read: these bring in nothing that takes seconds.
-QUICK = {"__init__", "config", "tasks", "record", "show", "budget", "preflight", "ledger", "train"}
+QUICK = {"__init__", "config", "signals", "tasks", "record", "show", "budget", "preflight", "ledger", "train"}
 QUICK |= {"compose", "launch", "grid", "sweep", "app", "__main__"}
 SECONDS = {"torch", "torchvision", "mlflow", "pandas", "sklearn", "matplotlib"}
 

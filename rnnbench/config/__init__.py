@@ -212,6 +212,7 @@ NOT_IDENTITY = {
     "data.download",
     "data.source",
     "data.sha256",  # the data's own checksum enters instead
+    "fit.checkpoint_every",
     "fit.device",
     "fit.kernel",
 }

@@ -77,6 +77,7 @@ def check(config: Config) -> None:
         ("fit.decay_every", fit.decay_every),
         ("fit.decay_patience", fit.decay_patience),
         ("fit.evaluate_every", fit.evaluate_every),
+        ("fit.checkpoint_every", fit.checkpoint_every),
     )
     _at_least(
         0,

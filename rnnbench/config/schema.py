@@ -252,6 +252,7 @@ class Fit:
     decay_every: int = 10  # epochs, of step
     decay_patience: int = 5  # evaluations without a better one, of plateau
     evaluate_every: int = 1  # epochs
+    checkpoint_every: Optional[int] = None  # epochs between two on disk; null: after a minute has passed
     select: Select = Select.val
     device: str = "cpu"
     kernel: Kernel = Kernel.auto

@@ -35,8 +35,13 @@ class Compute(Protocol):
         """
         ...
 
-    def evaluate(self, parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss (k,), share of right answers (k,), predictions (k, examples) of parameters (k, P)."""
+    def evaluate(
+        self, parameters: Tensor, index: Tensor, poll: Callable[[], None] = lambda: None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss (k,), share of right answers (k,), predictions (k, examples) of parameters (k, P).
+
+        `poll` is called as in `train`.
+        """
         ...
 
 

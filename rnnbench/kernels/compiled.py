@@ -24,6 +24,7 @@ from rnnbench.tasks import Task
 
 LIBRARY = Path(__file__).parent / "stack.so"
 CALL_SECONDS = 0.5  # a call returns about this often, so that Ctrl-C is heard
+CHUNK = 64  # examples that a thread computes at once, of native/network.h
 CELLS = {"lstm": 0, "gru": 1, "rnn": 2}  # as enumerated in native/cells.h; a relu rnn is 3
 OPTIMISERS = {"sgd": 0, "adam": 2, "adamw": 3, "rmsprop": 4}  # as in native/update.h; Nesterov is 1
 
@@ -96,8 +97,8 @@ def cores() -> int:
 
 
 def chunks(batch: int) -> int:
-    """Parts of a minibatch that threads may share; CHUNK of native/network.h."""
-    return -(-batch // 64)
+    """Parts of a minibatch that threads may share."""
+    return -(-batch // CHUNK)
 
 
 class CompiledCompute:
@@ -119,6 +120,7 @@ class CompiledCompute:
         self.batch_size = config.fit.batch_size
         self.threads = threads or cores()
         self.seconds = 0.0  # of a minibatch, so far unknown
+        self.chunk_seconds = 0.0  # of evaluating a trial on a chunk, likewise
         cell = CELLS[model.name] + (model.nonlinearity is Nonlinearity.relu)
         self.shape = Shape(
             *(cell, model.num_layers, self.network.directions, model.hidden_size, input_size, T),
@@ -184,7 +186,9 @@ class CompiledCompute:
         gaps = [drop((shape.steps, width, B)) for _ in range(shape.layers - 1)]
         return torch.stack(gaps, 1).contiguous()
 
-    def evaluate(self, parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(
+        self, parameters: Tensor, index: Tensor, poll: Callable[[], None] = lambda: None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, right answers and predictions of parameters (k, P); see `Compute.evaluate`.
 
         Raises:
@@ -193,14 +197,23 @@ class CompiledCompute:
         (k, P), count = parameters.shape, len(index)
         parameters, index = parameters.contiguous(), index.contiguous()
         totals = torch.zeros(k, 3, dtype=torch.float64)
-        answers = torch.empty(k, count, dtype=torch.int64)
-        error = self._evaluate(
-            *(byref(self.shape), byref(self.examples), parameters.data_ptr(), index.data_ptr()),
-            *(k, P, count, totals.data_ptr(), answers.data_ptr(), self.threads),
-        )
-        check(error)
+        answers = []
+        at = 0
+        while at < count:  # whole chunks a call: their sums are added up in the same order as in one call
+            poll()
+            enough = int(CALL_SECONDS / k / self.chunk_seconds) if self.chunk_seconds else 0
+            part = min(max(self.threads, enough) * CHUNK, count - at)
+            answers.append(torch.empty(k, part, dtype=torch.int64))
+            started = time.perf_counter()
+            error = self._evaluate(
+                *(byref(self.shape), byref(self.examples), parameters.data_ptr(), index.data_ptr() + 8 * at),
+                *(k, P, part, totals.data_ptr(), answers[-1].data_ptr(), self.threads),
+            )
+            check(error)
+            self.chunk_seconds = (time.perf_counter() - started) / k * CHUNK / part
+            at += part
         loss, hits, _ = (totals / count).unbind(1)
-        return loss, hits, answers
+        return loss, hits, torch.cat(answers, 1)
 
 
 def check(error: int) -> None:

@@ -69,7 +69,9 @@ class TorchCompute:
         return torch.stack(sums, 1), carried
 
     @torch.no_grad()
-    def evaluate(self, parameters: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(
+        self, parameters: Tensor, index: Tensor, poll: Callable[[], None] = lambda: None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, right answers and predictions of parameters (k, P); see `Compute.evaluate`."""
         weights = self.network.views(parameters)
         task, k = self.task, len(parameters)
@@ -77,6 +79,7 @@ class TorchCompute:
         predictions = torch.zeros(k, len(index), dtype=torch.int64, device=self.device)
         carried = None
         for places in self._parts(index):
+            poll()
             x, y, lengths = self.batches.stored(index[places].to(self.device).unsqueeze(0))
             x, y = (t.expand(k, *t.shape[1:]) for t in (x, y))
             lengths = None if lengths is None else lengths.expand(k, -1)

@@ -47,6 +47,7 @@ class JobFolder:
         self.path = path
         self.result = result
         self.names: list[str] = []  # the metrics of the header
+        self.last = 0  # timestamp of the last row: a clock that is set back turns no history round
 
     @classmethod
     def start(
@@ -58,44 +59,51 @@ class JobFolder:
         trial: str,
         dataset: dict[str, Any],
         tags: dict[str, str],
+        keep: int = 0,
     ) -> "JobFolder":
-        """Make the folder, or take an unfinished one and begin its record anew.
+        """Make the folder, or take an unfinished one and begin its record anew, or go on with it.
 
         Args:
             name: readable, for tables and MLflow.
             trial: `rnnbench.config.trial_hash` of the config.
             dataset: JSON types, `name` and `checksum` among them.
             tags: where the numbers come from, see `provenance`.
+            keep: epochs that are not trained again: their rows stay.
         """
         path.mkdir(parents=True, exist_ok=True)
-        there = path / "result.json"
+        rows = read_metrics(path)[:keep] if keep else []
+        before = read_result(path) if (path / "result.json").exists() else None
         tree = plain(config)
         result = {
             "format": 1,
-            "job": read_result(path)["job"] if there.exists() else uuid.uuid4().hex,
+            "job": before["job"] if before else uuid.uuid4().hex,
             "name": name,
             "status": "running",
             "trial": trial,
             "params": flatten(tree),
             "metrics": {},
             "tags": tags,
-            "started": now(),
+            # Names the attempt: never that of an earlier one, even if the clock was set back.
+            "started": max(now(), before["started"] + 1) if before else now(),
             "ended": None,
-            "epochs": 0,
+            "epochs": keep,
             "error": None,
             "traceback": None,
             "dataset": dataset,
         }
         write(path / "config.yaml", to_yaml(tree))
         folder = cls(path, result)
+        folder.names = [name for name in {name: None for row in rows for name in row} if name not in ROW]
+        folder.last = rows[-1]["timestamp_ms"] if rows else 0
         # The rows go before the result does: no reader takes rows of the last attempt for this one's.
-        folder._rewrite([])
+        folder._rewrite(rows)
         folder._save()
         return folder
 
     def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Append the row of an epoch (counted from 1)."""
-        row = {"epoch": epoch, "timestamp_ms": now()} | metrics
+        self.last = max(now(), self.last)
+        row = {"epoch": epoch, "timestamp_ms": self.last} | metrics
         new = [name for name in metrics if name not in self.names]
         if new:  # the first epoch, or the first evaluation: the header grows
             rows = read_metrics(self.path) if self.result["epochs"] else []
@@ -124,7 +132,7 @@ class JobFolder:
             "metrics": {name: float(value) for name, value in metrics.items()},
             "error": error,
             "traceback": traceback,
-            "ended": now(),
+            "ended": max(now(), self.last, self.result["started"]),
         }
         self._save()
 

@@ -1,0 +1,83 @@
+"""Ctrl-C and SIGTERM: training stops at the next minibatch, and the books are never cut in the middle.
+
+Python raises KeyboardInterrupt wherever the main thread happens to be, SIGTERM ends the process. While a
+sweep is open both only leave word when training or its bookkeeping is under way, which then looks for it
+where it may stop (`check`), and raise `Stopped` at once elsewhere.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+came: int | None = None  # the first signal that asked to stop
+_listening = _deferred = 0  # how many blocks deep
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked this process to stop; `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def listen(*more: int) -> Iterator[None]:
+    """Take SIGINT, SIGTERM and others for a wish to stop, until the block ends; main thread only.
+
+    A second Ctrl-C exits at once. What a shell has made this process deaf to stays so.
+    """
+    global came, _listening
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, *more) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _take) for number in numbers}
+    _listening += 1
+    try:
+        yield
+    finally:
+        _listening -= 1
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if not _listening:
+            came = None
+
+
+def _take(number: int, frame: FrameType | None) -> None:
+    global came
+    if came is None:
+        came = number
+        if not _deferred:
+            raise Stopped(number)
+    elif number == signal.SIGINT:
+        os._exit(128 + number)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Signals leave word, and what runs in this block calls `check` where it may be stopped."""
+    global _deferred
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _deferred += 1
+    try:
+        yield
+    finally:
+        _deferred -= 1
+    if not _deferred:
+        check()
+
+
+def check() -> None:
+    """Stop here if a signal has asked to; any thread may call it.
+
+    Raises:
+        Stopped: with its number.
+    """
+    if came is not None:
+        raise Stopped(came)
