@@ -89,7 +89,7 @@ class Server:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True, env=environment
             )
-        for _ in range(600):
+        for _ in range(1800):
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
                 return
@@ -97,6 +97,13 @@ class Server:
                 assert self.process.poll() is None, (self.folder / "log").read_text()
                 time.sleep(0.1)
         raise AssertionError((self.folder / "log").read_text())
+
+    def stop(self) -> None:
+        """Kill it; `start` begins anew."""
+        if self.process is not None:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
 
     def signal(self, number: int) -> None:
         """To the server and its workers."""
@@ -223,8 +230,8 @@ def assert_exact(uri: str, sweep: Path) -> None:
 
 def until(reached: Callable[[], bool]) -> None:
     """Wait for another process."""
-    for _ in range(600):
+    for _ in range(1800):
         if reached():
             return
         time.sleep(0.1)
-    raise AssertionError("waited a minute")
+    raise AssertionError("waited three minutes")

@@ -1,4 +1,4 @@
-"""MLflow's client, set up to answer or to fail within seconds, and the experiment that runs go to."""
+"""MLflow's client, set up to answer or to fail in time, and the experiment that runs go to."""
 
 import logging
 import os
@@ -8,13 +8,13 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from rnnbench.config import mask
-from rnnbench.record.store import silence, sqlite_file
+from rnnbench.record.store import PATIENCE, silence, sqlite_file
 
-# Unless the user has set them: an answer within seconds, or trouble is reported and the call repeated
+# Unless the user has set them: an answer in time, or trouble is reported and the call repeated
 # later by us, who look first at what arrived. Repeated by the HTTP client, a create_run whose answer
 # got lost would make a second run.
 ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": PATIENCE,
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing goes to anyone but the store that the user named
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -24,6 +24,10 @@ ENVIRONMENT = {
 
 class StoreError(Exception):
     """The store does not answer, or not as MLflow does: try again later."""
+
+
+class Silent(StoreError):
+    """The store does not answer at all: there is no use in trying again at once."""
 
 
 def connect(uri: str, experiment: str) -> tuple[Any, str]:
@@ -69,11 +73,11 @@ def settle(uri: str) -> None:
     """What is to be done before mlflow is imported: see that the store answers, set MLflow's manners.
 
     Raises:
-        StoreError: the store does not answer.
+        Silent: the store does not answer.
     """
     trouble = silence(uri)
     if trouble is not None:
-        raise StoreError(trouble)
+        raise Silent(mask(trouble))
     for key, setting in ENVIRONMENT.items():
         os.environ.setdefault(key, setting)
 

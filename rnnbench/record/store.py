@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from rnnbench.config import ConfigError
 
-PATIENCE = 3.0  # seconds that a server has for its first word
+PATIENCE = "15"  # seconds that a server has for an answer, unless MLFLOW_HTTP_REQUEST_TIMEOUT says otherwise
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -87,11 +87,12 @@ def silence(uri: str) -> str | None:
             return str(error)
         return None
     url = urlsplit(uri)
+    patience = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE))
     try:
         if url.scheme in ("http", "https"):
             host = url.netloc.rpartition("@")[2]
             with urllib.request.urlopen(
-                f"{url.scheme}://{host}{url.path.rstrip('/')}/health", timeout=PATIENCE
+                f"{url.scheme}://{host}{url.path.rstrip('/')}/health", timeout=patience
             ):
                 return None
         if "host=" in url.query:
@@ -99,7 +100,7 @@ def silence(uri: str) -> str | None:
         port = url.port or PORTS.get(url.scheme.split("+")[0])
         if port is None:
             return None  # a kind of store that only MLflow knows
-        with socket.create_connection((url.hostname or "localhost", port), PATIENCE):
+        with socket.create_connection((url.hostname or "localhost", port), patience):
             return None
     except urllib.error.HTTPError:
         return None
