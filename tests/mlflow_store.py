@@ -222,10 +222,12 @@ def assert_exact(uri: str, sweep: Path) -> None:
         assert result["tags"].items() <= tags.items()
         assert tags["rnnbench.trial"] == result["trial"]
         assert tags.get("rnnbench.error") == result["error"]
-        assert (tags["mlflow.user"], tags["mlflow.source.git.commit"]) == ("me", "c" * 40)
+        assert tags["mlflow.user"] == result["tags"]["rnnbench.user"]
+        assert tags.get("mlflow.source.git.commit") == result["tags"].get("rnnbench.git_commit")
         assert tags.get("mlflow.parentRunId") == (parents[0].info.run_id if parents else None)
         (data,) = run.inputs.dataset_inputs
-        assert (data.dataset.name, data.dataset.digest) == ("digits", ("ab" * 32)[:36])
+        told = result["dataset"]
+        assert (data.dataset.name, data.dataset.digest) == (told["name"], told["checksum"][:36])
 
 
 def until(reached: Callable[[], bool]) -> None:

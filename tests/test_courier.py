@@ -169,24 +169,3 @@ def test_a_deleted_experiment_and_a_deleted_run_are_told(
     client(store).delete_experiment(experiment)
     assert sync(folder) == 1
     assert "tracking.experiment=laws is deleted" in capsys.readouterr().out
-
-
-def test_first_starts_at_once_on_a_fresh_store_all_arrive(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/fresh.db"
-    folders = [make_sweep(tmp_path / str(number), uri, jobs=1) for number in range(4)]
-    command = [sys.executable, "-m", "rnnbench.record", "sync"]
-    couriers = [
-        subprocess.Popen(
-            [*command, str(folder)],
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for folder in folders
-    ]
-    said = [courier.communicate()[0] for courier in couriers]
-    assert [courier.returncode for courier in couriers] == [0] * 4, said
-    assert all(text.count("\n") == 1 and "1 runs delivered" in text for text in said), said
-    for folder in folders:
-        assert_exact(uri, folder)

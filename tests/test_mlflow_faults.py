@@ -51,14 +51,20 @@ def test_training_ends_while_the_server_still_holds_the_first_call(server: Serve
         assert_exact(proxy.uri, tmp_path / "s")
 
 
-def test_a_server_that_is_slow_is_waited_for_at_the_end_only(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_is_slow_is_waited_for_at_the_end(server: Server, tmp_path: Path) -> None:
+    folder, warnings = tmp_path / "sweep", []
     with Proxy(server.port) as proxy:
         proxy.delay = 1.0
-        app = start_app(tmp_path, *SWEEP, f"tracking.uri={proxy.uri}")
-        out, err = app.communicate(timeout=120)
-        assert app.returncode == 0, out + err
-        assert f"compare: {proxy.uri}" in out
-        assert_exact(server.uri, tmp_path / "s")
+        with claim(folder, proxy.uri) as sweep:
+            courier = Courier(folder, warnings.append)
+            courier.changed(train(folder, 0).path)
+            sweep.end("finished")
+            assert undelivered(folder)
+            assert courier.close() == 0
+        assert len(proxy.faults) > 5
+        assert all("1 of 1 records" in line and "Ctrl-C is safe" in line for line in warnings)
+        proxy.delay = 0
+        assert_exact(proxy.uri, folder)
 
 
 @pytest.mark.slow
@@ -72,7 +78,8 @@ def test_a_server_that_takes_five_seconds_a_call(server: Server, tmp_path: Path)
         assert app.returncode == 0, out + err
         assert "has yet to take" in err
         assert sync(tmp_path / "s") == 0
-        assert_exact(server.uri, tmp_path / "s")
+        proxy.delay = 0
+        assert_exact(proxy.uri, tmp_path / "s")
 
 
 @pytest.mark.parametrize("lost", [0.0, 1.0])
@@ -151,6 +158,7 @@ def test_a_server_that_is_down_for_a_while_gets_the_rest_by_itself(
     assert_exact(mlflow_server.uri, folder)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_for_the_rest_of_the_sweep(
     mlflow_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

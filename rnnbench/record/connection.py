@@ -21,6 +21,8 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
+WAIT = 60  # seconds that a writer of a SQLite file waits for the others
+
 
 class StoreError(Exception):
     """The store does not answer, or not as MLflow does: try again later."""
@@ -50,7 +52,7 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
         # MLflow's first migration of a fresh file fails when several processes run it at once. (We leave
         # the journal mode as it is: six writers lost nothing and were no slower than under WAL.)
         with FileLock(f"{file}.lock"):
-            client = MlflowClient(uri)
+            client = MlflowClient(patient(uri))
         # Beside the file, not in whatever directory this process happens to run.
         place = str(file.parent / "mlruns" / quote(experiment, safe=" "))
     found: Any = client.get_experiment_by_name(experiment)
@@ -67,6 +69,11 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
             f"(mlflow experiments restore -x {found.experiment_id}) or use another name"
         )
     return client, str(found.experiment_id)
+
+
+def patient(uri: str) -> str:
+    """A SQLite URI whose users wait long for one another; SQLite's own five seconds are few for eight."""
+    return uri if "timeout=" in uri else f"{uri}{'&' if '?' in uri else '?'}timeout={WAIT}"
 
 
 def settle(uri: str) -> None:

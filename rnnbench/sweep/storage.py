@@ -15,6 +15,7 @@ from rnnbench.config import ConfigError, check_secret
 from rnnbench.record import check_store, sqlite_file
 
 KINDS = "sqlite:///FILE, journal:///FILE, postgresql://HOST/NAME, mysql://HOST/NAME, grpc://HOST:PORT"
+WAIT = 60.0  # seconds that a worker waits for others that write to the SQLite file; its own five are few
 PATIENCE = 5.0  # seconds that a gRPC proxy has for its first word
 GRPC_PORT = 13000  # Optuna's
 # Optuna's first migration fails when several run it at once: a server locks, as a file does elsewhere.
@@ -68,7 +69,7 @@ def open_storage(url: str | None) -> BaseStorage:
             return JournalStorage(JournalFileBackend(str(journal)))
         if file is not None:
             with FileLock(f"{file}.lock"):
-                return RDBStorage(url)
+                return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": WAIT}})
         if url.startswith("grpc://"):
             parts = urlsplit(url)
             proxy = GrpcStorageProxy(host=parts.hostname or "localhost", port=parts.port or GRPC_PORT)
