@@ -39,15 +39,9 @@ def at_once(folder: Path, *commands: list[str]) -> list[str]:
 def runs(folder: Path) -> list[str]:
     """The jobs of MLflow's runs, parents left out."""
     store = client(f"sqlite:///{folder}/mlflow.db")
-    found = [
-        run.data.tags["rnnbench.job"]
-        for experiment in store.search_experiments()
-        for page in [
-            store.search_runs([experiment.experiment_id], "tags.`rnnbench.job` != ''", max_results=1000)
-        ]
-        for run in page
-    ]
-    return sorted(found)
+    experiments = [experiment.experiment_id for experiment in store.search_experiments()]
+    found = store.search_runs(experiments, "tags.`rnnbench.job` != ''", max_results=1000)
+    return sorted(run.data.tags["rnnbench.job"] for run in found)
 
 
 def assert_sound(file: Path) -> None:

@@ -54,7 +54,7 @@ def home() -> Iterator[Path]:
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres", "postgres")
     yield folder
-    stop = f"PATH=$(ls -d /usr/lib/postgresql/*/bin | tail -n 1):$PATH pg_ctl --pgdata={folder}/data -m fast stop"
+    stop = "$(ls /usr/lib/postgresql/*/bin/pg_ctl | tail -n 1) --pgdata=data --mode=fast stop"
     subprocess.run(["bash", "-c", stop], **someone(), cwd=folder, stdout=subprocess.DEVNULL)
     shutil.rmtree(folder)
 

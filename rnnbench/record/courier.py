@@ -97,8 +97,8 @@ class Courier:
         left, jobs = len(undelivered(self.folder)), len(job_folders(self.folder))
         uri = read_sweep(self.folder)["tracking"]["uri"]
         self.warn(
-            f"all is recorded; MLflow at {uri} has yet to take {left} of {jobs} records; waiting at most "
-            f"{seconds:.0f} s. Ctrl-C is safe: {sync_command(self.folder)} goes on from there"
+            f"all is recorded; MLflow at {uri} is slow to take it, {left} of {jobs} records are to come; "
+            f"waiting at most {seconds:.0f} s. Ctrl-C is safe: {sync_command(self.folder)} goes on from there"
         )
 
     def _stop(self) -> None:
