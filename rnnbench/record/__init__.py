@@ -8,7 +8,7 @@ from rnnbench.record.courier import Courier, undelivered
 from rnnbench.record.folder import JobFolder, abandon, read_delivery, read_metrics, read_result
 from rnnbench.record.provenance import provenance
 from rnnbench.record.read import download, records
-from rnnbench.record.store import check_store, sqlite_file
+from rnnbench.record.store import check_store, driven, sqlite_file
 from rnnbench.record.sweep import SweepFolder, job_folders, new_folder, read_sweep, status_now, sync_command
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "abandon",
     "check_store",
     "download",
+    "driven",
     "job_folders",
     "new_folder",
     "provenance",

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from rnnbench.config import mask
-from rnnbench.record.store import PATIENCE, silence, sqlite_file
+from rnnbench.record.store import PATIENCE, driven, silence, sqlite_file
 
 # Unless the user has set them: an answer in time, or trouble is reported and the call repeated
 # later by us, who look first at what arrived. Repeated by the HTTP client, a create_run whose answer
@@ -46,7 +46,10 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
         logging.getLogger(noisy).setLevel(logging.CRITICAL + 1)
     file = sqlite_file(uri)
     if file is None:
-        client = MlflowClient(uri)
+        try:
+            client = MlflowClient(driven(uri))
+        except ImportError as error:
+            raise StoreError(f"{error}; for PostgreSQL pip install 'rnnbench[postgresql]'") from error
         place = None  # the server's choice
     else:
         # MLflow's first migration of a fresh file fails when several processes run it at once. (We leave

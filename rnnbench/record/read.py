@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnnbench.config import ConfigError, mask
 from rnnbench.record.folder import read_delivery, read_metrics, read_result
-from rnnbench.record.store import silence, sqlite_file
+from rnnbench.record.store import driven, silence, sqlite_file
 from rnnbench.record.sweep import status_now
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def mlflow_client(uri: str) -> Any:
         )
     from mlflow.tracking import MlflowClient
 
-    return MlflowClient(uri)
+    return MlflowClient(driven(uri))
 
 
 def number(metric: float) -> float:
@@ -135,7 +135,7 @@ def download(run_id: str) -> Path:
     Raises:
         ConfigError: no store, no such run, or a run that left neither folder nor checkpoint.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    uri = driven(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))
     from mlflow.artifacts import download_artifacts, list_artifacts
     from mlflow.exceptions import MlflowException
 

@@ -24,6 +24,11 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(rest.partition("?")[0].removeprefix("/"))
 
 
+def driven(uri: str) -> str:
+    """The URI with the driver that we install; SQLAlchemy's own choice depends on its version."""
+    return uri.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
 def absolute(uri: str) -> str:
     """The same store as seen from any directory."""
     file = sqlite_file(uri)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from rnnbench.config import ConfigError, check_secret
-from rnnbench.record import check_store, sqlite_file
+from rnnbench.record import check_store, driven, sqlite_file
 
 KINDS = "sqlite:///FILE, journal:///FILE, postgresql://HOST/NAME, mysql://HOST/NAME, grpc://HOST:PORT"
 WAIT = 60.0  # seconds that a worker waits for others that write to the SQLite file; its own five are few
@@ -75,8 +75,7 @@ def open_storage(url: str | None) -> BaseStorage:
             proxy = GrpcStorageProxy(host=parts.hostname or "localhost", port=parts.port or GRPC_PORT)
             proxy.wait_server_ready(timeout=PATIENCE)
             return proxy
-        # SQLAlchemy's own choice of a driver depends on its version.
-        address = url.replace("postgresql://", "postgresql+psycopg2://", 1)
+        address = driven(url)
         with closing(create_engine(address, poolclass=NullPool).connect()) as connection:
             connection.execute(text(LOCKS[url.partition(":")[0].partition("+")[0]]))  # until it is closed
             return RDBStorage(address)
