@@ -117,15 +117,16 @@ def refusals() -> Iterator[None]:
 
 
 def own_folder(config: DictConfig, kind: str) -> Path:
-    """The folder of a `run` or a `sweep`. One that is named after the time is made here, for this process
+    """The folder of a `run` or a `sweep`. One that is named after the second is made here, for this process
     alone: another that starts in the same second gets another; the config then says so."""
     folder = Path(config.hydra[kind].dir)
     written: Any = OmegaConf.to_container(config.hydra[kind])
-    if "${now:" not in str(written["dir"]) or config.hydra.sweeper.get("study_name"):
+    if "%S" not in str(written["dir"]) or config.hydra.sweeper.get("study_name"):
         return folder
     from rnnbench.record import new_folder
 
-    mine = new_folder(folder.parent) / folder.name if kind == "run" else new_folder(folder)
+    of_sweep = job_folder(folder).parent if kind == "run" else folder
+    mine = new_folder(of_sweep) / folder.relative_to(of_sweep)
     if mine != folder:
         with read_write(config.hydra):
             config.hydra[kind].dir = str(mine)
