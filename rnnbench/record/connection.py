@@ -7,7 +7,6 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
-from rnnbench.config import mask
 from rnnbench.record.store import PATIENCE, driven, silence, sqlite_file
 
 # Unless the user has set them: an answer in time, or trouble is reported and the call repeated
@@ -46,10 +45,7 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
         logging.getLogger(noisy).setLevel(logging.CRITICAL + 1)
     file = sqlite_file(uri)
     if file is None:
-        try:
-            client = MlflowClient(driven(uri))
-        except ImportError as error:
-            raise StoreError(f"{error}; for PostgreSQL pip install 'rnnbench[postgresql]'") from error
+        client = MlflowClient(driven(uri))
         place = None  # the server's choice
     else:
         # MLflow's first migration of a fresh file fails when several processes run it at once. (We leave
@@ -87,12 +83,6 @@ def settle(uri: str) -> None:
     """
     trouble = silence(uri)
     if trouble is not None:
-        raise Silent(mask(trouble))
+        raise Silent(trouble)
     for key, setting in ENVIRONMENT.items():
         os.environ.setdefault(key, setting)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error, without credentials, no longer than a terminal can show."""
-    lines = mask(str(error)).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

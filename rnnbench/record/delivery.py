@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rnnbench.record.connection import Silent, StoreError, connect, first_line, settle
+from rnnbench.record.connection import Silent, StoreError, connect, settle
 from rnnbench.record.folder import read_delivery, read_metrics, read_result, write_json
-from rnnbench.record.store import sqlite_file
+from rnnbench.record.store import first_line, sqlite_file
 from rnnbench.record.sweep import held, job_folders, read_sweep, status_now
 
 # MLflow's limits.
