@@ -36,7 +36,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(CHECKOUT)}
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "KILLED"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh SQLite store, made once: its migration takes seconds."""
     from mlflow.tracking import MlflowClient
@@ -111,7 +111,7 @@ class Server:
             os.killpg(self.process.pid, number)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def mlflow_server(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(migrated, folder / "mlflow.db")

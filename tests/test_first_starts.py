@@ -51,14 +51,15 @@ def assert_sound(file: Path) -> None:
         assert tables.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_eight_couriers_and_two_hundred_trials(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [4, pytest.param(8, marks=pytest.mark.slow)])
+def test_couriers_of_twenty_five_trials_each(tmp_path: Path, processes: int) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    sweeps = [make_sweep(tmp_path / str(number), uri, jobs=25, epochs=2) for number in PROCESSES]
+    sweeps = [make_sweep(tmp_path / str(number), uri, jobs=25, epochs=2) for number in range(processes)]
     said = at_once(tmp_path, *(["rnnbench.record", "sync", str(sweep)] for sweep in sweeps))
     assert all(text.count("\n") == 1 and "25 runs delivered, 0 already there" in text for text in said), said
     assert_sound(tmp_path / "mlflow.db")
     jobs = sorted(read_result(job)["job"] for sweep in sweeps for job in job_folders(sweep))
-    assert runs(tmp_path) == jobs and len(jobs) == 200
+    assert runs(tmp_path) == jobs and len(jobs) == 25 * processes
     for sweep in sweeps[::4]:
         assert_exact(uri, sweep)
 

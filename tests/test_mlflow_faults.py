@@ -82,7 +82,7 @@ def test_a_server_that_takes_five_seconds_a_call(server: Server, tmp_path: Path)
         assert_exact(proxy.uri, tmp_path / "s")
 
 
-@pytest.mark.parametrize("lost", [0.0, 1.0])
+@pytest.mark.parametrize("lost", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_a_share_of_answers_that_are_errors(server: Server, tmp_path: Path, lost: float) -> None:
     """Every fourth request or so: not passed on, or carried out and then denied."""
     dice = random.Random(7)
@@ -108,6 +108,7 @@ def test_a_share_of_answers_that_are_errors(server: Server, tmp_path: Path, lost
         assert_exact(proxy.uri, folder)
 
 
+@pytest.mark.slow
 def test_a_server_that_only_answers_with_errors_is_told_once(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,7 +129,8 @@ def test_a_server_that_only_answers_with_errors_is_told_once(
         assert_exact(proxy.uri, folder)
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.slow  # by default tests/test_courier.py stops it, and lets it go on
+@pytest.mark.parametrize("seconds", [3, 60])
 def test_a_server_that_is_down_for_a_while_gets_the_rest_by_itself(
     mlflow_server: Server, tmp_path: Path, seconds: int
 ) -> None:

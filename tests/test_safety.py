@@ -233,7 +233,7 @@ def assert_nowhere(folder: Path, *texts: str) -> None:
     for text in texts:
         assert not any(secret in text for secret in hidden)
     files = [file for file in folder.rglob("*") if file.is_file()]
-    assert len(files) > 5
+    assert files
     for file in files:
         content = file.read_bytes()
         assert not any(secret.encode() in content for secret in hidden), file
@@ -281,11 +281,6 @@ def test_credentials_of_the_environment_are_used_and_written_nowhere(
         MLFLOW_TRACKING_USERNAME="me", MLFLOW_TRACKING_PASSWORD=SECRET, PGPASSWORD=SECRET,
     )  # fmt: skip
     assert f"compare: {locked.uri}" in said  # all is delivered
-    (tmp_path / "table").mkdir()
-    (tmp_path / "table" / "tiny.yaml").write_text(TABLE)
-    words = ["--config-dir=.", "table=tiny", f"tracking.uri={locked.uri}"]
-    said += app(tmp_path, "rnnbench.paper", *words, MLFLOW_TRACKING_TOKEN=SECRET)
-    assert (tmp_path / "multirun" / "paper" / "tiny" / "provenance.json").exists()
     assert_nowhere(tmp_path, said)
     assert_nowhere(mlflow_server.folder)
     with psycopg2.connect(guarded, password=SECRET) as connection, connection.cursor() as sql:
@@ -293,6 +288,19 @@ def test_credentials_of_the_environment_are_used_and_written_nowhere(
         for (table,) in sql.fetchall():
             sql.execute(f'SELECT * FROM "{table}"')
             assert SECRET not in repr(sql.fetchall())
+
+
+@pytest.mark.slow
+def test_a_table_is_made_with_a_token_that_is_written_nowhere(
+    locked: Proxy, tmp_path: Path, mlflow_server: Server
+) -> None:
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "tiny.yaml").write_text(TABLE)
+    words = ["--config-dir=.", "table=tiny", f"tracking.uri={locked.uri}"]
+    said = app(tmp_path, "rnnbench.paper", *words, MLFLOW_TRACKING_TOKEN=SECRET)
+    assert (tmp_path / "multirun" / "paper" / "tiny" / "provenance.json").exists()
+    assert_nowhere(tmp_path, said)
+    assert_nowhere(mlflow_server.folder)
 
 
 @pytest.mark.slow
@@ -420,6 +428,7 @@ def test_the_words_of_a_record_set_values_and_nothing_else(word: str) -> None:
     assert recorded(["optim.lr=0.1", "model=lstm", word], [word]) == ["optim.lr=0.1", "model=lstm", word]
 
 
+@pytest.mark.slow
 def test_a_winner_whose_record_names_code_is_not_trained_again(trap: Path) -> None:
     """A study's storage is shared: what stands there of the winner is the work of others."""
     words = [

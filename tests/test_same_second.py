@@ -62,11 +62,18 @@ def test_of_many_that_make_a_folder_at_once_each_has_its_own(tmp_path: Path) -> 
 
 def test_runs_and_sweeps_of_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
     at_once(tmp_path, ["-m", "seed=0,1"], ["-m", "seed=10,11,12"], ["seed=20"])
-    at_once(tmp_path, ["seed=30"])  # the first are over by now
     sweeps = sorted((tmp_path / MOMENT).iterdir())
-    assert [path.name for path in sweeps] == ["04-05-06", *(f"04-05-06-{number}" for number in (2, 3, 4))]
-    assert sorted(map(seeds, sweeps)) == [[0, 1], [10, 11, 12], [20], [30]]
+    assert [path.name for path in sweeps] == ["04-05-06", "04-05-06-2", "04-05-06-3"]
+    assert sorted(map(seeds, sweeps)) == [[0, 1], [10, 11, 12], [20]]
     assert {read_sweep(sweep)["status"] for sweep in sweeps} == {"finished"}
+
+
+@pytest.mark.slow
+def test_runs_of_one_second_one_after_the_other(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        at_once(tmp_path, [f"seed={seed}"])
+    first, second = (tmp_path / MOMENT / name for name in ("04-05-06", "04-05-06-2"))
+    assert (seeds(first), seeds(second)) == ([1], [2])
 
 
 @pytest.mark.slow
