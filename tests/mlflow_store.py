@@ -222,12 +222,12 @@ def assert_exact(uri: str, sweep: Path) -> None:
         assert result["tags"].items() <= tags.items()
         assert tags["rnnbench.trial"] == result["trial"]
         assert tags.get("rnnbench.error") == result["error"]
-        assert tags["mlflow.user"] == result["tags"]["rnnbench.user"]
-        assert tags.get("mlflow.source.git.commit") == result["tags"].get("rnnbench.git_commit")
+        for theirs, ours in (("mlflow.user", "user"), ("mlflow.source.git.commit", "git_commit")):
+            assert tags.get(theirs) == result["tags"].get(f"rnnbench.{ours}")
         assert tags.get("mlflow.parentRunId") == (parents[0].info.run_id if parents else None)
         (data,) = run.inputs.dataset_inputs
-        told = result["dataset"]
-        assert (data.dataset.name, data.dataset.digest) == (told["name"], told["checksum"][:36])
+        known = result["dataset"]["name"], result["dataset"]["checksum"][:36]
+        assert (data.dataset.name, data.dataset.digest) == known
 
 
 def trouble(warnings: list[str]) -> list[str]:

@@ -1,0 +1,288 @@
+"""Faults to survive, each a real one: kills, signals, a full disk, no memory, clocks that jump."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rnnbench.record import job_folders, read_metrics, read_result
+from tests.mlflow_store import assert_exact, client, runs_of
+from tests.test_app import jobs, numbers, run, start
+
+# Two stacks of different cells; every epoch is a checkpoint.
+GRID = ["-m", "model=lstm,gru", "seed=0,1", "hydra.sweep.dir=s", "fit.checkpoint_every=1"]
+SHORT = ["model.hidden_size=6", "data.train_size=256", "fit.epochs=40"]
+
+
+def recorded(folder):
+    """All that a sweep has measured but times, by trial: the rows, the final figures."""
+    found = {}
+    for job in jobs(folder):
+        final, rows = numbers(job)
+        assert read_result(job)["status"] == "finished"
+        assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+        found[read_result(job)["trial"]] = final, rows
+    assert len(found) == len(jobs(folder))
+    return found
+
+
+def begun(process, file):
+    """Wait until a file is there that the process makes."""
+    until = time.monotonic() + 120
+    while not file.exists():
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The grid as it comes out where nothing happens."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(folder, *GRID, *SHORT, "tracking.uri=null")
+    return recorded(folder / "s")
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_numbers(kills, whole, store, tmp_path):
+    command = [*GRID, *SHORT, f"tracking.uri={store}", "tracking.experiment=laws"]
+    moments = random.Random(kills)
+    for _ in range(kills):
+        process = start(tmp_path, *command)
+        shown = tmp_path / "s" / "sweep.json"
+        before = shown.stat().st_mtime_ns if shown.exists() else 0
+        while process.poll() is None and (not shown.exists() or shown.stat().st_mtime_ns == before):
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 2))
+        process.kill()
+        process.communicate()
+    run(tmp_path, *command)
+    assert recorded(tmp_path / "s") == whole
+    assert_exact(store, tmp_path / "s")
+    children, _ = runs_of(store, tmp_path / "s")
+    assert [child.info.status for child in children.values()] == ["FINISHED"] * 4
+
+
+@pytest.mark.parametrize("grid", ["seed=0,1", "model.hidden_size=5,6"], ids=["a stack", "side by side"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_leaves_checkpoints_of_the_last_whole_epoch(grid, number, tmp_path):
+    few = ["-m", grid, "data.train_size=256", "tracking.uri=null", "fit.epochs=60"]
+    run(tmp_path, *few, "hydra.sweep.dir=whole")
+    # Without the option, and far from a minute: what is kept is kept because of the signal.
+    process = start(tmp_path, *few, "hydra.sweep.dir=s")
+    begun(process, tmp_path / "s" / "0" / "metrics.csv")
+    while len(read_metrics(tmp_path / "s" / "0")) < 2:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in err and "goes on from here" in err
+    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["status"] == "interrupted"
+    left = [read_result(job) for job in jobs(tmp_path / "s")]
+    assert {result["status"] for result in left} == {"interrupted"}
+    kept = [(job / "checkpoint.pt").exists() for job in jobs(tmp_path / "s")]
+    assert kept[0] and kept == [result["epochs"] > 0 for result in left]
+    run(tmp_path, *few, "hydra.sweep.dir=s")
+    assert recorded(tmp_path / "s") == recorded(tmp_path / "whole")
+    for job, before in zip(jobs(tmp_path / "s"), left, strict=False):  # the others had not begun
+        assert read_result(job)["tags"].get("rnnbench.resumed", "0") == str(before["epochs"])
+        assert not (job / "checkpoint.pt").exists()
+
+
+def test_a_second_ctrl_c_exits_at_once(tmp_path):
+    """Here while the last deliveries go to a server that never answers."""
+    with subprocess.Popen(
+        [sys.executable, "-c", "import socket, time; s = socket.create_server(('127.0.0.1', 0)); "
+         "print(s.getsockname()[1], flush=True); time.sleep(600)"], stdout=subprocess.PIPE, text=True,
+    ) as server:  # fmt: skip
+        port = int(server.stdout.readline())
+        process = start(tmp_path, *GRID, "fit.epochs=1000000", f"tracking.uri=http://127.0.0.1:{port}")
+        begun(process, tmp_path / "s" / "0" / "checkpoint.pt")
+        process.send_signal(signal.SIGINT)
+        while (status := json.loads((tmp_path / "s" / "sweep.json").read_text())["status"]) == "running":
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        server.kill()
+    assert (process.returncode, status) == (130, "interrupted")
+
+
+@pytest.mark.parametrize("damage", ["cut", "another's"])
+def test_a_corrupt_checkpoint_is_set_aside(damage, whole, tmp_path):
+    command = [*GRID, *SHORT, "tracking.uri=null"]
+    process = start(tmp_path, *command)
+    begun(process, tmp_path / "s" / "1" / "checkpoint.pt")
+    process.kill()
+    process.communicate()
+    file = tmp_path / "s" / "0" / "checkpoint.pt"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:1000])
+    else:
+        shutil.copy(tmp_path / "s" / "1" / "checkpoint.pt", file)
+    _, err = run(tmp_path, *command)
+    assert "checkpoint.unusable now, and the trial starts over" in err
+    assert (tmp_path / "s" / "0" / "checkpoint.unusable").exists()
+    assert "rnnbench.resumed" not in read_result(tmp_path / "s" / "0")["tags"]
+    assert "rnnbench.resumed" in read_result(tmp_path / "s" / "1")["tags"]
+    assert recorded(tmp_path / "s") == whole
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder with room for 400 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_loses_nothing(small_disk, whole, store):
+    command = [*GRID, *SHORT, f"tracking.uri={store}", "tracking.experiment=laws"]
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(250 * 1024))
+    _, err = run(small_disk, *command, code=1)
+    assert "hydra.sweep.dir=s: no space left on device; what is recorded so far is whole" in err
+    assert "Traceback" not in err
+    for job in job_folders(small_disk / "s"):
+        read_result(job), read_metrics(job)
+    filler.unlink()
+    run(small_disk, *command)
+    assert recorded(small_disk / "s") == whole
+    assert_exact(store, small_disk / "s")
+
+
+HUNGRY = """
+import resource, sys
+from pathlib import Path
+from conftest import make_config
+from rnnbench import tasks, train
+from rnnbench.config import Kernel
+from rnnbench.ledger import Job, Sweep
+
+folder, room = Path(sys.argv[1]), int(sys.argv[2])
+def config(seed):
+    one = make_config("gru", seed, fit__epochs=3, data__train_size=1024, fit__batch_size=512)
+    one.model.hidden_size, one.fit.kernel = 64, Kernel.torch
+    return one
+jobs = [Job(f"seed={n}", config(n), folder / str(n)) for n in range(6)]
+sweep = Sweep(folder, None, None)
+record, rows = sweep.epoch, []
+def size(name):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(name))
+def epoch(job, number, metrics):
+    record(job, number, metrics)
+    rows.append(number)
+    if room and len(rows) == 6:  # the first whole epoch is in the books
+        resource.setrlimit(resource.RLIMIT_AS, (size("VmSize") + room, resource.RLIM_INFINITY))
+    if not room and len(rows) == 6:
+        print("needs", size("VmPeak") - size("VmSize"))
+sweep.epoch = epoch
+train.train(sweep, jobs, 6)
+print(*[job.error for job in jobs], sep="\\n")
+"""
+
+
+def test_a_stack_that_no_longer_fits_goes_on_in_halves(tmp_path):
+    """A real limit of memory, set when the first epoch is done: no epoch is trained twice, none is lost."""
+
+    def train(name, room):
+        """Large blocks go back to the system when they are freed, so that a limit means something."""
+        command = [sys.executable, "-c", HUNGRY, str(tmp_path / name), str(room)]
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True,
+            env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done
+
+    needs = int(train("whole", 0).stdout.split("needs ")[1].split()[0])
+    done = train("halves", int(0.75 * needs))
+    assert done.stdout.splitlines()[-6:] == ["None"] * 6, done.stderr
+    assert "a stack of 6 stopped" in done.stderr and "its trials go on 3 at a time" in done.stderr
+    for one, two in zip(jobs(tmp_path / "whole"), jobs(tmp_path / "halves"), strict=True):
+        (final, rows), (final2, rows2) = numbers(one), numbers(two)
+        assert [row["epoch"] for row in rows2] == [1, 2, 3]
+        assert final == pytest.approx(final2, abs=1e-4)
+        assert rows[0] == rows2[0]
+
+
+def test_a_clock_that_jumps_turns_no_history_round(whole, store, tmp_path):
+    """Time goes back an hour after some calls, and forward a day later; in the courier too."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\n"
+        "calls, really, wall = 0, time.time_ns, time.time\n"
+        "def jump():\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        "    return 0 if calls < 30 else -3600 if calls < 90 else 86400\n"
+        "time.time_ns = lambda: really() + jump() * 10**9\n"
+        "time.time = lambda: wall() + jump()\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    command = [*GRID, *SHORT, f"tracking.uri={store}", "tracking.experiment=laws"]
+    process = start(tmp_path, *command, env=os.environ | {"PYTHONPATH": path})
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    assert recorded(tmp_path / "s") == whole
+    assert_exact(store, tmp_path / "s")
+    for job in jobs(tmp_path / "s"):
+        stamps = [row["timestamp_ms"] for row in read_metrics(job)]
+        assert stamps == sorted(stamps)
+        result = read_result(job)
+        assert result["started"] <= result["ended"] and stamps[-1] <= result["ended"]
+    jumped = [read_result(job)["ended"] for job in jobs(tmp_path / "s")]
+    assert max(jumped) > time.time() * 1000 + 3.6e6  # it did
+
+
+def test_a_job_folder_that_is_deleted_costs_this_job_alone(whole, store, tmp_path):
+    command = [*GRID, *SHORT, f"tracking.uri={store}", "tracking.experiment=laws"]
+    process = start(tmp_path, *command, "hydra.sweep.dir=s")
+    begun(process, tmp_path / "s" / "1" / "checkpoint.pt")
+    os.rename(tmp_path / "s" / "1", tmp_path / "gone")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, out + err
+    assert f"{Path('s') / '1'} was deleted while it trained" in out
+    assert "Traceback" not in out + err
+    assert [job.name for job in jobs(tmp_path / "s")] == ["0", "2", "3"]
+    assert {read_result(job)["status"] for job in jobs(tmp_path / "s")} == {"finished"}
+    run(tmp_path, *command)
+    assert recorded(tmp_path / "s") == whole
+    store_runs = client(store).search_runs([client(store).get_experiment_by_name("laws").experiment_id])
+    trials = [one.data.tags["rnnbench.trial"] for one in store_runs if one.info.status == "FINISHED"
+              and "rnnbench.trial" in one.data.tags]  # fmt: skip
+    assert sorted(trials) == sorted(whole)
+
+
+def test_data_that_has_changed_are_refused(tmp_path):
+    def make(seed):
+        rng = np.random.default_rng(seed)
+        parts = {}
+        for split in ("train", "test"):
+            parts[f"x_{split}"] = rng.normal(size=(40, 5, 3)).astype(np.float32)
+            parts[f"y_{split}"] = rng.integers(0, 2, 40)
+        np.savez(tmp_path / "mine.npz", **parts)
+
+    command = ["-m", "data=npz", "data.path=mine.npz", "seed=0,1", "fit.epochs=1", "tracking.uri=null",
+               "hydra.sweep.dir=s"]  # fmt: skip
+    make(0)
+    run(tmp_path, *command)
+    before = {file: file.read_bytes() for file in (tmp_path / "s").rglob("result.json")}
+    make(1)
+    _, err = run(tmp_path, *command, code=1)
+    assert "data=npz is not what it was" in err and "Traceback" not in err
+    assert {file: file.read_bytes() for file in (tmp_path / "s").rglob("result.json")} == before
+    make(0)
+    out, _ = run(tmp_path, *command)
+    assert "2 of 2 trials are finished already" in out
