@@ -6,13 +6,15 @@ import sys
 import hydra
 
 from rnnbench.app import app
-from rnnbench.config import conf_folder
-from rnnbench.launch import register
+from rnnbench.config import check_words, conf_folder
+from rnnbench.launch import refusals, register
 
 
 def main() -> None:
     """The application; exit code 1 for what was refused or failed, 130 for Ctrl-C, 143 for SIGTERM."""
     register()
+    with refusals():
+        check_words(sys.argv[1:])  # before Hydra, whose messages quote what they cannot read
     try:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(app)()
     except KeyboardInterrupt as stopped:

@@ -17,7 +17,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.compose import Composer
 from rnnbench.config import Config, ConfigError, flatten, plain, trial_hash
-from rnnbench.launch import Checked, TrialFailed, TrialLauncher, job_name, open_sweep, refusals, task_config
+from rnnbench.launch import (
+    Checked,
+    TrialFailed,
+    TrialLauncher,
+    job_name,
+    open_sweep,
+    own_folder,
+    refusals,
+    task_config,
+)
 
 
 class GridSweeper(Sweeper):
@@ -83,6 +92,7 @@ class GridSweeper(Sweeper):
             points, first = self._check(points, folder)
             size = self.max_batch_size or len(points)
             elsewhere = isinstance(self.launcher, TrialLauncher) and self.launcher.elsewhere
+            folder = own_folder(self.config, "sweep")
             with open_sweep(folder, first, job_name(arguments, first), single=False, elsewhere=elsewhere):
                 OmegaConf.save(self.config, folder / "multirun.yaml")
                 results: list[JobReturn] = []

@@ -22,12 +22,12 @@ from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from rnnbench import config as schema
 from rnnbench.budget import resolved
 from rnnbench.compose import Composer
-from rnnbench.config import Config, ConfigError, own_code, to_yaml, typed
+from rnnbench.config import Config, ConfigError, check_tree, own_code, to_yaml, typed
 
 if TYPE_CHECKING:
     from rnnbench.ledger import Job, Sweep
@@ -82,10 +82,17 @@ def task_config(cfg: DictConfig) -> Config:
 class Gate(Callback):
     """Checks a single run before Hydra makes its folder; a sweep is checked by its sweeper."""
 
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with refusals():
+            check_tree(OmegaConf.to_container(config))
+            if "rnnbench" not in str(config.hydra.sweeper._target_):  # it makes its folder at once
+                own_folder(config, "sweep")
+
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with refusals():
             from rnnbench.preflight import preflight
 
+            check_tree(OmegaConf.to_container(config))
             checked = task_config(config)
             chosen, given = config.hydra.runtime.choices.get("search"), config.hydra.overrides.task
             # A winner's command line names its search, for what that sets besides its space.
@@ -98,6 +105,7 @@ class Gate(Callback):
 
                 show_plan([checked], 1)
                 raise SystemExit(0)
+            own_folder(config, "run")
 
 
 @contextmanager
@@ -114,6 +122,24 @@ def refusals() -> Iterator[None]:
         from rnnbench.show import refuse
 
         raise refuse(str(error)) from None
+
+
+def own_folder(config: DictConfig, kind: str) -> Path:
+    """The folder of a `run` or a `sweep`. One that is named after the second is made here, for this process
+    alone: another that starts in the same second gets another; the config then says so."""
+    folder = Path(config.hydra[kind].dir)
+    written: Any = OmegaConf.to_container(config.hydra[kind])
+    if "%S" not in str(written["dir"]) or config.hydra.sweeper.get("study_name"):
+        return folder
+    from rnnbench.record import new_folder
+
+    of_sweep = job_folder(folder).parent if kind == "run" else folder
+    mine = new_folder(of_sweep) / folder.relative_to(of_sweep)
+    if mine != folder:
+        with read_write(config.hydra):
+            config.hydra[kind].dir = str(mine)
+            config.hydra.overrides.hydra.append(f"hydra.{kind}.dir={mine}")  # for jobs that compose again
+    return mine
 
 
 def job_folder(folder: Path) -> Path:

@@ -90,9 +90,9 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     launch.register()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = hydra.compose("config", list(overrides), return_hydra_config=True)
-        folder = launch.job_folder(Path(folder or cfg.hydra.run.dir))
         config = launch.task_config(cfg)
-    preflight([config], folder)
+    preflight([config], Path(folder or cfg.hydra.run.dir))
+    folder = launch.job_folder(Path(folder or launch.own_folder(cfg, "run")))
     job = Job(launch.job_name(overrides, config), config, folder)
     with launch.open_sweep(folder.parent, config, job.name, single=True) as sweep:
         launch.run_jobs(sweep, [job], 1)

@@ -113,7 +113,7 @@ def test_torchvision_knows_every_archive() -> None:
         assert published.keys() == DATASETS[name].archives().keys()
         for mirrors, md5 in published.values():
             assert len(md5) == 32
-            assert mirrors and all(m.startswith("http") and m.endswith("/") for m in mirrors)
+            assert mirrors and all(m.startswith("https://") and m.endswith("/") for m in mirrors)
 
 
 def test_torchvision_reads_the_layout_that_we_write(server: Server, tmp_path: Path, small: None) -> None:
@@ -155,7 +155,9 @@ def test_the_next_mirror_is_asked(
     from torchvision import datasets
 
     digests = pack("fashion_mnist", server.folder)
-    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:9/", server.url])
+    mirrors = ["http://127.0.0.1:9/", server.url]
+    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", mirrors)
+    monkeypatch.setattr("rnnbench.tasks.download.secure", lambda address: address)
     data = Images("fashion_mnist", root=str(tmp_path / "new"), sha256=digests)
     assert len(load(data).targets) == TRAIN + TEST
 

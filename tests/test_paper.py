@@ -328,7 +328,7 @@ def redirect(sweep: Path, uri: str) -> None:
 
 
 def test_postgresql_gives_the_same_bytes(runs, postgresql, tmp_path):
-    uri = postgresql.replace("/postgres?", "/mlflow?").replace("postgresql://", "postgresql+psycopg2://")
+    uri = postgresql.replace("/postgres?", "/mlflow?")
     redirect(runs / "1", uri)
     assert isinstance(open_source(uri), Tables)
     same_bytes(runs, uri, tmp_path)

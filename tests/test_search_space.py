@@ -158,7 +158,7 @@ def test_the_published_sampler_paths_mean_ours():
         (lambda: check_storage("mongodb://a/b"), "must be one of sqlite"),
         (lambda: check_storage("study.db"), "must be one of sqlite"),
         (lambda: check_storage("journal:///nowhere/at/all/j.log"), "there is no folder"),
-        (lambda: check_storage("postgresql://me:secret@h/db"), "a password in it"),
+        (lambda: check_storage("postgresql://me:secret@h/db"), "a password, token or key in it"),
     ],
 )
 def test_refusals_of_samplers_pruners_and_storages(make, message):

@@ -6,6 +6,8 @@ imported.
 
 import hashlib
 import json
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, fields
 from enum import Enum
 from functools import cache
@@ -53,6 +55,7 @@ from rnnbench.config.schema import (
     Tracking,
 )
 from rnnbench.config.search import Drawn, Search
+from rnnbench.config.secrets import check_secret, check_tree, check_words, mask
 from rnnbench.config.slurm import Slurm
 
 __all__ = [
@@ -93,17 +96,22 @@ __all__ = [
     "Text",
     "Tracking",
     "check",
+    "check_secret",
+    "check_tree",
+    "check_words",
     "conf_folder",
     "direction",
     "final_metrics",
     "flatten",
     "identifies",
     "imported",
+    "mask",
     "objective",
     "own_code",
     "per_epoch",
     "plain",
     "plugins",
+    "recorded",
     "selection",
     "to_yaml",
     "trial_hash",
@@ -218,6 +226,32 @@ NOT_IDENTITY = {
 def identifies(key: str) -> bool:
     """Whether a trial's numbers depend on the value of this key."""
     return not any(key == name or key.startswith(name + ".") for name in NOT_IDENTITY)
+
+
+# A plain value of a key: nothing added or deleted, and nothing that is looked up elsewhere.
+PLAIN = re.compile(r"[a-z]\w*(?:[./]\w+)*=[^$]*")
+
+
+def recorded(words: Iterable[str], own: Collection[str]) -> list[str]:
+    """Overrides that were read from a record or a study's storage, which others can write to.
+
+    Args:
+        own: words, or keys, that come from this process itself.
+
+    Raises:
+        ConfigError: a word would do more than set what a trial's numbers depend on: import, set up Hydra,
+            name another place.
+    """
+    words = list(words)
+    for word in words:
+        key = word.partition("=")[0]
+        harmless = PLAIN.fullmatch(word) and identifies(key) and key.split("/")[0].split(".")[0] != "hydra"
+        if not (harmless or word in own or key in own):
+            raise ConfigError(
+                f"{mask(word)}: stands in a record, but not in the command or the search that is run, and "
+                "might import or write something; it is not taken over"
+            )
+    return words
 
 
 def trial_hash(config: Config, data_checksum: str) -> str:

@@ -1,6 +1,7 @@
 """What cannot be run is refused here, before anything slow is imported or anything is made."""
 
 import math
+from dataclasses import is_dataclass
 from enum import Enum
 from typing import Any, NoReturn, Optional
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from rnnbench.config.schema import (
     Select,
     Sgd,
 )
+from rnnbench.config.secrets import check_secret
 
 
 def refuse(key: str, value: Any, wanted: str) -> NoReturn:
@@ -55,6 +57,10 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: names the key, the value and what would be accepted.
     """
+    for part, content in vars(config).items():
+        for key, value in vars(content).items() if is_dataclass(content) else [("", content)]:
+            if isinstance(value, str):
+                check_secret(f"{part}.{key}".rstrip("."), value)
     model, optim, data, fit = config.model, config.optim, config.data, config.fit
     if type(optim) is not OPTIMISERS.get(optim.name):
         refuse("optim.name", optim.name, f"choose with optim=NAME, one of {', '.join(OPTIMISERS)}")
@@ -155,10 +161,6 @@ def _check_uri(uri: str) -> None:
     wanted = f"must be a URI that starts with one of {', '.join(s + '://' for s in SCHEMES)}"
     if scheme not in SCHEMES or "://" not in uri:
         refuse("tracking.uri", uri, f"{wanted}, for example sqlite:///mlflow.db; null for none")
-    if url.password:
-        shown = uri.replace(f":{url.password}@", ":***@")
-        refuse("tracking.uri", shown, "a password in it would be written to disk with every config; "
-                "use MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ~/.pgpass")  # fmt: skip
     if scheme in ("http", "https") and not url.hostname:
         refuse("tracking.uri", uri, "names no host, for example http://localhost:5000")
     if scheme == "sqlite" and not url.path.strip("/"):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnnbench.config import ConfigError
+from rnnbench.config import ConfigError, check_words
 from rnnbench.paper.aggregate import Filled, Planned, fill
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.figures import draw
@@ -53,6 +53,7 @@ def main() -> None:
     given = parser.parse_intermixed_args()
     values = dict(word.split("=", 1) for word in given.what if "=" in word)
     try:
+        check_words(given.what)
         if given.what[0] == "verify":
             if len(given.what) < 2:
                 raise ConfigError("verify: give the folder of a table: multirun/paper/NAME")

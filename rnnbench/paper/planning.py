@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnnbench.config import ConfigError, conf_folder
+from rnnbench.config import ConfigError, conf_folder, recorded
 from rnnbench.paper.aggregate import Planned, latest
 from rnnbench.paper.definition import Table, Tuned
 from rnnbench.paper.reading import Record, Search, Source, open_source
@@ -149,14 +149,20 @@ def make_plan(table: Table, app: App, where: str | None) -> Plan:
         wanted = _wanted(app, table, tuned, row, points, source, known)
         plan.searches.append(wanted)
         if wanted.done and wanted.found is not None:
-            plan.planned += app.points(winner(wanted.found, tuned), wanted.name)
+            plan.planned += app.points(winner(wanted, tuned), wanted.name)
     return plan
 
 
-def winner(search: Search, tuned: Tuned) -> list[str]:
-    """The overrides of a search's winner, under the fresh seeds."""
-    given = [word for word in shlex.split(search.command)[3:] if not word.startswith(("seed=", "hydra"))]
-    return [*given, f"seed={tuned.fresh}"]
+def winner(wanted: Wanted, tuned: Tuned) -> list[str]:
+    """The overrides of a search's winner, under the fresh seeds.
+
+    Raises:
+        ConfigError: the record of the search has more in its command than a winner.
+    """
+    assert wanted.found is not None
+    words = shlex.split(wanted.found.command)[3:]
+    given = [word for word in words if not word.startswith(("seed=", "hydra"))]
+    return [*recorded(given, wanted.command), f"seed={tuned.fresh}"]
 
 
 def _wanted(

@@ -20,7 +20,7 @@ from rnnbench.record import read_delivery, read_metrics, read_result, status_now
 from rnnbench.record.delivery import value as read_value
 from rnnbench.record.folder import ROW
 from rnnbench.record.read import STATUS, mlflow_client, number
-from rnnbench.record.store import silence, sqlite_file
+from rnnbench.record.store import driven, silence, sqlite_file
 
 TRIAL = re.compile(r'"trial": "([0-9a-f]+)"')
 STUDY = re.compile(r'"rnnbench.study": "([^"]*)"')
@@ -209,7 +209,7 @@ class Tables(Source):
         self.name = uri
         file = sqlite_file(uri)
         # A reader of a SQLite file makes no lock, no journal and no file.
-        where = uri if file is None else f"sqlite:///file:{file.absolute()}?mode=ro&uri=true"
+        where = driven(uri) if file is None else f"sqlite:///file:{file.absolute()}?mode=ro&uri=true"
         self.engine = create_engine(where)
         self.text = text
 

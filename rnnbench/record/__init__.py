@@ -6,14 +6,15 @@ MLflow; `python -m rnnbench.record sync FOLDER` does the same at any later time.
 
 from rnnbench.record.courier import Courier, undelivered
 from rnnbench.record.folder import JobFolder, abandon, read_delivery, read_metrics, read_result, write_json
-from rnnbench.record.provenance import mask, provenance
+from rnnbench.record.provenance import provenance
 from rnnbench.record.read import download, records
-from rnnbench.record.store import check_store, sqlite_file
+from rnnbench.record.store import check_store, driven, sqlite_file
 from rnnbench.record.sweep import (
     STACKS,
     SweepFolder,
     held,
     job_folders,
+    new_folder,
     read_sweep,
     status_now,
     sync_command,
@@ -29,9 +30,10 @@ __all__ = [
     "abandon",
     "check_store",
     "download",
+    "driven",
     "held",
     "job_folders",
-    "mask",
+    "new_folder",
     "provenance",
     "read_delivery",
     "read_metrics",

@@ -59,7 +59,10 @@ def follow(sweep: Path) -> int:
             started = time.monotonic()
             try:
                 with lock:
-                    delivery.deliver(sorted(changed) if more else job_folders(sweep))
+                    if more:
+                        delivery.deliver(sorted(changed))
+                    else:
+                        delivery.deliver_all()
                 changed.clear()
                 silent = False
                 # Works a fifth of the time, but what is shown is seconds old, not minutes.
@@ -138,7 +141,7 @@ def sync_one(sweep: Path) -> int:
             delivery = Delivery(sweep)
             jobs = job_folders(sweep)
             try:
-                delivery.deliver(jobs)
+                delivery.deliver_all()
             except StoreError as error:
                 say(f"error: {sweep}: MLflow at {delivery.uri} does not take records now ({error}); "
                     f"{len(undelivered(sweep))} of {len(jobs)} runs are still to be delivered")  # fmt: skip

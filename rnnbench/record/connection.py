@@ -1,4 +1,4 @@
-"""MLflow's client, set up to answer or to fail within seconds, and the experiment that runs go to."""
+"""MLflow's client, set up to answer or to fail in time, and the experiment that runs go to."""
 
 import logging
 import os
@@ -7,22 +7,28 @@ from urllib.parse import quote
 
 from filelock import FileLock
 
-from rnnbench.record.store import silence, sqlite_file
+from rnnbench.record.store import PATIENCE, driven, silence, sqlite_file
 
-# Unless the user has set them: an answer within seconds, or trouble is reported and the call repeated
+# Unless the user has set them: an answer in time, or trouble is reported and the call repeated
 # later by us, who look first at what arrived. Repeated by the HTTP client, a create_run whose answer
 # got lost would make a second run.
 ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": PATIENCE,
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing goes to anyone but the store that the user named
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
+WAIT = 60  # seconds that a writer of a SQLite file waits for the others
+
 
 class StoreError(Exception):
     """The store does not answer, or not as MLflow does: try again later."""
+
+
+class Silent(StoreError):
+    """The store does not answer at all: there is no use in trying again at once."""
 
 
 def connect(uri: str, experiment: str) -> tuple[Any, str]:
@@ -39,13 +45,13 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
         logging.getLogger(noisy).setLevel(logging.CRITICAL + 1)
     file = sqlite_file(uri)
     if file is None:
-        client = MlflowClient(uri)
+        client = MlflowClient(driven(uri))
         place = None  # the server's choice
     else:
         # MLflow's first migration of a fresh file fails when several processes run it at once. (We leave
         # the journal mode as it is: six writers lost nothing and were no slower than under WAL.)
         with FileLock(f"{file}.lock"):
-            client = MlflowClient(uri)
+            client = MlflowClient(patient(uri))
         # Beside the file, not in whatever directory this process happens to run.
         place = str(file.parent / "mlruns" / quote(experiment, safe=" "))
     found: Any = client.get_experiment_by_name(experiment)
@@ -64,20 +70,19 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
     return client, str(found.experiment_id)
 
 
+def patient(uri: str) -> str:
+    """A SQLite URI whose users wait long for one another; SQLite's own five seconds are few for eight."""
+    return uri if "timeout=" in uri else f"{uri}{'&' if '?' in uri else '?'}timeout={WAIT}"
+
+
 def settle(uri: str) -> None:
     """What is to be done before mlflow is imported: see that the store answers, set MLflow's manners.
 
     Raises:
-        StoreError: the store does not answer.
+        Silent: the store does not answer.
     """
     trouble = silence(uri)
     if trouble is not None:
-        raise StoreError(trouble)
+        raise Silent(trouble)
     for key, setting in ENVIRONMENT.items():
         os.environ.setdefault(key, setting)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error, no longer than a terminal can show."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

@@ -9,11 +9,15 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from itertools import chain, repeat
 from pathlib import Path
 
 from rnnbench.record.folder import read_delivery, read_result
-from rnnbench.record.sweep import held, job_folders, read_sweep, workers
+from rnnbench.record.sweep import held, job_folders, read_sweep, sync_command, workers
+
+GRACE, AGAIN = 4.0, 20.0  # seconds of waiting at the end of a sweep until the user is told, and told again
 
 
 class Courier:
@@ -63,20 +67,44 @@ class Courier:
             pass
 
     def close(self, timeout: float = 120) -> int:
-        """Wait until everything is delivered; after `timeout` seconds the courier is stopped.
+        """Wait until everything is delivered, and say so if it takes long; after `timeout` seconds, or
+        Ctrl-C, the courier is stopped.
 
         Returns:
             the number of jobs that are not, or not wholly, delivered.
         """
         assert self.process.stdin is not None
         self.process.stdin.close()
+        until = time.monotonic() + timeout
         try:
-            self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.process.kill()  # safe at any moment: what it did is found again
-            self.process.wait()
-        self.listener.join()
+            for pause in chain([GRACE], repeat(AGAIN)):
+                try:
+                    self.process.wait(max(0.0, min(pause, until - time.monotonic())))
+                    break
+                except subprocess.TimeoutExpired:
+                    if time.monotonic() >= until:
+                        break
+                    self._say_wait(until - time.monotonic())
+        except KeyboardInterrupt:
+            self._stop()
+            self.warn(f"{len(undelivered(self.folder))} records are not in MLflow yet: "
+                      f"{sync_command(self.folder)}")  # fmt: skip
+            raise
+        self._stop()
         return len(undelivered(self.folder))
+
+    def _say_wait(self, seconds: float) -> None:
+        left, jobs = len(undelivered(self.folder)), len(job_folders(self.folder))
+        uri = read_sweep(self.folder)["tracking"]["uri"]
+        self.warn(
+            f"all is recorded; MLflow at {uri} is slow to take it, {left} of {jobs} records are to come; "
+            f"waiting at most {seconds:.0f} s. Ctrl-C is safe: {sync_command(self.folder)} goes on from there"
+        )
+
+    def _stop(self) -> None:
+        self.process.kill()  # safe at any moment: what it did is found again
+        self.process.wait()
+        self.listener.join()
 
 
 def undelivered(folder: Path) -> list[Path]:

@@ -10,18 +10,20 @@ rows under the same steps: it becomes a new run, and the run of its last attempt
 import json
 import re
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rnnbench.record.connection import StoreError, connect, first_line, settle
+from rnnbench.record.connection import Silent, StoreError, connect, settle
 from rnnbench.record.folder import read_delivery, read_metrics, read_result, write_json
-from rnnbench.record.store import sqlite_file
+from rnnbench.record.store import first_line, sqlite_file
 from rnnbench.record.sweep import held, job_folders, read_sweep, status_now
 
 # MLflow's limits.
 PARAMS, METRICS, PARAM_CHARS, TAG_CHARS, DIGEST_CHARS = 100, 900, 6000, 8000, 36
 NOT_IN_A_NAME = re.compile(r"[^\w.:/-]+")  # what it does not take in a metric's name
+TRIES = 10  # in a row, of a store that answers, but not as it should
 STATUS = {
     "finished": "FINISHED",
     "failed": "FAILED",
@@ -64,6 +66,7 @@ class Delivery:
         self.sweep = sweep
         self.refused: dict[str, str] = {}
         self.delivered = 0  # runs, by this object
+        self.steps = 0  # that are noted as done, by this object
         self.known: set[str] = set()  # runs that are in the store for sure
         info = read_sweep(sweep)
         self.uri: str = info["tracking"]["uri"]
@@ -74,6 +77,26 @@ class Delivery:
         self.first = False  # whether no run of this sweep can be there but those made by this object
         self.client: Any = None
         self.experiment_id = ""
+
+    def deliver_all(self) -> None:
+        """Bring everything that is new in the sweep folder to MLflow, past answers that fail now and then.
+
+        Raises:
+            StoreError: it does not answer, or fails TRIES times and nothing gets any further.
+        """
+        failures = 0
+        while True:
+            before = self.steps
+            try:
+                self.deliver(job_folders(self.sweep))
+                return
+            except Silent:
+                raise
+            except StoreError:
+                failures = 1 if self.steps > before else failures + 1
+                if failures == TRIES:
+                    raise
+                time.sleep(0.2)
 
     def deliver(self, jobs: Iterable[Path]) -> None:
         """Bring what is new in these job folders to MLflow, and in the sweep's own record."""
@@ -136,8 +159,14 @@ class Delivery:
             "epochs": 0,  # delivered
             "final": False,  # whether the end is delivered too
         }
-        write_json(folder / "mlflow.json", state)
+        self._note(folder, state)
         return state
+
+    def _note(self, folder: Path, state: dict[str, Any]) -> None:
+        """MLflow has answered: this much is delivered of a folder."""
+        if state != read_delivery(folder):
+            write_json(folder / "mlflow.json", state)
+            self.steps += 1
 
     def _only(self, key: str, identity: str, attempt: int) -> str | None:
         """The run of this attempt, if there is one; every other run of the same record is deleted."""
@@ -185,8 +214,7 @@ class Delivery:
             if "study" in info:
                 self._study(run_id, info)
             self.client.set_terminated(run_id, STATUS[info["status"]], info["ended"])
-        state |= {"status": info["status"], "ended": info["ended"]}
-        write_json(self.sweep / "mlflow.json", state)
+        self._note(self.sweep, state | {"status": info["status"], "ended": info["ended"]})
 
     def _study(self, run_id: str, info: dict[str, Any]) -> None:
         """What a search has found: tags, metrics, pictures."""
@@ -239,11 +267,11 @@ class Delivery:
         while params or metrics:
             self.client.log_batch(run_id, metrics[:METRICS], params[:PARAMS])
             metrics, params = metrics[METRICS:], params[PARAMS:]
+        self._note(job, state)
         if status != "running":
             self._end(job, result, run_id, status, ended)
-            state["final"] = True
+            self._note(job, state | {"final": True})
             self.delivered += 1
-        write_json(job / "mlflow.json", state)
 
     def _end(self, job: Path, result: dict[str, Any], run_id: str, status: str, ended: int) -> None:
         """What is delivered once, when a job has ended."""

@@ -3,7 +3,6 @@
 import getpass
 import os
 import platform
-import re
 import shlex
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import rnnbench
+from rnnbench.config import mask
 
 PACKAGES = ("torch", "numpy", "hydra-core", "optuna", "mlflow")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -85,9 +85,3 @@ def _cpu() -> tuple[str, str]:
     known = {"avx512f": "avx512", "avx2": "avx2", "avx": "avx", "sve": "sve", "asimd": "neon"}
     widest = next((name for flag, name in known.items() if flag in flags), platform.machine())
     return about.get("model name") or platform.processor() or platform.machine(), widest
-
-
-def mask(text: str) -> str:
-    """The text without what looks like a password or a key in a URL."""
-    text = re.sub(r"(://[^/\s:@]*):[^/\s@]+@", r"\1:***@", text)
-    return re.sub(r"(?i)([?&](?:password|passwd|token|secret|api_?key)=)[^&\s]+", r"\1***", text)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnbench.config import ConfigError
+from rnnbench.config import ConfigError, mask
 from rnnbench.record.folder import read_delivery, read_metrics, read_result
-from rnnbench.record.store import silence, sqlite_file
+from rnnbench.record.store import driven, silence, sqlite_file
 from rnnbench.record.sweep import status_now
 
 if TYPE_CHECKING:
@@ -113,10 +113,12 @@ def mlflow_client(uri: str) -> Any:
     file = sqlite_file(uri)
     trouble = f"there is no {file}" if file is not None and not file.exists() else silence(uri)
     if trouble is not None:
-        raise ConfigError(f"{uri}: cannot be read ({trouble}); give the tracking.uri of a store with runs")
+        raise ConfigError(
+            f"{mask(uri)}: cannot be read ({trouble}); give the tracking.uri of a store with runs"
+        )
     from mlflow.tracking import MlflowClient
 
-    return MlflowClient(uri)
+    return MlflowClient(driven(uri))
 
 
 def number(metric: float) -> float:
@@ -133,14 +135,14 @@ def download(run_id: str) -> Path:
     Raises:
         ConfigError: no store, no such run, or a run that left neither folder nor checkpoint.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    uri = driven(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))
     from mlflow.artifacts import download_artifacts, list_artifacts
     from mlflow.exceptions import MlflowException
 
     try:
         tags = mlflow_client(uri).get_run(run_id).data.tags
     except MlflowException:
-        raise ConfigError(f"{run_id}: no such folder, and no such run in {uri}") from None
+        raise ConfigError(f"{run_id}: no such folder, and no such run in {mask(uri)}") from None
     folder = Path(tags.get("rnnbench.folder", ""))
     # The folder may have been trained anew since, or be another machine's.
     if (folder / "result.json").exists() and str(read_result(folder)["started"]) == tags["rnnbench.attempt"]:

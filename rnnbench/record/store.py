@@ -7,12 +7,13 @@ import sqlite3
 import ssl
 import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from rnnbench.config import ConfigError
+from rnnbench.config import ConfigError, mask
 
-PATIENCE = 3.0  # seconds that a server has for its first word
+PATIENCE = "15"  # seconds that a server has for an answer, unless MLFLOW_HTTP_REQUEST_TIMEOUT says otherwise
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -22,6 +23,11 @@ def sqlite_file(uri: str) -> Path | None:
     if scheme.split("+")[0] != "sqlite":
         return None
     return Path(rest.partition("?")[0].removeprefix("/"))
+
+
+def driven(uri: str) -> str:
+    """The URI with the driver that we install; SQLAlchemy's own choice depends on its version."""
+    return uri.replace("postgresql://", "postgresql+psycopg2://", 1)
 
 
 def absolute(uri: str) -> str:
@@ -87,20 +93,21 @@ def silence(uri: str) -> str | None:
             return str(error)
         return None
     url = urlsplit(uri)
+    patience = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE))
     try:
         if url.scheme in ("http", "https"):
             host = url.netloc.rpartition("@")[2]
             with urllib.request.urlopen(
-                f"{url.scheme}://{host}{url.path.rstrip('/')}/health", timeout=PATIENCE
+                f"{url.scheme}://{host}{url.path.rstrip('/')}/health", timeout=patience
             ):
                 return None
         if "host=" in url.query:
-            return None  # a socket's folder, which is the driver's to open
+            return _locked(uri)  # a socket's folder, which is the driver's to open
         port = url.port or PORTS.get(url.scheme.split("+")[0])
         if port is None:
             return None  # a kind of store that only MLflow knows
-        with socket.create_connection((url.hostname or "localhost", port), PATIENCE):
-            return None
+        with socket.create_connection((url.hostname or "localhost", port), patience):
+            pass
     except urllib.error.HTTPError:
         return None
     except urllib.error.URLError as error:
@@ -108,3 +115,25 @@ def silence(uri: str) -> str | None:
         return None if isinstance(error.reason, ssl.SSLError) else str(error.reason)
     except (OSError, http.client.HTTPException) as error:
         return str(error)
+    return _locked(uri)
+
+
+def _locked(uri: str) -> str | None:
+    """Why a SQL server that is there does not let us in; MLflow itself would try for minutes."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    try:
+        with closing(create_engine(driven(uri), poolclass=NullPool).connect()):
+            return None
+    except ImportError as error:
+        return f"{error}; for PostgreSQL: pip install 'rnnbench[postgresql]'"
+    except SQLAlchemyError as error:
+        return first_line(error)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error, without credentials, no longer than a terminal can show."""
+    lines = mask(str(error)).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

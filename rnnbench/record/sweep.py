@@ -17,9 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rnnbench.config import ConfigError, Tracking
+from rnnbench.config import ConfigError, Tracking, mask
 from rnnbench.record.folder import now, read_result, write_json
-from rnnbench.record.provenance import mask
 from rnnbench.record.store import absolute
 
 LOCK = ".lock"  # held by the process that trains the sweep; in a shared folder while sweep.json changes
@@ -149,6 +148,19 @@ def _let_go(lock: FileLock) -> None:
     if lock.is_locked:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder that nobody else has: of two sweeps that start in the same second, the later has -2
+    behind the name."""
+    unique, number = path, 1
+    while True:
+        try:
+            unique.mkdir(parents=True)
+            return unique
+        except FileExistsError:
+            number += 1
+            unique = path.with_name(f"{path.name}-{number}")
 
 
 def _holder(file: Path) -> str:

@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.compose import Composer
-from rnnbench.launch import StackLauncher, TrialLauncher, open_sweep, refusals
+from rnnbench.launch import StackLauncher, TrialLauncher, open_sweep, own_folder, refusals
 
 
 class OptunaSweeper(Sweeper):
@@ -53,6 +53,8 @@ class OptunaSweeper(Sweeper):
             plan = make_plan(loader, self.config, composer, arguments, here=not elsewhere)
             _check_launcher(plan, self.launcher)
             storage = open_storage(plan.storage) if file_exists(plan.storage) else None
+            if not plan.base.dry_run:
+                plan.move(own_folder(self.config, "sweep"))
             if storage is not None:
                 check_study(storage, plan.name, plan.identity, plan.directions)
             if plan.base.dry_run:

@@ -57,6 +57,11 @@ class Plan:
             "setting": {k: v for k, v in flat.items() if schema.identifies(k) and k not in searched},
         }
 
+    def move(self, folder: Path) -> None:
+        """Take another folder; a study without a name is called after it."""
+        self.folder = folder
+        self.name = self.settings.study_name or str(folder)
+
     @property
     def named(self) -> bool:
         """Whether others can find the study."""

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from rnnbench import show
-from rnnbench.config import objective, to_yaml
+from rnnbench.config import objective, recorded, to_yaml
 from rnnbench.record import read_delivery
 from rnnbench.show import mean_sd, say
 from rnnbench.sweep.plan import Plan
@@ -187,7 +187,8 @@ def _confirm(
             say(f"confirming trial {trial.number} on {count} fresh seeds")
             record = trial.user_attrs["record"]
             seeds = list(range(first, first + count))
-            results = search.confirm([*plan.fixed, *record["overrides"]], trial.number, seeds)
+            overrides = recorded(record["overrides"], plan.space.keys)
+            results = search.confirm([*plan.fixed, *overrides], trial.number, seeds)
             failed = [result for result in results if result["status"] != "finished"]
             if failed:
                 show.warn(f"{len(failed)} of {count} fresh seeds failed: {failed[0]['error']}")

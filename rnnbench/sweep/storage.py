@@ -11,10 +11,11 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from rnnbench.config import ConfigError
-from rnnbench.record import check_store, sqlite_file
+from rnnbench.config import ConfigError, check_secret
+from rnnbench.record import check_store, driven, sqlite_file
 
 KINDS = "sqlite:///FILE, journal:///FILE, postgresql://HOST/NAME, mysql://HOST/NAME, grpc://HOST:PORT"
+WAIT = 60.0  # seconds that a worker waits for others that write to the SQLite file; its own five are few
 PATIENCE = 5.0  # seconds that a gRPC proxy has for its first word
 GRPC_PORT = 13000  # Optuna's
 # Optuna's first migration fails when several run it at once: a server locks, as a file does elsewhere.
@@ -37,16 +38,10 @@ def check_storage(url: str, key: str = "hydra.sweeper.storage") -> None:
     Raises:
         ConfigError: names the URL and what is wrong with it.
     """
-    parts = urlsplit(url)
-    scheme = parts.scheme.split("+")[0]
+    check_secret(key, url)
+    scheme = urlsplit(url).scheme.split("+")[0]
     if scheme not in ("sqlite", "journal", "postgresql", "mysql", "grpc") or "://" not in url:
         raise ConfigError(f"{key}={url}: must be one of {KINDS}; null for memory")
-    if parts.password:
-        shown = url.replace(f":{parts.password}@", ":***@")
-        raise ConfigError(
-            f"{key}={shown}: a password in it would be written to disk with every config; "
-            "use ~/.pgpass or PGPASSWORD"
-        )
     file = file_of(url)
     if (file is None and scheme in ("sqlite", "journal")) or file == Path("."):
         raise ConfigError(f"{key}={url}: names no file; must be like {scheme}:///study.db")
@@ -74,14 +69,13 @@ def open_storage(url: str | None) -> BaseStorage:
             return JournalStorage(JournalFileBackend(str(journal)))
         if file is not None:
             with FileLock(f"{file}.lock"):
-                return RDBStorage(url)
+                return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": WAIT}})
         if url.startswith("grpc://"):
             parts = urlsplit(url)
             proxy = GrpcStorageProxy(host=parts.hostname or "localhost", port=parts.port or GRPC_PORT)
             proxy.wait_server_ready(timeout=PATIENCE)
             return proxy
-        # SQLAlchemy's own choice of a driver depends on its version.
-        address = url.replace("postgresql://", "postgresql+psycopg2://", 1)
+        address = driven(url)
         with closing(create_engine(address, poolclass=NullPool).connect()) as connection:
             connection.execute(text(LOCKS[url.partition(":")[0].partition("+")[0]]))  # until it is closed
             return RDBStorage(address)

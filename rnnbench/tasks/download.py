@@ -16,16 +16,37 @@ import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rnnbench.config import ConfigError
 from rnnbench.tasks.files import LIST, Files, Stored, absent, listed, place
 
 SILENCE = 10.0  # seconds without a byte after which a server counts as dead
+LARGEST = 4 << 30  # bytes: no archive or file that we know is so large
+# The one address of torchvision that knows no https, and its authors' own.
+ELSEWHERE = {
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/": (
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
+    )
+}
 
 
 class Failed(Exception):
     """An archive could not be had from one place; the message says why."""
+
+
+class SameSecurity(urllib.request.HTTPRedirectHandler):
+    """Follows a server that names another address, but never from https to anything else."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if not newurl.startswith(("https://", f"{req.type}://")):
+            raise Failed(f"leads from {req.type} to {newurl.partition(':')[0]}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+OPENER = urllib.request.build_opener(SameSecurity)
 
 
 def download(dataset: Files, data: Stored) -> None:
@@ -80,7 +101,8 @@ def fetch(dataset: Files, data: Stored, new: Path) -> None:
         for mirror in mirrors:
             try:
                 receive(mirror + archive, new / archive, kind, digest)
-                unpack(new / archive, names & set(dataset.archives()[archive]))
+                inside = names & set(dataset.archives()[archive])
+                unpack(new / archive, {name: dataset.files[name] for name in inside})
                 break
             except Failed as failure:
                 failures.append(f"{mirror}{archive} {failure}")
@@ -107,7 +129,7 @@ def fetch(dataset: Files, data: Stored, new: Path) -> None:
 
 
 def publication(dataset: Files) -> dict[str, tuple[list[str], str]]:
-    """Archive name: the addresses it is published under (the name left off), and its md5.
+    """Archive name: the addresses it is published under (https, the name left off), and its md5.
 
     Raises:
         ConfigError: torchvision and torch do not match.
@@ -134,9 +156,15 @@ def publication(dataset: Files) -> dict[str, tuple[list[str], str]]:
         case "QMNIST":
             resources = [*publisher.resources["train"], *publisher.resources["test"]]
         case _:
-            return {archive: (publisher.mirrors, md5) for archive, md5 in publisher.resources}
+            mirrors = [secure(address) for address in publisher.mirrors]
+            return {archive: (mirrors, md5) for archive, md5 in publisher.resources}
     split = [(*url.rpartition("/"), md5) for url, md5 in resources]
     return {archive: ([base + "/"], md5) for base, _, archive, md5 in split}
+
+
+def secure(address: str) -> str:
+    """The same place over https; torchvision names some over http."""
+    return ELSEWHERE.get(address, address.replace("http://", "https://", 1))
 
 
 def receive(url: str, path: Path, kind: str, wanted: str) -> None:
@@ -148,17 +176,18 @@ def receive(url: str, path: Path, kind: str, wanted: str) -> None:
     from rich.console import Console
     from rich.progress import wrap_file
 
-    print(f"downloading {url}", file=sys.stderr)
+    plain = f" (not https: taken only if its {kind} is {wanted})" if url.startswith("http://") else ""
+    print(f"downloading {url}{plain}", file=sys.stderr)
     console = Console(stderr=True)
     request = urllib.request.Request(url, headers={"User-Agent": "rnnbench"})
     try:
-        with urllib.request.urlopen(request, timeout=SILENCE) as response, path.open("wb") as file:
+        with OPENER.open(request, timeout=SILENCE) as response, path.open("wb") as file:
             length = int(response.headers.get("Content-Length", 0))
             disable = not console.is_terminal
             with wrap_file(
                 response, length, description="", console=console, transient=True, disable=disable
             ) as reader:
-                shutil.copyfileobj(reader, file)
+                copy(reader, file, LARGEST)
     except urllib.error.HTTPError as error:
         raise Failed(f"answers {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
@@ -174,39 +203,56 @@ def receive(url: str, path: Path, kind: str, wanted: str) -> None:
         raise Failed(f"has {size:,} bytes of {kind} {found} where {wanted} is expected")
 
 
-def unpack(archive: Path, names: set[str]) -> None:
-    """Write those of the files `names` that an archive holds beside it; nothing else in it is touched.
+def unpack(archive: Path, sizes: dict[str, int | None]) -> None:
+    """Write the files that `sizes` names (None: not known) beside the archive that holds them; whatever
+    else is in it, under whatever name, is not touched.
 
     Raises:
-        Failed: it is damaged, or lacks a file.
+        Failed: it is damaged, lacks a file, or a file is larger than it should be.
     """
-    if archive.name in names:  # published as it is
+    if archive.name in sizes:  # published as it is
         return
     try:
         if archive.suffix == ".zip":  # EMNIST: gzip/NAME.gz
             with zipfile.ZipFile(archive) as packed:
-                for name in names:
+                for name, size in sizes.items():
                     with packed.open(f"gzip/{name}.gz") as member:
-                        gunzip(member, archive.with_name(name))
+                        gunzip(member, archive.with_name(name), size)
         elif archive.suffixes[-2:] == [".tar", ".gz"]:  # CIFAR-10: cifar-10-batches-py/NAME
             with tarfile.open(archive) as tape:
-                for name in names:
+                for name, size in sizes.items():
                     batch = tape.extractfile(f"cifar-10-batches-py/{name}")
                     if batch is None:
                         raise KeyError(f"{name} is not a file")
                     with batch, archive.with_name(name).open("wb") as file:
-                        shutil.copyfileobj(batch, file)
+                        copy(batch, file, size)
         else:
             with archive.open("rb") as stream:
-                gunzip(stream, archive.with_suffix(""))
+                gunzip(stream, archive.with_suffix(""), sizes.get(archive.stem))
     except (KeyError, EOFError, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, zlib.error) as error:
         raise Failed(f"cannot be unpacked: {error}") from None
 
 
-def gunzip(packed: IO[bytes], path: Path) -> None:
-    """Write what a gzip stream holds."""
+def gunzip(packed: IO[bytes], path: Path, size: int | None) -> None:
+    """Write what a gzip stream holds, as `copy` does."""
     with gzip.open(packed) as reader, path.open("wb") as file:
-        shutil.copyfileobj(reader, file)
+        copy(reader, file, size)
+
+
+def copy(reader: Any, file: IO[bytes], size: int | None) -> None:
+    """Copy what a reader gives, but no more than `size` bytes.
+
+    Raises:
+        Failed: there is more: a few bytes can be packed so as to fill a disk.
+    """
+    left = LARGEST if size is None else size
+    while chunk := reader.read(1 << 20):
+        left -= len(chunk)
+        if left < 0:
+            raise Failed(
+                f"holds more than {LARGEST if size is None else size:,} bytes in {Path(file.name).name}"
+            )
+        file.write(chunk)
 
 
 def refusal(dataset: Files, data: Stored, why: str) -> ConfigError:

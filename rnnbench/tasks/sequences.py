@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from rnnbench.config import ConfigError, Fill, Images, Order
+from rnnbench.config import ConfigError, Fill, Images, Order, check_secret
 from rnnbench.tasks.download import download
 from rnnbench.tasks.files import absent, contents, damaged, place
 from rnnbench.tasks.images import DATASETS, Dataset
@@ -89,9 +89,8 @@ class ImageSet:
 def check_source(data: Images, dataset: Dataset) -> None:
     """Refuse a data.source that no file can come from, and a data.sha256 that would check nothing."""
     if data.source is not None:
+        check_secret("data.source", data.source)
         url = urlsplit(data.source)
-        if url.password:
-            raise ConfigError("data.source: a password in it would be written to disk with every config")
         if url.scheme not in ("http", "https", "file") or not (url.hostname or url.scheme == "file"):
             raise ConfigError(f"data.source={data.source}: must start with http://, https:// or file://")
     known = [*dataset.files, *dataset.archives()] if dataset.publisher else [*dataset.files]
