@@ -14,11 +14,12 @@ from rnnbench.paper.aggregate import Filled, Planned, fill
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.figures import draw
 from rnnbench.paper.latex import latex
+from rnnbench.paper.notes import notes
 from rnnbench.paper.page import report
-from rnnbench.paper.planning import App, Plan, Wanted, make_plan
+from rnnbench.paper.planning import App, Plan, Wanted, make_plan, searched
 from rnnbench.paper.provenance import provenance, verify, warnings
 from rnnbench.paper.reading import Source
-from rnnbench.paper.text import fragment, layout, long, markdown, said
+from rnnbench.paper.text import fragment, layout, long, markdown
 from rnnbench.record.folder import write
 from rnnbench.show import Comparison, refuse, say, warn
 
@@ -78,12 +79,9 @@ def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Nam
         app.deliver()
     plan = make_plan(table, app, where)
     tell(table, plan)
+    if not given.no_run:
+        reckon(table, app, plan)
     if given.dry_run:
-        for wanted in plan.searches:
-            if not wanted.done:
-                app.search(wanted, "dry_run=true")
-        for trials, overrides in lots(table, plan):
-            app.run(overrides, trials, "dry_run=true")
         return
     if not given.no_run:
         plan = run(table, app, plan, where)
@@ -96,6 +94,7 @@ def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Nam
             f"tuned: the search for {left[0].row} has {left[0].drawn} of {left[0].trials} trials"
         )
     filled = fill(table, plan.planned, source)
+    filled.extra, filled.searched = list(extra), searched(table, plan.searches)
     write_all(name, filled, source, plan.searches, app.folder)
 
 
@@ -108,6 +107,15 @@ def tell(table: Table, plan: Plan) -> None:
     open_rows = sum(not wanted.done for wanted in plan.searches)
     later = f", and {open_rows} rows follow their searches" if open_rows else ""
     say(f"{table.title}: {unique} trials, {unique - missing} are recorded in {plan.where}{later}")
+
+
+def reckon(table: Table, app: App, plan: Plan) -> None:
+    """How long what is missing would take, as the app estimates it."""
+    for wanted in plan.searches:
+        if not wanted.done:
+            app.search(wanted, "dry_run=true")
+    for trials, overrides in lots(table, plan):
+        app.run(overrides, trials, "dry_run=true")
 
 
 def lots(table: Table, plan: Plan) -> list[tuple[list[Planned], list[str]]]:
@@ -173,10 +181,8 @@ def write_all(name: str, filled: Filled, source: Source, searches: Sequence[Want
     names = [f"{h.group}: {h.title}" if h.group else h.title for h in headings]
     lines = [[label, *(one.plain() for one in shown)] for label, shown in rows]
     Comparison([", ".join(map(filled.table.label, filled.table.rows)), *names], lines).print()
-    for note in said(filled):
+    for note in notes(filled):
         say(note)
-    if filled.superseded:
-        say(f"{len(filled.superseded)} trials were run more than once: the newest finished run counts")
     for cell in filled.cells.values():
         if "failed" in cell.lost:
             warn("some trials failed, and stand as such; delete their records to run them again")

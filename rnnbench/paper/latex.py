@@ -10,7 +10,8 @@ r"""A filled table as LaTeX: booktabs, numbers aligned by siunitx.
 from collections.abc import Sequence
 
 from rnnbench.paper.aggregate import Filled
-from rnnbench.paper.text import Shown, corner, layout, said, spans
+from rnnbench.paper.notes import notes
+from rnnbench.paper.text import Shown, corner, layout, spans
 
 ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -63,8 +64,8 @@ def latex(filled: Filled) -> str:
     for label, shown in rows:
         cells = [_cell(one, width) for one, width in zip(shown, widths, strict=True)]
         out.append(" & ".join([escaped(label), *cells]) + r" \\")
-    notes = escaped(" ".join(said(filled)))
-    out += [r"\bottomrule", r"\end{tabular}", rf"\par\smallskip\footnotesize {notes}", r"\end{table}"]
+    below = escaped(" ".join(notes(filled)))
+    out += [r"\bottomrule", r"\end{tabular}", rf"\par\smallskip\footnotesize {below}", r"\end{table}"]
     return "\n".join(out) + "\n"
 
 
