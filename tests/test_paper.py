@@ -114,7 +114,7 @@ def test_a_cell_is_the_mean_over_seeds(runs):
         "n = 3 runs in each cell. Mean over runs with sample standard deviation. Bold: the best. With 3 "
         "runs a cell no p falls below 0.25 (permutation test of the mean difference, paired by seed; before "
         "Holm's correction over 3 comparisons, all pairs of rows since any might have been the best), so it "
-        "can tell nothing apart, and nothing is marked.\n"
+        "can tell nothing apart, and nothing is marked; table.csv has the intervals of the differences.\n"
     )
 
 

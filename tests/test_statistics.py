@@ -95,6 +95,14 @@ def test_the_same_numbers_do_not_differ_and_one_run_says_nothing():
     assert (one.p, one.low, one.n) == (None, None, 1)
 
 
+def test_what_is_not_finite_has_no_spread_and_no_test():
+    endless = np.array([0.5, np.inf])
+    found = estimate(endless)
+    assert (found.value, found.n, found.low, found.deviation) == (np.inf, 2, None, None)
+    assert compare(endless, np.array([0.5, 0.6]), True).p is None
+    assert compare(endless, endless, True).p is None
+
+
 def test_a_difference_over_tasks_has_an_interval_stratified_by_task():
     """Task 1 differs by 1 in every pair, task 2 by 3: the mean is 2, whichever pairs are drawn."""
     theirs = np.array([[0.0, 100.0], [5.0, 200.0], [9.0, 300.0]])

@@ -77,7 +77,8 @@ def _tests(filled: Filled) -> list[str]:
         return [
             "Bold: the best.",
             f"With {n} runs a cell no p falls below {least:.2g} ({test}; before Holm's correction over "
-            f"{family}), so it can tell nothing apart, and nothing is marked.",
+            f"{family}), so it can tell nothing apart, and nothing is marked; table.csv has the intervals of "
+            "the differences.",
         ]
     said = [
         f"Bold: the best. †: cannot be told apart from {against} at the level {ALPHA:.2f} ({test}; Holm's "

@@ -27,10 +27,11 @@ h1 { font-size: 1.5rem; line-height: 1.2; margin: 0 0 .5rem } h2 { font-size: 1.
 p { max-width: 46rem } .soft, .notes { color: var(--soft); font-size: .875rem }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; width: 100% }
-caption { display: none } thead th { vertical-align: bottom }
+caption { display: none } .plain thead th { white-space: normal; vertical-align: bottom }
 th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap }
 th:first-child, table.plain th, table.plain td { text-align: left } tbody th { font-weight: 500 }
 thead tr:last-child th { border-bottom: 1px solid var(--ink) }
+th[colspan] { text-align: center; border-bottom: 1px solid var(--line) }
 tbody tr { border-bottom: 1px solid var(--line) }
 .sortable button { all: unset; cursor: pointer; font-weight: 600 }
 .sortable button:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px }
@@ -39,6 +40,7 @@ tbody tr { border-bottom: 1px solid var(--line) }
 .paper th:first-child { position: sticky; left: 0; background: var(--page) }
 .figures p { margin: .3rem 0 0 }
 @media (max-width: 40rem) { th, td { padding: .35rem .45rem } table { font-size: .8125rem } }
+.wide svg { min-width: 36rem }
 .wide { grid-column: 1 / -1 }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)) }
 figure { margin: 0; padding: .5rem; background: #fff; border: 1px solid var(--line); border-radius: 6px;
@@ -116,7 +118,7 @@ def report(filled: Filled, searches: Sequence[Wanted], name: str, folder: Path) 
 
 def _comparisons(filled: Filled) -> list[str]:
     heads = ["row", "against", "metric", "difference of means", "95 % interval", "p (Holm)"]
-    heads += ["P(better)", "95 % interval", "n"]
+    heads += ["P(better) [95 %]", "n"]
     if len(filled.columns) > 1:
         heads.insert(0, "column")
     out = ["<div class='scroll'><table class='plain'><thead><tr class='sortable'>"]
@@ -125,14 +127,14 @@ def _comparisons(filled: Filled) -> list[str]:
         d = c.difference
         interval = "" if d.low is None else f"[{d.low:+.4g}, {d.high:+.4g}]"
         wins = c.improvement
-        bounds = "" if wins.low is None else f"[{wins.low:.2f}, {wins.high:.2f}]"
+        bounds = "" if wins.low is None else f" [{wins.low:.2f}, {wins.high:.2f}]"
         cells = [
             filled.name(c.row),
             filled.name(c.reference),
             filled.table.label(c.metric),
             f"{d.value:+.4g}",
         ]
-        cells += [interval, "" if c.p is None else f"{c.p:.3g}", f"{wins.value:.2f}", bounds, str(d.n)]
+        cells += [interval, "" if c.p is None else f"{c.p:.3g}", f"{wins.value:.2f}{bounds}", str(d.n)]
         if len(filled.columns) > 1:
             cells.insert(0, filled.name(c.column))
         out.append(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
@@ -178,7 +180,7 @@ def _figures(filled: Filled, folder: Path) -> list[str]:
         wide = " class='wide'" if how.kind == "confusion" else ""
         out.append(
             f"<div{wide}><figure role='img' aria-label='{label}'>{svg}</figure><p class='soft'>"
-            f"{'' if how.title else f'{label}. '}{html.escape(caption(filled.table, how))} {links}</p></div>"
+            f"{html.escape(caption(filled.table, how))} {links}</p></div>"
         )
     return [*out, "</div>"]
 

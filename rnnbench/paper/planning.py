@@ -131,8 +131,8 @@ class App:
         ranges = [word for word, override in parsed if override.is_sweep_override()]
         fixed = [word for word in overrides if word not in ranges]
         shown = ["--cfg", "hydra", "--package", "hydra.sweeper"]  # Hydra shows no more than one job's config
-        command = [word for word in self.command(fixed) if word != "-m"]
-        done = subprocess.run([*command, *shown], capture_output=True, text=True)
+        command = [*self.command(())[:-1], *fixed, *shown]  # without the -m of many jobs
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise ConfigError(f"tuned.search: {done.stderr.strip().removeprefix('error: ')}")
         sweeper: Any = OmegaConf.create(done.stdout)

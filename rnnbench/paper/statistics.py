@@ -24,7 +24,10 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure over n runs; low and high bound its interval, None where n does not allow one."""
+    """A figure over n runs; low and high bound its interval.
+
+    No spread (None) where n does not allow one, or where a value is not finite.
+    """
 
     value: float
     n: int
@@ -60,7 +63,7 @@ def estimate(values: Values, interval: str = "student", of: Callable[[Values], f
         ValueError: `student` of anything but the mean of (runs,).
     """
     n = len(values)
-    if n < 2:
+    if n < 2 or not np.all(np.isfinite(values)):
         return Estimate(of(values), n)
     deviation = float(np.std(values, ddof=1)) if values.ndim == 1 else None
     low = high = None
@@ -100,7 +103,7 @@ class Difference:
     paired: bool
     low: float | None
     high: float | None
-    p: float | None  # of the test, both sides; None where n does not allow one
+    p: float | None  # of the test, both sides; None where n does not allow one, or a value is not finite
     least: float  # the smallest p that the test can give with so many values
 
 
@@ -118,11 +121,12 @@ def compare(ours: Values, theirs: Values, paired: bool, test: str = "permutation
     """
     a, b = ours.ravel(), theirs.ravel()
     n = min(len(ours), len(theirs))
-    value = float(np.mean(a) - np.mean(b))
+    with np.errstate(invalid="ignore"):  # of two infinite means
+        value = float(np.mean(a) - np.mean(b))
     # All pairs of one sign, or all of one group above the other; both sides.
     least = 2.0 ** (1 - len(a)) if paired else 2 / math.comb(len(a) + len(b), len(a))
     least = min(1.0, max(least, 2 / (EXACT + 1))) if test == "permutation" else min(1.0, least)
-    if n < 2:
+    if n < 2 or not math.isfinite(value):
         return Difference(value, n, paired, None, None, None, least)
     low: float | None
     high: float | None
