@@ -470,13 +470,6 @@ def test_every_figure_is_drawn_the_same_twice(kind, runs, tmp_path):
     assert len(a) == 3 and a == b
 
 
-def test_figures_of_what_no_run_has_are_refused(runs, tmp_path):
-    with pytest.raises(ConfigError, match="figures: no run has val/f1 by epoch"):
-        draw(filled(runs, figures={"a": {"kind": "curves", "y": "val/f1"}}), Folders(runs), [], tmp_path)
-    with pytest.raises(ConfigError, match="figures: no run has test/f1; there is"):
-        draw(filled(runs, figures={"a": {"kind": "box", "y": "test/f1"}}), Folders(runs), [], tmp_path)
-
-
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=12),
@@ -499,3 +492,14 @@ def test_every_table_that_ships_is_one(file):
     first, second = file.read_text().splitlines()[:2]
     assert first.startswith(f"# python -m rnnbench.paper table={file.stem}")
     assert second.startswith("# Expected: ")
+
+
+def test_a_metric_that_some_runs_lack_is_said(runs):
+    for seed in (0, 1):
+        file = runs / "1" / str(seed) / "result.json"
+        result = json.loads(file.read_text())
+        del result["metrics"]["time/train_seconds"]
+        file.write_text(json.dumps(result))
+    result = filled(runs, metrics=["time/train_seconds", "test/accuracy"])
+    assert "Not every run has training seconds: table.csv has its n." in notes(result)
+    assert long(result).splitlines()[1].startswith("lstm,time/train_seconds,1,")
