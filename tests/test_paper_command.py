@@ -13,6 +13,7 @@ import pytest
 from mlflow_store import client
 
 from rnnbench.paper.__main__ import main
+from rnnbench.paper.reading import Folders, Runs, Tables
 from rnnbench.record import job_folders
 
 TINY = """# python -m rnnbench.paper table=tiny
@@ -189,6 +190,37 @@ def test_each_row_the_winner_of_its_own_search(paper, tmp_path):
     assert "search for model=lstm: 3 of 3 trials are recorded" in said and "searching" not in said
     assert "4 trials, 4 are recorded in multirun" in said
     assert (out / "report.html").read_bytes() == first
+
+
+@pytest.mark.slow
+def test_each_cell_the_winner_of_its_own_search_from_whatever_records(paper, tmp_path):
+    (tmp_path / "mine" / "table" / "cells.yaml").write_text(
+        TUNED.replace("table=tuned", "table=cells")
+        .replace("rows: [model=lstm, model=gru]", 'rows: ["model=lstm optim=adam", "model=lstm optim=sgd"]')
+        .replace("search: [search=rate]", 'search: [hydra/sweeper=optuna, "optim.lr=choice(0.01,0.02,0.04)"]')
+        .replace("metrics:", "columns: [optim.name]\nmetrics:")
+    )
+    said = paper("--config-dir=mine", "table=cells")
+    assert (
+        "Each cell is the winner of its own search: 3 trials, sampler tpe with seed 0, optim.lr from" in said
+    )
+    out = tmp_path / "multirun" / "paper" / "cells"
+    facts = json.loads((out / "provenance.json").read_text())
+    assert [trial["column"] for trial in facts["trials"]] == [["adam"], ["adam"], ["sgd"], ["sgd"]]
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    sources = [Folders(tmp_path / "multirun"), Tables(uri), Runs(uri)]
+    assert sources[0].searches().keys() == {search["study"] for search in facts["searches"]}
+    for study in sources[0].searches():
+        found = [source.of_study(study) for source in sources]
+        assert len(found[0]) == 3 and found[0] == found[1] == found[2]
+        assert [r.params["optim.lr"] for r in found[0]] == [r.params["optim.lr"] for r in found[1]]
+        assert [r.params["optim.lr"] for r in found[0]] == [r.params["optim.lr"] for r in found[2]]
+    assert sources[0].searches() == sources[1].searches() == sources[2].searches()
+    made = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
+    assert "sensitivity.svg" in made
+    shutil.copytree(tmp_path / "multirun", tmp_path / "records")
+    paper("--config-dir=mine", "table=cells", "--no-run", "source=records")
+    assert [name for name in made if (out / name).read_bytes() != made[name]] == []
 
 
 @pytest.mark.parametrize(

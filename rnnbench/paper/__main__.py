@@ -189,15 +189,19 @@ def write_all(name: str, filled: Filled, source: Source, searches: Sequence[Want
             break
     for warning in warnings(filled):
         warn(warning)
-    new = [file for file in figures if before.get(file.name) != file.read_bytes()]
-    if new and "://" in source.name:
-        upload(source.name, name, filled, new)
+    if figures and "://" in source.name:
+        same = {file.name for file in figures if before.get(file.name) == file.read_bytes()}
+        upload(source.name, name, filled, figures, same)
     drawn = len(filled.table.figures)
     say(f"written: {os.path.relpath(folder)}/table.tex .md .csv .html, report.html, {drawn} figures")
 
 
-def upload(uri: str, name: str, filled: Filled, files: Sequence[Path]) -> None:
-    """Give figures to the MLflow runs of the sweeps that the trials are of."""
+def upload(uri: str, name: str, filled: Filled, files: Sequence[Path], same: set[str]) -> None:
+    """Give figures to the MLflow runs of the sweeps that the trials are of; not those that they have.
+
+    Args:
+        same: the files that are what they were before.
+    """
     from mlflow.exceptions import MlflowException
 
     from rnnbench.record.read import mlflow_client
@@ -205,8 +209,10 @@ def upload(uri: str, name: str, filled: Filled, files: Sequence[Path]) -> None:
     client = mlflow_client(uri)
     try:
         for parent in sorted({record.parent for record in filled.records() if record.parent is not None}):
+            there = {Path(file.path).name for file in client.list_artifacts(parent, f"paper/{name}")}
             for file in files:
-                client.log_artifact(parent, str(file), f"paper/{name}")
+                if file.name not in there & same:
+                    client.log_artifact(parent, str(file), f"paper/{name}")
     except (MlflowException, OSError) as error:
         warn(f"MLflow did not take the figures: {str(error).splitlines()[0]}")
 

@@ -41,9 +41,9 @@ def portable(overrides: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A search that a table needs: one row's."""
+    """A search that a table needs: one row's, or one cell's."""
 
-    row: str  # override: model=lstm
+    row: str  # its overrides: model=lstm
     name: str  # of its study
     command: list[str]  # overrides of the whole search
     trials: int
@@ -176,11 +176,11 @@ def make_plan(table: Table, app: App, where: str | None) -> Plan:
         planned = app.points(table.sweep)
         return Plan(planned, [], where or store(planned))
     tuned = table.tuned
-    bases = {row: app.points([*table.sweep, row, f"seed={tuned.seed}"]) for row in tuned.rows}
+    bases = {row: app.points([*table.sweep, *row.split(), f"seed={tuned.seed}"]) for row in tuned.rows}
     plan = Plan([], [], where or store([point for points in bases.values() for point in points]))
     source = plan.source()
     known = source.searches() if source is not None else {}
-    budget = app.budget([*table.sweep, tuned.rows[0], *tuned.search])  # the same for all
+    budget = app.budget([*table.sweep, *tuned.rows[0].split(), *tuned.search])  # the same for all
     for row, points in bases.items():
         wanted = _wanted(app, table, tuned, row, points, source, known, *budget)
         plan.searches.append(wanted)
@@ -208,12 +208,13 @@ def _wanted(
 ) -> Wanted:
     if len(points) > 1:
         raise ConfigError(f"tuned.rows: {row} with sweep={table.sweep} is {len(points)} trials, not one")
-    command = [*table.sweep, row, *tuned.search, f"seed={tuned.seed}"]
+    command = [*table.sweep, *row.split(), *tuned.search, f"seed={tuned.seed}"]
     command += [f"hydra.sweeper.n_trials={tuned.trials}", f"hydra.sweeper.sampler.seed={tuned.seed}"]
     # What identifies a search: its command, what it searches from, and the file of its space.
     text = json.dumps([portable(command), points[0].trial]) + "".join(_spaces(app, tuned.search))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    name = f"{app.name}-{re.sub(r'[^A-Za-z0-9]+', '-', row.rpartition('=')[2])}-{digest}"
+    values = " ".join(word.rpartition("=")[2] for word in row.split())
+    name = f"{app.name}-{re.sub(r'[^A-Za-z0-9]+', '-', values)}-{digest}"
     ended = ("finished", "failed", "pruned")
     drawn = {
         record.tags["rnnbench.number"]
@@ -237,9 +238,10 @@ def searched(table: Table, searches: Sequence[Wanted]) -> str:
     if table.tuned is None:
         return ""
     one = searches[0]
+    what = "cell" if table.columns else "row"
     space = "; ".join(f"{key} from {over}" for key, over in one.space.items())
     return (
-        f"Each row is the winner of its own search: {one.trials} trials, sampler {one.sampler} with seed "
+        f"Each {what} is the winner of its own search: {one.trials} trials, sampler {one.sampler} with seed "
         f"{table.tuned.seed}, {space}; judged on validation, trained again under fresh seeds."
     )
 

@@ -12,7 +12,7 @@ from rnnbench.paper.aggregate import OF, Cell, matrix
 from rnnbench.paper.definition import FigureOf, Table
 from rnnbench.paper.planning import Wanted
 from rnnbench.paper.reading import Record, confusion
-from rnnbench.paper.sheet import LINES, Sheet, points
+from rnnbench.paper.sheet import Sheet, points
 from rnnbench.paper.statistics import Values, performance_profile, profile_band
 
 Drawer = Callable[[Any, Sheet], None]
@@ -33,7 +33,7 @@ def curves(figure: Any, sheet: Sheet) -> None:
     """A metric by epoch, the mean over seeds, with a band from the lowest to the highest."""
     metric = sheet.how.y or f"val/{sheet.metric.rpartition('/')[2]}"
     axes = figure.subplots()
-    for number, column in enumerate(sheet.filled.columns):
+    for column in sheet.filled.columns:
         for row in sheet.filled.rows:
             runs = [sheet.source.curve(r, metric) for r in sheet.filled.cell(row, column).records.values()]
             if not any(runs):
@@ -44,11 +44,8 @@ def curves(figure: Any, sheet: Sheet) -> None:
             # Runs that have stopped early keep out of the later epochs, so the mean ends with the first.
             shared = sorted(epoch for epoch, values in by_epoch.items() if len(values) == len(runs))
             means = [statistics.fmean(by_epoch[epoch]) for epoch in shared]
-            style = sheet.style(row) | {"marker": "", "lw": 1.2}
-            if len(sheet.filled.columns) > 1:
-                style["linestyle"] = LINES[number % len(LINES)]
-            label = " ".join(filter(None, (sheet.filled.name(row), sheet.filled.name(column))))
-            axes.plot(shared, means, label=label, gid=sheet.series(row), **style)
+            style = sheet.style(row, column) | {"marker": "", "lw": 1.2}
+            axes.plot(shared, means, label=sheet.name(row, column), gid=sheet.series(row), **style)
             low, high = ([f(by_epoch[epoch]) for epoch in shared] for f in (min, max))
             axes.fill_between(
                 shared, low, high, color=style["color"], alpha=0.15, lw=0, gid=sheet.series(row)
@@ -160,7 +157,7 @@ def sensitivity(figure: Any, sheet: Sheet) -> None:
     """What each search found, by a hyperparameter: a dot a trial, joined in its order, the winner ringed."""
     axes = figure.subplots()
     parameter = sheet.how.parameter
-    for wanted, row in zip(sheet.searches, sheet.filled.rows, strict=True):
+    for row, column, wanted in sheet.searched():
         judged_by = [name for name in (wanted.found.metrics if wanted.found else {}) if "/best/" in name]
         goal = sheet.how.y or judged_by[0].removeprefix("study/")
         records = trials_of(sheet, wanted)
@@ -169,8 +166,8 @@ def sensitivity(figure: Any, sheet: Sheet) -> None:
                 f"figures: not every trial of the search for {wanted.row} has {parameter} and {goal}"
             )
         found = sorted((record.params[parameter], record.metrics[goal]) for record in records)
-        style = sheet.style(row) | {"gid": sheet.series(row)}
-        axes.plot(*zip(*found, strict=True), ms=3.5, lw=0.6, label=sheet.filled.name(row), **style)
+        style = sheet.style(row, column) | {"gid": sheet.series(row)}
+        axes.plot(*zip(*found, strict=True), ms=3.5, lw=0.6, label=sheet.name(row, column), **style)
         sign = 1 if direction(goal) == "maximize" else -1
         winner = max(found, key=lambda point: sign * point[1])
         axes.plot(*winner, "o", ms=8, mfc="none", mew=0.8, color=style["color"], gid=style["gid"])
@@ -186,19 +183,21 @@ def importances(figure: Any, sheet: Sheet) -> None:
     axes = figure.subplots()
     prefix = "study/importance/"
     shares = {
-        row: {
+        (row, column): {
             name.removeprefix(prefix): share
             for name, share in (wanted.found.metrics if wanted.found else {}).items()
             if name.startswith(prefix)
         }
-        for row, wanted in zip(sheet.filled.rows, sheet.searches, strict=True)
+        for row, column, wanted in sheet.searched()
     }
     names = sorted({name for found in shares.values() for name in found})
     height = 0.8 / len(shares)
-    for n, (row, found) in enumerate(shares.items()):
+    for n, ((row, column), found) in enumerate(shares.items()):
         at = [k + n * height for k in range(len(names))]
         values = [found.get(name, 0) for name in names]
-        bars = axes.barh(at, values, height, color=sheet.style(row)["color"], label=sheet.filled.name(row))
+        bars = axes.barh(
+            at, values, height, color=sheet.style(row)["color"], ec="white", label=sheet.name(row, column)
+        )
         for bar in bars:
             bar.set_gid(sheet.series(row))
     axes.set_yticks([k + 0.4 - height / 2 for k in range(len(names))], [sheet.label(name) for name in names])

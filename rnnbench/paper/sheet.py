@@ -33,14 +33,23 @@ class Sheet:
             row: first + others.index(row) if row in others else FIXED.index(row[0]) for row in filled.rows
         }
 
-    def style(self, row: Key) -> dict[str, Any]:
-        """Colour, marker and line of a row."""
+    def style(self, row: Key, column: Key = ()) -> dict[str, Any]:
+        """Colour, marker and line of a row; where there are several columns, they have the lines."""
         n = self.places[row]
+        line = self.filled.columns.index(column) if len(self.filled.columns) > 1 else n // len(COLOURS)
         return {
             "color": COLOURS[n % len(COLOURS)],
             "marker": MARKERS[n % len(MARKERS)],
-            "linestyle": LINES[n // len(COLOURS) % len(LINES)],
+            "linestyle": LINES[line % len(LINES)],
         }
+
+    def name(self, row: Key, column: Key) -> str:
+        """How a cell is printed."""
+        return " ".join(filter(None, (self.filled.name(row), self.filled.name(column))))
+
+    def searched(self) -> list[tuple[Key, Key, Wanted]]:
+        """Each search, and the row and the column whose cell its winner is: the cells are in its order."""
+        return [(*at, wanted) for at, wanted in zip(self.filled.cells, self.searches, strict=True)]
 
     def series(self, row: Key) -> str:
         """The id in the SVG of what belongs to a row, by which the page shows and hides it."""
