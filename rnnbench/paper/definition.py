@@ -25,7 +25,7 @@ KINDS = ("curves", "pareto", "scatter", "box", "violin", "sensitivity", "importa
 
 @dataclass
 class Tuned:
-    """Each row (or cell) the winner of a search of its own, all under one budget, trained under fresh seeds."""
+    """Each row (or cell) the winner of its own search, all under one budget, trained under fresh seeds."""
 
     rows: list[str] = MISSING  # overrides each: model=lstm, or for a cell "model=lstm model.budget=5000"
     search: list[str] = MISSING  # overrides of the search that all share: its space, its sampler
