@@ -1,6 +1,8 @@
 """python -m rnnbench.paper as it is typed: runs what is missing, once, and writes the same bytes again."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 from mlflow_store import client
 
 from rnnbench.paper.__main__ import main
+from rnnbench.paper.reading import Folders, Runs, Tables
 from rnnbench.record import job_folders
 
 TINY = """# python -m rnnbench.paper table=tiny
@@ -82,18 +85,76 @@ def test_a_table_from_nothing_to_verified(paper, tmp_path):
     assert len(job_folders(out / "runs" / "2")) == 3
     assert (out / "table.csv").read_bytes() == first["table.csv"]
 
-    # Elsewhere, from the same records.
-    before = {name: (out / name).read_bytes() for name in FILES}
+    # On another machine, from the same records.
+    made = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
+    assert len(made) == len(FILES) + 2
     for job in job_folders(out / "runs" / "1")[:3]:  # those that were deleted in MLflow
         shutil.rmtree(job)
     shutil.move(tmp_path / "multirun", tmp_path / "records")
-    there = ("source=records", "--no-run")
-    assert "6 trials, 6 are recorded in records" in paper(*mine, *there)
-    assert [name for name in FILES if (out / name).read_bytes() != before[name]] == []
-    assert "every number is what the records give" in paper("verify", str(out), "source=records")
-    text = (out / "table.md").read_text()
-    (out / "table.md").write_text(text.replace("0.", "0.9", 1))
-    assert "table.md, line" in paper("verify", str(out), "source=records", code=1)
+    words = ("table=tiny", "--no-run", f"source={tmp_path / 'records'}", f"data.root={tmp_path / 'data'}")
+    there = elsewhere(tmp_path, f"--config-dir={tmp_path / 'mine'}", *words)
+    assert {file.name for file in there.iterdir()} == made.keys()
+    assert [name for name in made if (there / name).read_bytes() != made[name]] == []
+
+    # Verified there, until somebody touches it.
+    where = f"source={tmp_path / 'records'}"
+    assert "every number is what the records give" in paper("verify", str(there), where)
+    for name in ("table.md", "table.tex"):
+        text = (there / name).read_text()
+        (there / name).write_text(text.replace("0.", "0.9", 1))
+    said = paper("verify", str(there), where, code=1)
+    assert "table.md, line" in said and "table.tex, line" in said
+    (job,) = job_folders(tmp_path / "records" / "paper" / "tiny" / "runs" / "2")[:1]
+    shutil.rmtree(job)
+    assert "missing: run" in paper("verify", str(there), where, code=1)
+
+
+def elsewhere(tmp_path: Path, *words: str) -> Path:
+    """The folder of a table that a process makes as on another machine: directory, user, zone, language,
+    settings of matplotlib, order of hashes, and a processor without wide instructions."""
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    (home / "matplotlibrc").write_text("font.family: monospace\nfont.size: 20\nlines.linewidth: 5\n")
+    environment = {
+        "HOME": str(home),
+        "MPLCONFIGDIR": str(home),
+        "USER": "somebody",
+        "LOGNAME": "somebody",
+        "TZ": "Pacific/Kiritimati",
+        "LC_ALL": "C",
+        "PYTHONHASHSEED": "7",
+        "RNNBENCH_DATA": str(home),
+        "NPY_DISABLE_CPU_FEATURES": "X86_V4 X86_V3",
+        "SOURCE_DATE_EPOCH": "1",
+        "COLUMNS": "40",
+    }
+    command = [sys.executable, "-m", "rnnbench.paper", *words]
+    done = subprocess.run(command, cwd=home, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home / "multirun" / "paper" / "tiny"
+
+
+@pytest.mark.slow
+def test_of_job_folders_alone_exactly_those_that_are_gone_run_again(paper, tmp_path):
+    words = ("--config-dir=mine", "table=tiny", "tracking.uri=null")
+    assert "0 are recorded in multirun" in paper(*words)
+    out = tmp_path / "multirun" / "paper" / "tiny"
+    table = (out / "table.csv").read_bytes()
+    for job in job_folders(out / "runs" / "1")[1:4]:
+        shutil.rmtree(job)
+    assert "6 trials, 3 are recorded in multirun" in paper(*words)
+    assert len(job_folders(out / "runs" / "1")) == len(job_folders(out / "runs" / "2")) == 3
+    assert (out / "table.csv").read_bytes() == table
+    assert "every number" in paper("verify", str(out))  # no MLflow here: the job folders
+    # A checkout that differs from its commit, or is none, is a doubt; --strict refuses it.
+    for file in out.rglob("result.json"):
+        result = json.loads(file.read_text())
+        result["tags"]["rnnbench.git_dirty"] = "true"
+        file.write_text(json.dumps(result))
+    said = paper(*words)
+    assert "the code differed from its commit" in said
+    assert "the code differed from its commit" in paper("verify", str(out))
+    paper("verify", str(out), "--strict", code=1)
 
 
 @pytest.mark.slow
@@ -101,6 +162,10 @@ def test_a_dry_run_runs_nothing(paper, tmp_path):
     said = paper("--config-dir=mine", "table=tiny", "--dry-run")
     assert "Two cells: 6 trials, 0 are recorded in sqlite:///mlflow.db" in said
     assert "6 trials in 2 kinds of stacks" in said  # the app's own estimate
+    assert re.search(r"about \d+ s in all", said)
+    tuned = paper("--config-dir=mine", "table=tuned", "--dry-run", "tracking.uri=null")
+    assert "search for model=gru: 0 of 3 trials are recorded" in tuned
+    assert tuned.count("3 trials, 8 in flight") == 2 and "about " in tuned
     assert not (tmp_path / "multirun").exists()
 
 
@@ -116,11 +181,46 @@ def test_each_row_the_winner_of_its_own_search(paper, tmp_path):
     assert [trial["seed"] for trial in facts["trials"]] == [101, 102, 101, 102]
     winner = facts["searches"][0]["winner_command"]
     assert f"optim.lr={facts['trials'][0]['params']['optim.lr']!r}" in winner
+    assert {search["sampler"] for search in facts["searches"]} == {"tpe"}
+    assert facts["searches"][0]["space"]["fit.clip"] == "choice(0.1, 1, 10)"
+    assert "16 trials" not in said and "own search: 3 trials, sampler tpe with seed 0, optim.lr from" in said
     first = (out / "report.html").read_bytes()
-    said = paper(*mine)
+    assert "every number is what the records give" in paper("verify", str(out))
+    said = paper(*mine, f"data.root={tmp_path}")  # another place for the data: the same searches
     assert "search for model=lstm: 3 of 3 trials are recorded" in said and "searching" not in said
     assert "4 trials, 4 are recorded in multirun" in said
     assert (out / "report.html").read_bytes() == first
+
+
+@pytest.mark.slow
+def test_each_cell_the_winner_of_its_own_search_from_whatever_records(paper, tmp_path):
+    (tmp_path / "mine" / "table" / "cells.yaml").write_text(
+        TUNED.replace("table=tuned", "table=cells")
+        .replace("rows: [model=lstm, model=gru]", 'rows: ["model=lstm optim=adam", "model=lstm optim=sgd"]')
+        .replace("search: [search=rate]", 'search: [hydra/sweeper=optuna, "optim.lr=choice(0.01,0.02,0.04)"]')
+        .replace("metrics:", "columns: [optim.name]\nmetrics:")
+    )
+    said = paper("--config-dir=mine", "table=cells")
+    assert (
+        "Each cell is the winner of its own search: 3 trials, sampler tpe with seed 0, optim.lr from" in said
+    )
+    out = tmp_path / "multirun" / "paper" / "cells"
+    facts = json.loads((out / "provenance.json").read_text())
+    assert [trial["column"] for trial in facts["trials"]] == [["adam"], ["adam"], ["sgd"], ["sgd"]]
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    sources = [Folders(tmp_path / "multirun"), Tables(uri), Runs(uri)]
+    assert sources[0].searches().keys() == {search["study"] for search in facts["searches"]}
+    for study in sources[0].searches():
+        found = [source.of_study(study) for source in sources]
+        assert len(found[0]) == 3 and found[0] == found[1] == found[2]
+        assert [r.params["optim.lr"] for r in found[0]] == [r.params["optim.lr"] for r in found[1]]
+        assert [r.params["optim.lr"] for r in found[0]] == [r.params["optim.lr"] for r in found[2]]
+    assert sources[0].searches() == sources[1].searches() == sources[2].searches()
+    made = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
+    assert "sensitivity.svg" in made
+    shutil.copytree(tmp_path / "multirun", tmp_path / "records")
+    paper("--config-dir=mine", "table=cells", "--no-run", "source=records")
+    assert [name for name in made if (out / name).read_bytes() != made[name]] == []
 
 
 @pytest.mark.parametrize(
@@ -135,23 +235,3 @@ def test_each_row_the_winner_of_its_own_search(paper, tmp_path):
 )
 def test_refusals(words, message, paper):
     assert f"error: {message}" in paper(*words, code=1)
-
-
-@pytest.mark.slow
-def test_latex_compiles(paper, tmp_path):
-    """Needs Debian's texlive-latex-recommended and texlive-science."""
-    if shutil.which("pdflatex") is None:
-        pytest.skip("there is no pdflatex")
-    paper("table=digits")
-    paper("table=tuned_digits")
-    for name in ("digits", "tuned_digits"):
-        table = tmp_path / "multirun" / "paper" / name / "table.tex"
-        document = tmp_path / f"{name}.tex"
-        document.write_text(
-            "\\documentclass{article}\n\\usepackage{booktabs,siunitx}\n\\begin{document}\n"
-            f"\\input{{{table}}}\n\\end{{document}}\n"
-        )
-        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", document.name]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-2000:]
-        assert "Overfull" not in done.stdout

@@ -14,11 +14,12 @@ from rnnbench.paper.aggregate import Filled, Planned, fill
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.figures import draw
 from rnnbench.paper.latex import latex
+from rnnbench.paper.notes import notes
 from rnnbench.paper.page import report
-from rnnbench.paper.planning import App, Plan, Wanted, make_plan
+from rnnbench.paper.planning import App, Plan, Wanted, make_plan, searched
 from rnnbench.paper.provenance import provenance, verify, warnings
 from rnnbench.paper.reading import Source
-from rnnbench.paper.text import fragment, layout, long, markdown, said
+from rnnbench.paper.text import fragment, layout, long, markdown
 from rnnbench.record.folder import write
 from rnnbench.show import Comparison, refuse, say, warn
 
@@ -79,12 +80,9 @@ def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Nam
         app.deliver()
     plan = make_plan(table, app, where)
     tell(table, plan)
+    if not given.no_run:
+        reckon(table, app, plan)
     if given.dry_run:
-        for wanted in plan.searches:
-            if not wanted.done:
-                app.search(wanted, "dry_run=true")
-        for trials, overrides in lots(table, plan):
-            app.run(overrides, trials, "dry_run=true")
         return
     if not given.no_run:
         plan = run(table, app, plan, where)
@@ -97,6 +95,7 @@ def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Nam
             f"tuned: the search for {left[0].row} has {left[0].drawn} of {left[0].trials} trials"
         )
     filled = fill(table, plan.planned, source)
+    filled.extra, filled.searched = list(extra), searched(table, plan.searches)
     write_all(name, filled, source, plan.searches, app.folder)
 
 
@@ -109,6 +108,15 @@ def tell(table: Table, plan: Plan) -> None:
     open_rows = sum(not wanted.done for wanted in plan.searches)
     later = f", and {open_rows} rows follow their searches" if open_rows else ""
     say(f"{table.title}: {unique} trials, {unique - missing} are recorded in {plan.where}{later}")
+
+
+def reckon(table: Table, app: App, plan: Plan) -> None:
+    """How long what is missing would take, as the app estimates it."""
+    for wanted in plan.searches:
+        if not wanted.done:
+            app.search(wanted, "dry_run=true")
+    for trials, overrides in lots(table, plan):
+        app.run(overrides, trials, "dry_run=true")
 
 
 def lots(table: Table, plan: Plan) -> list[tuple[list[Planned], list[str]]]:
@@ -174,25 +182,27 @@ def write_all(name: str, filled: Filled, source: Source, searches: Sequence[Want
     names = [f"{h.group}: {h.title}" if h.group else h.title for h in headings]
     lines = [[label, *(one.plain() for one in shown)] for label, shown in rows]
     Comparison([", ".join(map(filled.table.label, filled.table.rows)), *names], lines).print()
-    for note in said(filled):
+    for note in notes(filled):
         say(note)
-    if filled.superseded:
-        say(f"{len(filled.superseded)} trials were run more than once: the newest finished run counts")
     for cell in filled.cells.values():
         if "failed" in cell.lost:
             warn("some trials failed, and stand as such; delete their records to run them again")
             break
     for warning in warnings(filled):
         warn(warning)
-    new = [file for file in figures if before.get(file.name) != file.read_bytes()]
-    if new and "://" in source.name:
-        upload(source.name, name, filled, new)
+    if figures and "://" in source.name:
+        same = {file.name for file in figures if before.get(file.name) == file.read_bytes()}
+        upload(source.name, name, filled, figures, same)
     drawn = len(filled.table.figures)
     say(f"written: {os.path.relpath(folder)}/table.tex .md .csv .html, report.html, {drawn} figures")
 
 
-def upload(uri: str, name: str, filled: Filled, files: Sequence[Path]) -> None:
-    """Give figures to the MLflow runs of the sweeps that the trials are of."""
+def upload(uri: str, name: str, filled: Filled, files: Sequence[Path], same: set[str]) -> None:
+    """Give figures to the MLflow runs of the sweeps that the trials are of; not those that they have.
+
+    Args:
+        same: the files that are what they were before.
+    """
     from mlflow.exceptions import MlflowException
 
     from rnnbench.record.read import mlflow_client
@@ -200,8 +210,10 @@ def upload(uri: str, name: str, filled: Filled, files: Sequence[Path]) -> None:
     client = mlflow_client(uri)
     try:
         for parent in sorted({record.parent for record in filled.records() if record.parent is not None}):
+            there = {Path(file.path).name for file in client.list_artifacts(parent, f"paper/{name}")}
             for file in files:
-                client.log_artifact(parent, str(file), f"paper/{name}")
+                if file.name not in there & same:
+                    client.log_artifact(parent, str(file), f"paper/{name}")
     except (MlflowException, OSError) as error:
         warn(f"MLflow did not take the figures: {str(error).splitlines()[0]}")
 

@@ -1,8 +1,8 @@
 """From records to the cells of a table: values over seeds, their spread, what can be told apart."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class Comparison:
     reference: Key
     difference: Difference
     p: float | None  # after Holm, over all comparisons of the table
-    improvement: float  # probability that a run of the row is better than one of the reference
+    improvement: Estimate  # probability that a run of the row is better than one of the reference
     alike: bool  # whether the two cannot be told apart
 
 
@@ -73,8 +73,11 @@ class Filled:
     columns: list[Key]
     cells: dict[tuple[Key, Key], Cell]
     comparisons: list[Comparison]
+    tests: int  # how many Holm's correction is over
     best: set[tuple[Key, Key, str]]  # row, column, metric
     superseded: list[str]  # runs that do not count, since the same trial was run again
+    searched: str = ""  # the budget of the searches whose winners the rows are, in a sentence
+    extra: list[str] = field(default_factory=list)  # overrides given beside those of the table
 
     def records(self) -> list[Record]:
         """The runs that the table is made of, in its order."""
@@ -90,7 +93,7 @@ class Filled:
 
     def name(self, key: Key) -> str:
         """How a row or a group of columns is printed."""
-        return " ".join(self.table.label(_text(part)) for part in key)
+        return " ".join(self.table.label(as_text(part)) for part in key)
 
 
 def latest(planned: Sequence[Planned], source: Source) -> tuple[dict[str, Record], list[str]]:
@@ -141,7 +144,7 @@ def fill(table: Table, planned: Sequence[Planned], source: Source) -> Filled:
             if values := cell.values(metric):
                 cell.figures[metric] = _estimate(table, values)
     rows, columns = (list(dict.fromkeys(at[n] for at in cells)) for n in (0, 1))
-    filled = Filled(table, rows, columns, cells, [], set(), superseded)
+    filled = Filled(table, rows, columns, cells, [], 0, set(), superseded)
     _compare(filled)
     return filled
 
@@ -170,7 +173,7 @@ def _check_alike(table: Table, row: Key, column: Key, cell: Cell) -> None:
             a, b = like.get(key), trial.params.get(key)
             if a != b and key not in named and identifies(key):
                 raise ConfigError(
-                    f"{key}: is {a} and {b} in one cell ({' '.join(map(_text, row + column))}); name it in "
+                    f"{key}: is {a} and {b} in one cell ({' '.join(map(as_text, row + column))}); name it in "
                     "rows or columns, or in over to sum over it"
                 )
         if seen.setdefault((task, trial.params["seed"]), trial.trial) != trial.trial:
@@ -216,7 +219,7 @@ def matrix(values: dict[tuple[Key, int], float]) -> statistics.Values:
     for (task, _), value in sorted(values.items(), key=lambda item: item[0][1]):
         tasks.setdefault(task, []).append(value)
     if len({len(runs) for runs in tasks.values()}) > 1:
-        counts = ", ".join(f"{' '.join(map(_text, task))}: {len(runs)}" for task, runs in tasks.items())
+        counts = ", ".join(f"{' '.join(map(as_text, task))}: {len(runs)}" for task, runs in tasks.items())
         raise ConfigError(f"over: the tasks of a cell need equally many runs; there are {counts}")
     return np.array([tasks[task] for task in sorted(tasks, key=repr)]).T
 
@@ -225,6 +228,7 @@ def _compare(filled: Filled) -> None:
     """Find the best of each column, and compare the rows with it, or with the row that is named."""
     table = filled.table
     drafts: list[Comparison] = []
+    spare: list[float | None] = []  # p of the pairs that neither of is the best
     for column in filled.columns:
         for metric in filter(judged, table.metrics):
             sign = 1 if direction(metric) == "maximize" else -1
@@ -241,31 +245,40 @@ def _compare(filled: Filled) -> None:
             if table.compare is None:
                 continue
             reference = _reference(filled, there, value)
-            theirs = there[reference].values(metric)
-            for row, cell in there.items():
-                if row != reference:
-                    ours = cell.values(metric)
-                    difference = statistics.compare(ours, theirs, table.test)
-                    a, b = (
-                        matrix(values) if table.over else flat(values)[:, None] for values in (ours, theirs)
-                    )
-                    wins = statistics.probability_of_improvement(sign * a, sign * b)
-                    drafts.append(
-                        Comparison(row, column, metric, reference, difference, difference.p, wins, False)
-                    )
-    tested = [draft.p for draft in drafts if draft.p is not None]
+            drafts += [
+                _draft(table, there, row, column, metric, reference) for row in there if row != reference
+            ]
+            if table.compare == "best":
+                # Any row might have been the best: the correction is over all pairs.
+                others = [row for row in there if row != reference]
+                spare += [_difference(table, there, *pair, metric)[0].p for pair in combinations(others, 2)]
+    tested = [p for p in [*(draft.p for draft in drafts), *spare] if p is not None]
+    filled.tests = len(tested)
     adjusted = iter(statistics.holm(tested))
     for draft in drafts:
         p = None if draft.p is None else next(adjusted)
         # Where there are too few runs for any p below the level, not to tell apart says nothing.
-        able = least_p(draft.difference) * len(tested) < ALPHA
+        able = draft.difference.least * filled.tests < ALPHA
         filled.comparisons.append(replace(draft, p=p, alike=able and p is not None and p >= ALPHA))
 
 
-def least_p(difference: Difference) -> float:
-    """The smallest p that a test of so many runs can give: all of one sign, or all on one side."""
-    n = difference.n
-    return 2.0 ** (1 - n) if difference.paired else 2 / math.comb(2 * n, n)
+def _difference(
+    table: Table, there: dict[Key, Cell], row: Key, other: Key, metric: str
+) -> tuple[Difference, statistics.Values, statistics.Values]:
+    """A row less another, and the values of both, (runs, tasks)."""
+    ours, theirs = (there[key].values(metric) for key in (row, other))
+    a, b = (matrix(values) if table.over else flat(values)[:, None] for values in (ours, theirs))
+    return statistics.compare(a, b, ours.keys() == theirs.keys(), table.test), a, b
+
+
+def _draft(
+    table: Table, there: dict[Key, Cell], row: Key, column: Key, metric: str, reference: Key
+) -> Comparison:
+    """A comparison whose p is not corrected yet."""
+    difference, a, b = _difference(table, there, row, reference, metric)
+    sign = 1 if direction(metric) == "maximize" else -1
+    wins = statistics.improvement(sign * a, sign * b)
+    return Comparison(row, column, metric, reference, difference, difference.p, wins, False)
 
 
 def _reference(filled: Filled, there: dict[Key, Cell], value: dict[Key, float]) -> Key:
@@ -273,53 +286,12 @@ def _reference(filled: Filled, there: dict[Key, Cell], value: dict[Key, float]) 
     if wanted == "best":
         return max(there, key=lambda row: value[row])
     for row in there:
-        if wanted in (filled.name(row), " ".join(map(_text, row))):
+        if wanted in (filled.name(row), " ".join(map(as_text, row))):
             return row
-    names = ", ".join(" ".join(map(_text, row)) for row in filled.rows)
+    names = ", ".join(" ".join(map(as_text, row)) for row in filled.rows)
     raise ConfigError(f"compare={wanted}: must be best or one of the rows: {names}")
 
 
-def notes(filled: Filled) -> list[str]:
-    """What the reader of the table has to know, in sentences."""
-    table = filled.table
-    counts = {cell.count() for cell in filled.cells.values()}
-    said = [f"n = {next(iter(counts))} runs in each cell." if len(counts) == 1 else
-             "The number of runs differs between cells: see n."]  # fmt: skip
-    of = {"mean": "Mean", "median": "Median", "iqm": "Interquartile mean"}[table.statistic]
-    spreads = {
-        "deviation": "sample standard deviation",
-        "student": "95 % interval by Student's t",
-        "bootstrap": "95 % percentile interval of the bootstrap (2,000 resamples, stratified by task)",
-    }
-    runs = "runs and tasks" if table.over else "runs"
-    said.append(f"{of} over {runs}" + (f" with {spreads[table.spread]}." if table.spread != "none" else "."))
-    if any(len(cell.records) == 1 for cell in filled.cells.values()):
-        said.append("One run alone has no spread and no test.")
-    if filled.comparisons:
-        against = "the best of its column" if table.compare == "best" else table.label(str(table.compare))
-        test = {"permutation": "permutation test", "wilcoxon": "Wilcoxon's test"}[table.test]
-        paired = {c.difference.paired for c in filled.comparisons}
-        how = "paired by seed" if True in paired else "not paired"
-        how = "paired where seeds are shared" if len(paired) > 1 else how
-        said.append(
-            f"Bold: the best. †: cannot be told apart from {against} ({test}, {how}, Holm's correction over "
-            f"{len(filled.comparisons)} comparisons, level {ALPHA:.2f})."
-        )
-        least = min(least_p(c.difference) for c in filled.comparisons)
-        if least * len(filled.comparisons) >= ALPHA:
-            n = max(c.difference.n for c in filled.comparisons)
-            said.append(
-                f"With {n} runs a cell this test gives no p below {least:.2g}, so it can tell nothing apart, "
-                "and nothing is marked."
-            )
-    if any(trial.params["fit.select"] == "test" for cell in filled.cells.values() for trial in cell.planned):
-        said.append("Chosen by watching the test set: these accuracies are optimistic.")
-    if filled.superseded:
-        said.append(
-            f"{len(filled.superseded)} trials were run more than once: the newest finished run counts."
-        )
-    return said
-
-
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value of a key as it is printed, where the table has no label for it."""
     return f"{value:g}" if isinstance(value, float) else str(value)

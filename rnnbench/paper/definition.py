@@ -25,9 +25,9 @@ KINDS = ("curves", "pareto", "scatter", "box", "violin", "sensitivity", "importa
 
 @dataclass
 class Tuned:
-    """Each row the winner of its own search, all under one budget, trained again under fresh seeds."""
+    """Each row (or cell) the winner of its own search, all under one budget, trained under fresh seeds."""
 
-    rows: list[str] = MISSING  # an override each: model=lstm
+    rows: list[str] = MISSING  # overrides each: model=lstm, or for a cell "model=lstm model.budget=5000"
     search: list[str] = MISSING  # overrides of the search that all share: its space, its sampler
     trials: int = MISSING  # that each search draws
     seed: int = 0  # of the searches: of their sampler, and what their trials are trained under
@@ -92,13 +92,13 @@ TITLES = {
     "parameters/total": "parameters",
     "time/train_seconds": "training seconds",
     "val/accuracy": "validation accuracy",
-    "best/val_accuracy": "validation accuracy",
+    "best/val_accuracy": "best validation accuracy",
     "best/test_accuracy": "test accuracy (best epoch, watched)",
     "test/accuracy": "test accuracy",
     "test/mse": "test MSE",
     "test/nll": "test NLL",
-    "best/val_nll": "validation NLL",
-    "best/val_mse": "validation MSE",
+    "best/val_nll": "best validation NLL",
+    "best/val_mse": "best validation MSE",
     "best/epoch": "best epoch",
     "optim.lr": "learning rate",
 }
@@ -169,11 +169,12 @@ def _check(table: Table) -> None:
     kinds = {figure.kind for figure in table.figures.values()}
     if table.tuned is None and kinds & {"sensitivity", "importances"}:
         raise ConfigError("figures: sensitivity and importances are of searches, and this table has none")
-    if table.tuned is not None and not any(key in table.rows for key in _keys(table.tuned.rows)):
+    named = {*table.rows, *table.columns}
+    if table.tuned is not None and any(named.isdisjoint(_keys(row.split())) for row in table.tuned.rows):
         raise ConfigError(f"tuned.rows={table.tuned.rows}: rows={table.rows} do not tell them apart")
 
 
 def _keys(overrides: list[str]) -> list[str]:
     """The keys that overrides set, a group's by its name."""
-    keys = [override.partition("=")[0].lstrip("+") for override in overrides]
+    keys = [word.partition("=")[0].lstrip("+") for word in overrides]
     return [key if "." in key else f"{key}.name" for key in keys]

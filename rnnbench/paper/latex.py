@@ -7,10 +7,12 @@ r"""A filled table as LaTeX: booktabs, numbers aligned by siunitx.
 \end{document}
 """
 
+import textwrap
 from collections.abc import Sequence
 
 from rnnbench.paper.aggregate import Filled
-from rnnbench.paper.text import Shown, corner, layout, said, spans
+from rnnbench.paper.notes import notes
+from rnnbench.paper.text import Shown, corner, layout, spans
 
 ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -22,6 +24,15 @@ ESCAPES = {
     "±": r"$\pm$",
     "†": r"$^\dagger$",
 }
+
+# Set in the largest size in which it is no wider than the line.
+FIT = [
+    r"\sbox0{\body}",
+    r"\ifdim\wd0>\linewidth\small\setlength{\tabcolsep}{3pt}\sbox0{\body}\fi",
+    r"\ifdim\wd0>\linewidth\footnotesize\sbox0{\body}\fi",
+    r"\ifdim\wd0>\linewidth\scriptsize\setlength{\tabcolsep}{2pt}\sbox0{\body}\fi",
+    r"\usebox0",
+]
 
 
 def escaped(text: str) -> str:
@@ -42,6 +53,7 @@ def latex(filled: Filled) -> str:
         r"\sisetup{detect-weight=true, group-digits=integer, group-separator={,}, group-minimum-digits=4,"
         r" table-align-text-pre=false, table-align-text-post=false}",
         r"\smallskip\setlength{\tabcolsep}{5pt}",
+        r"\def\body{%",
         rf"\begin{{tabular}}{{l{''.join(spec for spec, _ in kinds)}}}",
         r"\toprule",
     ]
@@ -56,15 +68,15 @@ def latex(filled: Filled) -> str:
             at, seen = at + width, seen + span
         out += [" & ".join(line) + r" \\", " ".join(rules)]
     titles = [
-        rf"\multicolumn{{{width}}}{{c}}{{{escaped(heading.title)}}}"
-        for heading, width in zip(headings, widths, strict=True)
+        rf"\multicolumn{{{width}}}{{c}}{{{_title(heading.title, column)}}}"
+        for heading, width, column in zip(headings, widths, columns, strict=True)
     ]
     out += [" & ".join([escaped(corner(filled)), *titles]) + r" \\", r"\midrule"]
     for label, shown in rows:
         cells = [_cell(one, width) for one, width in zip(shown, widths, strict=True)]
         out.append(" & ".join([escaped(label), *cells]) + r" \\")
-    notes = escaped(" ".join(said(filled)))
-    out += [r"\bottomrule", r"\end{tabular}", rf"\par\smallskip\footnotesize {notes}", r"\end{table}"]
+    below = escaped(" ".join(notes(filled)))
+    out += [r"\bottomrule", r"\end{tabular}}", *FIT, rf"\par\smallskip\footnotesize {below}", r"\end{table}"]
     return "\n".join(out) + "\n"
 
 
@@ -85,6 +97,13 @@ def _kind(column: Sequence[Shown]) -> tuple[str, int]:
     return (rf"{form}@{{\,}}l", 2) if any(one.interval for one in numbers) else (form, 1)
 
 
+def _title(title: str, column: Sequence[Shown]) -> str:
+    """A heading in lines that are not much wider than what stands below it."""
+    lines = textwrap.wrap(title, 2 + max(len(one.plain()) for one in column), break_long_words=False)
+    text = r"\\".join(map(escaped, lines))
+    return rf"\shortstack{{{text}}}" if len(lines) > 1 else text
+
+
 def _form(numbers: Sequence[str]) -> str:
     """The room that numbers take: sign, digits before the point, digits after it."""
     whole = max(len(number.replace(",", "").lstrip("+-").partition(".")[0]) for number in numbers)
@@ -100,7 +119,7 @@ def _cell(one: Shown, width: int) -> str:
     mark = r"{$^\dagger$}" if one.alike else ""
     value = f"{bold}{one.value.replace(',', '')}"
     if one.deviation:
-        return rf"{value} & {{$\pm$\,}}{bold}{one.deviation}{mark}"
+        return rf"{value} & {{$\pm$\,}}{one.deviation}{mark}"
     if one.interval:
         return f"{value}{mark} & {{{bold}{one.interval}}}"
     return value + mark + empty

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.paper.aggregate import Filled
+from rnnbench.paper.notes import notes
 from rnnbench.paper.planning import Wanted
+from rnnbench.paper.plots import caption
 from rnnbench.paper.provenance import provenance
-from rnnbench.paper.text import fragment, said
+from rnnbench.paper.text import fragment
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #666; --line: #d4d4d4; --page: #fff;
@@ -25,14 +27,20 @@ h1 { font-size: 1.5rem; line-height: 1.2; margin: 0 0 .5rem } h2 { font-size: 1.
 p { max-width: 46rem } .soft, .notes { color: var(--soft); font-size: .875rem }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; width: 100% }
-caption { display: none } th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap }
+caption { display: none } .plain thead th { white-space: normal; vertical-align: bottom }
+th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap }
 th:first-child, table.plain th, table.plain td { text-align: left } tbody th { font-weight: 500 }
 thead tr:last-child th { border-bottom: 1px solid var(--ink) }
+th[colspan] { text-align: center; border-bottom: 1px solid var(--line) }
 tbody tr { border-bottom: 1px solid var(--line) }
 .sortable button { all: unset; cursor: pointer; font-weight: 600 }
 .sortable button:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px }
 .sortable [aria-sort=ascending] button::after { content: " ↑" }
 .sortable [aria-sort=descending] button::after { content: " ↓" }
+.paper th:first-child { position: sticky; left: 0; background: var(--page) }
+.figures p { margin: .3rem 0 0 }
+@media (max-width: 40rem) { th, td { padding: .35rem .45rem } table { font-size: .8125rem } }
+.wide svg { min-width: 36rem }
 .wide { grid-column: 1 / -1 }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)) }
 figure { margin: 0; padding: .5rem; background: #fff; border: 1px solid var(--line); border-radius: 6px;
@@ -93,13 +101,13 @@ def report(filled: Filled, searches: Sequence[Wanted], name: str, folder: Path) 
         parts.append(f"<p>{html.escape(table.caption)}</p>")
     parts += [f"<p class='warn'>{html.escape(warning)}</p>" for warning in facts["warnings"]]
     parts += ["<div class='scroll'>", fragment(filled), "</div>"]
-    parts.append(f"<p class='notes'>{html.escape(' '.join(said(filled)))}</p>")
+    parts.append(f"<p class='notes'>{html.escape(' '.join(notes(filled)))}</p>")
     if filled.comparisons:
         parts += ["<h2>Comparisons</h2>", *_comparisons(filled)]
     if table.figures:
         parts += ["<h2>Figures</h2>", *_figures(filled, folder)]
     parts += ["<h2>Where the numbers come from</h2>", *_runs(facts), "<h2>Again</h2>"]
-    again = f"python -m rnnbench.paper table={shlex.quote(name)}"
+    again = shlex.join(["python", "-m", "rnnbench.paper", f"table={name}", *facts["extra"]])
     check = f"python -m rnnbench.paper verify multirun/paper/{shlex.quote(name)}"
     parts += [
         f"<pre>{html.escape(again)}\n{html.escape(check)}</pre>",
@@ -109,7 +117,8 @@ def report(filled: Filled, searches: Sequence[Wanted], name: str, folder: Path) 
 
 
 def _comparisons(filled: Filled) -> list[str]:
-    heads = ["row", "against", "metric", "difference", "95 % interval", "p (Holm)", "P(better)", "n"]
+    heads = ["row", "against", "metric", "difference of means", "95 % interval", "p (Holm)"]
+    heads += ["P(better) [95 %]", "n"]
     if len(filled.columns) > 1:
         heads.insert(0, "column")
     out = ["<div class='scroll'><table class='plain'><thead><tr class='sortable'>"]
@@ -117,17 +126,36 @@ def _comparisons(filled: Filled) -> list[str]:
     for c in filled.comparisons:
         d = c.difference
         interval = "" if d.low is None else f"[{d.low:+.4g}, {d.high:+.4g}]"
+        wins = c.improvement
+        bounds = "" if wins.low is None else f" [{wins.low:.2f}, {wins.high:.2f}]"
         cells = [
             filled.name(c.row),
             filled.name(c.reference),
             filled.table.label(c.metric),
             f"{d.value:+.4g}",
         ]
-        cells += [interval, "" if c.p is None else f"{c.p:.3g}", f"{c.improvement:.2f}", str(d.n)]
+        cells += [interval, "" if c.p is None else f"{c.p:.3g}", f"{wins.value:.2f}{bounds}", str(d.n)]
         if len(filled.columns) > 1:
             cells.insert(0, filled.name(c.column))
         out.append(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
-    return [*out, "</tbody></table></div>"]
+    return [*out, "</tbody></table></div>", f"<p class='notes'>{html.escape(_how(filled))}</p>"]
+
+
+def _how(filled: Filled) -> str:
+    """What the columns of the comparisons are."""
+    paired = {c.difference.paired for c in filled.comparisons}
+    interval = "Student's t on the differences of pairs" if True in paired else "Welch's t"
+    interval = (
+        "Student's t on the differences of pairs, Welch's t where seeds differ"
+        if len(paired) > 1
+        else interval
+    )
+    interval = "bootstrap, each task's runs by themselves" if filled.table.over else interval
+    return (
+        f"Interval of the difference: {interval}. p: both sides, after Holm's correction over {filled.tests} "
+        "comparisons. P(better): the share of pairs of runs, one of each row, in which the row's is better, "
+        "a tie for half, with the bootstrap's interval (Agarwal et al. 2021)."
+    )
 
 
 def _figures(filled: Filled, folder: Path) -> list[str]:
@@ -151,8 +179,8 @@ def _figures(filled: Filled, folder: Path) -> list[str]:
         label = html.escape(how.title or name)
         wide = " class='wide'" if how.kind == "confusion" else ""
         out.append(
-            f"<div{wide}><figure role='img' aria-label='{label}'>{svg}</figure>"
-            f"<span class='soft'>{label} {links}</span></div>"
+            f"<div{wide}><figure role='img' aria-label='{label}'>{svg}</figure><p class='soft'>"
+            f"{html.escape(caption(filled.table, how))} {links}</p></div>"
         )
     return [*out, "</div>"]
 
@@ -166,19 +194,25 @@ def _runs(facts: dict[str, Any]) -> list[str]:
     for search in facts["searches"]:
         command = html.escape(shlex.join(["python", "-m", "rnnbench", "-m", *search["overrides"]]))
         winner = html.escape(f"{search['winner_command']}")
+        space = ", ".join(f"{key} from {over}" for key, over in search["space"].items())
+        title = f"Search for {search['row']}: {search['trials']} trials of {search['sampler']}, "
+        title += f"winner {search['winner']}"
         out.append(
-            f"<details><summary>Search for {html.escape(search['row'])}: {search['trials']} trials, winner "
-            f"{search['winner']}</summary><pre>{command}\n\n{winner}</pre></details>"
+            f"<details><summary>{html.escape(title)}</summary><p>{html.escape(space)}</p>"
+            f"<pre>{command}\n\n{winner}</pre></details>"
         )
     runs = [trial for trial in facts["trials"] if "job" in trial]
     out.append(f"<details><summary>{len(runs)} runs: ids, seeds, code, data</summary>")
-    heads = ["trial", "row", "column", "seed", "MLflow run", "commit", "kernel", "device", "rerun"]
+    heads = ["trial", "row", "column", "seed", "MLflow run", "commit", "kernel", "device", "versions"]
+    heads += ["data (sha256)", "rerun"]
     out.append("<div class='scroll'><table class='plain'><thead><tr class='sortable'>")
     out.append("".join(f"<th>{head}</th>" for head in heads) + "</tr></thead><tbody>")
     for trial in runs:
         commit = (trial["commit"] or "")[:10] + (" (differs)" if trial["dirty"] else "")
         cells = [trial["trial"], " ".join(map(str, trial["row"])), " ".join(map(str, trial["column"]))]
         cells += [str(trial["seed"]), trial["run_id"] or "", commit]
-        cells += [trial["tags"].get("kernel", ""), trial["tags"].get("device", ""), trial["rerun"]]
+        cells += [trial["tags"].get("kernel", ""), trial["tags"].get("device", "")]
+        cells += [", ".join(f"{name} {version}" for name, version in trial["versions"].items())]
+        cells += [(trial["data_checksum"] or "")[:10], trial["rerun"]]
         out.append(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
     return [*out, "</tbody></table></div></details>"]

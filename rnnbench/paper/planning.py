@@ -8,12 +8,14 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnnbench.config import ConfigError, conf_folder, recorded
+from omegaconf import OmegaConf
+
+from rnnbench.config import ConfigError, Tracking, conf_folder, recorded
 from rnnbench.paper.aggregate import Planned, latest
 from rnnbench.paper.definition import Table, Tuned
 from rnnbench.paper.reading import Record, Search, Source, open_source
@@ -21,18 +23,34 @@ from rnnbench.record import read_sweep, undelivered
 from rnnbench.record.store import sqlite_file
 
 MULTIRUN = Path("multirun")
+# Keys that say where a trial is trained, read and recorded, not what is trained.
+PLACES = ("tracking", "data.root", "data.path", "data.download", "data.source", "data.sha256", "fit.device",
+          "fit.kernel", "dry_run")  # fmt: skip
+
+
+def is_place(key: str) -> bool:
+    """Whether a key, or the override `key=value`, differs between machines that make the same table."""
+    name = key.partition("=")[0].lstrip("+")
+    return any(name == place or name.startswith(f"{place}.") for place in PLACES)
+
+
+def portable(overrides: Iterable[str]) -> list[str]:
+    """Overrides that hold on every machine."""
+    return [word for word in overrides if not is_place(word)]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A search that a table needs: one row's."""
+    """A search that a table needs: one row's, or one cell's."""
 
-    row: str  # override: model=lstm
+    row: str  # its overrides: model=lstm
     name: str  # of its study
     command: list[str]  # overrides of the whole search
     trials: int
     found: Search | None
     drawn: int  # trials that are recorded already
+    sampler: str
+    space: dict[str, str]  # what each parameter is drawn from
 
     @property
     def done(self) -> bool:
@@ -105,6 +123,23 @@ class App:
             chosen = ["hydra/sweeper=grid", f"hydra.sweeper.only={only}"]
             return subprocess.run(self.command([*overrides, *chosen, place, *more])).returncode
 
+    def budget(self, overrides: Sequence[str]) -> tuple[str, dict[str, str]]:
+        """The sampler of a search, and its space, as Hydra composes them."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        parsed = zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True)
+        ranges = [word for word, override in parsed if override.is_sweep_override()]
+        fixed = [word for word in overrides if word not in ranges]
+        shown = ["--cfg", "hydra", "--package", "hydra.sweeper"]  # Hydra shows no more than one job's config
+        command = [*self.command(())[:-1], *fixed, *shown]  # without the -m of many jobs
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ConfigError(f"tuned.search: {done.stderr.strip().removeprefix('error: ')}")
+        sweeper: Any = OmegaConf.create(done.stdout)
+        given = dict(word.split("=", 1) for word in ranges)
+        space = {**(sweeper.space or {}), **(sweeper.params or {}), **given}
+        return sweeper.sampler.name, {key: str(over) for key, over in space.items()}
+
     def search(self, wanted: Wanted, *more: str) -> int:
         """Search, or go on with it; the app's exit code."""
         place = [
@@ -141,12 +176,13 @@ def make_plan(table: Table, app: App, where: str | None) -> Plan:
         planned = app.points(table.sweep)
         return Plan(planned, [], where or store(planned))
     tuned = table.tuned
-    bases = {row: app.points([*table.sweep, row, f"seed={tuned.seed}"]) for row in tuned.rows}
+    bases = {row: app.points([*table.sweep, *row.split(), f"seed={tuned.seed}"]) for row in tuned.rows}
     plan = Plan([], [], where or store([point for points in bases.values() for point in points]))
     source = plan.source()
     known = source.searches() if source is not None else {}
+    budget = app.budget([*table.sweep, *tuned.rows[0].split(), *tuned.search])  # the same for all
     for row, points in bases.items():
-        wanted = _wanted(app, table, tuned, row, points, source, known)
+        wanted = _wanted(app, table, tuned, row, points, source, known, *budget)
         plan.searches.append(wanted)
         if wanted.done and wanted.found is not None:
             plan.planned += app.points(winner(wanted, tuned), wanted.name)
@@ -173,22 +209,25 @@ def _wanted(
     points: Sequence[Planned],
     source: Source | None,
     known: dict[str, Search],
+    sampler: str,
+    space: dict[str, str],
 ) -> Wanted:
     if len(points) > 1:
         raise ConfigError(f"tuned.rows: {row} with sweep={table.sweep} is {len(points)} trials, not one")
-    command = [*table.sweep, row, *tuned.search, f"seed={tuned.seed}"]
+    command = [*table.sweep, *row.split(), *tuned.search, f"seed={tuned.seed}"]
     command += [f"hydra.sweeper.n_trials={tuned.trials}", f"hydra.sweeper.sampler.seed={tuned.seed}"]
     # What identifies a search: its command, what it searches from, and the file of its space.
-    text = json.dumps([command, points[0].trial]) + "".join(_spaces(app, tuned.search))
+    text = json.dumps([portable(command), points[0].trial]) + "".join(_spaces(app, tuned.search))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    name = f"{app.name}-{re.sub(r'[^A-Za-z0-9]+', '-', row.rpartition('=')[2])}-{digest}"
+    values = " ".join(word.rpartition("=")[2] for word in row.split())
+    name = f"{app.name}-{re.sub(r'[^A-Za-z0-9]+', '-', values)}-{digest}"
     ended = ("finished", "failed", "pruned")
     drawn = {
         record.tags["rnnbench.number"]
         for record in (source.of_study(name) if source is not None else [])
         if record.status in ended
     }
-    return Wanted(row, name, command, tuned.trials, known.get(name), len(drawn))
+    return Wanted(row, name, command, tuned.trials, known.get(name), len(drawn), sampler, space)
 
 
 def _spaces(app: App, search: Sequence[str]) -> list[str]:
@@ -200,9 +239,29 @@ def _spaces(app: App, search: Sequence[str]) -> list[str]:
     return [file.read_text() for file in files if file.exists()]
 
 
+def searched(table: Table, searches: Sequence[Wanted]) -> str:
+    """The budget that each row had, in a sentence; "" where nothing was searched."""
+    if table.tuned is None:
+        return ""
+    one = searches[0]
+    what = "cell" if table.columns else "row"
+    space = "; ".join(f"{key} from {over}" for key, over in one.space.items())
+    return (
+        f"Each {what} is the winner of its own search: {one.trials} trials, sampler {one.sampler} with seed "
+        f"{table.tuned.seed}, {space}; judged on validation, trained again under fresh seeds."
+    )
+
+
 def store(planned: Sequence[Planned]) -> str:
     """Where the trials' records go: MLflow, else the folder of all runs."""
     stores: dict[Any, None] = dict.fromkeys(trial.params["tracking.uri"] for trial in planned)
     if len(stores) > 1:
         raise ConfigError(f"source: the trials go to {', '.join(map(str, stores))}; say where to read them")
     return next(iter(stores)) or os.fspath(MULTIRUN)
+
+
+def default_place() -> str:
+    """The store that trials go to unless told otherwise, else the folder of all runs."""
+    uri = str(Tracking().uri)
+    file = sqlite_file(uri)
+    return uri if file is not None and file.exists() else os.fspath(MULTIRUN)

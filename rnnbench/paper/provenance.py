@@ -10,8 +10,8 @@ from typing import Any
 from rnnbench.config import ConfigError
 from rnnbench.paper.aggregate import Filled, Planned, fill
 from rnnbench.paper.definition import table_of
-from rnnbench.paper.planning import Wanted, store
-from rnnbench.paper.reading import Record, Source, open_source
+from rnnbench.paper.planning import Wanted, default_place, is_place, portable, searched
+from rnnbench.paper.reading import Record, Search, Source, open_source
 
 MIXED = ("rnnbench.kernel", "rnnbench.device")
 
@@ -26,7 +26,8 @@ def provenance(filled: Filled, searches: Sequence[Wanted]) -> dict[str, Any]:
             record = found.get(name)
             trials.append({"row": list(row), "column": list(column)} | _trial(filled, trial, record))
     return {
-        "table": asdict(filled.table),
+        "table": asdict(filled.table) | {"sweep": portable(filled.table.sweep)},
+        "extra": portable(filled.extra),
         "warnings": warnings(filled),
         "searches": [_search(wanted) for wanted in searches],
         "superseded": filled.superseded,
@@ -39,7 +40,7 @@ def _trial(filled: Filled, planned: Planned, record: Record | None) -> dict[str,
         "trial": planned.trial,
         "seed": planned.params["seed"],
         "search": planned.search,
-        "rerun": shlex.join(["python", "-m", "rnnbench", *planned.overrides]),
+        "rerun": shlex.join(["python", "-m", "rnnbench", *portable(planned.overrides)]),
     }
     if record is not None:
         tags = {key.removeprefix("rnnbench."): value for key, value in record.tags.items()}
@@ -62,7 +63,7 @@ def _trial(filled: Filled, planned: Planned, record: Record | None) -> dict[str,
                 name: repr(record.metrics[name]) for name in filled.table.metrics if name in record.metrics
             },
         }
-    return facts | {"params": planned.params}
+    return facts | {"params": {key: value for key, value in planned.params.items() if not is_place(key)}}
 
 
 def _search(wanted: Wanted) -> dict[str, Any]:
@@ -71,9 +72,11 @@ def _search(wanted: Wanted) -> dict[str, Any]:
         "row": wanted.row,
         "study": wanted.name,
         "trials": wanted.trials,
-        "overrides": wanted.command,
+        "sampler": wanted.sampler,
+        "space": wanted.space,
+        "overrides": portable(wanted.command),
         "winner": found.winner if found else None,
-        "winner_command": found.command if found else None,
+        "winner_command": shlex.join(portable(shlex.split(found.command))) if found else None,
         "run_id": found.run_id if found else None,
         "metrics": {name: repr(value) for name, value in sorted(found.metrics.items())} if found else {},
     }
@@ -126,7 +129,7 @@ def verify(
     """Compute a table's files anew from the records, and compare them with those in a folder.
 
     Args:
-        where: the folder or store with the records; None: the store that the trials name.
+        where: the folder or store with the records; None: the default store if it is here, else multirun.
         texts: the files of a filled table, by name.
 
     Returns:
@@ -146,32 +149,36 @@ def verify(
             for t in known["trials"]
         ]
         jobs = {trial["job"]: trial for trial in known["trials"] if "job" in trial}
+        extra = known["extra"]
     except (ValueError, KeyError) as error:
         raise ConfigError(f"{file}: cannot be read ({error!r}); make the table again") from None
-    source = open_source(where or store(planned))
+    source = open_source(where or default_place())
     there = {record.job for record in source.find(trial.trial for trial in planned)}
     faults = [
         f"missing: run {trial['job']} ({trial['rerun']}) is not in {source.name}"
         for job, trial in jobs.items()
         if job not in there
     ]
+    if len(faults) == len(jobs):
+        return [*faults, f"no run of the table is in {source.name}: source=FOLDER or URI names another"], []
     filled = fill(table, planned, Pinned(source, set(jobs)))
-    filled.superseded = known["superseded"]
-    searches = [_again(known, source, search) for search in known["searches"]]
+    there_are = source.searches() if known["searches"] else {}
+    searches = [_again(search, there_are.get(search["study"])) for search in known["searches"]]
+    filled.superseded, filled.extra, filled.searched = known["superseded"], extra, searched(table, searches)
+    lost = bool(faults)  # then every file differs, and says no more
     for name, text in texts(filled, searches, folder).items():
         path = folder / name
         if not path.exists():
             faults.append(f"{name}: is not there")
-        elif (was := path.read_text(encoding="utf-8")) != text and not faults:
+        elif not lost and (was := path.read_text(encoding="utf-8")) != text:
             faults += differences(name, was, text)
     return faults, warnings(filled)
 
 
-def _again(known: dict[str, Any], source: Source, search: dict[str, Any]) -> Wanted:
-    found = source.searches().get(search["study"])
-    return Wanted(
-        search["row"], search["study"], search["overrides"], search["trials"], found, search["trials"]
-    )
+def _again(known: dict[str, Any], found: Search | None) -> Wanted:
+    """A search as provenance.json has it, with what its records say now."""
+    trials, sampler, space = (known[name] for name in ("trials", "sampler", "space"))
+    return Wanted(known["row"], known["study"], known["overrides"], trials, found, trials, sampler, space)
 
 
 def differences(name: str, was: str, now: str) -> list[str]:

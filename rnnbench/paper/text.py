@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rnnbench.paper.aggregate import Filled, Key, judged, notes
+from rnnbench.paper.aggregate import Filled, Key, judged
+from rnnbench.paper.notes import notes
 from rnnbench.paper.published import Beside, beside
 from rnnbench.paper.statistics import Estimate
 
@@ -122,12 +123,6 @@ def _beside(filled: Filled, published: Beside, row: Key, figure: Estimate | None
     return [shown, Shown(f"{difference:+.{decimals(filled, metric)}f}", sort=difference)]
 
 
-def said(filled: Filled) -> list[str]:
-    """The notes below the table, those on published figures among them."""
-    published = beside(filled)
-    return notes(filled) + (published.notes if published is not None else [])
-
-
 def markdown(filled: Filled) -> str:
     """A Markdown table, its title and notes."""
     headings, rows = layout(filled)
@@ -137,7 +132,7 @@ def markdown(filled: Filled) -> str:
         lines.append([label, *(f"**{one.plain()}**" if one.bold else one.plain() for one in shown)])
     body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     caption = f"{filled.table.caption.strip()}\n\n" if filled.table.caption else ""
-    return f"**{filled.table.title}**\n\n{caption}{body}\n{' '.join(said(filled))}\n"
+    return f"**{filled.table.title}**\n\n{caption}{body}\n{' '.join(notes(filled))}\n"
 
 
 def corner(filled: Filled) -> str:
@@ -150,7 +145,8 @@ def long(filled: Filled) -> str:
     lines = csv.writer(out, lineterminator="\n")
     table = filled.table
     names = ["metric", "n", "other", table.statistic, "deviation", "low", "high", "best", "compared_with"]
-    names += ["difference", "difference_low", "difference_high", "p_holm", "p_improvement"]
+    names += ["difference", "difference_low", "difference_high", "paired", "p_holm"]
+    names += ["p_improvement", "p_improvement_low", "p_improvement_high"]
     lines.writerow([*table.rows, *table.columns, *names])
     compared = {(c.row, c.column, c.metric): c for c in filled.comparisons}
     for (row, column), cell in filled.cells.items():
@@ -166,7 +162,9 @@ def long(filled: Filled) -> str:
             c = compared.get((row, column, metric))
             if c is not None:
                 d = c.difference
-                line += [" ".join(map(str, c.reference)), d.value, d.low, d.high, c.p, c.improvement]
+                wins = c.improvement
+                line += [" ".join(map(str, c.reference)), d.value, d.low, d.high, d.paired, c.p]
+                line += [wins.value, wins.low, wins.high]
             line += [""] * (len(table.rows) + len(table.columns) + len(names) - len(line))
             lines.writerow(["" if part is None else part for part in line])
     return out.getvalue()
