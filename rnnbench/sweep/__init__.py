@@ -65,8 +65,8 @@ class OptunaSweeper(Sweeper):
                 sweep.compared = False
                 OmegaConf.save(self.config, plan.folder / "multirun.yaml")
                 study = Study(
-                    *(storage or open_storage(plan.storage), plan.name, plan.identity, plan.directions),
-                    *(plan.sampler, plan.pruner, plan.n_trials),
+                    *(storage or open_storage(plan.storage), plan.name, plan.identity, plan.objectives),
+                    *(plan.directions, plan.sampler, plan.pruner, plan.n_trials),
                 )
                 OPEN[study.name] = study
                 search = (
