@@ -1,5 +1,6 @@
 """Searches whose storage goes away, whose answers get lost, whose workers die: still exactly n_trials."""
 
+import fcntl
 import random
 import socket
 import subprocess
@@ -280,13 +281,32 @@ def test_a_trial_whose_workers_die_again_and_again_has_failed(tmp_path, monkeypa
     assert len(here.trials()) == 1
 
 
-def test_the_lock_of_a_journal_can_be_taken_from_the_dead(tmp_path, monkeypatch):
-    """Optuna looks at the age of what the lock is a link to."""
-    monkeypatch.chdir(tmp_path)
-    backend = open_storage("journal:///journal.log").inner._backend
-    backend._lock.acquire()
-    assert (tmp_path / "journal.log.lock").resolve(strict=True) == tmp_path / "journal.log"
-    backend._lock.release()
+def test_the_lock_of_a_journal_is_taken_from_the_dead(tmp_path):
+    file = tmp_path / "journal.log"
+    code = (
+        "import pathlib, sys, time; from rnnbench.sweep.journal import KernelLock; "
+        "lock = KernelLock(pathlib.Path(sys.argv[1])); lock.acquire(); print(flush=True); time.sleep(600)"
+    )
+    file.touch()
+    process = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE)
+    try:
+        process.stdout.readline()
+        with file.open() as same, pytest.raises(BlockingIOError):
+            fcntl.flock(same, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        process.kill()
+        process.wait()
+    assert worker_of(journal(tmp_path), 2).ask(draw) is not None
+
+
+def test_a_journal_goes_on_after_an_entry_that_was_cut_short(tmp_path):
+    """By a full disk, say: Optuna could not read such a file any more."""
+    begun = worker_of(journal(tmp_path), 2).ask(draw)
+    with open(tmp_path / "journal.log", "ab") as file:
+        file.write(b'{"op_code":6,"worker_id":"')
+    worker = worker_of(journal(tmp_path), 2)
+    assert worker.ask(draw).number == begun.number + 1
+    assert len(worker_of(journal(tmp_path), 2).trials()) == 2
 
 
 def test_an_older_study_gets_the_names_of_its_objectives(tmp_path):

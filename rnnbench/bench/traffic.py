@@ -49,7 +49,7 @@ class Traffic:
         """For a table."""
         times = [_milliseconds(column) for column in (self.asks, self.tells)]
         rate = f"{self.complete / self.seconds:.1f}"
-        return [f"{self.complete:,}", f"{self.seconds:.0f} s", rate, *times]
+        return [f"{self.complete:,}", f"{self.seconds:.0f} s", rate, *times, f"{self.memory / 1e6:.0f}"]
 
 
 def _milliseconds(times: list[float]) -> str:

@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage, get_storage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import GrpcStorageProxy, InMemoryStorage, RDBStorage, get_storage
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from rnnbench.config import ConfigError
 from rnnbench.record import check_store, sqlite_file
+from rnnbench.sweep.journal import open_journal
 from rnnbench.sweep.patience import PatientStorage
 
 KINDS = "sqlite:///FILE, journal:///FILE, postgresql://HOST/NAME, mysql://HOST/NAME, grpc://HOST:PORT"
@@ -79,9 +79,7 @@ def open_storage(url: str | None) -> PatientStorage:
     journal, file = journal_file(url), sqlite_file(url)
     try:
         if journal is not None:
-            # Its lock is a link to the file, which leads nowhere if the path is relative: then Optuna never
-            # takes it from a process that died with it.
-            return PatientStorage(JournalStorage(JournalFileBackend(str(journal.absolute()))), url)
+            return PatientStorage(open_journal(journal), url)
         if file is not None:
             with FileLock(f"{file}.lock"):
                 return PatientStorage(_database(url, {"timeout": LOCKED}), url)
