@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import GrpcStorageProxy, InMemoryStorage, RDBStorage, get_storage
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -89,9 +89,12 @@ def open_storage(url: str | None) -> PatientStorage:
         address = url.replace("postgresql://", "postgresql+psycopg2://", 1)
         kind = url.partition(":")[0].partition("+")[0]
         with closing(create_engine(address, poolclass=NullPool).connect()) as connection:
-            connection.execute(text(LOCKS[kind]))  # until it is closed
-            inner = _database(address, LOST_HOST if kind == "postgresql" else {})
-            return PatientStorage(inner, url, (OperationalError, InterfaceError))
+            if not _made(connection):
+                connection.execute(text(LOCKS[kind]))  # until it is closed
+                if not _made(connection):
+                    RDBStorage(address)
+        inner = _database(address, LOST_HOST if kind == "postgresql" else {})
+        return PatientStorage(inner, url, (OperationalError, InterfaceError))
     except ImportError as error:
         extra = "grpc" if url.startswith("grpc") else "postgresql"
         reason = str(error).strip().splitlines()[0]
@@ -102,6 +105,13 @@ def open_storage(url: str | None) -> PatientStorage:
     except (SQLAlchemyError, OSError, TimeoutError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"hydra.sweeper.storage={url}: cannot be opened ({reason})") from None
+
+
+def _made(connection: Connection) -> bool:
+    """Whether Optuna's tables are there: the one that says what revision they are is filled last."""
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    return connection.execute(text("SELECT 1 FROM alembic_version")).first() is not None
 
 
 def _database(address: str, arguments: dict[str, Any]) -> Any:
