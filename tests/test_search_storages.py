@@ -1,9 +1,11 @@
 """The same small search on every storage; Optuna's own tools read it there."""
 
+import os
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import optuna
 import pytest
@@ -81,3 +83,23 @@ def test_grpc(tmp_path, proxy):
     completes(tmp_path, proxy)
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/behind.db")
     assert states(study) == [TrialState.COMPLETE] * 3
+
+
+def test_the_slurm_example_is_an_array_of_sweepers(tmp_path):
+    """As each task of the array runs it; what Slurm itself does with it is in its #SBATCH lines."""
+    example = Path(__file__).parents[1] / "conf/slurm/sweepers.sbatch"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    arguments = [*search(*settings(n_trials=5, n_jobs=2, study_name="s"))[2:]]
+    tasks = [
+        subprocess.Popen(
+            ["bash", example, *arguments], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PATH": path, "SLURM_ARRAY_TASK_ID": str(n), "SLURM_CPUS_PER_TASK": "1"},
+        )
+        for n in range(2)
+    ]  # fmt: skip
+    ends = [task.communicate(timeout=300)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], ends
+    url = f"journal:///{tmp_path}/multirun/s/journal.log"
+    trials = optuna.load_study(study_name="s", storage=open_storage(url)).get_trials()
+    assert [trial.state for trial in counted(trials)] == [TrialState.COMPLETE] * 5

@@ -25,6 +25,7 @@ from rnnbench.bench.measure import in_turn, spread
 from rnnbench.bench.records import table_times
 from rnnbench.bench.search import sweeper_cost
 from rnnbench.bench.startup import first_epoch, import_torch
+from rnnbench.bench.traffic import KINDS, SLEEP, storage_of, traffic
 from rnnbench.config import Kernel
 from rnnbench.kernels.compiled import cores, instruction_sets
 from rnnbench.launch import refusals
@@ -185,20 +186,35 @@ def show_records() -> None:
         say(f"a table of 10,000 runs from {where}: {spread(seconds, 1)} s")
 
 
+def show_traffic(workers: int, trials: int) -> None:
+    """Print how long searches ask and tell on each storage, as a table in Markdown."""
+    say(f"{workers} sweepers, {trials:,} trials that sleep {SLEEP:g} s, TPE; ms: median, 95th percentile")
+    names = ("storage", "trials, each once", "wall", "trials/s", "ask, ms", "tell, ms", "a worker, MB")
+    say(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
+    for kind in KINDS:
+        with storage_of(kind) as url:
+            say(f"| {kind} | {' | '.join(traffic(url, workers, trials).row)} |")
+
+
 PARTS = {"cells": show_cells, "scan": show_scans, "records": show_records}
 
 
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(prog="python -m rnnbench.bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=PARTS, help="only this: what a cell costs beside lstm; "
-                        "what a scan over time saves; how long a table of 10,000 runs takes")  # fmt: skip
+    parser.add_argument("part", nargs="?", choices=[*PARTS, "traffic"], help="only this: what a cell "
+                        "costs beside lstm; what a scan over time saves; how long a table of 10,000 runs "
+                        "takes; how many sweepers the storages of searches carry")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="hidden size 10, few rounds: under a minute")
     parser.add_argument("--hidden", type=int, nargs="+", help="hidden sizes instead of 10, 32, 128")
     parser.add_argument("--stacks", type=int, nargs="+", help="stacks instead of 1, 16, 64")
     parser.add_argument("--device", default="cpu", help="cuda: stacks on the GPU beside runs of torch.nn")
     parser.add_argument("--out", type=Path, default=Path("multirun/bench"), help="folder for speed.csv, .svg")
+    parser.add_argument("--workers", type=int, default=32, help="of traffic: sweeper processes")
+    parser.add_argument("--trials", type=int, default=2000, help="of traffic: of the study they share")
     options = parser.parse_args()
+    if options.part == "traffic":
+        return show_traffic(options.workers, options.trials)
     if options.part:
         return PARTS[options.part]()
     device, quick = options.device, options.quick

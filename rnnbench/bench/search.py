@@ -4,17 +4,15 @@ import random
 import tempfile
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from rnnbench.sweep.settings import sampler_of
 from rnnbench.sweep.space import Space, read_space
+from rnnbench.sweep.storage import open_storage
 from rnnbench.sweep.study import Study, suggest
 
 SPACE = [
@@ -35,9 +33,11 @@ def sweeper_cost(history: int, rounds: int) -> tuple[list[float], list[float]]:
     space = Space(parameters)
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
-        storage = JournalStorage(JournalFileBackend(str(Path(folder) / "journal.log")))
+        storage = open_storage(f"journal:///{folder}/journal.log")
         sampler, pruner = sampler_of({"name": "tpe", "seed": 1}, {}, 1), optuna.pruners.NopPruner()
-        study = Study(storage, "bench", {"space": []}, ["maximize"], sampler, pruner, history + 10**6)
+        study = Study(
+            *(storage, "bench", {"space": []}, ["value"], ["maximize"], sampler, pruner, history + 10**6)
+        )
         over: dict[str, Any] = {drawn.name: drawn.over for drawn in space.drawn}
         for _ in range(history):
             drawn = {

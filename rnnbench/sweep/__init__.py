@@ -37,11 +37,12 @@ class OptunaSweeper(Sweeper):
         Raises:
             SearchFailed: no trial has a result, or too many fail.
         """
+        from rnnbench.sweep.identity import check_study
         from rnnbench.sweep.plan import file_exists, make_plan
         from rnnbench.sweep.report import close_study
         from rnnbench.sweep.search import JobSearch, StackSearch
         from rnnbench.sweep.storage import open_storage
-        from rnnbench.sweep.study import Study, check_study
+        from rnnbench.sweep.study import Study
         from rnnbench.sweep.worker import OPEN
 
         assert self.hydra_context is not None and self.config is not None and self.launcher is not None
@@ -71,8 +72,8 @@ class OptunaSweeper(Sweeper):
                 sweep.compared = False
                 OmegaConf.save(self.config, plan.folder / "multirun.yaml")
                 study = Study(
-                    *(storage or open_storage(plan.storage), plan.name, plan.identity, plan.directions),
-                    *(plan.sampler, plan.pruner, plan.n_trials),
+                    *(storage or open_storage(plan.storage), plan.name, plan.identity, plan.objectives),
+                    *(plan.directions, plan.sampler, plan.pruner, plan.n_trials),
                 )
                 OPEN[study.name] = study
                 search = (

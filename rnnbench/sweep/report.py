@@ -4,6 +4,7 @@ import csv
 import shlex
 import statistics
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from filelock import FileLock
@@ -17,7 +18,7 @@ from rnnbench.record import read_delivery
 from rnnbench.show import mean_sd, say
 from rnnbench.sweep.plan import Plan
 from rnnbench.sweep.search import Search, SearchFailed, StackSearch
-from rnnbench.sweep.study import WORKER, Study, alive, myself
+from rnnbench.sweep.study import LEASE, WORKER, Study, myself, runs_here
 
 CONFIRMED = "confirmed"  # the study's attribute: trial number to what fresh seeds gave
 RUNS = "mlflow_runs"  # the study's attribute: job folder's name to MLflow run
@@ -210,7 +211,13 @@ def _confirm(
 def _last(done: Sequence[FrozenTrial]) -> bool:
     """Whether the last trial to end was this process's, or its worker is gone."""
     last = max(done, key=lambda trial: (trial.datetime_complete, trial.number))
-    return last.user_attrs.get(WORKER) == myself() or not alive(last)
+    if last.user_attrs.get(WORKER) == myself():
+        return True
+    here = runs_here(last)
+    ended = last.datetime_complete
+    assert ended is not None
+    # One elsewhere shows no sign of life after its last trial: it is left some time to confirm.
+    return (datetime.now() - ended).total_seconds() > LEASE if here is None else not here
 
 
 def write_results(plan: Plan, winners: Sequence[FrozenTrial]) -> None:

@@ -1,16 +1,19 @@
 """A study that any number of processes share: who may ask, who works on what, what counts.
 
-A worker leaves a lease in each trial that it runs, on whatever storage: who it is and when it was last
-seen. Trials of dead workers are retired, and their parameters drawn again by whoever comes first; so
-together the workers run exactly `n_trials`. Nothing else than the study is needed to agree on this.
+A worker leaves a lease in each trial that it runs, on whatever storage: who it is, and signs of life.
+Trials of dead workers are retired, and their parameters run again by whoever comes first; so together the
+workers run exactly `n_trials`. Nothing else than the study is needed to agree on this: what several may
+have taken at once, a place or a point to run again, belongs to the trial with the lowest number, since a
+storage numbers trials as it makes them.
 """
 
-import json
 import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +21,23 @@ from typing import Any
 import optuna
 import psutil
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from rnnbench.config import ConfigError
+from rnnbench.sweep.identity import IDENTITY, check_identity
+from rnnbench.sweep.patience import PatientStorage, StorageAway
 from rnnbench.sweep.space import Parameter
 
-IDENTITY = "rnnbench"  # the study's attribute that says what is searched
-WORKER, SEEN, RETIRED, ATTEMPT = "worker", "seen", "retired", "attempt"  # attributes of trials
+WORKER, SEEN, RETIRED = "worker", "seen", "retired"  # attributes of trials
+AGAIN = "again"  # likewise: number of the trial whose parameters it was the first to have
 BEAT = 15.0  # seconds between two signs of life
 LEASE = 60.0  # seconds without one after which a worker elsewhere counts as dead
 ATTEMPTS = 3  # of a trial whose workers die; the last one counts as failed
+SWEEP = 2.0  # seconds between two looks for dead workers
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Study:
         storage: open.
         name: None: a name that nobody else has.
         identity: JSON types; what makes it another search, compared with what the study says.
+        objectives: their names.
         directions: one for each objective.
         n_trials: to be complete, pruned or failed in all.
 
@@ -60,9 +66,10 @@ class Study:
 
     def __init__(
         self,
-        storage: BaseStorage,
+        storage: PatientStorage,
         name: str | None,
         identity: dict[str, Any],
+        objectives: Sequence[str],
         directions: Sequence[str],
         sampler: BaseSampler,
         pruner: BasePruner,
@@ -83,12 +90,16 @@ class Study:
         if IDENTITY not in self.study.user_attrs:
             self.study.set_user_attr(IDENTITY, identity)
             check_identity(self.study, identity, directions)  # another process may have been as quick
+        if self.study.metric_names is None:  # for Optuna's dashboard and pictures
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self.study.set_metric_names(list(objectives))
         self.me = myself()
         self.running: dict[int, Suggestion] = {}  # of this process, by number
-        self.swept = 0.0  # when dead workers were looked for
+        self.signs: dict[int, tuple[Any, float]] = {}  # of life, by number: the last, and since when it is
+        self.swept = -SWEEP  # when dead workers were looked for
         self.over = threading.Event()
-        if not isinstance(storage, InMemoryStorage):
-            threading.Thread(target=self._beat, daemon=True).start()
+        threading.Thread(target=self._beat, daemon=True).start()
 
     @property
     def name(self) -> str:
@@ -110,18 +121,32 @@ class Study:
             point: draws the trial's parameters, gives its overrides.
         """
         self.retire_dead()
-        if len(self.trials()) >= self.n_trials:
+        trials = self.study.get_trials(deepcopy=False)
+        if sum(counts(trial) for trial in trials) >= self.n_trials:
             return None
-        trial = self.study.ask()
-        trial.set_user_attr(WORKER, self.me)
+        lost = to_run_again(trials)
+        trial = self._begin(lost)
+        # Several may have seen the last place free, or have taken up the same point.
+        if trial.number >= self.n_trials or lost is not None:
+            before = [other for other in self.trials() if other.number < trial.number]
+            if len(before) >= self.n_trials or (lost and any(origin(t) == origin(lost) for t in before)):
+                self.retire(trial._trial_id, "surplus")
+                return None if len(before) >= self.n_trials else self.ask(point)
         suggestion = Suggestion(trial.number, trial._trial_id, tuple(point(trial)))
-        # Several may have seen the last place free: it belongs to the lowest number.
-        before = sum(other.number < trial.number for other in self.trials())
-        if before >= self.n_trials:
-            self.retire(self.storage.get_trial(suggestion.id), "surplus")
-            return None
         self.running[suggestion.number] = suggestion
         return suggestion
+
+    def _begin(self, lost: FrozenTrial | None) -> Trial:
+        """What Optuna's ask() does, but that the trial has its lease from the moment that it is there.
+
+        Args:
+            lost: whose parameters it is to have.
+        """
+        attributes = {WORKER: self.me} | ({} if lost is None else {AGAIN: origin(lost)})
+        fixed = {} if lost is None else {"fixed_params": parameters(lost)}
+        template = create_trial(state=TrialState.RUNNING, user_attrs=attributes, system_attrs=fixed)
+        self.study._thread_local.cached_all_trials = None
+        return Trial(self.study, self.storage.create_new_trial(self.study._study_id, template))
 
     def tell(
         self,
@@ -143,9 +168,11 @@ class Study:
             self.storage.set_trial_user_attr(suggestion.id, "record", record)
             self.study.tell(suggestion.number, values=values, state=state)
         except (UpdateFinishedTrialError, ValueError):
-            if not self.storage.get_trial(suggestion.id).user_attrs.get(RETIRED):
+            trial = self.storage.get_trial(suggestion.id)
+            if trial.user_attrs.get(RETIRED):
+                return False
+            if trial.state != state:  # else it was told, and the answer was lost
                 raise
-            return False
         return True
 
     def report(self, suggestion: Suggestion, epoch: int, value: float) -> bool:
@@ -156,33 +183,47 @@ class Study:
         """Give up the trials of this process, for others to run again, and leave the study."""
         self.over.set()
         for suggestion in list(self.running.values()):
-            self.retire(self.storage.get_trial(suggestion.id), "interrupted")
+            self.retire(suggestion.id, "interrupted")
         self.running.clear()
 
-    def retire(self, trial: FrozenTrial, why: str) -> None:
-        """Take a running trial out of the count, and have its parameters drawn again."""
-        attempt = trial.user_attrs.get(ATTEMPT, 1) + (why == "dead")
-        again = attempt <= ATTEMPTS
+    def retire(self, id: int, why: str) -> None:
+        """Take a running trial out of the count; its parameters, as far as drawn, are to be run again."""
         try:
-            if again:
-                self.storage.set_trial_user_attr(trial._trial_id, RETIRED, why)
-            if not self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL):
-                return
+            self.storage.set_trial_user_attr(id, RETIRED, why)
+            self.storage.set_trial_state_values(id, TrialState.FAIL)
         except UpdateFinishedTrialError:  # another process was quicker
             return
-        params = trial.params or trial.system_attrs.get("fixed_params", {})
-        if again and params:
-            self.study.enqueue_trial(params, user_attrs={ATTEMPT: attempt, "again": trial.number})
 
     def retire_dead(self) -> None:
         """Retire the trials of dead workers, if that has not been done just now."""
-        if time.monotonic() - self.swept < 2.0 or isinstance(self.storage, InMemoryStorage):
+        if time.monotonic() - self.swept < SWEEP:
             return
         self.swept = time.monotonic()
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        dead = [trial for trial in running if trial.number not in self.running and not alive(trial)]
-        for trial in dead:
-            self.retire(trial, "dead")
+        trials = self.study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state != TrialState.RUNNING or not self._dead(trial):
+                continue
+            deaths = sum(t.user_attrs.get(RETIRED) == "dead" and origin(t) == origin(trial) for t in trials)
+            if deaths + 1 < ATTEMPTS:
+                self.retire(trial._trial_id, "dead")
+            else:
+                with suppress(UpdateFinishedTrialError):
+                    self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def _dead(self, trial: FrozenTrial) -> bool:
+        """Whether nobody works on a running trial any more.
+
+        A worker elsewhere is given a lease from when its last sign of life was first seen here: clocks of
+        machines differ, and while the storage is away nobody can leave a sign.
+        """
+        if trial.user_attrs.get(WORKER) == self.me:  # made by a call whose answer was lost, if not ours
+            return trial.number not in self.running
+        if (here := runs_here(trial)) is not None:
+            return not here
+        sign, now = trial.user_attrs.get(SEEN), time.monotonic()
+        last, since = self.signs.get(trial.number, (sign, now))
+        self.signs[trial.number] = (sign, since if sign == last else now)
+        return now - max(self.signs[trial.number][1], self.storage.back) > LEASE
 
     def retired(self, why: str) -> list[FrozenTrial]:
         """The trials that do not count, for this reason."""
@@ -197,11 +238,30 @@ class Study:
                     self.storage.set_trial_user_attr(suggestion.id, SEEN, time.time())
                 except UpdateFinishedTrialError:  # has just ended
                     continue
+                except StorageAway:  # the search is given up by the thread that runs it
+                    return
 
 
 def counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of the n_trials."""
     return trial.state != TrialState.WAITING and not trial.user_attrs.get(RETIRED)
+
+
+def origin(trial: FrozenTrial) -> int:
+    """Number of the first trial that had its parameters."""
+    return int(trial.user_attrs.get(AGAIN, trial.number))
+
+
+def parameters(trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial was given, as far as it was drawn."""
+    return trial.params or dict(trial.system_attrs.get("fixed_params", {}))
+
+
+def to_run_again(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The first trial that does not count, and whose parameters no other trial has that does."""
+    taken = {origin(trial) for trial in trials if counts(trial)}
+    lost = (trial for trial in trials if not counts(trial) and parameters(trial))
+    return next((trial for trial in lost if origin(trial) not in taken), None)
 
 
 def report(study: optuna.Study, storage: BaseStorage, id: int, epoch: int, value: float) -> bool:
@@ -221,42 +281,6 @@ def suggest(trial: Trial, parameter: Parameter) -> Any:
     return trial.suggest_float(parameter.name, over.low, over.high, step=over.step, log=over.log)
 
 
-def check_identity(study: optuna.Study, identity: dict[str, Any], directions: Sequence[str]) -> None:
-    """Refuse to go on with a study that searches something else.
-
-    Raises:
-        ConfigError: names the study and what differs.
-    """
-    name = study.study_name
-    theirs = [direction.name.lower() for direction in study.directions]
-    if theirs != list(directions):
-        raise ConfigError(
-            f"hydra.sweeper.study_name={name}: is there, and goes to {', '.join(theirs)}, "
-            f"not to {', '.join(directions)}; give another name"
-        )
-    known = study.user_attrs.get(IDENTITY)
-    if known is None:
-        return
-    for what, value in json.loads(json.dumps(identity)).items():
-        if known[what] != value:
-            raise ConfigError(
-                f"hydra.sweeper.study_name={name}: is there, with another {what}: "
-                f"{_difference(known[what], value)}; give another name"
-            )
-
-
-def _difference(there: Any, here: Any) -> str:
-    """Where two parts of an identity differ, in few words."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-        return ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in keys[:3])
-    if isinstance(there, list) and isinstance(here, list):
-        only_there = ", ".join(str(item) for item in there if item not in here)
-        only_here = ", ".join(str(item) for item in here if item not in there)
-        return f"there {only_there or 'less'}, here {only_here or 'less'}"
-    return f"{there} there, {here} here"
-
-
 def myself() -> dict[str, Any]:
     """This process, as a lease names it: numbers of processes are reused, their starts are not."""
     return {"host": host(), "pid": os.getpid(), "started": psutil.Process().create_time()}
@@ -268,26 +292,14 @@ def host() -> str:
     return socket.gethostname() + (f" {numbers.stat().st_ino}" if numbers.exists() else "")
 
 
-def alive(trial: FrozenTrial) -> bool:
-    """Whether the worker of a running trial lives: seen by its process here, by its lease elsewhere."""
+def runs_here(trial: FrozenTrial) -> bool | None:
+    """Whether the worker of a trial lives on this machine; None: it is one of another machine."""
     worker = trial.user_attrs.get(WORKER)
-    if worker is not None and worker["host"] == host():
-        try:
-            process = psutil.Process(worker["pid"])
-            same: bool = abs(process.create_time() - worker["started"]) < 1
-            return same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-    assert trial.datetime_start is not None
-    seen = max(trial.user_attrs.get(SEEN, 0.0), trial.datetime_start.timestamp())
-    return bool(time.time() - seen < LEASE)
-
-
-def check_study(storage: BaseStorage, name: str, identity: dict[str, Any], directions: Sequence[str]) -> None:
-    """Refuse a storage whose study of this name searches something else; makes nothing.
-
-    Raises:
-        ConfigError: names the study and what differs.
-    """
-    if name in optuna.get_all_study_names(storage):
-        check_identity(optuna.load_study(study_name=name, storage=storage), identity, directions)
+    if worker is None or worker["host"] != host():
+        return None
+    try:
+        process = psutil.Process(worker["pid"])
+        same: bool = abs(process.create_time() - worker["started"]) < 1
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
