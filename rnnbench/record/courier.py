@@ -66,15 +66,20 @@ class Courier:
         except (BlockingIOError, BrokenPipeError):  # busy: at the next change; gone: `close` tells
             pass
 
-    def close(self, timeout: float = 120) -> int:
+    def close(self, timeout: float | None = None) -> int:
         """Wait until everything is delivered, and say so if it takes long; after `timeout` seconds, or
         Ctrl-C, the courier is stopped.
+
+        Args:
+            timeout: None: two minutes, and a tenth of a second for each job.
 
         Returns:
             the number of jobs that are not, or not wholly, delivered.
         """
         assert self.process.stdin is not None
         self.process.stdin.close()
+        if timeout is None:
+            timeout = 120 + 0.1 * len(job_folders(self.folder))
         until = time.monotonic() + timeout
         try:
             for pause in chain([GRACE], repeat(AGAIN)):

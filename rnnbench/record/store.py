@@ -128,7 +128,7 @@ def _locked(uri: str) -> str | None:
         with closing(create_engine(driven(uri), poolclass=NullPool).connect()):
             return None
     except ImportError as error:
-        return f"{error}; for PostgreSQL: pip install 'rnnbench[postgresql]'"
+        return f"{error}; for PostgreSQL: pip install 'rnnbench[postgres]'"
     except SQLAlchemyError as error:
         return first_line(error)
 

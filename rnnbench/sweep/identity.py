@@ -39,11 +39,19 @@ def check_identity(study: optuna.Study, identity: dict[str, Any], directions: Se
     if known is None:
         return
     for what, value in json.loads(json.dumps(identity)).items():
-        if known[what] != value:
+        there = known.get(what, value)  # studies of earlier versions do not say everything
+        if _stated(there) != _stated(value):
             raise ConfigError(
                 f"hydra.sweeper.study_name={name}: is there, with another {what}: "
-                f"{_difference(known[what], value)}; give another name"
+                f"{_difference(there, value)}; give another name"
             )
+
+
+def _stated(part: Any) -> Any:
+    """A part of an identity without options that are off: an earlier version may not have had them."""
+    if not isinstance(part, dict):
+        return part
+    return {key: value for key, value in part.items() if value is not None and value is not False}
 
 
 def _difference(there: Any, here: Any) -> str:

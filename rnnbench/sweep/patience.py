@@ -13,6 +13,7 @@ from hydra.errors import CompactHydraException
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, GrpcStorageProxy
 
+from rnnbench import signals
 from rnnbench.show import say, warn
 
 PATIENCE = 600.0  # seconds that a server may be away: a restart, an upgrade
@@ -43,6 +44,7 @@ class PatientStorage(BaseStorage):
         troubles: the errors by which it says that its server does not answer; none: it has no server.
 
     Raises:
+        Stopped: a signal has asked the search to stop meanwhile.
         StorageAway: by any method, when the server has been away for PATIENCE seconds, and at once from
             then on until it answers again.
     """
@@ -90,6 +92,10 @@ class PatientStorage(BaseStorage):
                     f"the search waits for it, up to {PATIENCE / 60:.0f} minutes"
                 )
         time.sleep(PAUSE)
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # the other has nothing that a stop would end
+            signals.check()
 
     def _welcome(self) -> None:
         with self.lock:

@@ -15,6 +15,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from rnnbench import config as schema
+from rnnbench import tasks
 from rnnbench.compose import Composer
 from rnnbench.config import Config, ConfigError, Search, final_metrics, objective, per_epoch
 from rnnbench.launch import task_config
@@ -50,7 +51,9 @@ class Plan:
         groups = {key for key in self.space.keys if "." not in key}
         searched = self.space.keys | {f"{group}.name" for group in groups}
         flat = schema.flatten(schema.plain(self.base))
+        fixed = not any(key == "data" or key.startswith("data.") for key in self.space.keys)
         return {
+            "data": tasks.load(self.base.data).checksum[:16] if fixed else "searched",
             "space": [*self.space.identity(), *filter(None, [self.settings.custom_search_space])],
             "objective": self.objectives,
             "repeats": self.settings.repeats,
