@@ -37,7 +37,7 @@ def at_once(folder: Path, *commands: list[str]) -> None:
         )
         for command in commands
     ]
-    said = [process.communicate(timeout=120)[0] for process in started]
+    said = [process.communicate(timeout=600)[0] for process in started]
     assert [process.returncode for process in started] == [0] * len(commands), said
 
 
