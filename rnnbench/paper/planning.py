@@ -23,6 +23,7 @@ from rnnbench.record import read_sweep, undelivered
 from rnnbench.record.store import sqlite_file
 
 MULTIRUN = Path("multirun")
+RANGE = re.compile(r"[^=]+=((choice|range|interval|glob|tag|sort|shuffle|float|int)\(|[^\[{'\"]*,)")
 # Keys that say where a trial is trained, read and recorded, not what is trained.
 PLACES = ("tracking", "data.root", "data.path", "data.download", "data.source", "data.sha256", "fit.device",
           "fit.kernel", "dry_run")  # fmt: skip
@@ -125,10 +126,7 @@ class App:
 
     def budget(self, overrides: Sequence[str]) -> tuple[str, dict[str, str]]:
         """The sampler of a search, and its space, as Hydra composes them."""
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
-        parsed = zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True)
-        ranges = [word for word, override in parsed if override.is_sweep_override()]
+        ranges = [word for word in overrides if RANGE.match(word)]
         fixed = [word for word in overrides if word not in ranges]
         shown = ["--cfg", "hydra", "--package", "hydra.sweeper"]  # Hydra shows no more than one job's config
         command = [*self.command(())[:-1], *fixed, *shown]  # without the -m of many jobs
