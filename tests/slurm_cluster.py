@@ -64,6 +64,7 @@ def slurm() -> Iterator[None]:
         _wait_for_the_node()
         yield
     finally:
+        subprocess.run(["scancel", "--me", "--full", "--signal=KILL"])  # what a failed test has left
         if before is None:
             os.environ.pop("SLURM_CONF", None)
         for daemon in reversed(daemons):

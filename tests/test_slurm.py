@@ -214,8 +214,8 @@ def test_a_stack_that_is_told_that_its_time_is_up_goes_on(slurm, long_here, tmp_
 
 @pytest.mark.slow
 def test_a_stack_that_runs_into_its_time_limit_goes_on(slurm, long_here, tmp_path):
-    """Stands still until Slurm, which counts limits in minutes, warns it."""
-    limit = ["hydra.launcher.timeout_min=1", "+hydra.launcher.additional_parameters={signal: USR2@20}"]
+    """Stands still until Slurm warns it: it counts limits in minutes, and may do so one too early."""
+    limit = ["hydra.launcher.timeout_min=2", "+hydra.launcher.additional_parameters={signal: USR2@20}"]
     login = start(tmp_path, *LONG, *SLURM, *limit, "hydra.launcher.requeue=50")
     folders = [tmp_path / "s" / str(number) for number in range(2)]
     until(lambda: all(epochs(job) for job in folders))
