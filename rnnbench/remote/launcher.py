@@ -76,13 +76,14 @@ class RemoteLauncher(TrialLauncher):
         living = [stack for stack in sent(sweep.folder) if not stack.done]
         over = self._over(living)
         living = [stack for stack in living if stack.name not in over]
-        if all(tree["hydra"]["sweep"]["subdir"] == trees[0]["hydra"]["sweep"]["subdir"] for tree in trees):
+        usual: Any = OmegaConf.to_container(self.config.hydra.sweep)
+        if trees[0]["hydra"]["sweep"]["subdir"] == usual["subdir"]:
             promised: dict[str, list[Path]] = {}
             for stack in living:
                 for entry in stack.jobs:
                     promised.setdefault(entry["trial"], []).append(sweep.folder / entry["folder"])
             sweep.place(jobs, first, promised)
-        else:  # the jobs have their own
+        else:  # they confirm a search's winner, in folders that it names
             for job, tree in zip(jobs, trees, strict=True):
                 job.folder = sweep.folder / tree["hydra"]["sweep"]["subdir"]
         todo = {job.folder.name: job for job in jobs if not sweep.finished(job)}
