@@ -301,7 +301,7 @@ def test_the_lock_of_a_journal_is_taken_from_the_dead(tmp_path):
 
 def test_a_journal_goes_on_after_an_entry_that_was_cut_short(tmp_path):
     """By a full disk, say: Optuna could not read such a file any more."""
-    begun = worker_of(journal(tmp_path), 2).ask(draw)
+    begun = worker_of(journal(tmp_path), 2, me=ELSEWHERE).ask(draw)
     with open(tmp_path / "journal.log", "ab") as file:
         file.write(b'{"op_code":6,"worker_id":"')
     worker = worker_of(journal(tmp_path), 2)

@@ -79,8 +79,8 @@ def traffic(url: str, workers: int, trials: int, seconds: float = SLEEP) -> Traf
         process.stdin.write("go\n")
         process.stdin.flush()
     said = [process.communicate()[0] for process in running]
-    if any(process.returncode for process in running):
-        raise RuntimeError(f"{url}: a worker failed; its message is above")
+    if codes := {process.returncode for process in running} - {0}:
+        raise RuntimeError(f"{url}: workers failed, with exit codes {codes}; their messages are above")
     results: list[dict[str, Any]] = [json.loads(text) for text in said]
     told = {number: value for result in results for number, value in result["told"]}
     study = optuna.load_study(study_name="traffic", storage=open_storage(url))
