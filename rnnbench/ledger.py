@@ -18,7 +18,6 @@ from rnnbench.record import (
     Courier,
     JobFolder,
     SweepFolder,
-    held,
     job_folders,
     provenance,
     read_metrics,
@@ -292,8 +291,7 @@ def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
     show.say(f"records: {os.path.relpath(sweep.folder)}")
     if sweep.courier is not None:
         left = sweep.courier.close(*[HASTE] if interrupted else [])
-        # What others who share the folder train is theirs to deliver, and the last one sees to all.
-        if left and not (sweep.records.info["shared"] and held(sweep.folder)):
+        if left:
             show.warn(f"{left} of {len(results)} trials are not in MLflow yet: {sync_command(sweep.folder)}")
         elif str(config.tracking.uri).startswith("sqlite"):
             show.say(f"compare: mlflow ui --backend-store-uri {config.tracking.uri}")

@@ -12,7 +12,6 @@ from rnnbench.record.store import check_store, driven, sqlite_file
 from rnnbench.record.sweep import (
     STACKS,
     SweepFolder,
-    held,
     job_folders,
     new_folder,
     read_sweep,
@@ -31,7 +30,6 @@ __all__ = [
     "check_store",
     "download",
     "driven",
-    "held",
     "job_folders",
     "new_folder",
     "provenance",

@@ -34,6 +34,7 @@ class Courier:
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         self.folder = folder
         self.warn = warn
+        self.told: set[str] = set()  # job names that it has heard of, those of this process
         self.waiting: dict[str, None] = {}  # job names that the pipe has no room for, oldest first
         path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
@@ -58,6 +59,7 @@ class Courier:
 
     def changed(self, job: Path) -> None:
         """Say that a job folder has news. Never waits."""
+        self.told.add(job.name)
         self.waiting[job.name] = None
         try:
             for name in list(self.waiting):
@@ -74,7 +76,8 @@ class Courier:
             timeout: None: two minutes, and a tenth of a second for each job.
 
         Returns:
-            the number of jobs that are not, or not wholly, delivered.
+            the number of jobs that are not, or not wholly, delivered; where others share the folder, of
+            those that this process has trained: theirs they deliver themselves.
         """
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -96,7 +99,8 @@ class Courier:
                       f"{sync_command(self.folder)}")  # fmt: skip
             raise
         self._stop()
-        return len(undelivered(self.folder))
+        shared = read_sweep(self.folder)["shared"]
+        return sum(job.name in self.told or not shared for job in undelivered(self.folder))
 
     def _say_wait(self, seconds: float) -> None:
         left, jobs = len(undelivered(self.folder)), len(job_folders(self.folder))
