@@ -24,8 +24,8 @@ from rich.table import Table
 
 PLAIN_EVERY = 10.0  # seconds between progress lines where there is no terminal
 
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)  # a trial's name may hold colons
+err = Console(stderr=True, emoji=False)
 
 
 def say(text: str, style: str | None = None) -> None:

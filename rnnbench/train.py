@@ -4,6 +4,7 @@ No Hydra here: a job is a checked configuration and the folder that its record g
 and with it torch, is imported when training starts.
 """
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -201,6 +202,8 @@ class Group:
         from rnnbench.memory import ran_out
 
         half = ran_out(error)
+        if half:
+            traceback.clear_frames(error.__traceback__)  # which hold what the epoch had computed so far
         self.at_a_time = -(-len(suspects) // 2) if half else 1
         how = f"{self.at_a_time} at a time" if half else "one by one"
         with self.sweep.lock:

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ def storage_of(kind: str) -> Iterator[str]:
         if kind == "journal":
             yield f"journal:///{folder}/journal.log"
             return
-        pgserver = import_module("pgserver")  # of rnnbench[test]
+        import pgserver  # of rnnbench[test]
 
         Path(folder).chmod(0o755)  # PostgreSQL runs as another user where we are root
         with pgserver.get_server(Path(folder, "data"), cleanup_mode="stop") as server:

@@ -17,7 +17,7 @@ from pathlib import Path
 from rnnbench.record.folder import read_delivery, read_result
 from rnnbench.record.sweep import held, job_folders, read_sweep, sync_command, workers
 
-GRACE, AGAIN = 4.0, 20.0  # seconds of waiting at the end of a sweep until the user is told, and told again
+GRACE, AGAIN = 15.0, 30.0  # seconds of waiting at the end of a sweep until the user is told, and told again
 
 
 class Courier:

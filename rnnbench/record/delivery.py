@@ -110,6 +110,8 @@ class Delivery:
                 self.client, self.experiment_id = connect(self.uri, self.experiment)
             parent = None if self.single else self._parent()
             for job in jobs:
+                if not (job / "result.json").exists():  # deleted since
+                    continue
                 try:
                     self._job(job, parent)
                     self.refused.pop(job.name, None)
