@@ -106,7 +106,7 @@ def storage_of(kind: str) -> Iterator[str]:
         import pgserver  # of rnnbench[test]
 
         Path(folder).chmod(0o755)  # PostgreSQL runs as another user where we are root
-        with pgserver.get_server(Path(folder, "data"), cleanup_mode="stop") as server:
+        with pgserver.get_server(Path(folder, "data"), cleanup_mode="stop") as server:  # type: ignore[attr-defined]
             url = server.get_uri()
             if kind == "postgresql":
                 yield url
