@@ -34,9 +34,10 @@ class Sheet:
         }
 
     def style(self, row: Key, column: Key = ()) -> dict[str, Any]:
-        """Colour, marker and line of a row; where there are several columns, they have the lines."""
+        """Colour, marker and line of a row; of several columns in one panel, each has its line."""
         n = self.places[row]
-        line = self.filled.columns.index(column) if len(self.filled.columns) > 1 else n // len(COLOURS)
+        several = column and len(self.filled.columns) > 1
+        line = self.filled.columns.index(column) if several else n // len(COLOURS)
         return {
             "color": COLOURS[n % len(COLOURS)],
             "marker": MARKERS[n % len(MARKERS)],
