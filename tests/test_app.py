@@ -53,7 +53,11 @@ def sweep(tmp_path_factory):
     """The main job in small: folder of the command, stdout."""
     folder = tmp_path_factory.mktemp("main")
     out, err = run(folder, "-m", "model=lstm,gru", "seed=0,1", "hydra.sweep.dir=s", *QUICK)
-    assert "warning" not in err.replace("warning: no compiled kernels", "")
+    expected = (
+        "warning: no compiled kernels",
+        "warning: all is recorded; MLflow",
+    )  # the latter where it is busy
+    assert [line for line in err.splitlines() if "warning" in line and not line.startswith(expected)] == []
     return folder, out
 
 
