@@ -13,7 +13,7 @@ HIDDEN = "***"
 # What shows, and the secret behind it, which ends with the word: a password may hold any other sign.
 SECRETS = [
     # scheme://user:password@host, but not scheme://host:port/path@more
-    re.compile(r"(://[^\s/?#@:]*:)(?!\*\*\*@)(?!\d*(?:[/?#,\s]|$))\S*(?=@)"),
+    re.compile(r"(://[^\s/?#@:]*:)(?!\*\*\*@)(?!\d*(?:[/?#,\s]|$))\S+(?=@)"),
     # https://token@host: over http a name alone is good for nothing else
     re.compile(r"(?i)(https?://)(?!\*\*\*@)[^\s/?#@:]+(?=@)"),
     # ?password=, &access_token=, ?X-Amz-Signature=, ?sig=
