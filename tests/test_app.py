@@ -30,7 +30,7 @@ def start(folder, *arguments, **more):
 def run(folder, *arguments, code=0):
     """The command's stdout and stderr; its exit code is checked."""
     process = start(folder, *arguments)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == code, out + err
     return out, err
 

@@ -97,7 +97,9 @@ def server(request, tmp_path):
             one.server.cleanup()
 
 
-@pytest.mark.parametrize("server", ["postgresql", "grpc"], indirect=True)
+@pytest.mark.parametrize(
+    "server", ["postgresql", pytest.param("grpc", marks=pytest.mark.slow)], indirect=True
+)
 def test_a_search_outlives_a_restart_of_its_storage(tmp_path, server):
     more = settings(n_trials=12, n_jobs=4, study_name="s", storage=f"'{server.url}'")
     process = start(tmp_path, *search(*more), "fit.epochs=60")

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from rnnbench.bench.cells import SIZES, cell_costs, scan_times
 from rnnbench.bench.launcher import launcher_cost
+from rnnbench.bench.load import long_sweep
 from rnnbench.bench.loops import harness, operations, products_per_second, tutorial_loop
 from rnnbench.bench.measure import in_turn, spread
 from rnnbench.bench.records import table_times
@@ -196,7 +197,17 @@ def show_traffic(workers: int, trials: int) -> None:
             say(f"| {kind} | {' | '.join(traffic(url, workers, trials).row)} |")
 
 
-PARTS = {"cells": show_cells, "scan": show_scans, "records": show_records}
+def show_load() -> None:
+    """Print whether a sweep of 5,000 trials stays as it began."""
+    load = long_sweep(5000)
+    say(f"{load.finished:,} of {load.trials:,} trials finished, {load.minutes:.1f} min with MLflow in SQLite")
+    say(f"a trial, records included: {load.early:.0f} ms at first, {load.late:.0f} ms at last")
+    say(
+        f"memory: {load.memory_early:.0f} MiB after 500 trials, {load.memory_late:.0f} MiB at most after that"
+    )
+
+
+PARTS = {"cells": show_cells, "scan": show_scans, "records": show_records, "load": show_load}
 
 
 def main() -> None:
@@ -204,7 +215,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m rnnbench.bench", description=__doc__)
     parser.add_argument("part", nargs="?", choices=[*PARTS, "traffic"], help="only this: what a cell "
                         "costs beside lstm; what a scan over time saves; how long a table of 10,000 runs "
-                        "takes; how many sweepers the storages of searches carry")  # fmt: skip
+                        "takes; whether a sweep of 5,000 trials "
+                        "stays as it began; how many sweepers the storages of searches carry")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="hidden size 10, few rounds: under a minute")
     parser.add_argument("--hidden", type=int, nargs="+", help="hidden sizes instead of 10, 32, 128")
     parser.add_argument("--stacks", type=int, nargs="+", help="stacks instead of 1, 16, 64")
