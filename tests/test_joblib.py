@@ -29,7 +29,7 @@ def stacked(tmp_path_factory):
     return [numbers(job) for job in jobs(folder / "s")]
 
 
-@pytest.mark.parametrize("sweeper", ["grid", "basic"])
+@pytest.mark.parametrize("sweeper", ["grid", pytest.param("basic", marks=pytest.mark.slow)])
 def test_a_grid_in_processes_gives_the_numbers_of_stacks(tmp_path, stacked, sweeper):
     """Under Hydra's own sweeper no process holds the folder all the time: its jobs share it."""
     err = run(tmp_path, *GRID, *JOBLIB, f"hydra/sweeper={sweeper}", "tracking.uri=sqlite:///mlflow.db")
