@@ -213,10 +213,10 @@ def in_between(worker, other):
     """Have `other` ask after `worker` has seen what is there, and before it takes its trial."""
     begin, taken = worker._begin, []
 
-    def late(lost):
+    def late(*seen):
         worker._begin = begin
         taken.append(other.ask(draw))
-        return begin(lost)
+        return begin(*seen)
 
     worker._begin = late
     return taken
@@ -254,7 +254,7 @@ def test_a_worker_elsewhere_is_dead_when_its_signs_of_life_stop_here(tmp_path, m
     def judged(sign=None):
         if sign is not None:
             there.storage.set_trial_user_attr(suggestion.id, study.SEEN, sign)
-        here.retire_dead()
+        here.retire_dead(here.study.get_trials())
         return bool(here.retired("dead"))
 
     assert not judged(sign=0.0)  # a clock that is years behind
@@ -276,7 +276,7 @@ def test_a_trial_whose_workers_die_again_and_again_has_failed(tmp_path, monkeypa
     here = worker_of(journal(tmp_path), 2)
     for n in range(study.ATTEMPTS):
         assert worker_of(journal(tmp_path), 2, me=ELSEWHERE | {"pid": n}).ask(draw).number == n
-        here.retire_dead()
+        here.retire_dead(here.study.get_trials())
     states = [(t.state, t.user_attrs.get("retired")) for t in here.study.get_trials()]
     assert states == [(TrialState.FAIL, "dead")] * 2 + [(TrialState.FAIL, None)]
     assert len({str(t.params) for t in here.study.get_trials()}) == 1

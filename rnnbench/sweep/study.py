@@ -120,12 +120,13 @@ class Study:
         Args:
             point: draws the trial's parameters, gives its overrides.
         """
-        self.retire_dead()
         trials = self.study.get_trials(deepcopy=False)
+        if self.retire_dead(trials):
+            trials = self.study.get_trials(deepcopy=False)
         if sum(counts(trial) for trial in trials) >= self.n_trials:
             return None
         lost = to_run_again(trials)
-        trial = self._begin(lost)
+        trial = self._begin(trials, lost)
         # Several may have seen the last place free, or have taken up the same point.
         if trial.number >= self.n_trials or lost is not None:
             before = [other for other in self.trials() if other.number < trial.number]
@@ -136,16 +137,17 @@ class Study:
         self.running[suggestion.number] = suggestion
         return suggestion
 
-    def _begin(self, lost: FrozenTrial | None) -> Trial:
+    def _begin(self, trials: list[FrozenTrial], lost: FrozenTrial | None) -> Trial:
         """What Optuna's ask() does, but that the trial has its lease from the moment that it is there.
 
         Args:
+            trials: just read; the sampler does not read them again.
             lost: whose parameters it is to have.
         """
         attributes = {WORKER: self.me} | ({} if lost is None else {AGAIN: origin(lost)})
         fixed = {} if lost is None else {"fixed_params": parameters(lost)}
         template = create_trial(state=TrialState.RUNNING, user_attrs=attributes, system_attrs=fixed)
-        self.study._thread_local.cached_all_trials = None
+        self.study._thread_local.cached_all_trials = trials
         return Trial(self.study, self.storage.create_new_trial(self.study._study_id, template))
 
     def tell(
@@ -194,21 +196,20 @@ class Study:
         except UpdateFinishedTrialError:  # another process was quicker
             return
 
-    def retire_dead(self) -> None:
-        """Retire the trials of dead workers, if that has not been done just now."""
+    def retire_dead(self, trials: Sequence[FrozenTrial]) -> int:
+        """Retire those that dead workers ran, if that has not been done just now; how many they were."""
         if time.monotonic() - self.swept < SWEEP:
-            return
+            return 0
         self.swept = time.monotonic()
-        trials = self.study.get_trials(deepcopy=False)
-        for trial in trials:
-            if trial.state != TrialState.RUNNING or not self._dead(trial):
-                continue
+        dead = [trial for trial in trials if trial.state == TrialState.RUNNING and self._dead(trial)]
+        for trial in dead:
             deaths = sum(t.user_attrs.get(RETIRED) == "dead" and origin(t) == origin(trial) for t in trials)
             if deaths + 1 < ATTEMPTS:
                 self.retire(trial._trial_id, "dead")
             else:
                 with suppress(UpdateFinishedTrialError):
                     self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        return len(dead)
 
     def _dead(self, trial: FrozenTrial) -> bool:
         """Whether nobody works on a running trial any more.
