@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -14,6 +15,7 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from rnnbench.bench.traffic import KINDS, storage_of, traffic
@@ -190,6 +192,56 @@ def test_what_is_repeated_counts_once(tmp_path, monkeypatch):
     assert {t.number: t.value for t in counted(there)} == told and len(told) == 8
     assert {t.state for t in counted(there)} == {COMPLETE}
     assert deaf.lost >= WRITES and len(there) > 8  # trials were made twice
+
+
+def test_a_connection_may_be_cut_at_any_statement(monkeypatch, postgresql):
+    """Really cut, by the server."""
+    monkeypatch.setattr(study, "SWEEP", 0.0)
+    monkeypatch.setattr(patience, "PAUSE", 0.0)
+    psycopg2 = pytest.importorskip("psycopg2")
+    chance, cut = random.Random(0), set()
+
+    def sever(connection, *statement):
+        if chance.random() < 0.02:
+            cut.add(statement[1].split()[0] if statement else "COMMIT")
+            pid = connection.connection.dbapi_connection.info.backend_pid
+            admin.cursor().execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+    storage = open_storage(postgresql)
+    engine = storage.inner._backend.engine
+    with closing(psycopg2.connect(postgresql)) as admin:
+        admin.autocommit = True
+        event.listen(engine, "before_cursor_execute", sever)
+        event.listen(engine, "commit", sever)
+        worker = worker_of(storage, 30)
+        told = {}
+        while len(worker.done()) < 30:
+            if (suggestion := worker.ask(draw)) is not None:
+                told[suggestion.number] = float(suggestion.number)
+                assert worker.tell(suggestion, COMPLETE, [told[suggestion.number]], {})
+        worker.release()
+        event.remove(engine, "before_cursor_execute", sever)
+        event.remove(engine, "commit", sever)
+    assert cut >= {"SELECT", "INSERT", "UPDATE", "COMMIT"}
+    there = optuna.load_study(study_name="s", storage=storage).get_trials()
+    assert {t.number: t.value for t in counted(there)} == told and len(told) == 30
+    optuna.delete_study(study_name="s", storage=storage)  # the server is other tests' too
+
+
+@pytest.mark.parametrize("server", ["grpc"], indirect=True)
+def test_a_proxy_may_be_restarted_while_a_trial_is_drawn(server):
+    """It has read no trials then, and Optuna's takes the one that is drawn for unknown."""
+    worker = worker_of(open_storage(server.url), 2)
+
+    def late(trial):
+        server.stop()
+        server.start()
+        return draw(trial)
+
+    suggestion = worker.ask(late)
+    assert worker.tell(suggestion, COMPLETE, [0.5], {})
+    (trial,) = worker.done()
+    assert (trial.value, list(trial.params)) == (0.5, ["x"])
 
 
 def draw(trial):

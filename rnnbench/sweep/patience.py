@@ -12,6 +12,7 @@ from typing import Any
 from hydra.errors import CompactHydraException
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, GrpcStorageProxy
+from optuna.trial import FrozenTrial
 
 from rnnbench import signals
 from rnnbench.show import say, warn
@@ -55,6 +56,7 @@ class PatientStorage(BaseStorage):
         self.gone: float | None = None  # when it went away, if it is away
         self.warned = False
         self.back = time.monotonic()  # when it last came back
+        self.study = -1  # the id of the one that trials were last made in
 
     def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         while True:
@@ -103,6 +105,17 @@ class PatientStorage(BaseStorage):
                 say(f"the storage answers again, after {time.monotonic() - self.gone:.0f} s")
             self.gone, self.warned, self.back = None, False, time.monotonic()
 
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        self.study = study_id
+        return int(self._call("create_new_trial", study_id, template_trial))
+
+    def set_trial_param(self, trial_id: int, *drawn: Any) -> None:
+        try:
+            self._call("set_trial_param", trial_id, *drawn)
+        except KeyError:  # a proxy that was started meanwhile has read no trials, and takes it for unknown
+            self.get_all_trials(self.study, deepcopy=False)
+            self._call("set_trial_param", trial_id, *drawn)
+
     create_new_study = _patiently("create_new_study")
     delete_study = _patiently("delete_study")
     set_study_user_attr = _patiently("set_study_user_attr")
@@ -113,8 +126,6 @@ class PatientStorage(BaseStorage):
     get_study_user_attrs = _patiently("get_study_user_attrs")
     get_study_system_attrs = _patiently("get_study_system_attrs")
     get_all_studies = _patiently("get_all_studies")
-    create_new_trial = _patiently("create_new_trial")
-    set_trial_param = _patiently("set_trial_param")
     set_trial_state_values = _patiently("set_trial_state_values")
     set_trial_intermediate_value = _patiently("set_trial_intermediate_value")
     set_trial_user_attr = _patiently("set_trial_user_attr")

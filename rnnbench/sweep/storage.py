@@ -11,7 +11,7 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import GrpcStorageProxy, InMemoryStorage, RDBStorage, get_storage
 from sqlalchemy import Connection, create_engine, inspect, text
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from rnnbench.config import ConfigError, check_secret
@@ -25,6 +25,8 @@ GRPC_PORT = 13000  # Optuna's
 LOCKED = 60.0  # seconds that a SQLite file may be another's
 # A machine that vanishes says no farewell: ask it after half a minute of silence, give up after another.
 LOST_HOST = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 30_000}
+# The last: Optuna reads trials once more in the transaction that was cut off.
+CUT_OFF = (OperationalError, InterfaceError, PendingRollbackError)
 # Optuna's first migration fails when several run it at once: a server locks, as a file does elsewhere.
 LOCKS = {"postgresql": "SELECT pg_advisory_lock(7466)", "mysql": "SELECT GET_LOCK('rnnbench', 60)"}
 
@@ -87,7 +89,7 @@ def open_storage(url: str | None) -> PatientStorage:
                 if not _made(connection):
                     RDBStorage(address)
         inner = _database(address, LOST_HOST if kind == "postgresql" else {})
-        return PatientStorage(inner, url, (OperationalError, InterfaceError))
+        return PatientStorage(inner, url, CUT_OFF)
     except ImportError as error:
         extra = "grpc" if url.startswith("grpc") else "postgres"
         reason = str(error).strip().splitlines()[0]
