@@ -8,9 +8,10 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from rnnbench import show, tasks
 from rnnbench.config import Config, ConfigError, Select, imported, objective, trial_hash
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rnnbench.engine import Checkpoint, Outcome, Slot
 
 
+P = ParamSpec("P")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 HASTE = 5.0  # seconds that the last deliveries have where someone waits for the end
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a trial, unless fit.checkpoint_every says else
@@ -50,6 +52,25 @@ class Job:
     saved: float = 0.0  # when its checkpoint was written, on the monotonic clock
     value: float | None = None  # of the objective, once finished
     error: str | None = None  # why it failed
+
+
+def _unless_deleted(
+    write: "Callable[Concatenate[Sweep, Job, P], None]",
+) -> "Callable[Concatenate[Sweep, Job, P], None]":
+    """Writing to a job's folder, whose deletion meanwhile costs this job alone."""
+
+    @wraps(write)
+    def guarded(sweep: "Sweep", job: Job, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if job.record is None:  # lost already
+            return
+        try:
+            write(sweep, job, *args, **kwargs)
+        except FileNotFoundError:
+            if job.folder.exists():
+                raise
+            sweep.lose(job)
+
+    return guarded
 
 
 @dataclass
@@ -116,6 +137,7 @@ class Sweep:
         trial = trial_hash(job.config, tasks.load(job.config.data).checksum)
         return {"trial": trial, "kernel": kernel_name(job.config)}
 
+    @_unless_deleted
     def checkpoint(self, job: Job, trial: "Checkpoint") -> None:
         """Keep where a job is between two epochs, if it is time to."""
         every, now = job.config.fit.checkpoint_every, time.monotonic()
@@ -128,6 +150,7 @@ class Sweep:
 
         save(job.folder, trial, self._made_by(job))
 
+    @_unless_deleted
     def epoch(self, job: Job, epoch: int, metrics: dict[str, float]) -> None:
         """A job has done an epoch."""
         assert job.record is not None and self.live is not None
@@ -137,6 +160,7 @@ class Sweep:
         watched = f"{split}/{name}"
         self.live.epoch(1, [metrics[watched]] if watched in metrics else [])
 
+    @_unless_deleted
     def finish(self, job: Job, outcome: "Outcome") -> None:
         """A job has its final figures."""
         from rnnbench.checkpoint import write
@@ -156,6 +180,7 @@ class Sweep:
         line = f"{goal} {show.number(goal, job.value)} at epoch {slot.best_epoch} of {slot.epoch}"
         self._end(job, "finished", line, metrics=outcome.metrics)
 
+    @_unless_deleted
     def prune(self, job: Job) -> None:
         """A job was stopped, since the search expects no more of it."""
         assert job.record is not None
@@ -172,6 +197,7 @@ class Sweep:
         if trace:
             show.err.print(trace, markup=False, highlight=False)
 
+    @_unless_deleted
     def _end(
         self,
         job: Job,
@@ -193,14 +219,15 @@ class Sweep:
             self.live.end(f"{job.name}: {line}", left, failed=error is not None)
         job.record = None
 
+    @_unless_deleted
     def interrupt(self, job: Job) -> None:
         """A job is left where it is: what it holds is kept."""
-        if job.record is not None and job.folder.exists():
-            if job.held is not None and job.held.slot.epoch and not job.held.slot.diverged:
-                self._keep(job, job.held)
-            job.record.end("interrupted", {})
-            self._changed(job)
-            job.record = None
+        assert job.record is not None
+        if job.held is not None and job.held.slot.epoch and not job.held.slot.diverged:
+            self._keep(job, job.held)
+        job.record.end("interrupted", {})
+        self._changed(job)
+        job.record = None
 
     def lose(self, job: Job) -> None:
         """A job's folder was deleted while it trained: there is nothing to write to."""

@@ -166,16 +166,16 @@ class Group:
                 if job.watch and slot.due and not slot.diverged:
                     job.watch(slot)
             ended = self._finish()
-            lost = [slot for slot in self.stack.slots if not self.active[id(slot)].folder.exists()]
-            pruned = [slot for slot in self.stack.slots if self.active[id(slot)].pruned and slot not in lost]
-            self.stack.stop([*lost, *pruned])
-            for slot in lost:
-                sweep.lose(self.active[id(slot)])
-            for slot in pruned:
-                sweep.prune(self.active[id(slot)])
             for slot in self.stack.slots:
-                sweep.checkpoint(self.active[id(slot)], self.stack.at(slot))
-            return ended + [self.active.pop(id(slot)) for slot in [*lost, *pruned]]
+                job = self.active[id(slot)]
+                if job.pruned:
+                    sweep.prune(job)
+                else:
+                    sweep.checkpoint(job, self.stack.at(slot))
+            through = [slot for slot in self.stack.slots if self.active[id(slot)].record is None]
+            if through:
+                self.stack.stop(through)
+            return ended + [self.active.pop(id(slot)) for slot in through]
 
     def interrupt(self) -> None:
         """Leave its jobs where they are, each with a checkpoint of its last whole epoch."""
@@ -187,15 +187,17 @@ class Group:
                 self.sweep.interrupt(job)
 
     def recover(self, error: Exception) -> list[Job]:
-        """After the stack has raised, have its jobs go on apart; one alone has failed by it."""
+        """After the stack has raised, have its jobs go on apart; one alone has failed by it. Those that are
+        through."""
         with self.sweep.lock:
             self._write()
         self._hold()
-        suspects = [*self.active.values(), *self.coming]
+        lost = [job for job in self.active.values() if job.record is None]
+        suspects = [*(job for job in self.active.values() if job not in lost), *self.coming]
         self.waiting = [job for job in self.waiting if job not in suspects]
         self.suspects = [job for job in self.suspects if job not in suspects]
         self.stack, self.active, self.coming = None, {}, []
-        if len(suspects) == 1:
+        if len(suspects) == 1 and not lost:
             with self.sweep.lock:
                 self.sweep.fail(suspects[0], f"{type(error).__name__}: {error}", error)
             return suspects
@@ -207,10 +209,10 @@ class Group:
         self.at_a_time = -(-len(suspects) // 2) if half else 1
         how = f"{self.at_a_time} at a time" if half else "one by one"
         with self.sweep.lock:
-            show.warn(f"a stack of {len(suspects)} stopped: {error!r}; its trials go on {how}")
+            show.warn(f"a stack of {len(suspects + lost)} stopped: {error!r}; its trials go on {how}")
         self.width = self.at_a_time if half else self.width
         self.suspects = suspects + self.suspects
-        return []
+        return lost
 
     def _next(self) -> list[Job]:
         """The jobs that take the free places of the stack."""
@@ -241,8 +243,7 @@ class Group:
             return []
         for slot, metrics in zip(report.slots, report.metrics, strict=True):
             job = self.active[id(slot)]
-            if job.folder.exists():
-                self.sweep.epoch(job, slot.epoch, metrics)
+            self.sweep.epoch(job, slot.epoch, metrics)
         return report.slots
 
     def _finish(self) -> list[Job]:
@@ -251,12 +252,9 @@ class Group:
         outcomes = {id(outcome.slot): outcome for outcome in self.outcomes}
         ended = {key: self.active.pop(key) for key in list(self.active) if key not in held}
         for key, job in ended.items():
-            if not job.folder.exists():
-                self.sweep.lose(job)
-            elif key in outcomes:
+            if key in outcomes:
                 self.sweep.finish(job, outcomes[key])
-            else:
-                assert job.record is not None
+            elif job.record is not None:
                 self.sweep.fail(
                     job,
                     f"the training loss is not finite in epoch {job.record.result['epochs']}; "

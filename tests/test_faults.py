@@ -265,6 +265,35 @@ def test_a_job_folder_that_is_deleted_costs_this_job_alone(whole, store, tmp_pat
     assert sorted(trials) == sorted(whole)
 
 
+@pytest.mark.parametrize("file", ["metrics.csv", "checkpoint.pt", "weights.pt", "result.json"])
+def test_a_job_folder_may_be_deleted_while_a_file_of_it_is_written(file, tmp_path):
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(
+        "import os\n"
+        "really, calls = os.replace, 0\n"
+        "def replace(part, path):\n"
+        "    global calls\n"
+        f"    if str(path).endswith(os.path.join('s', '1', {file!r})):\n"
+        "        calls += 1\n"
+        # A record begins with its first writing of these two.
+        f"        if calls == {2 if file in ('metrics.csv', 'result.json') else 1}:\n"
+        "            os.rename(os.path.dirname(path), 'gone')\n"
+        "    really(part, path)\n"
+        "os.replace = replace\n"
+    )
+    path = os.pathsep.join([str(tmp_path / "hook"), os.environ["PYTHONPATH"]])
+    command = [*GRID, "data.train_size=256", "fit.epochs=3", "tracking.uri=null"]
+    process = start(tmp_path, *command, env=os.environ | {"PYTHONPATH": path})
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1 and (tmp_path / "gone").exists(), out + err
+    assert f"{Path('s') / '1'} was deleted while it trained" in out
+    assert "Traceback" not in out + err
+    assert [job.name for job in jobs(tmp_path / "s")] == ["0", "2", "3"]
+    assert {read_result(job)["status"] for job in jobs(tmp_path / "s")} == {"finished"}
+    run(tmp_path, *command)
+    assert [job.name for job in jobs(tmp_path / "s")] == ["0", "1", "2", "3"]
+
+
 def test_data_that_has_changed_are_refused(tmp_path):
     def make(seed):
         rng = np.random.default_rng(seed)
