@@ -335,6 +335,19 @@ def test_a_trial_whose_workers_die_again_and_again_has_failed(tmp_path, monkeypa
     assert len(here.trials()) == 1
 
 
+def test_a_trial_that_gets_on_between_deaths_has_not_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "SWEEP", 0.0)
+    monkeypatch.setattr(study, "LEASE", -1.0)
+    here = worker_of(journal(tmp_path), 2)
+    for n in range(2 * study.ATTEMPTS):
+        worker = worker_of(journal(tmp_path), 2, me=ELSEWHERE | {"pid": n})
+        suggestion = worker.ask(draw)
+        assert suggestion.attempts == tuple(reversed(range(n)))
+        worker.left_at(suggestion, [n // 2])  # every other one has left a checkpoint
+        here.retire_dead(here.study.get_trials())
+    assert len(here.retired("dead")) == 2 * study.ATTEMPTS
+
+
 def test_the_lock_of_a_journal_is_taken_from_the_dead(tmp_path):
     file = tmp_path / "journal.log"
     code = (

@@ -5,7 +5,15 @@ MLflow; `python -m rnnbench.record sync FOLDER` does the same at any later time.
 """
 
 from rnnbench.record.courier import Courier, undelivered
-from rnnbench.record.folder import JobFolder, abandon, read_delivery, read_metrics, read_result, write_json
+from rnnbench.record.folder import (
+    JobFolder,
+    abandon,
+    inherit,
+    read_delivery,
+    read_metrics,
+    read_result,
+    write_json,
+)
 from rnnbench.record.provenance import provenance
 from rnnbench.record.read import download, records
 from rnnbench.record.store import check_store, driven, sqlite_file
@@ -30,6 +38,7 @@ __all__ = [
     "check_store",
     "download",
     "driven",
+    "inherit",
     "job_folders",
     "new_folder",
     "provenance",

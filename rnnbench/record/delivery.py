@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.record.connection import Silent, StoreError, connect, settle
-from rnnbench.record.folder import read_delivery, read_metrics, read_result, write_json
+from rnnbench.record.folder import end_of, read_delivery, read_metrics, read_result, write_json
 from rnnbench.record.store import first_line, sqlite_file
 from rnnbench.record.sweep import held, job_folders, read_sweep, status_now
 
@@ -253,7 +253,6 @@ class Delivery:
             )
         run_id = state["run_id"]
         rows = read_metrics(job)
-        last = rows[-1]["timestamp_ms"] if rows else attempt
         params, metrics = [], []
         if state["epochs"] == 0:
             params = [Param(name, text(value)[:PARAM_CHARS]) for name, value in result["params"].items()]
@@ -263,7 +262,7 @@ class Delivery:
             state["epochs"] = epoch
         status = status_now(result, job)
         if status != "running":
-            ended = result["ended"] or last
+            ended = end_of(result, rows)
             final = result["metrics"].items()
             metrics += [Metric(name, value, ended, state["epochs"]) for name, value in final]
         while params or metrics:

@@ -14,7 +14,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,20 @@ def read_result(folder: Path | str) -> dict[str, Any]:
     return result
 
 
+def inherit(old: Path, new: Path, checkpoint: str) -> None:
+    """Have a job that was broken off go on in another folder, as a job of its own with the same rows.
+
+    Args:
+        checkpoint: name of the file to go on from, which moves; last, so that it is in one of the two.
+    """
+    new.mkdir(parents=True, exist_ok=True)
+    text = (old / "metrics.csv").read_text(encoding="utf-8")
+    write(new / "metrics.csv", text[: text.rindex("\n") + 1])
+    result = json.loads((old / "result.json").read_text(encoding="utf-8"))
+    write_json(new / "result.json", result | {"job": uuid.uuid4().hex, "status": "interrupted"})
+    os.replace(old / checkpoint, new / checkpoint)
+
+
 def abandon(folder: Path, error: str | None = None) -> None:
     """Note that a job was interrupted whose process is dead, if its record says that it runs.
 
@@ -174,7 +188,13 @@ def abandon(folder: Path, error: str | None = None) -> None:
     result = read_result(folder)
     if result["status"] == "running" or (error is not None and result["status"] == "interrupted"):
         status = "interrupted" if error is None else "failed"
-        write_json(folder / "result.json", result | {"status": status, "error": error, "ended": now()})
+        ended = end_of(result, read_metrics(folder))
+        write_json(folder / "result.json", result | {"status": status, "error": error, "ended": ended})
+
+
+def end_of(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> int:
+    """When a job ended; one whose process has died, with its last row."""
+    return int(result["ended"] or max([result["started"], *(row["timestamp_ms"] for row in rows[-1:])]))
 
 
 def read_delivery(folder: Path | str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -24,7 +25,7 @@ from rnnbench import show
 from rnnbench.config import ConfigError
 from rnnbench.launch import StackLauncher, job_name
 from rnnbench.ledger import Job, Sweep
-from rnnbench.record import abandon, read_result
+from rnnbench.record import abandon, inherit, read_result
 from rnnbench.sweep.plan import Plan
 from rnnbench.sweep.study import Study, Suggestion, suggest
 from rnnbench.sweep.worker import Watch, measured, repeats_of, tags_of
@@ -72,10 +73,29 @@ class Search(ABC):
     def _bury(self) -> None:
         """Trials of dead workers still run by their records: nobody else will end these."""
         for trial in self.study.retired("dead"):
-            folder = self.plan.folder / str(trial.number)
-            for job in (folder, *folder.parent.glob(f"{folder.name}.[0-9]*")):
+            for job in self._folders(trial.number):
                 if (job / "result.json").exists():
                     abandon(job)
+
+    def _folders(self, number: int) -> list[Path]:
+        """Of a trial's runs."""
+        more = (f"{number}.{k}" for k in range(1, self.plan.settings.repeats))
+        return [self.plan.folder / name for name in (str(number), *more)]
+
+    def _take_up(self, suggestion: Suggestion) -> None:
+        """Have the runs go on from where earlier attempts were broken off, if these can be seen here."""
+        if not suggestion.attempts:
+            return
+        from rnnbench.checkpoint import FILE
+
+        folders = self._folders(suggestion.number)
+        for number in suggestion.attempts:
+            for old, new in zip(self._folders(number), folders, strict=True):
+                if (old / FILE).exists() and not (new / FILE).exists():
+                    inherit(old, new, FILE)
+        kept = [folder / FILE for folder in folders if (folder / FILE).exists()]
+        if kept:
+            self.study.left_at(suggestion, [file.stat().st_mtime_ns for file in kept])
 
     @abstractmethod
     def _run(self) -> None: ...
@@ -103,13 +123,9 @@ class Search(ABC):
         Args:
             error: why there is no record.
         """
-        folder = self.plan.folder / str(suggestion.number)
-        folders = [
-            folder,
-            *(folder.with_name(f"{folder.name}.{k}") for k in range(1, self.plan.settings.repeats)),
-        ]
+        folders = self._folders(suggestion.number)
         record: dict[str, Any] = {
-            "folder": str(folder.absolute()),
+            "folder": str(folders[0].absolute()),
             "overrides": list(suggestion.overrides),
         }
         state, values = TrialState.FAIL, None
@@ -202,6 +218,7 @@ class StackSearch(Search):
                 Watch(judge, jobs, measured(self.plan.objectives[0]))
             running = Running(suggestion, jobs, {id(job) for job in jobs})
             self.running |= {id(job): running for job in jobs}
+            self._take_up(suggestion)
             self.rounds.add(jobs)
 
     def _never_trained(self, suggestion: Suggestion, reason: str) -> None:
@@ -215,7 +232,8 @@ class StackSearch(Search):
             running = self.running.pop(id(job))
             running.left.discard(id(job))
             if not running.left:
-                self.conclude(running.suggestion)
+                deleted = (job.error for job in running.jobs if not job.folder.exists())
+                self.conclude(running.suggestion, next(deleted, None))
         if jobs:
             self._fill()
 
@@ -278,6 +296,7 @@ class JobSearch(Search):
         """Train a suggestion; why there is no record of it, if so."""
         overrides = [*self.overrides(suggestion), f"hydra.sweeper.trial={suggestion.number}"]
         try:
+            self._take_up(suggestion)
             (returned,) = self.launcher.launch([overrides], initial_job_idx=suggestion.number)
             _ = returned.return_value  # raises what the job has raised
         except Exception as error:  # whatever it is, the sweep goes on

@@ -36,7 +36,8 @@ WORKER, SEEN, RETIRED = "worker", "seen", "retired"  # attributes of trials
 AGAIN = "again"  # likewise: number of the trial whose parameters it was the first to have
 BEAT = 15.0  # seconds between two signs of life
 LEASE = 60.0  # seconds without one after which a worker elsewhere counts as dead
-ATTEMPTS = 3  # of a trial whose workers die; the last one counts as failed
+LEFT_AT = "left at"  # likewise: what an attempt went on from; an equal value is no progress
+ATTEMPTS = 3  # of a trial whose workers die, without progress; the last one counts as failed
 SWEEP = 2.0  # seconds between two looks for dead workers
 
 
@@ -47,6 +48,7 @@ class Suggestion:
     number: int
     id: int  # the storage's
     overrides: tuple[str, ...]
+    attempts: tuple[int, ...] = ()  # numbers of earlier trials with its parameters, latest first
 
 
 class Study:
@@ -133,7 +135,8 @@ class Study:
             if len(before) >= self.n_trials or (lost and any(origin(t) == origin(lost) for t in before)):
                 self.retire(trial._trial_id, "surplus")
                 return None if len(before) >= self.n_trials else self.ask(point)
-        suggestion = Suggestion(trial.number, trial._trial_id, tuple(point(trial)))
+        attempts = [other.number for other in reversed(trials) if lost and origin(other) == origin(lost)]
+        suggestion = Suggestion(trial.number, trial._trial_id, tuple(point(trial)), tuple(attempts))
         self.running[suggestion.number] = suggestion
         return suggestion
 
@@ -181,6 +184,10 @@ class Study:
         """Tell the pruner what a trial has reached; whether it is to stop."""
         return report(self.study, self.storage, suggestion.id, epoch, value)
 
+    def left_at(self, suggestion: Suggestion, place: list[int]) -> None:
+        """Note what an attempt goes on from: one number a run, another after every checkpoint."""
+        self.storage.set_trial_user_attr(suggestion.id, LEFT_AT, place)
+
     def release(self) -> None:
         """Give up the trials of this process, for others to run again, and leave the study."""
         self.over.set()
@@ -203,8 +210,11 @@ class Study:
         self.swept = time.monotonic()
         dead = [trial for trial in trials if trial.state == TrialState.RUNNING and self._dead(trial)]
         for trial in dead:
-            deaths = sum(t.user_attrs.get(RETIRED) == "dead" and origin(t) == origin(trial) for t in trials)
-            if deaths + 1 < ATTEMPTS:
+            attempts = [
+                t for t in trials if t.user_attrs.get(RETIRED) == "dead" and origin(t) == origin(trial)
+            ]
+            there = trial.user_attrs.get(LEFT_AT)
+            if sum(attempt.user_attrs.get(LEFT_AT) == there for attempt in attempts) + 1 < ATTEMPTS:
                 self.retire(trial._trial_id, "dead")
             else:
                 with suppress(UpdateFinishedTrialError):

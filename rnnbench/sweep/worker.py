@@ -14,8 +14,9 @@ import optuna
 from hydra.conf import HydraConf
 from omegaconf import OmegaConf
 
-from rnnbench.config import Config, Search, objective
+from rnnbench.config import Config, Search, objective, per_epoch
 from rnnbench.ledger import Job
+from rnnbench.record import read_metrics
 from rnnbench.sweep import settings as by_name
 from rnnbench.sweep.storage import open_storage
 from rnnbench.sweep.study import Study, report
@@ -47,6 +48,8 @@ class Watch:
 
     def seen(self, number: int, slot: "Slot") -> None:
         """A run was evaluated. One that trains again from its start says what is known already."""
+        if not self.curves[number] and slot.epoch > 1:
+            self.curves[number] = self._before(self.jobs[number], slot.epoch)
         self.curves[number][slot.epoch] = slot.best[self.metric]
         self.ended[number] = slot.ended
         epochs = sorted({epoch for curve in self.curves for epoch in curve if epoch > self.told})
@@ -59,6 +62,18 @@ class Watch:
                 for job in self.jobs:
                     job.pruned = True
                 return
+
+    def _before(self, job: Job, epoch: int) -> dict[int, float]:
+        """What a run had reached before this epoch, which it went on to from a checkpoint."""
+        from rnnbench.engine import Slot
+
+        again, curve = Slot(job.config), {}
+        names = {name.partition("/")[2]: name for name in per_epoch(job.config)}
+        for row in read_metrics(job.folder):
+            if row["epoch"] < epoch and all(name in row for name in names.values()):
+                again.judge({short: row[name] for short, name in names.items()})
+                curve[row["epoch"]] = again.best[self.metric]
+        return curve
 
     def _reached(self, run: int, epoch: int) -> float | None:
         """The best value of a run up to an epoch; a run that has ended earlier keeps its own."""

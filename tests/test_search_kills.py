@@ -1,0 +1,80 @@
+"""Searches that are killed: exactly n_trials, the numbers of a run that nothing happened to, nothing lost."""
+
+import itertools
+import os
+import random
+import time
+
+import pytest
+from optuna.trial import TrialState
+
+from rnnbench.record import read_result
+from tests.mlflow_store import assert_exact
+from tests.test_app import numbers, run, start
+from tests.test_faults import GRID, SHORT, begun, recorded
+from tests.test_search import counted, journal, settings, study
+
+# The grid's trials, drawn at random; its pruner sees every epoch, and never has seen enough.
+SEARCH = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1",
+          "model=choice(lstm,gru)", "fit.checkpoint_every=1", *SHORT,
+          "hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=100",
+          *settings(n_trials=4, repeats=2, n_jobs=2, study_name="s")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The same trials as they come out where nothing happens."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(folder, *GRID, *SHORT, "tracking.uri=null")
+    return recorded(folder / "s")
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_search_that_is_killed_again_and_again_has_the_same_numbers(kills, whole, store, tmp_path):
+    command = [*SEARCH, f"tracking.uri={store}", "tracking.experiment=laws"]
+    moments, sweep = random.Random(kills), tmp_path / "multirun" / "s"
+    for kill in range(kills):
+        process = start(tmp_path, *command)
+        shown = sweep / "sweep.json"
+        before = shown.stat().st_mtime_ns if shown.exists() else 0
+        while process.poll() is None and (not shown.exists() or shown.stat().st_mtime_ns == before):
+            time.sleep(0.02)
+        if kill == 0:
+            begun(process, sweep / "0" / "checkpoint.pt")
+        else:
+            time.sleep(moments.uniform(0, 2))
+        process.kill()
+        process.communicate()
+    run(tmp_path, *command)
+    trials = counted(study(journal(tmp_path)).get_trials())
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    for trial in trials:
+        reached = []
+        for job in runs_of_trial(sweep, trial):
+            final, rows = numbers(job)
+            assert (final, rows) == whole[read_result(job)["trial"]]
+            best = itertools.accumulate((row["val/accuracy"] for row in rows), max)
+            reached.append(list(best)[:-1])  # after the last there was nothing left to stop
+        means = [sum(both) / 2 for both in zip(*reached, strict=True)]
+        assert list(trial.intermediate_values.items()) == list(enumerate(means, start=1))
+    counting = [job for trial in trials for job in runs_of_trial(sweep, trial)]
+    assert any("rnnbench.resumed" in read_result(job)["tags"] for job in counting)
+    assert not list(sweep.glob("*/checkpoint.pt"))
+    assert_exact(store, sweep)
+
+
+def runs_of_trial(sweep, trial):
+    return sweep / str(trial.number), sweep / f"{trial.number}.1"
+
+
+def test_a_deleted_job_folder_costs_a_search_this_trial_alone(tmp_path):
+    process = start(tmp_path, *SEARCH, "tracking.uri=null")
+    begun(process, tmp_path / "multirun" / "s" / "1" / "checkpoint.pt")
+    os.rename(tmp_path / "multirun" / "s" / "1", tmp_path / "gone")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert "was deleted while it trained" in out and "Traceback" not in out + err
+    trials = study(journal(tmp_path)).get_trials()
+    states = {trial.number: trial.state for trial in counted(trials)}
+    assert states == {n: TrialState.FAIL if n == 1 else TrialState.COMPLETE for n in range(4)}
+    assert not (tmp_path / "multirun" / "s" / "1").exists()
