@@ -63,6 +63,21 @@ def test_a_search_that_is_killed_again_and_again_has_the_same_numbers(kills, who
     assert_exact(store, sweep)
 
 
+def test_a_job_of_another_launcher_goes_on_from_a_checkpoint_too(whole, tmp_path):
+    command = [*SEARCH, "hydra/launcher=basic", "hydra.sweeper.n_trials=1", "tracking.uri=null"]
+    sweep = tmp_path / "multirun" / "s"
+    process = start(tmp_path, *command)
+    begun(process, sweep / "0.1" / "checkpoint.pt")
+    process.kill()
+    process.communicate()
+    run(tmp_path, *command)
+    (trial,) = counted(study(journal(tmp_path)).get_trials())
+    assert (trial.number, trial.state) == (1, TrialState.COMPLETE)
+    for job in runs_of_trial(sweep, trial):
+        assert int(read_result(job)["tags"]["rnnbench.resumed"]) > 0
+        assert numbers(job) == whole[read_result(job)["trial"]]
+
+
 def runs_of_trial(sweep, trial):
     return sweep / str(trial.number), sweep / f"{trial.number}.1"
 
