@@ -105,8 +105,9 @@ class Courier:
     def _say_wait(self, seconds: float) -> None:
         left, jobs = len(undelivered(self.folder)), len(job_folders(self.folder))
         uri = read_sweep(self.folder)["tracking"]["uri"]
+        what = f"{left} of {jobs} records are" if left else "the sweep's own record is"
         self.warn(
-            f"all is recorded; MLflow at {uri} is slow to take it, {left} of {jobs} records are to come; "
+            f"all is recorded; MLflow at {uri} is slow to take it, {what} to come; "
             f"waiting at most {seconds:.0f} s. Ctrl-C is safe: {sync_command(self.folder)} goes on from there"
         )
 
