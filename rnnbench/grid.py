@@ -75,10 +75,11 @@ class GridSweeper(Sweeper):
             # A winner's command line names its search, for what that sets besides its space.
             given = {text.partition("=")[0] for text in arguments}
             if self.of_a_search and not given & self.of_a_search.get("space", {}).keys():
-                chosen = self.config.hydra.runtime.choices.get("search")
-                raise ConfigError(
-                    f"hydra/sweeper=grid: has no use for search={chosen}; take hydra/sweeper=optuna"
-                )
+                groups = ("search", "hydra/sweeper/sampler", "hydra/sweeper/pruner")
+                chosen = self.config.hydra.runtime.choices
+                said = [f"{group}={chosen[group]}" for group in groups if chosen.get(group)]
+                said += [f"hydra.sweeper.{key}" for key in self.of_a_search]
+                raise ConfigError(f"hydra/sweeper=grid: has no use for {said[0]}; take hydra/sweeper=optuna")
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
         folder = Path(self.config.hydra.sweep.dir)

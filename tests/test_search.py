@@ -291,3 +291,13 @@ def test_every_shipped_space_can_be_searched(tmp_path, name):
     out, _ = run(tmp_path, "-m", f"search={name}", "dry_run=true", "hydra.sweeper.n_trials=3")
     assert "3 trials" in out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_winner_is_trained_again_as_a_grid_whatever_its_search_has_chosen(tmp_path):
+    """As a tuned table does, under other seeds."""
+    winner = ["search=chung2014", "data=digits", "model=gru", "model.hidden_size=46", "optim.lr=0.001"]
+    out, _ = run(tmp_path, "-m", "hydra/sweeper=grid", *winner, "seed=1,2", "dry_run=true")
+    assert "2 trials" in out
+    for given in ("hydra/sweeper/sampler=tpe", "hydra/sweeper/pruner=median", "search=chung2014"):
+        _, err = run(tmp_path, "-m", "hydra/sweeper=grid", "model=gru", given, code=1)
+        assert err.startswith(f"error: hydra/sweeper=grid: has no use for {given}; take hydra/sweeper=optuna")
