@@ -78,8 +78,11 @@ def stopped(process):
 
 
 def pending(process, number):
-    """Whether a signal waits for a process that does not move."""
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    """Whether a signal waits for a process that does not move, or has ended it (Slurm resumes those)."""
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    except FileNotFoundError:
+        return True
     waiting = next(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd:"))
     return waiting >> (number - 1) & 1
 
