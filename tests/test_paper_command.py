@@ -24,6 +24,18 @@ metrics: [parameters/total, test/accuracy]
 figures:
   curves: { kind: curves }
 """
+SPACE = """# @package _global_
+defaults:
+  - override /hydra/sweeper: optuna
+  - override /hydra/sweeper/sampler: random
+hydra:
+  sweeper:
+    space:
+      fit.clip: choice(0.1, 1, 10)
+      optim.lr:
+        - { over: "tag(log, interval(1e-3, 1e-1))", when: model=lstm }
+        - { over: "interval(1e-3, 1e-2)", when: model=gru }
+"""
 TUNED = """# python -m rnnbench.paper table=tuned
 # Expected: a table
 title: Two cells at their best
@@ -171,6 +183,10 @@ def test_a_dry_run_runs_nothing(paper, tmp_path):
 
 @pytest.mark.slow
 def test_each_row_the_winner_of_its_own_search(paper, tmp_path):
+    (tmp_path / "mine" / "search").mkdir()
+    (tmp_path / "mine" / "search" / "own.yaml").write_text(SPACE)
+    file = tmp_path / "mine" / "table" / "tuned.yaml"
+    file.write_text(file.read_text().replace("search=rate", "search=own"))
     mine = ("--config-dir=mine", "table=tuned", "tracking.uri=null")
     said = paper(*mine)
     assert "searching for model=gru: 3 trials" in said
@@ -181,9 +197,13 @@ def test_each_row_the_winner_of_its_own_search(paper, tmp_path):
     assert [trial["seed"] for trial in facts["trials"]] == [101, 102, 101, 102]
     winner = facts["searches"][0]["winner_command"]
     assert f"optim.lr={facts['trials'][0]['params']['optim.lr']!r}" in winner
-    assert {search["sampler"] for search in facts["searches"]} == {"tpe"}
+    assert {search["sampler"] for search in facts["searches"]} == {"random"}
     assert facts["searches"][0]["space"]["fit.clip"] == "choice(0.1, 1, 10)"
-    assert "16 trials" not in said and "own search: 3 trials, sampler tpe with seed 0, optim.lr from" in said
+    assert (
+        "Each row is the winner of its own search: 3 trials, sampler random with seed 0, fit.clip from "
+        "choice(0.1, 1, 10); optim.lr from tag(log, interval(1e-3, 1e-1)) (where model=lstm), "
+        "interval(1e-3, 1e-2) (where model=gru); judged on validation"
+    ) in said
     first = (out / "report.html").read_bytes()
     assert "every number is what the records give" in paper("verify", str(out))
     said = paper(*mine, f"data.root={tmp_path}")  # another place for the data: the same searches

@@ -133,10 +133,10 @@ class App:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise ConfigError(f"tuned.search: {done.stderr.strip().removeprefix('error: ')}")
-        sweeper: Any = OmegaConf.create(done.stdout)
+        sweeper: Any = OmegaConf.to_container(OmegaConf.create(done.stdout))
         given = dict(word.split("=", 1) for word in ranges)
-        space = {**(sweeper.space or {}), **(sweeper.params or {}), **given}
-        return sweeper.sampler.name, {key: str(over) for key, over in space.items()}
+        space = {**(sweeper["space"] or {}), **(sweeper["params"] or {}), **given}
+        return sweeper["sampler"]["name"], {key: _in_words(over) for key, over in space.items()}
 
     def search(self, wanted: Wanted, *more: str) -> int:
         """Search, or go on with it; the app's exit code."""
@@ -226,6 +226,15 @@ def _wanted(
         if record.status in ended
     }
     return Wanted(row, name, command, tuned.trials, known.get(name), len(drawn), sampler, space)
+
+
+def _in_words(over: Any) -> str:
+    """What a parameter is drawn from, and on what condition."""
+    if isinstance(over, list):
+        return ", ".join(map(_in_words, over))
+    if not isinstance(over, dict):
+        return str(over)
+    return f"{over['over']} (where {over['when']})" if over.get("when") else str(over["over"])
 
 
 def _spaces(app: App, search: Sequence[str]) -> list[str]:
