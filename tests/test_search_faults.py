@@ -213,7 +213,7 @@ def test_a_connection_may_be_cut_at_any_statement(monkeypatch, postgresql):
         admin.autocommit = True
         event.listen(engine, "before_cursor_execute", sever)
         event.listen(engine, "commit", sever)
-        worker = worker_of(storage, 30)
+        worker = worker_of(storage, 30, name="cut")
         told = {}
         while len(worker.done()) < 30:
             if (suggestion := worker.ask(draw)) is not None:
@@ -223,9 +223,8 @@ def test_a_connection_may_be_cut_at_any_statement(monkeypatch, postgresql):
         event.remove(engine, "before_cursor_execute", sever)
         event.remove(engine, "commit", sever)
     assert cut >= {"SELECT", "INSERT", "UPDATE", "COMMIT"}
-    there = optuna.load_study(study_name="s", storage=storage).get_trials()
+    there = optuna.load_study(study_name="cut", storage=storage).get_trials()
     assert {t.number: t.value for t in counted(there)} == told and len(told) == 30
-    optuna.delete_study(study_name="s", storage=storage)  # the server is other tests' too
 
 
 @pytest.mark.parametrize("server", ["grpc"], indirect=True)
@@ -248,9 +247,9 @@ def draw(trial):
     return [f"x={trial.suggest_float('x', 0, 1)}"]
 
 
-def worker_of(storage, n_trials, me=None):
+def worker_of(storage, n_trials, me=None, name="s"):
     worker = Study(
-        *(storage, "s", {"space": []}, ["val/loss"], ["minimize"]),
+        *(storage, name, {"space": []}, ["val/loss"], ["minimize"]),
         *(optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), n_trials),
     )
     worker.me = me or worker.me

@@ -253,6 +253,7 @@ class Delivery:
             )
         run_id = state["run_id"]
         rows = read_metrics(job)
+        ended = end_of(result, rows)
         params, metrics = [], []
         if state["epochs"] == 0:
             params = [Param(name, text(value)[:PARAM_CHARS]) for name, value in result["params"].items()]
@@ -262,7 +263,6 @@ class Delivery:
             state["epochs"] = epoch
         status = status_now(result, job)
         if status != "running":
-            ended = end_of(result, rows)
             final = result["metrics"].items()
             metrics += [Metric(name, value, ended, state["epochs"]) for name, value in final]
         while params or metrics:
