@@ -326,12 +326,26 @@ def test_a_trial_whose_workers_die_again_and_again_has_failed(tmp_path, monkeypa
     monkeypatch.setattr(study, "LEASE", -1.0)
     here = worker_of(journal(tmp_path), 2)
     for n in range(study.ATTEMPTS):
-        assert worker_of(journal(tmp_path), 2, me=ELSEWHERE | {"pid": n}).ask(draw).number == n
+        worker = worker_of(journal(tmp_path), 2, me=ELSEWHERE | {"pid": n})
+        suggestion = worker.ask(draw)
+        assert suggestion.number == n
+        if n > 0:
+            worker.left_at(suggestion, [])  # it had nothing to go on from
         here.retire_dead(here.study.get_trials())
     states = [(t.state, t.user_attrs.get("retired")) for t in here.study.get_trials()]
     assert states == [(TrialState.FAIL, "dead")] * 2 + [(TrialState.FAIL, None)]
     assert len({str(t.params) for t in here.study.get_trials()}) == 1
     assert len(here.trials()) == 1
+
+
+def test_a_death_before_the_training_says_nothing_of_the_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "SWEEP", 0.0)
+    monkeypatch.setattr(study, "LEASE", -1.0)
+    here = worker_of(journal(tmp_path), 2)
+    for n in range(2 * study.ATTEMPTS):
+        worker_of(journal(tmp_path), 2, me=ELSEWHERE | {"pid": n}).ask(draw)
+        here.retire_dead(here.study.get_trials())
+    assert len(here.retired("dead")) == 2 * study.ATTEMPTS
 
 
 def test_a_trial_that_gets_on_between_deaths_has_not_failed(tmp_path, monkeypatch):

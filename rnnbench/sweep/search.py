@@ -94,8 +94,7 @@ class Search(ABC):
                 if (old / FILE).exists() and not (new / FILE).exists():
                     inherit(old, new, FILE)
         kept = [folder / FILE for folder in folders if (folder / FILE).exists()]
-        if kept:
-            self.study.left_at(suggestion, [file.stat().st_mtime_ns for file in kept])
+        self.study.left_at(suggestion, [file.stat().st_mtime_ns for file in kept])
 
     @abstractmethod
     def _run(self) -> None: ...

@@ -36,7 +36,7 @@ WORKER, SEEN, RETIRED = "worker", "seen", "retired"  # attributes of trials
 AGAIN = "again"  # likewise: number of the trial whose parameters it was the first to have
 BEAT = 15.0  # seconds between two signs of life
 LEASE = 60.0  # seconds without one after which a worker elsewhere counts as dead
-LEFT_AT = "left at"  # likewise: what an attempt went on from; an equal value is no progress
+LEFT_AT = "left at"  # likewise: what an attempt went on from, once it trains; an equal value is no progress
 ATTEMPTS = 3  # of a trial whose workers die, without progress; the last one counts as failed
 SWEEP = 2.0  # seconds between two looks for dead workers
 
@@ -147,7 +147,8 @@ class Study:
             trials: just read; the sampler does not read them again.
             lost: whose parameters it is to have.
         """
-        attributes = {WORKER: self.me} | ({} if lost is None else {AGAIN: origin(lost)})
+        first: dict[str, Any] = {LEFT_AT: []}
+        attributes = {WORKER: self.me} | (first if lost is None else {AGAIN: origin(lost)})
         fixed = {} if lost is None else {"fixed_params": parameters(lost)}
         template = create_trial(state=TrialState.RUNNING, user_attrs=attributes, system_attrs=fixed)
         self.study._thread_local.cached_all_trials = trials
@@ -210,11 +211,10 @@ class Study:
         self.swept = time.monotonic()
         dead = [trial for trial in trials if trial.state == TrialState.RUNNING and self._dead(trial)]
         for trial in dead:
-            attempts = [
-                t for t in trials if t.user_attrs.get(RETIRED) == "dead" and origin(t) == origin(trial)
-            ]
+            died = [t for t in trials if t.user_attrs.get(RETIRED) == "dead" and origin(t) == origin(trial)]
             there = trial.user_attrs.get(LEFT_AT)
-            if sum(attempt.user_attrs.get(LEFT_AT) == there for attempt in attempts) + 1 < ATTEMPTS:
+            again = sum(other.user_attrs.get(LEFT_AT) == there for other in died)
+            if there is None or again + 1 < ATTEMPTS:
                 self.retire(trial._trial_id, "dead")
             else:
                 with suppress(UpdateFinishedTrialError):
