@@ -1,6 +1,7 @@
 """What several test files use: a small made-up task, configurations, where the real MNIST may be."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ from rnnbench.config import Adam, Config, Fit, Images, Model, Readout, Tracking
 from rnnbench.tasks import Task
 
 pytest_plugins = ["tests.published_files", "tests.mlflow_store", "tests.slurm_cluster"]  # their fixtures
+
+# In the background a shell makes its commands deaf to Ctrl-C, and what they start inherits that. (No
+# preexec_fn: it would fork this process with the threads of every library that a test has loaded.)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HERE = Path(__file__).parent
 # Commands that the tests start from other folders run this checkout, whatever is installed.

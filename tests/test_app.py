@@ -15,15 +15,10 @@ from rnnbench.record import read_metrics, read_result
 QUICK = ["fit.epochs=2", "model.hidden_size=6", "data.train_size=128"]
 
 
-def hear_ctrl_c():
-    """As a terminal starts a command; in the background a shell makes its commands deaf to SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def start(folder, *arguments, **more):
     return subprocess.Popen(
         [sys.executable, "-m", "rnnbench", *arguments], cwd=folder, text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c, **more,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more,
     )  # fmt: skip
 
 

@@ -71,6 +71,21 @@ def test_delivered_twice_is_there_once(
     assert_exact(store, folder)
 
 
+def test_a_job_that_begins_anew_while_a_courier_is_at_it_is_there_once(store: str, tmp_path: Path) -> None:
+    """As after a kill, when the killed sweep's courier still delivers while the next process trains."""
+    folder = tmp_path / "sweep"
+    with claim(folder, store) as sweep:
+        delivery = Delivery(folder)
+        for _ in range(2):
+            job = start(folder, 0)
+            epoch(job, 1)
+            delivery.deliver_all()
+        job.end("finished", {"test/loss": 1.0})
+        sweep.end("finished")
+        delivery.deliver_all()
+    assert_exact(store, folder)
+
+
 class Crash(BaseException):
     """The process dies here."""
 

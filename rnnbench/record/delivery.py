@@ -75,6 +75,7 @@ class Delivery:
         self.single: bool = info["single"]
         self.alone = not info.get("shared", False)  # whether no other process delivers this folder
         self.first = False  # whether no run of this sweep can be there but those made by this object
+        self.made: set[str] = set()  # identities of records that this object has asked runs for
         self.client: Any = None
         self.experiment_id = ""
 
@@ -145,8 +146,10 @@ class Delivery:
     def _run(self, folder: Path, key: str, identity: str, attempt: int, **new: Any) -> dict[str, Any]:
         """The state of a run that is in the store already without our knowing, or of a new one."""
         tags = new.pop("tags") | {key: identity, "rnnbench.attempt": str(attempt)}
-        run_id = None if self.first else self._only(key, identity, attempt)
+        # A job may be at its next attempt already, or its run be there though we got no answer.
+        run_id = None if self.first and identity not in self.made else self._only(key, identity, attempt)
         if run_id is None:
+            self.made.add(identity)
             cut = {name: value[:TAG_CHARS] for name, value in tags.items()}
             run_id = self.client.create_run(self.experiment_id, tags=cut, **new).info.run_id
             # Where the parent is new, no child of it is there yet, and a local store does not answer late.
