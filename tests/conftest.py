@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from rnnbench.config import Adam, Config, Fit, Images, Model, Readout, Tracking
 from rnnbench.tasks import Task
 
-pytest_plugins = ["tests.published_files", "tests.mlflow_store", "tests.slurm_cluster"]  # their fixtures
+pytest_plugins = [  # their fixtures
+    "tests.killed",
+    "tests.published_files",
+    "tests.mlflow_store",
+    "tests.slurm_cluster",
+]
 
 # In the background a shell makes its commands deaf to Ctrl-C, and what they start inherits that. (No
 # preexec_fn: it would fork this process with the threads of every library that a test has loaded.)

@@ -306,7 +306,7 @@ def test_a_worker_elsewhere_is_dead_when_its_signs_of_life_stop_here(tmp_path, m
         if sign is not None:
             there.storage.set_trial_user_attr(suggestion.id, study.SEEN, sign)
         here.retire_dead(here.study.get_trials())
-        return bool(here.retired("dead"))
+        return bool(here.left())
 
     assert not judged(sign=0.0)  # a clock that is years behind
     time.sleep(0.6)
@@ -336,6 +336,7 @@ def test_a_trial_whose_workers_die_again_and_again_has_failed(tmp_path, monkeypa
     assert states == [(TrialState.FAIL, "dead")] * 2 + [(TrialState.FAIL, None)]
     assert len({str(t.params) for t in here.study.get_trials()}) == 1
     assert len(here.trials()) == 1
+    assert here.left() == {0: None, 1: None, 2: study.GIVEN_UP}
 
 
 def test_a_death_before_the_training_says_nothing_of_the_trial(tmp_path, monkeypatch):
@@ -345,7 +346,7 @@ def test_a_death_before_the_training_says_nothing_of_the_trial(tmp_path, monkeyp
     for n in range(2 * study.ATTEMPTS):
         worker_of(journal(tmp_path), 2, me=ELSEWHERE | {"pid": n}).ask(draw)
         here.retire_dead(here.study.get_trials())
-    assert len(here.retired("dead")) == 2 * study.ATTEMPTS
+    assert len(here.left()) == 2 * study.ATTEMPTS
 
 
 def test_a_trial_that_gets_on_between_deaths_has_not_failed(tmp_path, monkeypatch):
@@ -358,7 +359,7 @@ def test_a_trial_that_gets_on_between_deaths_has_not_failed(tmp_path, monkeypatc
         assert suggestion.attempts == tuple(reversed(range(n)))
         worker.left_at(suggestion, [n // 2])  # every other one has left a checkpoint
         here.retire_dead(here.study.get_trials())
-    assert len(here.retired("dead")) == 2 * study.ATTEMPTS
+    assert len(here.left()) == 2 * study.ATTEMPTS
 
 
 def test_the_lock_of_a_journal_is_taken_from_the_dead(tmp_path):

@@ -3,15 +3,18 @@
 import itertools
 import os
 import random
+import signal
 import time
 
 import pytest
 from optuna.trial import TrialState
 
 from rnnbench.record import read_result
+from rnnbench.record.sweep import read_sweep
+from rnnbench.sweep.study import ATTEMPTS, GIVEN_UP
+from tests.killed import SHORT, begun
 from tests.mlflow_store import assert_exact
 from tests.test_app import numbers, run, start
-from tests.test_faults import GRID, SHORT, begun, recorded
 from tests.test_search import counted, journal, settings, study
 
 # The grid's trials, drawn at random; its pruner sees every epoch, and never has seen enough.
@@ -19,14 +22,6 @@ SEARCH = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.s
           "model=choice(lstm,gru)", "fit.checkpoint_every=1", *SHORT,
           "hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=100",
           *settings(n_trials=4, repeats=2, n_jobs=2, study_name="s")]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The same trials as they come out where nothing happens."""
-    folder = tmp_path_factory.mktemp("whole")
-    run(folder, *GRID, *SHORT, "tracking.uri=null")
-    return recorded(folder / "s")
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
@@ -80,6 +75,43 @@ def test_a_job_of_another_launcher_goes_on_from_a_checkpoint_too(whole, tmp_path
 
 def runs_of_trial(sweep, trial):
     return sweep / str(trial.number), sweep / f"{trial.number}.1"
+
+
+DEADLY = '''"""A cell that has its process killed, as the kernel does where memory runs out."""
+
+import os
+import signal
+
+import rnnbench
+
+
+@rnnbench.register_cell("deadly")
+class Deadly(rnnbench.Cell):
+    """h = tanh(W x + R h- + b), with five units at most once"""
+
+    def step(self, a, state, layer):
+        if self.hidden_size == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return (layer.recurrent(state[0], a).tanh(),)
+'''
+
+
+def test_a_trial_that_kills_its_worker_three_times_has_failed_and_the_search_goes_on(tmp_path):
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    command = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=brute_force", *SHORT[1:], "fit.epochs=2",
+               "rnnbench_import=deadly.py", "model=rnn", "model.name=deadly", "tracking.uri=null",
+               "model.hidden_size=choice(4,5)", *settings(n_trials=2, n_jobs=1, study_name="s")]  # fmt: skip
+    for _ in range(ATTEMPTS):
+        run(tmp_path, *command, code=-signal.SIGKILL)
+    run(tmp_path, *command)
+    sweep, there = tmp_path / "multirun" / "s", study(journal(tmp_path)).get_trials()
+    died = [trial.number for trial in there if trial.params["model.hidden_size"] == 5]
+    (failed,) = (trial for trial in counted(there) if trial.state == TrialState.FAIL)
+    assert len(died) == ATTEMPTS and failed.number == died[-1]
+    ends = [read_result(sweep / str(number)) for number in died]
+    assert [end["status"] for end in ends] == ["interrupted"] * (ATTEMPTS - 1) + ["failed"]
+    assert ends[-1]["error"] == failed.user_attrs["record"]["error"] == GIVEN_UP
+    assert len(counted(there)) == 2 and read_sweep(sweep)["status"] == "finished"
 
 
 def test_a_deleted_job_folder_costs_a_search_this_trial_alone(tmp_path):

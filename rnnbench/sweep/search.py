@@ -72,10 +72,10 @@ class Search(ABC):
 
     def _bury(self) -> None:
         """Trials of dead workers still run by their records: nobody else will end these."""
-        for trial in self.study.retired("dead"):
-            for job in self._folders(trial.number):
+        for number, error in self.study.left().items():
+            for job in self._folders(number):
                 if (job / "result.json").exists():
-                    abandon(job)
+                    abandon(job, error)
 
     def _folders(self, number: int) -> list[Path]:
         """Of a trial's runs."""

@@ -38,6 +38,7 @@ BEAT = 15.0  # seconds between two signs of life
 LEASE = 60.0  # seconds without one after which a worker elsewhere counts as dead
 LEFT_AT = "left at"  # likewise: what an attempt went on from, once it trains; an equal value is no progress
 ATTEMPTS = 3  # of a trial whose workers die, without progress; the last one counts as failed
+GIVEN_UP = f"{ATTEMPTS} workers died while they trained it, none of them had a new checkpoint"
 SWEEP = 2.0  # seconds between two looks for dead workers
 
 
@@ -218,6 +219,7 @@ class Study:
                 self.retire(trial._trial_id, "dead")
             else:
                 with suppress(UpdateFinishedTrialError):
+                    self.storage.set_trial_user_attr(trial._trial_id, "record", {"error": GIVEN_UP})
                     self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         return len(dead)
 
@@ -236,10 +238,15 @@ class Study:
         self.signs[trial.number] = (sign, since if sign == last else now)
         return now - max(self.signs[trial.number][1], self.storage.back) > LEASE
 
-    def retired(self, why: str) -> list[FrozenTrial]:
-        """The trials that do not count, for this reason."""
-        trials = self.study.get_trials(deepcopy=False)
-        return [trial for trial in trials if trial.user_attrs.get(RETIRED) == why]
+    def left(self) -> dict[int, str | None]:
+        """Numbers of the trials that dead workers left; to each, why nobody is to run it again, if so."""
+        found: dict[int, str | None] = {}
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.user_attrs.get(RETIRED) == "dead":
+                found[trial.number] = None
+            elif trial.user_attrs.get("record") == {"error": GIVEN_UP} and trial.state == TrialState.FAIL:
+                found[trial.number] = GIVEN_UP
+        return found
 
     def _beat(self) -> None:
         """Say again and again that this process lives."""
