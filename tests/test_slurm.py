@@ -1,6 +1,7 @@
 """Stacks as tasks of a real Slurm cluster of one node: the numbers, and what survives its faults."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from optuna.trial import TrialState
 
 from rnnbench.config import ConfigError, plain, trial_hash
 from rnnbench.record import SweepFolder, read_metrics, read_result, workers
@@ -19,6 +21,7 @@ from rnnbench.remote.slurm import SlurmLauncher
 from tests.conftest import make_config
 from tests.test_app import QUICK, jobs, numbers, start
 from tests.test_own_code import MINE
+from tests.test_search import counted, journal, search, settings, study
 
 GRID = ["-m", "model=lstm,gru", "seed=0,1", "hydra.sweep.dir=s", "tracking=none", *QUICK]
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.max_stack=2"]
@@ -293,6 +296,22 @@ def test_a_stack_whose_worker_is_killed_is_sent_again(long_here, tmp_path):
     assert login.returncode == 0, out + err
     assert "sending it to local again" in err
     assert [numbers(job) for job in folders] == long_here
+
+
+@pytest.mark.slow
+def test_an_array_of_sweepers_shares_a_study(slurm, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    example = Path(__file__).parents[1] / "conf" / "slurm" / "sweepers.sbatch"
+    # The node has no memory that Slurm knows of.
+    options = ["--wait", "--array=0-1", "--cpus-per-task=1", "--mem=0"]
+    command = ["sbatch", *options, example, *search(*settings(n_trials=5, n_jobs=2, study_name="s"))[2:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    logs = [log.read_text() for log in tmp_path.glob("sweepers-*.log")]
+    assert done.returncode == 0 and len(logs) == 2, (done.stderr, logs)
+    trials = counted(study(journal(tmp_path)).get_trials())
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
+    best = study(journal(tmp_path)).best_trial.number
+    assert all(f"multirun/s/{best}\n" in log for log in logs)
 
 
 @pytest.mark.slow
