@@ -161,7 +161,8 @@ class Group:
         assert self.stack is not None
         sweep = self.sweep
         with sweep.lock:
-            for slot in self._write():
+            # The checkpoint of a last epoch has come to its end without another one.
+            for slot in self._write() or [outcome.slot for outcome in self.outcomes]:
                 job = self.active[id(slot)]
                 if job.watch and slot.due and not slot.diverged:
                     job.watch(slot)

@@ -5,13 +5,19 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 from optuna.trial import TrialState
 
+from rnnbench import engine
+from rnnbench.ledger import Job, Sweep
 from rnnbench.record import read_result
 from rnnbench.record.sweep import read_sweep
 from rnnbench.sweep.study import ATTEMPTS, GIVEN_UP
+from rnnbench.sweep.worker import Watch
+from rnnbench.train import train
+from tests.conftest import make_config
 from tests.killed import SHORT, begun
 from tests.mlflow_store import assert_exact
 from tests.test_app import numbers, run, start
@@ -125,3 +131,31 @@ def test_a_deleted_job_folder_costs_a_search_this_trial_alone(tmp_path):
     states = {trial.number: trial.state for trial in counted(trials)}
     assert states == {n: TrialState.FAIL if n == 1 else TrialState.COMPLETE for n in range(4)}
     assert not (tmp_path / "multirun" / "s" / "1").exists()
+
+
+@pytest.mark.parametrize("left", [1, 0], ids=["the last epoch is left", "only the test set is left"])
+def test_a_pruner_hears_of_runs_that_go_on_at_their_very_end(left, tmp_path, monkeypatch):
+    def runs():
+        return [Job(f"seed={n}", make_config(seed=n), tmp_path / str(n)) for n in range(2)]
+
+    def heard(jobs):
+        told = []
+        Watch(lambda *reached: told.append(reached), jobs, "accuracy")
+        train(Sweep(tmp_path, None, None), jobs, None)
+        return told
+
+    whole = heard([replace(job, folder=tmp_path / "whole" / job.name) for job in runs()])
+    assert [epoch for epoch, _ in whole] == [1, 2]  # of 3: after the last there is nothing left to stop
+    really = engine.conclude
+
+    def interrupted(stack, slots):
+        if stack.slots[0].epoch == 3 - left:
+            raise KeyboardInterrupt
+        return really(stack, slots)
+
+    monkeypatch.setattr(engine, "conclude", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        heard(runs())
+    assert [read_result(tmp_path / str(n))["epochs"] for n in range(2)] == [3 - left] * 2
+    monkeypatch.setattr(engine, "conclude", really)
+    assert heard(runs()) == whole

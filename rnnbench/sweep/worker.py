@@ -55,7 +55,8 @@ class Watch:
         epochs = sorted({epoch for curve in self.curves for epoch in curve if epoch > self.told})
         for epoch in epochs:
             reached = [self._reached(run, epoch) for run in range(len(self.jobs))]
-            if None in reached or all(self.ended):  # at the end there is nothing left to stop
+            last = all(self.ended) and epoch == epochs[-1]
+            if None in reached or last:  # at the end there is nothing left to stop
                 return
             self.told = epoch
             if self.judge(epoch, sum(value for value in reached if value is not None) / len(reached)):
