@@ -148,8 +148,7 @@ class Study:
             trials: just read; the sampler does not read them again.
             lost: whose parameters it is to have.
         """
-        first: dict[str, Any] = {LEFT_AT: []}
-        attributes = {WORKER: self.me} | (first if lost is None else {AGAIN: origin(lost)})
+        attributes = {WORKER: self.me} | ({} if lost is None else {AGAIN: origin(lost)})
         fixed = {} if lost is None else {"fixed_params": parameters(lost)}
         template = create_trial(state=TrialState.RUNNING, user_attrs=attributes, system_attrs=fixed)
         self.study._thread_local.cached_all_trials = trials
@@ -213,8 +212,8 @@ class Study:
         dead = [trial for trial in trials if trial.state == TrialState.RUNNING and self._dead(trial)]
         for trial in dead:
             died = [t for t in trials if t.user_attrs.get(RETIRED) == "dead" and origin(t) == origin(trial)]
-            there = trial.user_attrs.get(LEFT_AT)
-            again = sum(other.user_attrs.get(LEFT_AT) == there for other in died)
+            there = left_at(trial)
+            again = sum(left_at(other) == there for other in died)
             if there is None or again + 1 < ATTEMPTS:
                 self.retire(trial._trial_id, "dead")
             else:
@@ -268,6 +267,12 @@ def counts(trial: FrozenTrial) -> bool:
 def origin(trial: FrozenTrial) -> int:
     """Number of the first trial that had its parameters."""
     return int(trial.user_attrs.get(AGAIN, trial.number))
+
+
+def left_at(trial: FrozenTrial) -> list[int] | None:
+    """What an attempt went on from; None: it has not come so far. The first one has nothing to look for."""
+    place: list[int] | None = trial.user_attrs.get(LEFT_AT, None if AGAIN in trial.user_attrs else [])
+    return place
 
 
 def parameters(trial: FrozenTrial) -> dict[str, Any]:
