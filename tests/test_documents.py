@@ -16,7 +16,7 @@ from rnnbench.config import conf_folder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("rnnbench/docs/*.md")), ROOT / "multirun" / "README.md"]
-CONFIGS = sorted(path for path in (ROOT / "conf").rglob("*.yaml"))
+CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
 
 def blocks(page):
