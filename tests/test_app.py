@@ -159,7 +159,13 @@ def test_an_error_fails_its_trial_with_its_traceback(tmp_path):
     assert "1 of 2 trials failed" in err
 
 
-@pytest.mark.parametrize("grid", ["seed=0,1", "model.hidden_size=5,6"], ids=["a stack", "side by side"])
+@pytest.mark.parametrize(
+    "grid",
+    [
+        pytest.param("model.hidden_size=5,6", id="side by side"),
+        pytest.param("seed=0,1", id="a stack", marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_ends_with_130_and_the_sweep_can_be_resumed(grid, tmp_path):
     command = ["-m", grid, "hydra.sweep.dir=s", "tracking=none", "fit.epochs=1000000"]
     process = start(tmp_path, *command)

@@ -253,8 +253,8 @@ VALUES = st.sampled_from(WORDS.split()) | st.integers().map(str) | st.floats(all
         st.tuples(st.sampled_from(["", "", "+", "++"]), st.sampled_from(KEYS.split()), VALUES), max_size=4
     )
 )
-def test_any_overrides(overrides):
-    check(composers(), *(f"{sign}{key}={value}" for sign, key, value in overrides))
+def test_any_overrides(both, overrides):
+    check(both, *(f"{sign}{key}={value}" for sign, key, value in overrides))
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,20 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_numbers(kills
     assert [child.info.status for child in children.values()] == ["FINISHED"] * 4
 
 
-@pytest.mark.parametrize("grid", ["seed=0,1", "model.hidden_size=5,6"], ids=["a stack", "side by side"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_signal_leaves_checkpoints_of_the_last_whole_epoch(grid, number, tmp_path):
-    few = ["-m", grid, "data.train_size=256", "tracking.uri=null", "fit.epochs=60"]
+STACK, SIDE_BY_SIDE = "seed=0,1", "model.hidden_size=5,6"
+
+
+@pytest.mark.parametrize(
+    "number, grid",
+    [
+        pytest.param(signal.SIGINT, SIDE_BY_SIDE, id="SIGINT, side by side"),
+        pytest.param(signal.SIGTERM, STACK, id="SIGTERM, a stack"),
+        pytest.param(signal.SIGINT, STACK, id="SIGINT, a stack", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, SIDE_BY_SIDE, id="SIGTERM, side by side", marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_leaves_checkpoints_of_the_last_whole_epoch(number, grid, tmp_path):
+    few = ["-m", grid, "data.train_size=256", "tracking.uri=null", "fit.epochs=200"]
     run(tmp_path, *few, "hydra.sweep.dir=whole")
     # Without the option, and far from a minute: what is kept is kept because of the signal.
     process = start(tmp_path, *few, "hydra.sweep.dir=s")
@@ -55,13 +65,17 @@ def test_a_signal_leaves_checkpoints_of_the_last_whole_epoch(grid, number, tmp_p
     assert "Traceback" not in err and "goes on from here" in err
     assert json.loads((tmp_path / "s" / "sweep.json").read_text())["status"] == "interrupted"
     left = [read_result(job) for job in jobs(tmp_path / "s")]
-    assert {result["status"] for result in left} == {"interrupted"}
+    # One that trains beside another may be through before a busy machine has delivered the signal.
+    stopped = [result["status"] != "finished" for result in left]
+    assert any(stopped) and {result["status"] for result in left} <= {"interrupted", "finished"}
     kept = [(job / "checkpoint.pt").exists() for job in jobs(tmp_path / "s")]
-    assert kept[0] and kept == [result["epochs"] > 0 for result in left]
+    assert any(kept) and kept == [
+        stop and result["epochs"] > 0 for stop, result in zip(stopped, left, strict=True)
+    ]
     run(tmp_path, *few, "hydra.sweep.dir=s")
     assert recorded(tmp_path / "s") == recorded(tmp_path / "whole")
-    for job, before in zip(jobs(tmp_path / "s"), left, strict=False):  # the others had not begun
-        assert read_result(job)["tags"].get("rnnbench.resumed", "0") == str(before["epochs"])
+    for job, again, before in zip(jobs(tmp_path / "s"), kept, left, strict=False):  # the others had not begun
+        assert read_result(job)["tags"].get("rnnbench.resumed", "0") == str(before["epochs"] if again else 0)
         assert not (job / "checkpoint.pt").exists()
 
 
@@ -234,7 +248,14 @@ def test_a_job_folder_that_is_deleted_costs_this_job_alone(whole, store, tmp_pat
     assert sorted(trials) == sorted(whole)
 
 
-@pytest.mark.parametrize("file", ["metrics.csv", "checkpoint.pt", "weights.pt", "result.json"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "metrics.csv",
+        "checkpoint.pt",
+        *(pytest.param(f, marks=pytest.mark.slow) for f in ("weights.pt", "result.json")),
+    ],
+)
 def test_a_job_folder_may_be_deleted_while_a_file_of_it_is_written(file, tmp_path):
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(

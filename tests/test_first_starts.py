@@ -50,15 +50,16 @@ def assert_sound(file: Path) -> None:
         assert tables.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-@pytest.mark.parametrize("processes", [4, pytest.param(8, marks=pytest.mark.slow)])
-def test_couriers_of_twenty_five_trials_each(tmp_path: Path, processes: int) -> None:
+@pytest.mark.parametrize("processes, trials", [(4, 8), pytest.param(8, 25, marks=pytest.mark.slow)])
+def test_couriers_that_start_at_once(tmp_path: Path, processes: int, trials: int) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    sweeps = [make_sweep(tmp_path / str(number), uri, jobs=25, epochs=2) for number in range(processes)]
+    sweeps = [make_sweep(tmp_path / str(number), uri, jobs=trials, epochs=2) for number in range(processes)]
     said = at_once(tmp_path, *(["rnnbench.record", "sync", str(sweep)] for sweep in sweeps))
-    assert all(text.count("\n") == 1 and "25 runs delivered, 0 already there" in text for text in said), said
+    told = f"{trials} runs delivered, 0 already there"
+    assert all(text.count("\n") == 1 and told in text for text in said), said
     assert_sound(tmp_path / "mlflow.db")
     jobs = sorted(read_result(job)["job"] for sweep in sweeps for job in job_folders(sweep))
-    assert runs(tmp_path) == jobs and len(jobs) == 25 * processes
+    assert runs(tmp_path) == jobs and len(jobs) == trials * processes
     for sweep in sweeps[::4]:
         assert_exact(uri, sweep)
 

@@ -114,6 +114,7 @@ def records(folder):
     return [numbers(job) for job in jobs(folder)]
 
 
+@pytest.mark.slow  # the next says the same of a sweep with faults
 def test_two_nodes_give_the_numbers_of_one_process(two_nodes, tmp_path, undisturbed):
     cluster, node, address = two_nodes
     process = start(tmp_path, *TWO, *RAY, address)

@@ -396,7 +396,9 @@ def test_an_older_study_gets_the_names_of_its_objectives(tmp_path):
     assert worker_of(journal(tmp_path), 2).ask(draw) is not None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "postgresql" else pytest.mark.slow) for kind in KINDS]
+)
 def test_workers_that_start_at_once_run_exactly_n_trials(kind):
     """On a fresh storage; `python -m rnnbench.bench traffic` does the same with more of them."""
     if kind != "journal":

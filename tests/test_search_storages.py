@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from rnnbench.record import read_result
 from rnnbench.sweep.storage import open_storage
 from tests.test_app import run, start
 from tests.test_search import counted, search, settings
@@ -41,30 +42,6 @@ def proxy(tmp_path):
     process.wait()
 
 
-def completes(folder, url):
-    """The search runs there, and the same command again finds it done."""
-    command = search(*settings(n_trials=3, study_name="s", storage=f"'{url}'"))
-    run(folder, *command)
-    out, _ = run(folder, *command)
-    assert "trial" in out
-
-
-def states(study):
-    return [trial.state for trial in study.get_trials()]
-
-
-def test_sqlite(tmp_path):
-    completes(tmp_path, "sqlite:///study.db")
-    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/study.db")
-    assert states(study) == [TrialState.COMPLETE] * 3
-
-
-def test_postgresql(tmp_path, postgresql):
-    completes(tmp_path, postgresql)
-    study = optuna.load_study(study_name="s", storage=open_storage(postgresql))
-    assert states(study) == [TrialState.COMPLETE] * 3
-
-
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_two_processes_share_a_study_on_a_database(tmp_path, kind, request):
     url = "sqlite:///study.db" if kind == "sqlite" else request.getfixturevalue("postgresql")
@@ -79,10 +56,10 @@ def test_two_processes_share_a_study_on_a_database(tmp_path, kind, request):
     assert [trial.state for trial in counted(trials)] == [TrialState.COMPLETE] * 7
 
 
-def test_grpc(tmp_path, proxy):
-    completes(tmp_path, proxy)
-    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/behind.db")
-    assert states(study) == [TrialState.COMPLETE] * 3
+def test_a_search_through_a_proxy(tmp_path, proxy):
+    run(tmp_path, *search(*settings(n_trials=3, study_name="s", storage=f"'{proxy}'")))
+    trials = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/behind.db").get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
 
 
 def test_the_slurm_example_is_an_array_of_sweepers(tmp_path):
@@ -101,5 +78,7 @@ def test_the_slurm_example_is_an_array_of_sweepers(tmp_path):
     ends = [task.communicate(timeout=300)[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], ends
     url = f"journal:///{tmp_path}/multirun/s/journal.log"
-    trials = optuna.load_study(study_name="s", storage=open_storage(url)).get_trials()
-    assert [trial.state for trial in counted(trials)] == [TrialState.COMPLETE] * 5
+    trials = counted(optuna.load_study(study_name="s", storage=open_storage(url)).get_trials())
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
+    for trial in trials:
+        assert read_result(tmp_path / "multirun/s" / str(trial.number))["status"] == "finished"
