@@ -97,7 +97,7 @@ def test_a_second_ctrl_c_exits_at_once(tmp_path):
     assert (process.returncode, status) == (130, "interrupted")
 
 
-@pytest.mark.parametrize("damage", ["cut", "another's"])
+@pytest.mark.parametrize("damage", ["cut", pytest.param("another's", marks=pytest.mark.slow)])
 def test_a_corrupt_checkpoint_is_set_aside(damage, whole, tmp_path):
     command = [*GRID, *SHORT, "tracking.uri=null"]
     process = start(tmp_path, *command)

@@ -42,7 +42,7 @@ def proxy(tmp_path):
     process.wait()
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", [pytest.param("sqlite", marks=pytest.mark.slow), "postgresql"])
 def test_two_processes_share_a_study_on_a_database(tmp_path, kind, request):
     url = "sqlite:///study.db" if kind == "sqlite" else request.getfixturevalue("postgresql")
     command = search(*settings(n_trials=7, n_jobs=2, study_name="s", storage=f"'{url}'"))
