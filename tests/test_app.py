@@ -176,7 +176,7 @@ def test_ctrl_c_ends_with_130_and_the_sweep_can_be_resumed(grid, tmp_path):
     locked = run(tmp_path, *command, code=1)[1]
     assert f"in use by process {process.pid}" in locked and "Traceback" not in locked
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert {read_result(job)["status"] for job in jobs(tmp_path / "s")} == {"interrupted"}
