@@ -290,6 +290,7 @@ def here(tmp_path, monkeypatch, capfd):
         (["optim.lr=tag(log,interval(0,1))"], "must begin above 0"),
         (["seed=0,1"], "hydra.sweeper.repeats=3"),
         (["model=choice(lstm,lstmm)"], "lstmm"),
+        (["data.batch=1"], "data.batch"),
     ],
 )  # fmt: skip
 def test_refusals_make_nothing(here, tmp_path, arguments, message):

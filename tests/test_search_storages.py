@@ -56,6 +56,21 @@ def test_two_processes_share_a_study_on_a_database(tmp_path, kind, request):
     assert [trial.state for trial in counted(trials)] == [TrialState.COMPLETE] * 7
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "proxy"])
+def test_the_same_command_again_finds_its_search_done(tmp_path, kind, request):
+    url = "sqlite:///study.db" if kind == "sqlite" else request.getfixturevalue(kind)
+    command = search(*settings(n_trials=3, study_name="s", storage=f"'{url}'"))
+    run(tmp_path, *command)
+    before = {job: job.read_bytes() for job in tmp_path.glob("multirun/s/*/result.json")}
+    out, _ = run(tmp_path, *command)
+    assert "trial" in out and len(before) == 3
+    assert {job: job.read_bytes() for job in tmp_path.glob("multirun/s/*/result.json")} == before
+    there = f"sqlite:///{tmp_path}/study.db" if kind == "sqlite" else url
+    trials = optuna.load_study(study_name="s", storage=open_storage(there)).get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+
+
 def test_a_search_through_a_proxy(tmp_path, proxy):
     run(tmp_path, *search(*settings(n_trials=3, study_name="s", storage=f"'{proxy}'")))
     trials = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/behind.db").get_trials()
