@@ -67,7 +67,8 @@ def test_a_signal_leaves_checkpoints_of_the_last_whole_epoch(number, grid, tmp_p
     left = [read_result(job) for job in jobs(tmp_path / "s")]
     # One that trains beside another may be through before a busy machine has delivered the signal.
     stopped = [result["status"] != "finished" for result in left]
-    assert any(stopped) and {result["status"] for result in left} <= {"interrupted", "finished"}
+    assert any(stopped) if grid == SIDE_BY_SIDE else all(stopped)
+    assert {result["status"] for result in left} <= {"interrupted", "finished"}
     kept = [(job / "checkpoint.pt").exists() for job in jobs(tmp_path / "s")]
     assert any(kept) and kept == [
         stop and result["epochs"] > 0 for stop, result in zip(stopped, left, strict=True)
