@@ -27,6 +27,7 @@ from rnnbench.launch import (
     refusals,
     task_config,
 )
+from rnnbench.record import job_folders, read_result
 
 
 class GridSweeper(Sweeper):
@@ -91,6 +92,7 @@ class GridSweeper(Sweeper):
                     )
             points = [point for batch in BasicSweeper.split_arguments(overrides, None) for point in batch]
             points, first = self._check(points, folder)
+            _check_no_search(folder)
             size = self.max_batch_size or len(points)
             elsewhere = isinstance(self.launcher, TrialLauncher) and self.launcher.elsewhere
             folder = own_folder(self.config, "sweep")
@@ -155,3 +157,18 @@ def identity(config: Config) -> str:
     from rnnbench import tasks
 
     return trial_hash(config, tasks.load(config.data).checksum)
+
+
+def _check_no_search(folder: Path) -> None:
+    """Refuse the folder of a search: a grid's jobs would take the numbers of its next trials.
+
+    Raises:
+        ConfigError: names the folder and the search.
+    """
+    for job in job_folders(folder):
+        study = read_result(job)["tags"].get("rnnbench.study")
+        if study is not None:
+            raise ConfigError(
+                f"hydra.sweep.dir={folder}: holds the search {study}, whose next trials need their numbers; "
+                "give another folder"
+            )

@@ -181,11 +181,18 @@ class Sweep:
         self._end(job, "finished", line, metrics=outcome.metrics)
 
     @_unless_deleted
-    def prune(self, job: Job) -> None:
-        """A job was stopped, since the search expects no more of it."""
+    def prune(self, job: Job, best: dict[str, float]) -> None:
+        """A job was stopped, since the search expects no more of it.
+
+        Args:
+            best: the best value so far of each thing that an evaluation measures.
+        """
         assert job.record is not None
         job.record.result["tags"] |= {"rnnbench.status": "pruned"}
-        self._end(job, "pruned", f"pruned at epoch {job.record.result['epochs']}")
+        goal = objective(job.config)
+        name = goal.partition("_")[2]
+        reached = f", {goal} {show.number(goal, best[name])} so far" if name in best else ""
+        self._end(job, "pruned", f"pruned at epoch {job.record.result['epochs']}{reached}")
 
     def fail(self, job: Job, message: str, error: Exception | None = None) -> None:
         """A job has no result."""

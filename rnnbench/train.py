@@ -170,7 +170,7 @@ class Group:
             for slot in self.stack.slots:
                 job = self.active[id(slot)]
                 if job.pruned:
-                    sweep.prune(job)
+                    sweep.prune(job, slot.best)
                 else:
                     sweep.checkpoint(job, self.stack.at(slot))
             through = [slot for slot in self.stack.slots if self.active[id(slot)].record is None]

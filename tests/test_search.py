@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -263,10 +264,12 @@ def here(tmp_path, monkeypatch, capfd):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("sys.argv", ["rnnbench", *arguments])
         capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
+        ended: int | str | None = 0
+        try:
             main()
+        except SystemExit as end:
+            ended = end.code
         out, err = capfd.readouterr()
-        ended = end.value.code
         if isinstance(ended, str):  # what Python says on stderr, and ends with 1
             ended, err = 1, err + ended
         assert ended == code, out + err
@@ -298,6 +301,77 @@ def test_refusals_make_nothing(here, tmp_path, arguments, message):
     assert message in err
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+def records_of(folder):
+    """The bytes of every file of the job folders in a folder."""
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.parent != folder}
+
+
+def test_a_search_replaces_no_record_that_its_study_does_not_know(here, tmp_path):
+    """Without a name into a folder that has records; with one whose storage is new, emptied or another."""
+    space = ["model.hidden_size=choice(4,8)"]
+    command = search(*settings(n_trials=2), "fit.epochs=1", space=space)
+    here("-m", "model=gru", "fit.epochs=1", *QUICK[1:], "hydra.sweep.dir=grid")
+    here(*command, "hydra.sweep.dir=unnamed")
+    here(*command, *settings(study_name="s"))
+    stored = tmp_path / "multirun/s/journal.log"
+    whole = stored.read_bytes()
+    before = records_of(tmp_path)
+
+    for name in ("grid", "unnamed"):
+        _, err = here(*command, f"hydra.sweep.dir={name}", code=1)
+        assert f"error: hydra.sweep.dir={name}: holds" in err and "does not know" in err
+    for more in ([], ["storage=sqlite:///new.db"]):
+        stored.unlink(missing_ok=True)
+        _, err = here(
+            *command, *settings(study_name="s"), *(f"hydra.sweeper.{word}" for word in more), code=1
+        )
+        assert "hydra.sweep.dir=multirun/s: holds 2 records that this study does not know" in err
+    stored.write_bytes(b"".join(whole.splitlines(keepends=True)[:1]))  # the study, without its trials
+    _, err = here(*command, *settings(study_name="s"), code=1)
+    assert "0 is of the study s" in err
+    _, err = here("-m", "seed=7,8", *QUICK, "hydra.sweep.dir=multirun/s", code=1)
+    assert "hydra.sweep.dir=multirun/s: holds the search s" in err
+
+    stored.write_bytes(whole)
+    assert {file: text for file, text in records_of(tmp_path).items() if file in before} == before
+    here(*command, *settings(study_name="s", n_trials=3))
+    assert (tmp_path / "multirun/s/2/result.json").exists()
+    unchanged = {file for file in before if "study" not in file.parts}
+    assert all(file.read_bytes() == before[file] for file in unchanged if file.parent.name in "01")
+
+
+def test_what_a_stranger_wrote_into_a_journal_is_not_printed_ready_to_paste(here, tmp_path):
+    """Nor is it trained again."""
+    command = search(*settings(n_trials=2, study_name="s"), space=["model.hidden_size=choice(4,8)"])
+    here(*command, "fit.epochs=1")
+    file = tmp_path / "multirun/s/journal.log"
+    lines = file.read_text()
+    for word in (
+        "rnnbench_import=/tmp/evil.py",
+        "model.hidden_size=${oc.env:HOME}",
+        "tracking.uri=http://evil",
+    ):
+        file.write_text(
+            re.sub(r'("overrides": ?\[)"[^"]*"', lambda found, word=word: found[1] + json.dumps(word), lines)
+        )
+        out, err = here(*command, "fit.epochs=1")
+        assert f"{word}: stands in a record" in err
+        assert not [line for line in out.splitlines() if "python -m rnnbench" in line]
+
+
+def test_a_pruned_trial_shows_what_it_had_reached(here, tmp_path):
+    pruner = ["hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.reduction_factor=2", "fit.epochs=5"]
+    out, _ = here(*search(*settings(n_trials=8, n_jobs=4), *pruner, space=SPACE[2:]))
+    lines = [line for line in out.splitlines() if "pruned at epoch 1, best/val_accuracy 0." in line]
+    assert lines and all(line.startswith("trial") for line in lines)
+    assert sum("(pruned at epoch 1)" in line for line in out.splitlines()) == len(lines)
+    values = [float(line.split()[1]) for line in out.splitlines() if re.match(r" +\d+ +0\.\d+", line)]
+    trained = len(values) - len(lines)
+    assert values[:trained] == sorted(
+        values[:trained], reverse=True
+    )  # those that trained to their end, first
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in Path("conf/search").glob("*.yaml")))

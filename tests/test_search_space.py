@@ -1,17 +1,27 @@
 """What a search draws from: Hydra's syntax, conditions, refusals, samplers and pruners by name."""
 
+import hydra
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from rnnbench.config import ConfigError
+from rnnbench.config import ConfigError, conf_folder
+from rnnbench.launch import register
 from rnnbench.sweep.settings import PRUNERS, SAMPLERS, pruner_of, sampler_of
 from rnnbench.sweep.space import Space, read_space
 from rnnbench.sweep.storage import check_storage
 
 PARSER = OverridesParser.create()
+
+
+@pytest.fixture
+def loader():
+    register()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
 
 
 def nothing_set(key):
@@ -54,6 +64,48 @@ def test_each_point_of_a_finite_space_occurs_once(choices, count):
     assert all(
         (f"a={choices[0]}" in point) == any(item.startswith("b=") for item in point) for point in points
     )
+
+
+@pytest.mark.parametrize(
+    "word, inside",
+    [
+        ("a=lstm", True),
+        ("a=rnn", False),
+        ("a=lstm,rnn", False),
+        ("b=1e-05", True),
+        ("b=0.5", True),
+        ("b=-3", True),
+        ("b=${oc.env:HOME}", False),
+        ("b=[1]", False),
+        ("c=7", True),
+        ("c=8", False),
+        ("+b=0.5", False),
+        ("d=1", False),
+    ],
+)
+def test_an_override_is_inside_a_space_if_the_space_can_draw_it(word, inside):
+    space, _ = read({"a": "choice(lstm,gru)", "b": "interval(-3.0,1.0)", "c": 7})
+    assert (word in space) is inside
+
+
+def test_every_point_of_a_space_is_inside_it():
+    space, _ = read({"a": "null,true,x", "b": {"over": "interval(0.0,1.0)", "complement": True}})
+    for point in space.corners(nothing_set):
+        assert all(word in space for word in point)
+
+
+def test_a_glob_is_a_choice_among_the_options_of_its_group(loader):
+    parser = OverridesParser.create(config_loader=loader)
+    (parameter,), _ = read_space({}, ["model=glob(l*)"], parser)
+    assert parameter.over == CategoricalDistribution(["lstm", "lstm_peephole"])
+    with pytest.raises(ConfigError, match="without values"):
+        read_space({}, ["model=glob(zz*)"], parser)
+
+
+@pytest.mark.parametrize("epochs, first", [(1, 1), (5, 1), (9, 2), (20, 4), (200, 40)])
+def test_asha_judges_first_after_a_fifth_of_the_epochs(epochs, first):
+    assert pruner_of({"name": "asha"}, epochs)._min_resource == first
+    assert pruner_of({"name": "asha", "min_resource": 1}, epochs)._min_resource == 1
 
 
 def test_a_condition_is_drawn_after_what_it_waits_for():

@@ -7,7 +7,7 @@ imported.
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict, fields
 from enum import Enum
 from functools import cache
@@ -232,11 +232,11 @@ def identifies(key: str) -> bool:
 PLAIN = re.compile(r"[a-z]\w*(?:[./]\w+)*=[^$]*")
 
 
-def recorded(words: Iterable[str], own: Collection[str]) -> list[str]:
+def recorded(words: Iterable[str], own: Container[str]) -> list[str]:
     """Overrides that were read from a record or a study's storage, which others can write to.
 
     Args:
-        own: words, or keys, that come from this process itself.
+        own: overrides that come from this process itself: words of its command, or points of its space.
 
     Raises:
         ConfigError: a word would do more than set what a trial's numbers depend on: import, set up Hydra,
@@ -246,7 +246,7 @@ def recorded(words: Iterable[str], own: Collection[str]) -> list[str]:
     for word in words:
         key = word.partition("=")[0]
         harmless = PLAIN.fullmatch(word) and identifies(key) and key.split("/")[0].split(".")[0] != "hydra"
-        if not (harmless or word in own or key in own):
+        if not (harmless or word in own):
             raise ConfigError(
                 f"{mask(word)}: stands in a record, but not in the command or the search that is run, and "
                 "might import or write something; it is not taken over"

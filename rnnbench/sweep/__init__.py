@@ -37,7 +37,7 @@ class OptunaSweeper(Sweeper):
         Raises:
             SearchFailed: no trial has a result, or too many fail.
         """
-        from rnnbench.sweep.identity import check_study
+        from rnnbench.sweep.identity import check_records, check_study
         from rnnbench.sweep.plan import file_exists, make_plan
         from rnnbench.sweep.report import close_study
         from rnnbench.sweep.search import JobSearch, StackSearch
@@ -58,6 +58,7 @@ class OptunaSweeper(Sweeper):
                 plan.move(own_folder(self.config, "sweep"))
             if storage is not None:
                 check_study(storage, plan.name, plan.identity, plan.directions)
+            check_records(storage, plan.name, plan.folder)
             if plan.base.dry_run:
                 from rnnbench.sweep.report import show_search
 

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 
 from rnnbench.config import ConfigError
+from rnnbench.record import job_folders, read_result
 
 IDENTITY = "rnnbench"  # the study's attribute that says what is searched
+STUDY, NUMBER = "rnnbench.study", "rnnbench.number"  # tags of a record: the trial of a study that it is of
 
 
 def check_study(storage: BaseStorage, name: str, identity: dict[str, Any], directions: Sequence[str]) -> None:
@@ -45,6 +48,43 @@ def check_identity(study: optuna.Study, identity: dict[str, Any], directions: Se
                 f"hydra.sweeper.study_name={name}: is there, with another {what}: "
                 f"{_difference(there, value)}; give another name"
             )
+
+
+def check_records(storage: BaseStorage | None, name: str, folder: Path) -> None:
+    """Refuse a folder with records that the study does not know, which its next trials would replace.
+
+    Trial N of a study is recorded in the folders N, N.1, N.c0: a study that is new, or whose storage was
+    emptied, begins with 0 again.
+
+    Args:
+        storage: None: there is none yet.
+
+    Raises:
+        ConfigError: names a record, and what it is of.
+    """
+    found = job_folders(folder)  # before the study is read: others that share it may begin trials meanwhile
+    if not found:
+        return
+    known: set[str] = set()
+    if storage is not None and name in optuna.get_all_study_names(storage):
+        trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+        known = {str(trial.number) for trial in trials}
+    strange = [job for job in found if _study_of(job) != name or job.name.partition(".")[0] not in known]
+    if not strange:
+        return
+    study = _study_of(strange[0])
+    of = "of no search" if study is None else f"of the study {study}"
+    raise ConfigError(
+        f"hydra.sweep.dir={folder}: holds {len(strange)} records that this study does not know "
+        f"({strange[0].name} is {of}), and its trials would take their places; give a new folder, or the "
+        "storage that knows them (hydra.sweeper.storage, hydra.sweeper.study_name)"
+    )
+
+
+def _study_of(job: Path) -> str | None:
+    """The study that a record says it is of."""
+    study: str | None = read_result(job)["tags"].get(STUDY)
+    return study
 
 
 def _stated(part: Any) -> Any:

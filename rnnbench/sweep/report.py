@@ -13,9 +13,10 @@ from rich import box
 from rich.table import Table
 
 from rnnbench import show
-from rnnbench.config import objective, recorded, to_yaml
+from rnnbench.config import ConfigError, objective, recorded, to_yaml
 from rnnbench.record import read_delivery
 from rnnbench.show import mean_sd, say
+from rnnbench.sweep.identity import STUDY
 from rnnbench.sweep.plan import Plan
 from rnnbench.sweep.search import Search, SearchFailed, StackSearch
 from rnnbench.sweep.study import LEASE, WORKER, Study, myself, runs_here
@@ -54,8 +55,9 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
         say(line)
     if line := saved(plan, done):
         say(line)
+    commands = {winner.number: command(plan, winner) for winner in winners}
     for winner in winners:
-        _tell(plan, winner, confirmed.get(str(winner.number)))
+        _tell(plan, winner, confirmed.get(str(winner.number)), commands[winner.number])
     write_results(plan, winners)
     from rnnbench.sweep.pictures import draw
 
@@ -66,7 +68,7 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
         say(f"importances for {plan.objectives[0]}: {shares}")
     say(f"pictures: {pictures}")
     assert search.sweep.records is not None
-    search.sweep.records.note(study=_facts(plan, study, done, winners, confirmed, importances))
+    search.sweep.records.note(study=_facts(plan, study, done, winners, confirmed, importances, commands))
     return winners[0].value if len(plan.objectives) == 1 else None
 
 
@@ -81,13 +83,21 @@ def best(study: Study, done: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial]) -> show.Comparison:
-    """The best ten trials, or the front: values, spread over repeats, parameters."""
+    """The best ten trials, or the front: values, spread over repeats, parameters.
+
+    Trials that were pruned stand below those that trained to their end, with what they had reached.
+    """
     complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
     if len(plan.objectives) > 1:
         chosen = list(winners)
     else:
         sign = -1 if plan.directions[0] == "maximize" else 1
-        chosen = sorted(complete, key=lambda trial: (sign * trial.values[0], trial.number))[:SHOWN]
+        pruned = [trial for trial in done if trial.state == TrialState.PRUNED and trial.values]
+        chosen = [
+            trial
+            for trials in (complete, pruned)
+            for trial in sorted(trials, key=lambda trial: (sign * trial.values[0], trial.number))
+        ][:SHOWN]
     keys = list(
         dict.fromkeys(item.partition("=")[0] for t in chosen for item in t.user_attrs["record"]["overrides"])
     )
@@ -100,6 +110,8 @@ def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial
             _value(name, value) + (f" ± {_value(name, spread[n])}" if spread else "")
             for n, (name, value) in enumerate(zip(plan.objectives, trial.values, strict=True))
         ]
+        if trial.state == TrialState.PRUNED:
+            values[0] += f" (pruned at epoch {trial.last_step})"
         rows.append([str(trial.number), *values, *(_short(given.get(key, "")) for key in keys)])
     return show.Comparison(["trial", *plan.objectives, *keys], rows)
 
@@ -137,7 +149,7 @@ def _clock(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 3600:.2f} hours"
 
 
-def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None) -> None:
+def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None, line: str | None) -> None:
     """A winner: its values, its folder, the command that trains it."""
     record = winner.user_attrs["record"]
     say(f"trial {winner.number}: {_values(plan, winner)}; {record['folder']}", "bold")
@@ -149,12 +161,22 @@ def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None) -> 
     else:
         for name, values in confirmed["metrics"].items():
             say(f"  {name} on {len(values)} fresh seeds: {mean_sd(values, name)}")
-    say(f"  {command(plan, record['overrides'])}")
+    if line is not None:
+        say(f"  {line}")
 
 
-def command(plan: Plan, overrides: Sequence[str]) -> str:
-    """The command line that trains a trial alone."""
-    return shlex.join(["python", "-m", "rnnbench", *plan.fixed, *overrides])
+def command(plan: Plan, winner: FrozenTrial) -> str | None:
+    """The command line that trains a trial alone.
+
+    None where the study's storage, which others can write to, has overrides of the trial that would do more
+    than set values of this search's space: they are not printed ready to paste.
+    """
+    try:
+        drawn = recorded(winner.user_attrs["record"]["overrides"], plan.space)
+    except ConfigError as error:
+        show.warn(f"trial {winner.number}: {error}")
+        return None
+    return shlex.join(["python", "-m", "rnnbench", *plan.fixed, *drawn])
 
 
 def _values(plan: Plan, trial: FrozenTrial) -> str:
@@ -188,7 +210,7 @@ def _confirm(
             say(f"confirming trial {trial.number} on {count} fresh seeds")
             record = trial.user_attrs["record"]
             seeds = list(range(first, first + count))
-            overrides = recorded(record["overrides"], plan.space.keys)
+            overrides = recorded(record["overrides"], plan.space)
             results = search.confirm([*plan.fixed, *overrides], trial.number, seeds)
             failed = [result for result in results if result["status"] != "finished"]
             if failed:
@@ -251,6 +273,7 @@ def _facts(
     winners: Sequence[FrozenTrial],
     confirmed: dict[str, dict[str, Any]],
     importances: dict[str, float],
+    commands: dict[int, str | None],
 ) -> dict[str, Any]:
     """What MLflow's parent run is given, as tags and metrics."""
     winner = winners[0]
@@ -262,10 +285,11 @@ def _facts(
         for name, values in confirmed.get(str(winner.number), {}).get("metrics", {}).items():
             metrics[f"study/confirmed/{name}"] = statistics.fmean(values)
     tags = {
-        "rnnbench.study": study.name,
+        STUDY: study.name,
         "rnnbench.best_trial": ", ".join(str(trial.number) for trial in winners),
-        "rnnbench.best_command": command(plan, winner.user_attrs["record"]["overrides"]),
     }
+    if (line := commands[winner.number]) is not None:
+        tags["rnnbench.best_command"] = line
     return {"tags": tags, "metrics": metrics}
 
 

@@ -1,6 +1,7 @@
 """Samplers and pruners by name: Optuna's own, with Optuna's own defaults."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +36,8 @@ PRUNERS = {
     "patient": "PatientPruner",
 }
 FOREIGN = {"MOTPESampler": "tpe"}  # gone from Optuna, and what took its place
+# Of fit.epochs: when asha judges first. After one epoch of twenty it stops what would have become the winner.
+FIRST_RUNG = 0.2
 # Workers of one study have to draw alike here: they divide one order of points among themselves.
 COMMON_SEED = {"grid", "qmc"}
 ONE_OBJECTIVE = {"cmaes"}
@@ -80,6 +83,8 @@ def pruner_of(settings: dict[str, Any], epochs: int) -> BasePruner:
     name, arguments = _read("pruner", settings, PRUNERS)
     if name == "hyperband":
         arguments.setdefault("max_resource", epochs)
+    if name == "asha":  # Optuna's own choice waits for the first trial to end
+        arguments.setdefault("min_resource", math.ceil(epochs * FIRST_RUNG))
     kind = getattr(optuna.pruners, PRUNERS[name])
     if name == "patient":
         inner = arguments.pop("wrapped_pruner", None)

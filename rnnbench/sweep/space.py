@@ -4,6 +4,7 @@ Overrides come out: what Hydra would be given on the command line.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ from rnnbench.config import ConfigError, Drawn
 
 Draw = Callable[["Parameter"], Any]  # a value from a parameter's distribution
 Lookup = Callable[[str], str | None]  # what a key or group is set to where the search does not set it
+NUMBER = re.compile(r"-?[0-9.]+(e[+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,17 @@ class Parameter:
     def override(self, value: Any) -> str:
         """The override that sets a drawn value."""
         return f"{self.key}={text(1 - value if self.complement else value)}"
+
+    def sets(self, word: str) -> bool:
+        """Whether an override gives the key one of the parameter's values: `optim.lr=0.1`."""
+        key, _, value = word.partition("=")
+        if key != self.key:
+            return False
+        if isinstance(self.over, str):
+            return value == self.over
+        if isinstance(self.over, CategoricalDistribution):
+            return word in {self.override(choice) for choice in self.over.choices}
+        return NUMBER.fullmatch(value) is not None
 
     def identity(self) -> list[Any]:
         """What makes it another parameter, as JSON types."""
@@ -104,6 +117,10 @@ class Space:
     def drawn(self) -> list[Parameter]:
         """The parameters of the study."""
         return [p for p in self.parameters if isinstance(p.over, BaseDistribution)]
+
+    def __contains__(self, word: object) -> bool:
+        """Whether an override sets one of the keys to a value that it can be given here."""
+        return isinstance(word, str) and any(parameter.sets(word) for parameter in self.parameters)
 
     def point(self, draw: Draw, lookup: Lookup) -> list[str]:
         """The overrides of a point: each parameter that matters there is drawn, in order."""
@@ -214,8 +231,7 @@ def read_space(
         space[key] = [_parameter(key, item, parser) for item in drawn]
         if len(drawn) > 1 and any(item.when is None for item in drawn):
             raise ConfigError(f"hydra.sweeper.space: {key} has several ranges: each needs a `when`")
-    for line in overrides:
-        override = parser.parse_override(line)
+    for line, override in zip(overrides, parser.parse_overrides(list(overrides)), strict=True):
         key = override.get_key_element()
         if override.is_sweep_override():
             space[key] = [Parameter(key, distribution(override))]
@@ -247,7 +263,7 @@ def _drawn(key: str, entry: Any) -> Drawn:
 
 def _parameter(key: str, drawn: Drawn, parser: OverridesParser) -> Parameter:
     try:
-        override = parser.parse_override(f"{key}={drawn.over}")
+        (override,) = parser.parse_overrides([f"{key}={drawn.over}"])
     except HydraException as error:
         raise ConfigError(f"hydra.sweeper.space: {key}={drawn.over}: {error}") from None
     when = None

@@ -18,6 +18,7 @@ from rnnbench.config import Config, Search, objective, per_epoch
 from rnnbench.ledger import Job
 from rnnbench.record import read_metrics
 from rnnbench.sweep import settings as by_name
+from rnnbench.sweep.identity import NUMBER, STUDY
 from rnnbench.sweep.storage import open_storage
 from rnnbench.sweep.study import Study, report
 
@@ -102,7 +103,7 @@ def repeats_of(job: Job, count: int, name: str) -> list[Job]:
 
 def tags_of(study: str, number: int) -> dict[str, str]:
     """What a record says of the trial that it belongs to."""
-    return {"rnnbench.study": study, "rnnbench.number": str(number)}
+    return {STUDY: study, NUMBER: str(number)}
 
 
 def jobs_of(hydra: HydraConf, name: str, config: Config, folder: Path) -> list[Job]:
