@@ -1,18 +1,25 @@
 """Laws of music, text and arrays: what is read is what is asked, and each mistake has its message."""
 
+import dataclasses
 import hashlib
 import itertools
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import DATA, make_config
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.io import savemat
 
 from rnnbench import tasks
-from rnnbench.config import Arrays, ConfigError, Music, Text
+from rnnbench.config import Arrays, ConfigError, Generated, Music, Text
 from rnnbench.engine import Stack
 from rnnbench.kernels.torch_path import windows
+from rnnbench.tasks import task as task_module
 from rnnbench.tasks.music import PARTS, SETS, cut_up, read
 
 
@@ -280,3 +287,47 @@ def test_padding_of_arrays_does_not_reach_the_loss(tmp_path):
         losses.append(next(stack.epochs()).metrics[0]["val/loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert torch.isfinite(torch.tensor(losses)).all()
+
+
+def test_an_equal_task_is_made_once_and_a_changed_file_is_read_again(tmp_path):
+    data = text(tmp_path, "abcd" * 100)
+    first = tasks.load(data)
+    assert tasks.load(dataclasses.replace(data)) is first
+    assert tasks.load(dataclasses.replace(data, window=9)) is not first
+    made = Generated("adding", metric="mse", steps=7)
+    assert tasks.load(made) is tasks.load(dataclasses.replace(made))
+    assert tasks.load(dataclasses.replace(made, steps=8)).inputs.shape[1] == 8
+    again = tasks.load(text(tmp_path, "abcde" * 100))
+    assert (first.outputs, again.outputs) == (4, 5)
+    assert again.checksum != first.checksum
+
+
+def test_the_tasks_in_memory_have_an_end(monkeypatch):
+    monkeypatch.setattr(task_module, "HELD", OrderedDict())
+    sizes = {}
+    for steps in range(10, 20):
+        task = tasks.load(Generated("adding", metric="mse", steps=steps))
+        sizes[steps] = task.inputs.nbytes + task.targets.nbytes + sum(i.nbytes for i in task.splits.values())
+        monkeypatch.setattr(task_module, "ROOM", sizes[10] * 3)
+        assert sum(sizes[held.inputs.shape[1]] for held in task_module.HELD.values()) <= sizes[10] * 3
+        assert list(task_module.HELD.values())[-1] is task
+    monkeypatch.setattr(task_module, "ROOM", 1)
+    large = tasks.load(Generated("adding", metric="mse", steps=50))
+    assert [*map(id, task_module.HELD.values())] == [id(large)]  # larger than the room, but in use
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), min_size=60, max_size=200))
+def test_a_text_has_the_characters_of_its_file(content):
+    with tempfile.TemporaryDirectory() as folder:
+        data = text(Path(folder), content, val_size=2, test_size=2, window=5)
+        part = content[:-4]
+        if set(content) - set(part):
+            with pytest.raises(ConfigError, match="which the training part has not"):
+                tasks.load(data)
+            return
+        task = tasks.load(data)
+    letters = sorted(set(part))
+    assert task.details["vocabulary"] == "".join(letters)
+    rows = [(task.inputs[k], task.targets[k], task.lengths[k]) for k in task.splits["train"]]
+    assert "".join(letters[t] for x, _, length in rows for t in x[:length]) == part[:-1]
+    assert "".join(letters[t] for _, y, length in rows for t in y[:length]) == part[1:]

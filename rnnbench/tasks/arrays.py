@@ -2,7 +2,6 @@
 
 import hashlib
 import zipfile
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnbench.config import Arrays, ConfigError
-from rnnbench.tasks.task import Goal, Shape, Task, check_metric, split_sizes
+from rnnbench.tasks.task import Goal, Shape, Task, check_metric, held, split_sizes
 
 Array = NDArray[Any]
 TEST_SEED = 0  # of the test examples where the file has none of its own
@@ -42,6 +41,7 @@ class OwnArrays:
         T, width = task.inputs.shape[1:]
         return Shape(T, width, task.outputs, train, val, test, task.goal)
 
+    @held(files=lambda data: [data.path])
     def load(self, data: Arrays) -> Task:
         """The task.
 
@@ -49,8 +49,7 @@ class OwnArrays:
             ConfigError: names the key of the file that is missing or wrong, and what would do.
         """
         check_metric(data, "accuracy", "mse")
-        path = Path(data.path).expanduser()
-        arrays, digest = read(data.path, path.stat().st_mtime_ns if path.exists() else 0)
+        arrays, digest = read(data.path)
         parts = [part for part in ("train", "val", "test") if part == "train" or f"x_{part}" in arrays]
         check(data, arrays, parts)
         x, y = (np.concatenate([arrays[f"{key}_{part}"] for part in parts]) for key in ("x", "y"))
@@ -73,16 +72,15 @@ class OwnArrays:
             std=data.std,
             outputs=int(y.max()) + 1 if label else y.reshape(len(y), -1).shape[1],
             checksum=digest,
-            details={"source": path.name, **how},
+            details={"source": Path(data.path).name, **how},
             goal=Goal.label if label else Goal.value,
             metric=data.metric,
             lengths=lengths,
         )
 
 
-@lru_cache(maxsize=4)
-def read(file: str, changed: int) -> tuple[dict[str, Array], str]:
-    """The arrays of a file, and a sha256 of their names and bytes; `changed` is when it was written.
+def read(file: str) -> tuple[dict[str, Array], str]:
+    """The arrays of a file, and a sha256 of their names and bytes.
 
     Raises:
         ConfigError: it cannot be read, or is not of arrays.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnbench.config import ConfigError
-from rnnbench.tasks.task import Examples, Goal, Labels, Shape, Task, check_metric
+from rnnbench.tasks.task import Examples, Goal, Labels, Shape, Task, check_metric, held
 
 TRAIN, VAL, TEST = range(3)  # purposes: streams of their own
 HELD_OUT = 1_000  # validation examples unless data.val_size says else
@@ -90,6 +90,7 @@ class Made:
             test_steps=getattr(data, "test_longest", None),
         )
 
+    @held()
     def load(self, data: Any) -> Task:
         """The task: validation and test examples made, those of training to be made.
 

@@ -1,9 +1,13 @@
 """What a task is: examples, what is asked of them, how they are split."""
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from functools import wraps
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +110,53 @@ class Kind(Protocol):
             ConfigError: it cannot be had.
         """
         ...
+
+
+L = TypeVar("L", bound=Callable[..., Task])
+HELD: "OrderedDict[Hashable, Task]" = OrderedDict()  # tasks of this process, the one used last at the end
+LOCK = Lock()  # of HELD: trials may be run from several threads
+ROOM = 2**30  # bytes that they may take together; the one used last stays whatever it takes
+
+
+def held(files: Callable[[Any], Sequence[str]] = lambda data: ()) -> Callable[[L], L]:
+    """A decorator of `Kind.load`: a task stays in memory, and is given again when an equal one is asked for.
+
+    Equal are tasks of one kind, with equal values of `data`, of files with the same size and time.
+
+    Args:
+        files: paths of the files that the task is read from.
+    """
+
+    def decorate(load: L) -> L:
+        @wraps(load)
+        def remembering(kind: Kind, data: Any) -> Task:
+            key = (kind, repr(data), *map(_stamp, files(data)))
+            task = HELD.get(key) or load(kind, data)
+            with LOCK:
+                HELD[key] = task
+                HELD.move_to_end(key)
+                while len(HELD) > 1 and sum(map(_bytes, HELD.values())) > ROOM:
+                    HELD.popitem(last=False)
+            return task
+
+        return cast(L, remembering)
+
+    return decorate
+
+
+def _stamp(file: str) -> tuple[str, int, int] | None:
+    """Where a file is, when it was written, its bytes; None: it cannot be seen."""
+    path = Path(file).expanduser()
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return str(path.absolute()), facts.st_mtime_ns, facts.st_size
+
+
+def _bytes(task: Task) -> int:
+    arrays = [task.inputs, task.targets, *task.splits.values()]
+    return sum(array.nbytes for array in arrays)
 
 
 def split_sizes(data: Data, available: int, val: int) -> tuple[int, int]:

@@ -1,16 +1,16 @@
 """A text of one's own, read character by character: which one comes next?"""
 
 import hashlib
-from functools import lru_cache
+import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnnbench.config import ConfigError, Text
-from rnnbench.tasks.task import Goal, Shape, Task, check_metric
+from rnnbench.tasks.task import Goal, Shape, Task, check_metric, held
 
-Ids = NDArray[np.int32]
+Ids = NDArray[np.int16 | np.int32]
 
 
 class Characters:
@@ -37,6 +37,7 @@ class Characters:
         sizes = {name: len(index) for name, index in task.splits.items()}
         return Shape(data.window, task.outputs, task.outputs, **sizes, goal=Goal.labels, next_step=True)
 
+    @held(files=lambda data: [data.path])
     def load(self, data: Text) -> Task:
         """The task.
 
@@ -45,13 +46,12 @@ class Characters:
                 that training has not.
         """
         check_metric(data, "bpc")
-        path = Path(data.path).expanduser()
-        text, digest = read(data.path, path.stat().st_mtime_ns if path.exists() else 0)
-        val, test = (len(text) // 20 if size is None else size for size in (data.val_size, data.test_size))
-        train = len(text) - val - test
+        codes, digest = read(data.path)
+        val, test = (len(codes) // 20 if size is None else size for size in (data.val_size, data.test_size))
+        train = len(codes) - val - test
         if min(train, val, test) < 2:
             raise ConfigError(
-                f"data.path={data.path}: {len(text)} characters are too few for training beside "
+                f"data.path={data.path}: {len(codes)} characters are too few for training beside "
                 f"{val} for validation and {test} for the test (data.val_size, data.test_size)"
             )
         if data.train_size is not None and not 2 <= data.train_size <= train:
@@ -60,21 +60,22 @@ class Characters:
                 "characters that are not for validation and test"
             )
         parts = {
-            "train": text[:train][: data.train_size],
-            "val": text[train : train + val],
-            "test": text[-test:],
+            "train": codes[:train][: data.train_size],
+            "val": codes[train : train + val],
+            "test": codes[-test:],
         }
-        vocabulary = {character: k for k, character in enumerate(sorted(set(parts["train"])))}
+        vocabulary, ids = identify(parts["train"])
         windows = {}
         for name, part in parts.items():
-            unseen = next((k for k, character in enumerate(part) if character not in vocabulary), None)
-            if unseen is not None:
+            tokens = ids[part]
+            if (tokens < 0).any():
+                unseen = int(np.argmax(tokens < 0))
                 raise ConfigError(
-                    f"data.path={data.path}: the {name} part has {part[unseen]!r} (its character {unseen}), "
-                    "which the training part has not; clean the text, or choose another data.val_size and "
-                    "data.test_size"
+                    f"data.path={data.path}: the {name} part has {chr(part[unseen])!r} (its character "
+                    f"{unseen}), which the training part has not; clean the text, or choose another "
+                    "data.val_size and data.test_size"
                 )
-            windows[name] = cut(np.array([vocabulary[c] for c in part], np.int32), data.window)
+            windows[name] = cut(tokens, data.window)
         ends = np.cumsum([len(inputs) for inputs, _, _ in windows.values()])
         return Task(
             inputs=np.concatenate([inputs for inputs, _, _ in windows.values()]),
@@ -88,7 +89,7 @@ class Characters:
             std=1.0,
             outputs=len(vocabulary),
             checksum=digest,
-            details={"source": path.name, "vocabulary": "".join(vocabulary)},
+            details={"source": Path(data.path).name, "vocabulary": vocabulary},
             goal=Goal.labels,
             metric="bpc",
             lengths=np.concatenate([lengths for _, _, lengths in windows.values()]),
@@ -97,9 +98,8 @@ class Characters:
         )
 
 
-@lru_cache(maxsize=4)
-def read(file: str, changed: int) -> tuple[str, str]:
-    """The text of a file, and the sha256 of its bytes; `changed` is when it was written.
+def read(file: str) -> tuple[NDArray[np.uint32], str]:
+    """The characters of a file as their code points (n,), and the sha256 of its bytes.
 
     Raises:
         ConfigError: it cannot be read, or is not UTF-8.
@@ -109,18 +109,29 @@ def read(file: str, changed: int) -> tuple[str, str]:
     except OSError as error:
         raise ConfigError(f"data.path={file}: cannot be read ({error.strerror}); give a UTF-8 file") from None
     try:
-        return content.decode("utf-8"), hashlib.sha256(content).hexdigest()
+        codes = np.frombuffer(content.decode("utf-8").encode("utf-32-le"), np.uint32)
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"data.path={file}: is not UTF-8 at byte {error.start}; convert it, for example with iconv"
         ) from None
+    return codes, hashlib.sha256(content).hexdigest()
+
+
+def identify(codes: NDArray[np.uint32]) -> tuple[str, Ids]:
+    """The vocabulary of a text, in order of code points, and each code point's place in it, or -1."""
+    seen = np.zeros(sys.maxunicode + 1, bool)
+    seen[codes] = True
+    points = np.flatnonzero(seen)
+    ids: Ids = np.full(len(seen), -1, np.int16 if len(points) < 2**15 else np.int32)
+    ids[points] = np.arange(len(points))
+    return "".join(map(chr, points)), ids
 
 
 def cut(ids: Ids, window: int) -> tuple[Ids, Ids, NDArray[np.int64]]:
     """Inputs and targets (n, window) of consecutive windows, and their lengths: the last may be shorter."""
     steps = len(ids) - 1
     count = -(-steps // window)
-    padded = np.zeros((2, count * window), np.int32)
+    padded = np.zeros((2, count * window), ids.dtype)
     padded[0, :steps], padded[1, :steps] = ids[:-1], ids[1:]
     inputs, targets = padded.reshape(2, count, window)
     lengths = np.full(count, window)
