@@ -119,7 +119,7 @@ class Stack:
         """A trial before its first epoch."""
         parameters = self.network.start(config.seed)
         hyper = optim.hyperparameters(config.optim) | {
-            "lr": config.optim.lr,
+            "lr": math.nan,  # each epoch begins by setting it, by the schedule
             "step": 0.0,
             "clip": math.inf if config.fit.clip is None else config.fit.clip,
             "dropout": config.model.dropout,

@@ -252,6 +252,21 @@ def test_a_kernel_without_the_equations_is_refused(kernel, changes):
         choose(config)
 
 
+def test_what_one_kernel_has_says_nothing_of_another(monkeypatch):
+    """A cell may be added to the compiled kernels that torch.nn has not, an optimiser in Python alone."""
+    if not SETS:
+        pytest.skip("no compiled kernels: no C compiler was there")
+    monkeypatch.setitem(compiled.CELLS, "mgu", 4)
+    assert choose(make_config("mgu")) is Kernel.compiled
+    with pytest.raises(ConfigError, match=r"torch.nn has no model=mgu"):
+        choose(make_config("mgu", fit__kernel=Kernel.cudnn, fit__device="cuda"))
+    config = make_config("lstm", optim=Sgd(name="lion"))
+    assert choose(config) is Kernel.torch
+    config.fit.kernel = Kernel.compiled
+    with pytest.raises(ConfigError, match=r"under optim=lion"):
+        choose(config)
+
+
 def test_without_kernels_one_line_says_so_and_asking_for_them_is_refused(monkeypatch, tmp_path):
     compiled.library.cache_clear()
     monkeypatch.setattr(compiled, "LIBRARY", tmp_path / "stack.so")

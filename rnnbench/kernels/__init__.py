@@ -13,7 +13,8 @@ from torch import Tensor
 from rnnbench import optim
 from rnnbench.cells import Noise
 from rnnbench.config import Config, ConfigError, Kernel
-from rnnbench.kernels.compiled import CompiledCompute, chunks, cores, instruction_sets, knows, library
+from rnnbench.kernels import compiled, cudnn
+from rnnbench.kernels.compiled import CompiledCompute, chunks, cores, instruction_sets, library
 from rnnbench.kernels.cudnn import CudnnNetwork
 from rnnbench.kernels.torch_path import LARGE, TorchCompute
 from rnnbench.network import Network
@@ -56,20 +57,20 @@ def choose(config: Config) -> Kernel:
         reason = library()
         if isinstance(reason, str):
             raise ConfigError(f"fit.kernel=compiled: {reason}; {REMEDY}, or take fit.kernel=torch")
-        if not knows(config):
+        if not compiled.supports(config):
             raise ConfigError(
                 f"fit.kernel=compiled: they do not have model={config.model.name} on "
-                f"data={config.data.name}; take fit.kernel=auto"
+                f"data={config.data.name} under optim={config.optim.name}; take fit.kernel=auto"
             )
-    if fit.kernel is Kernel.cudnn and not knows(config):  # it has what they have
+    if fit.kernel is Kernel.cudnn and not cudnn.supports(config):
         raise ConfigError(
             f"fit.kernel=cudnn: torch.nn has no model={config.model.name} for data={config.data.name}, or "
             "not with these options; take fit.kernel=auto"
         )
     if fit.kernel is not Kernel.auto:
         return fit.kernel
-    compiled = fit.device == "cpu" and knows(config) and bool(instruction_sets())
-    return Kernel.compiled if compiled else Kernel.torch
+    serve = fit.device == "cpu" and compiled.supports(config) and bool(instruction_sets())
+    return Kernel.compiled if serve else Kernel.torch
 
 
 REMEDY = "with a C compiler, `python -m rnnbench.kernels.build` makes them"
@@ -78,7 +79,7 @@ REMEDY = "with a C compiler, `python -m rnnbench.kernels.build` makes them"
 def missing(config: Config) -> str | None:
     """One line on what is slower than it need be, if the compiled kernels would serve but are not there."""
     reason, fit = library(), config.fit
-    would_serve = fit.kernel is Kernel.auto and fit.device == "cpu" and knows(config)
+    would_serve = fit.kernel is Kernel.auto and fit.device == "cpu" and compiled.supports(config)
     if isinstance(reason, str) and would_serve:
         return f"no compiled kernels ({reason}): training on the slower torch path; {REMEDY}"
     return None

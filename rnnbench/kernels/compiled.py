@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rnnbench import optim
 from rnnbench.cells import Draw, Noise
-from rnnbench.config import Config, Images, Nonlinearity, Readout
+from rnnbench.config import Config, Images, Model, Nonlinearity, Readout
 from rnnbench.network import Network
 from rnnbench.tasks import Task
 
@@ -81,12 +81,16 @@ def instruction_sets() -> list[str]:
     return [] if isinstance(loaded, str) else loaded.rnnbench_sets().decode().split()
 
 
-def knows(config: Config) -> bool:
-    """Whether these kernels have the model's equations, and read its data: bytes, a label at the end."""
-    model = config.model
+def supports(config: Config) -> bool:
+    """True if these kernels have the cell, its options and the optimiser, and read the data: images."""
+    known = config.model.name in CELLS and config.optim.name in OPTIMISERS
+    return known and plain(config.model) and isinstance(config.data, Images)
+
+
+def plain(model: Model) -> bool:
+    """True if a model has none of the options that only the torch path computes."""
     options = ("layer_norm", "recurrent_dropout", "zoneout", "learned_state", "weight_noise")
-    plain = not any(getattr(model, option) for option in options)
-    return model.name in CELLS and plain and isinstance(config.data, Images)
+    return not any(getattr(model, option) for option in options)
 
 
 def cores() -> int:

@@ -8,8 +8,16 @@ from torch import Tensor
 
 from rnnbench.cells import Noise, Weights
 from rnnbench.cells.cell import NONE
-from rnnbench.config import Readout
+from rnnbench.config import Config, Images, Readout
+from rnnbench.kernels.compiled import plain
 from rnnbench.network import Network
+
+CELLS = ("lstm", "gru", "rnn")  # those of torch.nn
+
+
+def supports(config: Config) -> bool:
+    """True if torch.nn has the cell, without options of its own, for sequences of equal length: images."""
+    return config.model.name in CELLS and plain(config.model) and isinstance(config.data, Images)
 
 
 class CudnnNetwork(Network):
