@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rnnbench.paper.definition import KINDS, Table, find_table, read_table, tabl
 from rnnbench.paper.figures import draw
 from rnnbench.paper.latex import escaped
 from rnnbench.paper.notes import notes
+from rnnbench.paper.numbers import same
 from rnnbench.paper.page import report
 from rnnbench.paper.plots import front
 from rnnbench.paper.provenance import verify
@@ -373,6 +375,45 @@ def test_verify_finds_an_edited_digit_and_a_missing_run(runs, tmp_path):
     assert any(fault.startswith("missing: run ") and "model=gru seed=1" in fault for fault in faults)
     with pytest.raises(ConfigError, match=r"has no provenance\.json"):
         verify(runs, str(runs), texts)
+
+
+V1 = Path(__file__).parent / "tables" / "v1"  # what version 1 of the renderers wrote, and its job folders
+
+
+def test_a_table_of_an_earlier_version_still_verifies():
+    assert "versions" not in json.loads((V1 / "table" / "provenance.json").read_text())
+    assert verify(V1 / "table", str(V1 / "runs"), texts)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("table.md", "0.8900", "0.8901"),
+        ("table.md", "5,085", "5,086"),
+        ("table.md", "0.0620", "0.0920"),
+        ("table.html", "-0.1720", "-0.1620"),
+        ("table.tex", "0.7400", "0.7401"),
+        ("table.tex", "5110", "5111"),
+        ("table.csv", "0.89,", "0.88,"),
+        ("report.html", "0.8900", "0.8910"),
+        ("provenance.json", '"test/accuracy": "0.8"', '"test/accuracy": "0.9"'),
+        ("provenance.json", "cccc", "dddd"),
+    ],
+)
+def test_an_edited_digit_in_a_table_of_an_earlier_version_is_found(file, old, new, tmp_path):
+    shutil.copytree(V1 / "table", tmp_path / "table")
+    text = (tmp_path / "table" / file).read_text()
+    assert old in text
+    (tmp_path / "table" / file).write_text(text.replace(old, new, 1))
+    (fault,) = verify(tmp_path / "table", str(V1 / "runs"), texts)[0]
+    assert fault.startswith(file)
+
+
+@given(st.floats(-1e6, 1e6), st.integers(0, 8), st.integers(0, 8))
+def test_a_number_is_the_same_whatever_the_digits_that_it_is_printed_with(value, some, others):
+    short, long = (f"{value:.{digits}f}" for digits in sorted((some, others)))
+    assert same(short, long)
+    assert not same(short, str(Decimal(short) + Decimal(1).scaleb(-min(some, others))))  # its last digit
 
 
 def test_verify_counts_the_runs_of_the_table_not_later_ones(runs, tmp_path):

@@ -10,9 +10,13 @@ from typing import Any
 from rnnbench.config import ConfigError
 from rnnbench.paper.aggregate import Filled, Planned, fill
 from rnnbench.paper.definition import table_of
+from rnnbench.paper.numbers import differing
 from rnnbench.paper.planning import Wanted, default_place, is_place, portable, searched
 from rnnbench.paper.reading import Record, Search, Source, open_source
 
+# `renderer` is raised where the bytes of a file change, `statistics` where an interval or a test is computed
+# in another way. A provenance.json without them is of version 1.
+VERSIONS = {"renderer": 2, "statistics": 1}
 MIXED = ("rnnbench.kernel", "rnnbench.device")
 
 
@@ -26,6 +30,7 @@ def provenance(filled: Filled, searches: Sequence[Wanted]) -> dict[str, Any]:
             record = found.get(name)
             trials.append({"row": list(row), "column": list(column)} | _trial(filled, trial, record))
     return {
+        "versions": dict(VERSIONS),
         "table": asdict(filled.table) | {"sweep": portable(filled.table.sweep)},
         "extra": portable(filled.extra),
         "warnings": warnings(filled),
@@ -128,6 +133,8 @@ def verify(
 ) -> tuple[list[str], list[str]]:
     """Compute a table's files anew from the records, and compare them with those in a folder.
 
+    Of files that another version has written, the numbers are compared instead of the text.
+
     Args:
         where: the folder or store with the records; None: the default store if it is here, else multirun.
         texts: the files of a filled table, by name.
@@ -150,6 +157,7 @@ def verify(
         ]
         jobs = {trial["job"]: trial for trial in known["trials"] if "job" in trial}
         extra = known["extra"]
+        versions = {key: known.get("versions", {}).get(key, 1) for key in VERSIONS}
     except (ValueError, KeyError) as error:
         raise ConfigError(f"{file}: cannot be read ({error!r}); make the table again") from None
     source = open_source(where or default_place())
@@ -171,7 +179,11 @@ def verify(
         if not path.exists():
             faults.append(f"{name}: is not there")
         elif not lost and (was := path.read_text(encoding="utf-8")) != text:
-            faults += differences(name, was, text)
+            if versions == VERSIONS:
+                faults += differences(name, was, text)
+            else:
+                tests = versions["statistics"] == VERSIONS["statistics"]
+                faults += differing(name, was, text, tests)
     return faults, warnings(filled)
 
 
