@@ -24,6 +24,7 @@ from rnnbench.record import (
     read_metrics,
     read_result,
     sync_command,
+    ui_command,
 )
 
 if TYPE_CHECKING:
@@ -328,7 +329,7 @@ def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
         if left:
             show.warn(f"{left} of {len(results)} trials are not in MLflow yet: {sync_command(sweep.folder)}")
         elif str(config.tracking.uri).startswith("sqlite"):
-            show.say(f"compare: mlflow ui --backend-store-uri {config.tracking.uri}")
+            show.say(f"compare: {ui_command(str(config.tracking.uri))}")
         else:
             show.say(f"compare: {config.tracking.uri}")
 

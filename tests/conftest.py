@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HERE = Path(__file__).parent
 # Commands that the tests start from other folders run this checkout, whatever is installed.
+# What the tests train to is not noted as the developer's own.
+os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir()) / f"rnnbench-tests-{os.getuid()}")
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
 DATA = Path(os.environ.get("RNNBENCH_DATA", HERE.parents[1] / "shared" / "data"))
 

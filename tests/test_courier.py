@@ -15,7 +15,7 @@ from rnnbench.record import (
 )
 from rnnbench.record.__main__ import sync
 from rnnbench.record.delivery import Delivery
-from rnnbench.record.folder import read_delivery
+from rnnbench.record.folder import read_delivery, write_json
 from tests.mlflow_store import (
     ENVIRONMENT,
     Server,
@@ -158,20 +158,53 @@ def test_what_is_not_mlflow_is_told_without_a_traceback(
         web.wait()
 
 
-def test_a_deleted_experiment_and_a_deleted_run_are_told(
+def test_a_deleted_experiment_is_told_with_what_brings_it_back(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "sweep"
-    with claim(folder, store) as sweep:
-        train(folder, 0, status="running")
-        train(folder, 1)
-        Delivery(folder).deliver(job_folders(folder))
-        client(store).delete_run(read_delivery(folder / "0")["run_id"])
-        sweep.end("interrupted")
-    assert sync(folder) == 1
-    said = capsys.readouterr().out
-    assert f"MLflow did not take the record of {folder}/0" in said and "1 already there" in said
+    folder = make_sweep(tmp_path / "sweep", store)
+    assert sync(folder) == 0
     experiment = client(store).get_experiment_by_name("laws").experiment_id
     client(store).delete_experiment(experiment)
+    capsys.readouterr()
     assert sync(folder) == 1
-    assert "tracking.experiment=laws is deleted" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "tracking.experiment=laws is deleted" in said
+    advice = said[said.index("(MLFLOW_TRACKING_URI") + 1 : said.index(") or use")]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(advice, shell=True, check=True, env=ENVIRONMENT | {"PATH": path})
+    assert sync(folder) == 0
+    assert_exact(store, folder)
+
+
+def test_runs_that_were_deleted_by_hand_are_restored(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job's, while it trained; a finished one's; the sweep's own."""
+    folder = tmp_path / "sweep"
+    with claim(folder, store) as sweep:
+        job = train(folder, 0, status="running")
+        train(folder, 1)
+        train(folder, 2)
+        delivery = Delivery(folder)
+        delivery.deliver(job_folders(folder))
+        for place in (folder, folder / "0", folder / "1"):
+            client(store).delete_run(read_delivery(place)["run_id"])
+        epoch(job, 6)
+        delivery.deliver(job_folders(folder))  # it looks once; what is said is MLflow's reason
+        assert "active" in delivery.refused["0"]
+        sweep.end("interrupted")
+    assert sync(folder) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and "3 of its runs had been deleted" in said[0] and "record delete" in said[0]
+    assert_exact(store, folder)
+
+
+def test_the_children_of_a_run_that_is_gone_for_good_get_the_new_one(store: str, tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "sweep", store)
+    assert sync(folder) == 0
+    before = read_delivery(folder)
+    write_json(folder / "mlflow.json", before | {"run_id": "0" * 32})
+    client(store).delete_run(before["run_id"])
+    assert sync(folder) == 0
+    assert read_delivery(folder)["run_id"] != before["run_id"]
+    assert_exact(store, folder)

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from rnnbench.config.checks import check
+from rnnbench.config.checks import check, check_uri
 from rnnbench.config.imports import imported, own_code, plugins
 from rnnbench.config.metrics import direction, final_metrics, objective, per_epoch, selection
 from rnnbench.config.ray import Ray
@@ -98,6 +98,7 @@ __all__ = [
     "check",
     "check_secret",
     "check_tree",
+    "check_uri",
     "check_words",
     "conf_folder",
     "direction",

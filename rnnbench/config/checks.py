@@ -126,7 +126,8 @@ def check(config: Config) -> None:
     if objective(config) not in known:
         refuse("objective", config.objective, f"must be a metric that is recorded: {', '.join(known)}")
     if config.tracking.uri is not None:
-        _check_uri(config.tracking.uri)
+        check_uri(config.tracking.uri)
+    _check_experiment(config.tracking.experiment)
 
 
 def _check_data(data: Data) -> None:
@@ -155,13 +156,30 @@ def _check_data(data: Data) -> None:
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 
 
-def _check_uri(uri: str) -> None:
+def check_uri(uri: str, key: str = "tracking.uri") -> None:
+    """Refuse what is not the URI of an MLflow store.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    check_secret(key, uri)
     url = urlsplit(uri)
     scheme = url.scheme.split("+")[0]
     wanted = f"must be a URI that starts with one of {', '.join(s + '://' for s in SCHEMES)}"
-    if scheme not in SCHEMES or "://" not in uri:
-        refuse("tracking.uri", uri, f"{wanted}, for example sqlite:///mlflow.db; null for none")
+    if scheme not in SCHEMES or not uri.startswith(f"{url.scheme}://"):
+        refuse(key, uri, f"{wanted}, for example sqlite:///mlflow.db; null for none")
     if scheme in ("http", "https") and not url.hostname:
-        refuse("tracking.uri", uri, "names no host, for example http://localhost:5000")
-    if scheme == "sqlite" and not url.path.strip("/"):
-        refuse("tracking.uri", uri, "names no file, for example sqlite:///mlflow.db")
+        refuse(key, uri, "names no host, for example http://localhost:5000")
+    if scheme == "sqlite" and (url.netloc or not url.path.strip("/")):
+        refuse(key, uri, "names no file, for example sqlite:///mlflow.db (three slashes)")
+
+
+EXPERIMENT_CHARS = 256  # that MLflow's tables have for the name of an experiment
+
+
+def _check_experiment(name: str) -> None:
+    if not name.strip() or len(name) > EXPERIMENT_CHARS:
+        wanted = f"must have 1 to {EXPERIMENT_CHARS} characters"
+        refuse("tracking.experiment", f"{name[:40]}..." if name.strip() else name, wanted)
+    if not name.isprintable():  # NUL, which PostgreSQL does not take, lines, bytes that are no text
+        refuse("tracking.experiment", ascii(name), "must be of characters that can be printed")

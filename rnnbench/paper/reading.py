@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rnnbench.config import ConfigError
 from rnnbench.record import read_delivery, read_metrics, read_result, status_now
@@ -209,7 +210,9 @@ class Tables(Source):
         self.name = uri
         file = sqlite_file(uri)
         # A reader of a SQLite file makes no lock, no journal and no file.
-        where = driven(uri) if file is None else f"sqlite:///file:{file.absolute()}?mode=ro&uri=true"
+        where = driven(uri)
+        if file is not None:  # encoded twice: SQLAlchemy and SQLite decode it one after the other
+            where = f"sqlite:///file:{quote(quote(str(file.absolute())))}?mode=ro&uri=true"
         self.engine = create_engine(where)
         self.text = text
 

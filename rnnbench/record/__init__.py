@@ -16,7 +16,7 @@ from rnnbench.record.folder import (
 )
 from rnnbench.record.provenance import provenance
 from rnnbench.record.read import download, records
-from rnnbench.record.store import check_store, driven, sqlite_file
+from rnnbench.record.store import check_store, driven, sqlite_file, ui_command
 from rnnbench.record.sweep import (
     STACKS,
     SweepFolder,
@@ -50,6 +50,7 @@ __all__ = [
     "sqlite_file",
     "status_now",
     "sync_command",
+    "ui_command",
     "undelivered",
     "work",
     "workers",

@@ -1,21 +1,25 @@
-"""python -m rnnbench.record sync FOLDER: deliver the records of a folder to MLflow."""
+"""python -m rnnbench.record sync FOLDER: deliver the records of a folder to MLflow; delete: remove both."""
 
 import argparse
 import os
 import queue
+import shutil
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rnnbench.record.connection import StoreError
+from rnnbench.config import ConfigError, check_uri, mask
 from rnnbench.record.courier import undelivered
 from rnnbench.record.delivery import Delivery
+from rnnbench.record.destinations import is_own, note
 from rnnbench.record.folder import read_result
-from rnnbench.record.sweep import held, job_folders, read_sweep, sync_command
+from rnnbench.record.store import Refusal, StoreError, absolute, check_store
+from rnnbench.record.sweep import held, job_folders, read_sweep, redirect, sync_command
 
 LOCK = ".mlflow.lock"  # held by the process that delivers
 LONGEST_WAIT = 60.0  # seconds between two tries at a store that does not answer
@@ -47,7 +51,7 @@ def follow(sweep: Path) -> int:
     lock = FileLock(sweep / LOCK)
     # The couriers of a shared folder take turns.
     with nullcontext() if read_sweep(sweep).get("shared") else lock:
-        delivery = Delivery(sweep)
+        delivery = Delivery(sweep, say)
         changed: set[Path] = set()
         told: set[str] = set()  # the refused jobs that the user knows of
         silent = False  # whether the user knows that the store does not answer
@@ -69,16 +73,22 @@ def follow(sweep: Path) -> int:
                 rest, wait = min(max(1.0, 4 * (time.monotonic() - started)), 5.0), 5.0
             except StoreError as error:
                 if not silent:
+                    goes_on = "training goes on, and " if more else ""
                     say(
-                        f"MLflow at {delivery.uri} does not take records now ({error}); "
-                        f"{'training goes on, and ' if more else ''}{sync_command(sweep)} delivers them later"
+                        f"MLflow at {delivery.uri} {verdict(error)}; "
+                        f"{goes_on}{sync_command(sweep)} delivers them later"
                     )
                     silent = True
                 rest, wait = wait, min(2 * wait, LONGEST_WAIT)
-            for name in delivery.refused.keys() - told:
+            for name in sorted(delivery.refused.keys() - told):
                 say(f"MLflow did not take the record of {sweep / name}: {delivery.refused[name]}")
                 told.add(name)
     return 1 if undelivered(sweep) else 0
+
+
+def verdict(error: StoreError) -> str:
+    """What keeps a store from taking records: in trouble that may pass, or that somebody has to mend."""
+    return f"{'refuses the records' if isinstance(error, Refusal) else 'does not take records now'} ({error})"
 
 
 def gather(inbox: "queue.SimpleQueue[str | None]", changed: set[Path], sweep: Path, rest: float) -> bool:
@@ -101,8 +111,11 @@ def gather(inbox: "queue.SimpleQueue[str | None]", changed: set[Path], sweep: Pa
         changed.add(sweep / name)
 
 
-def sync(folder: Path) -> int:
+def sync(folder: Path, to: str | None = None) -> int:
     """Deliver every sweep and single run in a folder, and say what was done.
+
+    Args:
+        to: the store that all go to, from now on; None: each where its sweep.json says.
 
     Returns:
         0 if everything is delivered, else 1.
@@ -111,10 +124,34 @@ def sync(folder: Path) -> int:
     if not sweeps:
         say(f"error: no records in {folder}: it and the folders in it have no sweep.json")
         return 1
+    if to is not None:
+        check_uri(to, "--to")
+        check_store(to, "--to")
+        note(to)
     code = 0
     for sweep in sweeps:
+        if to is not None and read_sweep(sweep)["tracking"]["uri"] != absolute(to):
+            redirect(sweep, to)
         code = max(code, sync_one(sweep))
     return code
+
+
+def agreed(sweep: Path) -> bool:
+    """Whether the user has named the store that a sweep.json names, or does so now, at a terminal."""
+    uri = read_sweep(sweep)["tracking"]["uri"]
+    if is_own(uri, sweep):
+        return True
+    what = f"{sweep}/sweep.json names MLflow at {mask(uri)!a}, where this account has not trained to"
+    if sys.stdin.isatty() and confirm(f"{what}. Is it yours?"):
+        note(uri)
+        return True
+    say(f"error: {what}: nothing was sent. If it is yours, name it: {sync_command(sweep)} --to URI")
+    return False
+
+
+def confirm(question: str) -> bool:
+    """Ask at the terminal; anything but yes is no."""
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def find(folder: Path) -> list[Path]:
@@ -134,16 +171,18 @@ def sync_one(sweep: Path) -> int:
     if read_sweep(sweep)["tracking"]["uri"] is None:
         say(f"{sweep}: not meant for MLflow (tracking.uri=null)")
         return 0
+    if not agreed(sweep):
+        return 1
     try:
         with FileLock(sweep / LOCK, timeout=0):
             if read_sweep(sweep).get("shared") and held(sweep):
                 raise Timeout(str(sweep / LOCK))
-            delivery = Delivery(sweep)
+            delivery = Delivery(sweep, say)
             jobs = job_folders(sweep)
             try:
                 delivery.deliver_all()
             except StoreError as error:
-                say(f"error: {sweep}: MLflow at {delivery.uri} does not take records now ({error}); "
+                say(f"error: {sweep}: MLflow at {delivery.uri} {verdict(error)}; "
                     f"{len(undelivered(sweep))} of {len(jobs)} runs are still to be delivered")  # fmt: skip
                 return 1
     except Timeout:
@@ -158,13 +197,72 @@ def sync_one(sweep: Path) -> int:
     return 1 if delivery.refused else 0
 
 
+def delete(folder: Path, yes: bool) -> int:
+    """Remove a job folder or a sweep folder together with its runs in MLflow, once the user has agreed.
+
+    The runs go first: if this dies in between, it is repeated with the folder that is still there.
+
+    Args:
+        yes: the user has agreed already.
+
+    Returns:
+        0 if both are removed, else 1.
+    """
+    folder = folder.resolve()
+    whole = (folder / "sweep.json").exists()
+    sweep = folder if whole else folder.parent
+    if not whole and not ((folder / "result.json").exists() and (sweep / "sweep.json").exists()):
+        say(f"error: {folder}: neither a sweep folder nor a job folder; nothing was removed")
+        return 1
+    uri = read_sweep(sweep)["tracking"]["uri"]
+    if uri is not None and not agreed(sweep):
+        return 1
+    try:
+        with quiet(sweep):
+            jobs = job_folders(sweep) if whole else [folder]
+            delivery = None if uri is None else Delivery(sweep, say)
+            runs = [] if delivery is None else delivery.runs(jobs, whole)
+            count = f"{len(jobs)} records" if len(jobs) != 1 else "1 record"
+            what = f"{folder} with {count}, and {len(runs)} of their runs in MLflow at {uri}"
+            if not yes and not sys.stdin.isatty():
+                say(f"{what}: to be removed with --yes; nothing was removed")
+                return 1
+            if not yes and not confirm(f"Remove {what}?"):
+                say("nothing was removed")
+                return 1
+            if delivery is not None:
+                delivery.delete(runs)
+            shutil.rmtree(folder)
+    except Timeout:
+        say(f"error: {folder}: in use by a process that trains or delivers it; nothing was removed")
+        return 1
+    except StoreError as error:
+        say(f"error: {folder}: its runs cannot be removed, so it stays: MLflow at {uri} says: {error}")
+        return 1
+    say(f"removed {what}")
+    return 0
+
+
+@contextmanager
+def quiet(sweep: Path) -> Iterator[None]:
+    """Hold a sweep folder that nobody trains or delivers.
+
+    Raises:
+        filelock.Timeout: somebody does.
+    """
+    if held(sweep):
+        raise Timeout(str(sweep))
+    with FileLock(sweep / ".lock", timeout=0.5), FileLock(sweep / LOCK, timeout=0):
+        yield
+
+
 def main() -> int:
     """The command line; its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m rnnbench.record",
         description="Job folders are the truth of what was trained; this brings them to MLflow.",
     )
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(required=True, dest="command")
     about = (
         "Deliver what MLflow does not have yet of the records in FOLDER: a sweep, a single run, or a folder "
         "of them such as multirun/. Each goes where its sweep.json says (tracking.uri when it was trained). "
@@ -172,12 +270,25 @@ def main() -> int:
     )
     one = commands.add_parser("sync", help="deliver records to MLflow", description=about)
     one.add_argument("folder", type=Path, metavar="FOLDER")
+    one.add_argument("--to", metavar="URI", help="the MLflow store that they go to, from now on")
     one.add_argument(
         "--follow", action="store_true", help="used by a running sweep: deliver the jobs that stdin names"
     )
+    about = (
+        "Remove a job folder or a sweep folder, and its runs in MLflow. MLflow keeps deleted runs until "
+        "`mlflow gc`. Nothing is removed as long as the folder is in use or MLflow does not answer."
+    )
+    two = commands.add_parser("delete", help="remove records and their runs together", description=about)
+    two.add_argument("folder", type=Path, metavar="FOLDER")
+    two.add_argument("--yes", action="store_true", help="do not ask")
     given = parser.parse_args()
     try:
-        return follow(given.folder) if given.follow else sync(given.folder)
+        if given.command == "delete":
+            return delete(given.folder, given.yes)
+        return follow(given.folder) if given.follow else sync(given.folder, given.to)
+    except ConfigError as error:
+        say(f"error: {error}")
+        return 1
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from here")
         return 130

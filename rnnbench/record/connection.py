@@ -2,12 +2,15 @@
 
 import logging
 import os
+import shlex
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock
 
-from rnnbench.record.store import PATIENCE, driven, silence, sqlite_file
+from rnnbench.record.sqlite import prepare
+from rnnbench.record.store import PATIENCE, Refusal, Silent, driven, silence, sqlite_file
 
 # Unless the user has set them: an answer in time, or trouble is reported and the call repeated
 # later by us, who look first at what arrived. Repeated by the HTTP client, a create_run whose answer
@@ -20,22 +23,18 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
+FOLDER_CHARS = 200  # of the name of an experiment's folder
 WAIT = 60  # seconds that a writer of a SQLite file waits for the others
 
 
-class StoreError(Exception):
-    """The store does not answer, or not as MLflow does: try again later."""
-
-
-class Silent(StoreError):
-    """The store does not answer at all: there is no use in trying again at once."""
-
-
-def connect(uri: str, experiment: str) -> tuple[Any, str]:
+def connect(uri: str, experiment: str, say: Callable[[str], None]) -> tuple[Any, str]:
     """MLflow's client and the id of the experiment, which is made if it is not there.
 
+    Args:
+        say: is given each message for the user.
+
     Raises:
-        StoreError: the experiment was deleted.
+        Refusal: the experiment was deleted, or the store is not one of this MLflow's.
         mlflow.exceptions.MlflowException: the store is in trouble.
     """
     from mlflow.exceptions import MlflowException
@@ -48,12 +47,13 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
         client = MlflowClient(driven(uri))
         place = None  # the server's choice
     else:
-        # MLflow's first migration of a fresh file fails when several processes run it at once. (We leave
-        # the journal mode as it is: six writers lost nothing and were no slower than under WAL.)
+        # (We leave the journal mode as it is: six writers lost nothing and were no slower than under WAL.)
         with FileLock(f"{file}.lock"):
+            prepare(file, say)
             client = MlflowClient(patient(uri))
-        # Beside the file, not in whatever directory this process happens to run.
-        place = str(file.parent / "mlruns" / quote(experiment, safe=" "))
+        # Beside the file, not in whatever directory this process happens to run; the name of a folder has
+        # an end, and two experiments may share one.
+        place = (file.parent / "mlruns" / quote(experiment, safe=" ")[:FOLDER_CHARS]).as_uri()
     found: Any = client.get_experiment_by_name(experiment)
     if found is None:
         try:
@@ -63,15 +63,17 @@ def connect(uri: str, experiment: str) -> tuple[Any, str]:
                 raise
             found = client.get_experiment_by_name(experiment)
     if found.lifecycle_stage != "active":
-        raise StoreError(
+        restore = f"mlflow experiments restore -x {found.experiment_id}"
+        raise Refusal(
             f"tracking.experiment={experiment} is deleted there; restore it "
-            f"(mlflow experiments restore -x {found.experiment_id}) or use another name"
+            f"(MLFLOW_TRACKING_URI={shlex.quote(driven(uri))} {restore}) or use another name"
         )
     return client, str(found.experiment_id)
 
 
 def patient(uri: str) -> str:
     """A SQLite URI whose users wait long for one another; SQLite's own five seconds are few for eight."""
+    uri = driven(uri)
     return uri if "timeout=" in uri else f"{uri}{'&' if '?' in uri else '?'}timeout={WAIT}"
 
 

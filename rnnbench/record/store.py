@@ -2,6 +2,8 @@
 
 import http.client
 import os
+import re
+import shlex
 import socket
 import sqlite3
 import ssl
@@ -9,7 +11,7 @@ import urllib.error
 import urllib.request
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from rnnbench.config import ConfigError, mask
 
@@ -17,27 +19,66 @@ PATIENCE = "15"  # seconds that a server has for an answer, unless MLFLOW_HTTP_R
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
+DRIVER = re.compile(r"\((?:builtins|sqlite3|psycopg2|pymysql|MySQLdb|pyodbc)\.[\w.]+\) ")
+# Three slashes before the file, which is percent-encoded (SQLAlchemy decodes it); options follow a "?".
+SQLITE = re.compile(r"(sqlite(?:\+\w+)?):///([^?]*)(?:\?(.*))?", re.S)
+OPTIONS = {
+    "timeout",
+    "isolation_level",
+    "detect_types",
+    "check_same_thread",
+    "cached_statements",
+}  # of sqlite3
+
+
+class StoreError(Exception):
+    """The store does not answer, or not as MLflow does: try again later."""
+
+
+class Silent(StoreError):
+    """The store does not answer at all: there is no use in trying again at once."""
+
+
+class Refusal(StoreError):
+    """The store refuses what it is given, and will until somebody mends it."""
+
+
 def sqlite_file(uri: str) -> Path | None:
     """The file of a SQLite URI; None for any other kind of store."""
-    scheme, _, rest = uri.partition("://")
-    if scheme.split("+")[0] != "sqlite":
-        return None
-    return Path(rest.partition("?")[0].removeprefix("/"))
+    match = SQLITE.fullmatch(uri)
+    return Path(unquote(match[2])) if match else None
+
+
+def sqlite_uri(file: Path) -> str:
+    """The URI of a SQLite file: of its name, only what would be read as something else is encoded."""
+    return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
 
 
 def driven(uri: str) -> str:
-    """The URI with the driver that we install; SQLAlchemy's own choice depends on its version."""
-    return uri.replace("postgresql://", "postgresql+psycopg2://", 1)
+    """The URI with the driver that we install.
+
+    SQLAlchemy's own choice for PostgreSQL depends on its version; for a plain sqlite:///, MLflow makes the
+    folder that an encoded name would be if it were not decoded.
+    """
+    for plain, driver in (("postgresql", "psycopg2"), ("sqlite", "pysqlite")):
+        if uri.startswith(f"{plain}://"):
+            return f"{plain}+{driver}{uri.removeprefix(plain)}"
+    return uri
 
 
 def absolute(uri: str) -> str:
     """The same store as seen from any directory."""
-    file = sqlite_file(uri)
-    if file is None:
+    match, file = SQLITE.fullmatch(uri), sqlite_file(uri)
+    if match is None or file is None:
         return uri
-    scheme, _, rest = uri.partition("://")
-    mark, query = rest.partition("?")[1:]
-    return f"{scheme}:///{file.absolute()}{mark}{query}"
+    scheme, _, options = match.groups()
+    place = sqlite_uri(file.absolute()).removeprefix("sqlite")
+    return f"{scheme}{place}" + ("" if options is None else f"?{options}")
+
+
+def ui_command(uri: str) -> str:
+    """The command that shows a SQLite store in a browser."""
+    return f"mlflow ui --backend-store-uri {shlex.quote(driven(uri) if '%' in uri else uri)}"
 
 
 def check_store(uri: str, key: str = "tracking.uri") -> None:
@@ -49,8 +90,8 @@ def check_store(uri: str, key: str = "tracking.uri") -> None:
     Raises:
         ConfigError: names the file and what is wrong with it.
     """
-    file = sqlite_file(uri)
-    if file is None:
+    match, file = SQLITE.fullmatch(uri), sqlite_file(uri)
+    if match is None or file is None:
         return
 
     def refuse(fault: str) -> ConfigError:
@@ -59,6 +100,12 @@ def check_store(uri: str, key: str = "tracking.uri") -> None:
             f"for example sqlite:///{file.name}, or null for none"
         )
 
+    if unknown := {option.partition("=")[0] for option in (match[3] or "").split("&") if option} - OPTIONS:
+        raise refuse(f"what follows the ? is read as options, and {min(unknown)} is none (write a ? as %3F)")
+    if str(file) in ("", ".", ":memory:") or str(file).startswith("file:") or "\0" in str(file):
+        raise refuse("names no file on disk")
+    if unencodable := [text for text in (str(file), str(file.absolute())) if not _utf8(text)]:
+        raise refuse(f"{unencodable[0]!a} is not UTF-8, which a URI cannot hold")
     folder = file.absolute().parent
     if not folder.is_dir():
         raise refuse(f"there is no folder {folder}")
@@ -81,6 +128,11 @@ def check_store(uri: str, key: str = "tracking.uri") -> None:
         raise refuse(f"{file} is not an SQLite database ({error})") from None
     finally:
         connection.close()
+
+
+def _utf8(text: str) -> bool:
+    """Whether a path is text, rather than bytes that the file system has and Unicode has not."""
+    return text.encode(errors="replace").decode() == text
 
 
 def silence(uri: str) -> str | None:
@@ -134,6 +186,9 @@ def _locked(uri: str) -> str | None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error, without credentials, no longer than a terminal can show."""
-    lines = mask(str(error)).strip().splitlines()
+    """The first line of an error, without credentials, no longer than a terminal can show.
+
+    SQLAlchemy's preamble, the class of the driver's error in brackets, is left out.
+    """
+    lines = DRIVER.sub("", mask(str(error))).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

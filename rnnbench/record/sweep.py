@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rnnbench.config import ConfigError, Tracking, mask
+from rnnbench.record.destinations import note
 from rnnbench.record.folder import now, read_result, write_json
 from rnnbench.record.store import absolute
 
@@ -101,6 +102,8 @@ class SweepFolder:
                 "elsewhere": elsewhere,
             }
             write_json(file, info)
+            if tracking.uri is not None:
+                note(tracking.uri)
             if shared:
                 for left in set(path.glob(SHARED.format("*"))) - set(_sharers(path)):
                     left.unlink()  # by a process that was killed
@@ -141,6 +144,18 @@ class SweepFolder:
         for job in job_folders(self.path):
             found.setdefault(read_result(job)["trial"], []).append(job)
         return found
+
+
+def redirect(path: Path, uri: str) -> None:
+    """Have the records of a sweep folder go to another MLflow store from now on.
+
+    Raises:
+        ConfigError: a living process holds the folder.
+    """
+    if held(path):
+        raise ConfigError(f"{path}: in use by {_holder(path / 'sweep.json')}; wait for it")
+    info = read_sweep(path)
+    write_json(path / "sweep.json", info | {"tracking": info["tracking"] | {"uri": absolute(uri)}})
 
 
 def _let_go(lock: FileLock) -> None:
@@ -244,3 +259,8 @@ def status_now(result: dict[str, Any], job: Path) -> str:
 def sync_command(path: Path) -> str:
     """The command that delivers a folder's records to MLflow."""
     return f"python -m rnnbench.record sync {shlex.quote(str(path))}"
+
+
+def delete_command(path: Path) -> str:
+    """The command that removes a folder together with its runs in MLflow."""
+    return f"python -m rnnbench.record delete {shlex.quote(str(path))}"
