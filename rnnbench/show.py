@@ -22,6 +22,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from rnnbench.plain_text import markdown, spreadsheet
+
 PLAIN_EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 out = Console(emoji=False)  # a trial's name may hold colons
@@ -132,11 +134,12 @@ class Comparison:
 
     def save(self, folder: Path) -> None:
         """comparison.md and comparison.csv in a folder."""
-        lines = [self.heading, ["---"] * len(self.heading), *self.rows]
-        markdown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        (folder / "comparison.md").write_text(markdown)
-        with open(folder / "comparison.csv", "w", newline="") as file:
-            csv.writer(file).writerows([self.heading, *self.rows])
+        heading, *rows = [list(map(markdown, line)) for line in (self.heading, *self.rows)]
+        lines = [heading, ["---"] * len(heading), *rows]
+        text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        (folder / "comparison.md").write_text(text, encoding="utf-8")
+        with open(folder / "comparison.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(map(spreadsheet, line) for line in (self.heading, *self.rows))
 
 
 def compare(results: Sequence[dict[str, Any]]) -> Comparison:

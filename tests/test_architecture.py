@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A part (a module or subpackage of rnnbench) imports itself and parts on lines above its own.
 ORDER = [
-    {"config", "signals"},
+    {"config", "plain_text", "signals"},
     {"cells", "tasks"},
     {"network", "optim"},
     {"kernels"},
@@ -51,7 +51,19 @@ NEVER = {
 }
 
 # What is imported before a command line has been read: these bring in nothing that takes seconds.
-QUICK = {"__init__", "config", "signals", "tasks", "record", "show", "budget", "preflight", "ledger", "train"}
+QUICK = {
+    "__init__",
+    "config",
+    "plain_text",
+    "signals",
+    "tasks",
+    "record",
+    "show",
+    "budget",
+    "preflight",
+    "ledger",
+    "train",
+}
 QUICK |= {"compose", "launch", "grid", "sweep", "remote", "app", "__main__"}
 SECONDS = {"torch", "torchvision", "mlflow", "pandas", "sklearn", "matplotlib"}
 

@@ -1,7 +1,6 @@
 """report.html: the table, its figures and where they come from, as one file that needs no network."""
 
 import base64
-import html
 import re
 import shlex
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from rnnbench.paper.planning import Wanted
 from rnnbench.paper.plots import caption
 from rnnbench.paper.provenance import provenance
 from rnnbench.paper.text import fragment
+from rnnbench.plain_text import html
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #666; --line: #d4d4d4; --page: #fff;
@@ -89,7 +89,7 @@ def report(filled: Filled, searches: Sequence[Wanted], name: str, folder: Path) 
     """
     table = filled.table
     facts = provenance(filled, searches)
-    title = html.escape(table.title)
+    title = html(table.title)
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -98,10 +98,10 @@ def report(filled: Filled, searches: Sequence[Wanted], name: str, folder: Path) 
         f"<h1>{title}</h1>",
     ]
     if table.caption:
-        parts.append(f"<p>{html.escape(table.caption)}</p>")
-    parts += [f"<p class='warn'>{html.escape(warning)}</p>" for warning in facts["warnings"]]
+        parts.append(f"<p>{html(table.caption)}</p>")
+    parts += [f"<p class='warn'>{html(warning)}</p>" for warning in facts["warnings"]]
     parts += ["<div class='scroll'>", fragment(filled), "</div>"]
-    parts.append(f"<p class='notes'>{html.escape(' '.join(notes(filled)))}</p>")
+    parts.append(f"<p class='notes'>{html(' '.join(notes(filled)))}</p>")
     if filled.comparisons:
         parts += ["<h2>Comparisons</h2>", *_comparisons(filled)]
     if table.figures:
@@ -110,7 +110,7 @@ def report(filled: Filled, searches: Sequence[Wanted], name: str, folder: Path) 
     again = shlex.join(["python", "-m", "rnnbench.paper", f"table={name}", *facts["extra"]])
     check = f"python -m rnnbench.paper verify multirun/paper/{shlex.quote(name)}"
     parts += [
-        f"<pre>{html.escape(again)}\n{html.escape(check)}</pre>",
+        f"<pre>{html(again)}\n{html(check)}</pre>",
         f"<script>{SCRIPT}</script></body></html>",
     ]
     return "\n".join(parts) + "\n"
@@ -137,8 +137,8 @@ def _comparisons(filled: Filled) -> list[str]:
         cells += [interval, "" if c.p is None else f"{c.p:.3g}", f"{wins.value:.2f}{bounds}", str(d.n)]
         if len(filled.columns) > 1:
             cells.insert(0, filled.name(c.column))
-        out.append(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
-    return [*out, "</tbody></table></div>", f"<p class='notes'>{html.escape(_how(filled))}</p>"]
+        out.append(f"<tr>{''.join(f'<td>{html(cell)}</td>' for cell in cells)}</tr>")
+    return [*out, "</tbody></table></div>", f"<p class='notes'>{html(_how(filled))}</p>"]
 
 
 def _how(filled: Filled) -> str:
@@ -160,8 +160,8 @@ def _how(filled: Filled) -> str:
 
 def _figures(filled: Filled, folder: Path) -> list[str]:
     toggles = [
-        f"<label><input type='checkbox' checked value='{html.escape(filled.name(row))}'> "
-        f"{html.escape(filled.name(row))}</label>"
+        f"<label><input type='checkbox' checked value='{html(filled.name(row))}'> "
+        f"{html(filled.name(row))}</label>"
         for row in filled.rows
     ]
     out = [f"<div class='toggles'>{''.join(toggles)}</div>", "<div class='figures'>"]
@@ -172,15 +172,15 @@ def _figures(filled: Filled, folder: Path) -> list[str]:
         svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>f{number}-", svg)
         svg = re.sub(rf'id="(f{number}-)series-([^"]*)"', r'data-series="\2"', svg)
         links = " ".join(
-            f"<a download='{html.escape(name)}.{form}' "
+            f"<a download='{html(name)}.{form}' "
             f"href='data:{kind};base64,{_encoded(folder, name, form)}'>{form}</a>"
             for form, kind in (("pdf", "application/pdf"), ("png", "image/png"))
         )
-        label = html.escape(how.title or name)
+        label = html(how.title or name)
         wide = " class='wide'" if how.kind == "confusion" else ""
         out.append(
             f"<div{wide}><figure role='img' aria-label='{label}'>{svg}</figure><p class='soft'>"
-            f"{html.escape(caption(filled.table, how))} {links}</p></div>"
+            f"{html(caption(filled.table, how))} {links}</p></div>"
         )
     return [*out, "</div>"]
 
@@ -192,13 +192,13 @@ def _encoded(folder: Path, name: str, form: str) -> str:
 def _runs(facts: dict[str, Any]) -> list[str]:
     out = []
     for search in facts["searches"]:
-        command = html.escape(shlex.join(["python", "-m", "rnnbench", "-m", *search["overrides"]]))
-        winner = html.escape(f"{search['winner_command']}")
+        command = html(shlex.join(["python", "-m", "rnnbench", "-m", *search["overrides"]]))
+        winner = html(f"{search['winner_command']}")
         space = ", ".join(f"{key} from {over}" for key, over in search["space"].items())
         title = f"Search for {search['row']}: {search['trials']} trials of {search['sampler']}, "
         title += f"winner {search['winner']}"
         out.append(
-            f"<details><summary>{html.escape(title)}</summary><p>{html.escape(space)}</p>"
+            f"<details><summary>{html(title)}</summary><p>{html(space)}</p>"
             f"<pre>{command}\n\n{winner}</pre></details>"
         )
     runs = [trial for trial in facts["trials"] if "job" in trial]
@@ -214,5 +214,5 @@ def _runs(facts: dict[str, Any]) -> list[str]:
         cells += [trial["tags"].get("kernel", ""), trial["tags"].get("device", "")]
         cells += [", ".join(f"{name} {version}" for name, version in trial["versions"].items())]
         cells += [(trial["data_checksum"] or "")[:10], trial["rerun"]]
-        out.append(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
+        out.append(f"<tr>{''.join(f'<td>{html(cell)}</td>' for cell in cells)}</tr>")
     return [*out, "</tbody></table></div></details>"]

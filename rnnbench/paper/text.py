@@ -1,7 +1,6 @@
 """A filled table as text: Markdown, CSV, HTML, LaTeX. The same numbers give the same bytes."""
 
 import csv
-import html
 import io
 import math
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,8 @@ from rnnbench.paper.aggregate import Filled, Key, judged
 from rnnbench.paper.notes import notes
 from rnnbench.paper.published import Beside, beside
 from rnnbench.paper.statistics import Estimate
+from rnnbench.plain_text import html, spreadsheet
+from rnnbench.plain_text import markdown as as_markdown
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,16 @@ def _beside(filled: Filled, published: Beside, row: Key, figure: Estimate | None
 def markdown(filled: Filled) -> str:
     """A Markdown table, its title and notes."""
     headings, rows = layout(filled)
-    titles = [f"{h.group}: {h.title}" if h.group else h.title for h in headings]
-    lines = [[corner(filled), *titles], ["---"] + ["---:"] * len(headings)]
+    titles = [as_markdown(f"{h.group}: {h.title}" if h.group else h.title) for h in headings]
+    lines = [[as_markdown(corner(filled)), *titles], ["---"] + ["---:"] * len(headings)]
     for label, shown in rows:
-        lines.append([label, *(f"**{one.plain()}**" if one.bold else one.plain() for one in shown)])
+        cells = (f"**{one.plain()}**" if one.bold else one.plain() for one in shown)
+        lines.append([as_markdown(label), *cells])
     body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    caption = f"{filled.table.caption.strip()}\n\n" if filled.table.caption else ""
-    return f"**{filled.table.title}**\n\n{caption}{body}\n{' '.join(notes(filled))}\n"
+    caption = " ".join(filled.table.caption.split())
+    parts = [f"**{as_markdown(filled.table.title)}**", as_markdown(caption), body.rstrip("\n")]
+    parts.append(as_markdown(" ".join(notes(filled))))
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def corner(filled: Filled) -> str:
@@ -142,12 +146,16 @@ def corner(filled: Filled) -> str:
 def long(filled: Filled) -> str:
     """A line of CSV for each row, column and metric, with all digits."""
     out = io.StringIO()
-    lines = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, lineterminator="\n")
+
+    def write(line: Sequence[object]) -> None:
+        writer.writerow(["" if p is None else spreadsheet(p) if isinstance(p, str) else p for p in line])
+
     table = filled.table
     names = ["metric", "n", "other", table.statistic, "deviation", "low", "high", "best", "compared_with"]
     names += ["difference", "difference_low", "difference_high", "paired", "p_holm"]
     names += ["p_improvement", "p_improvement_low", "p_improvement_high"]
-    lines.writerow([*table.rows, *table.columns, *names])
+    write([*table.rows, *table.columns, *names])
     compared = {(c.row, c.column, c.metric): c for c in filled.comparisons}
     for (row, column), cell in filled.cells.items():
         others = ", ".join(f"{n} {status}" for status, n in cell.lost.items())
@@ -155,7 +163,7 @@ def long(filled: Filled) -> str:
             figure = cell.figures.get(metric)
             line: list[object] = [*row, *column, metric, len(cell.values(metric)), others]
             if figure is None:
-                lines.writerow([*line, *[""] * (len(names) - 3)])
+                write([*line, *[""] * (len(names) - 3)])
                 continue
             best = (row, column, metric) in filled.best if judged(metric) else ""
             line += [figure.value, figure.deviation, figure.low, figure.high, best]
@@ -166,24 +174,24 @@ def long(filled: Filled) -> str:
                 line += [" ".join(map(str, c.reference)), d.value, d.low, d.high, d.paired, c.p]
                 line += [wins.value, wins.low, wins.high]
             line += [""] * (len(table.rows) + len(table.columns) + len(names) - len(line))
-            lines.writerow(["" if part is None else part for part in line])
+            write(line)
     return out.getvalue()
 
 
 def fragment(filled: Filled) -> str:
     """An HTML table; data-sort holds what a cell is sorted by."""
     headings, rows = layout(filled)
-    out = ['<table class="paper">', f"<caption>{html.escape(filled.table.title)}</caption>", "<thead>"]
+    out = ['<table class="paper">', f"<caption>{html(filled.table.title)}</caption>", "<thead>"]
     groups = list(spans(headings))
     if any(group for group, _ in groups):
-        cells = "".join(f'<th colspan="{span}">{html.escape(group)}</th>' for group, span in groups)
+        cells = "".join(f'<th colspan="{span}">{html(group)}</th>' for group, span in groups)
         out.append(f"<tr><th></th>{cells}</tr>")
-    cells = "".join(f"<th>{html.escape(h.title)}</th>" for h in headings)
-    out += [f'<tr class="sortable"><th>{html.escape(corner(filled))}</th>{cells}</tr>', "</thead>", "<tbody>"]
+    cells = "".join(f"<th>{html(h.title)}</th>" for h in headings)
+    out += [f'<tr class="sortable"><th>{html(corner(filled))}</th>{cells}</tr>', "</thead>", "<tbody>"]
     for label, shown in rows:
-        parts = [f"<th>{html.escape(label)}</th>"]
+        parts = [f"<th>{html(label)}</th>"]
         for one in shown:
-            text = html.escape(one.plain())
+            text = html(one.plain())
             sort = "" if math.isnan(one.sort) else f' data-sort="{one.sort!r}"'
             parts.append(f"<td{sort}>{f'<b>{text}</b>' if one.bold else text}</td>")
         out.append(f"<tr>{''.join(parts)}</tr>")

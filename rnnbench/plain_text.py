@@ -1,0 +1,44 @@
+"""Text that stands for itself: names that people give reach terminals and files without acting there.
+
+A cell's name may hold control characters that a terminal obeys, a formula that a spreadsheet computes, or the
+markup of a format. Each function is reversible: two names never look the same.
+"""
+
+import re
+from html import escape
+
+# What `printable` writes, so that a name which holds it already is escaped too.
+ESCAPED = re.compile(r"\\(?=[\\nrtxuU])")
+NUMBER = re.compile(r"[+-]?(?:[\d.,]+(?:e[+-]?\d+)?|inf|nan)%?(?: ± [\d.,]+(?:e[+-]?\d+)?)?", re.IGNORECASE)
+FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+# Inside a word an underscore is no markup, and most underscores are inside words.
+MARKUP = re.compile(r"[\\`*\[\]<>|~$]|&(?=[#\w])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.")
+
+
+def printable(text: str) -> str:
+    r"""Text in one line: line ends, control and format characters as Python writes them, \n and \x1b."""
+    if text.isprintable() and not ESCAPED.search(text):
+        return text
+    return "".join(_visible(char) for char in text)
+
+
+def _visible(char: str) -> str:
+    if char == "\\" or not char.isprintable():
+        return char.encode("unicode_escape").decode("ascii")
+    return char
+
+
+def markdown(text: str) -> str:
+    """Text in a line or a cell of Markdown."""
+    return MARKUP.sub(lambda found: "\\" + found[0], printable(text))
+
+
+def html(text: str) -> str:
+    """Text, or the value of an attribute, in HTML."""
+    return escape(printable(text))
+
+
+def spreadsheet(text: str) -> str:
+    """Text in a cell of CSV: a quote before what a spreadsheet would compute; numbers stay numbers."""
+    shown = printable(text)
+    return f"'{shown}" if FORMULA.match(shown) and not NUMBER.fullmatch(shown) else shown
