@@ -154,6 +154,15 @@ def job_name(overrides: Sequence[str], config: Config) -> str:
     return " ".join(keep) or f"{config.model.name} {config.data.name}"
 
 
+def labels(job_overrides: Sequence[Sequence[str]]) -> list[str]:
+    """What tells the jobs of a sweep apart, in short: overrides that not all of them have."""
+    shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
+    return [
+        " ".join(word.removeprefix("model=") for word in overrides if word not in shared)
+        for overrides in map(filter_overrides, job_overrides)
+    ]
+
+
 @contextmanager
 def open_sweep(
     folder: Path, config: Config, name: str, single: bool, shared: bool = False, elsewhere: bool = False
@@ -264,6 +273,8 @@ class TrialLauncher(Launcher, ABC):
         name = job_name(list(self.config.hydra.overrides.task), first)
         with refusals(), open_sweep(folder, first, name, single=False, elsewhere=self.elsewhere) as sweep:
             jobs = [self._job(*self.checked[tuple(overrides)], overrides) for overrides in job_overrides]
+            for job, label in zip(jobs, labels(job_overrides), strict=True):
+                job.label = label
             trees = [self.checked[tuple(overrides)][1] for overrides in job_overrides]
             self.train(sweep, jobs, trees, initial_job_idx)
         return [self._result(overrides, job) for overrides, job in zip(job_overrides, jobs, strict=True)]

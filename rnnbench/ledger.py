@@ -3,6 +3,7 @@ to the terminal."""
 
 import csv
 import errno
+import math
 import os
 import time
 import traceback
@@ -11,7 +12,9 @@ from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+import yaml
 
 from rnnbench import show, tasks
 from rnnbench.config import Config, ConfigError, Select, imported, objective, trial_hash
@@ -53,6 +56,12 @@ class Job:
     saved: float = 0.0  # when its checkpoint was written, on the monotonic clock
     value: float | None = None  # of the objective, once finished
     error: str | None = None  # why it failed
+    label: str | None = None  # what tells it from the other jobs of its sweep
+
+    @property
+    def title(self) -> str:
+        """What the terminal calls it: in a sweep its number, which is that of its folder, and its label."""
+        return self.name if self.label is None else f"{self.folder.name} {self.label}"
 
 
 def _unless_deleted(
@@ -160,6 +169,8 @@ class Sweep:
         split, _, name = objective(job.config).removeprefix("best/").partition("_")
         watched = f"{split}/{name}"
         self.live.epoch(1, [metrics[watched]] if watched in metrics else [])
+        shown = dict.fromkeys(["train/loss", f"{split}/loss", watched])
+        self.live.alone(epoch, job.config.fit.epochs, {key: metrics[key] for key in shown if key in metrics})
 
     @_unless_deleted
     def finish(self, job: Job, outcome: "Outcome") -> None:
@@ -178,7 +189,7 @@ class Sweep:
                 csv.writer(file).writerows([("length", "accuracy"), *rows])
         goal, slot = objective(job.config), outcome.slot
         job.value = outcome.metrics[goal]
-        line = f"{goal} {show.number(goal, job.value)} at epoch {slot.best_epoch} of {slot.epoch}"
+        line = f"{show.title(goal)} {show.number(goal, job.value)} at epoch {slot.best_epoch} of {slot.epoch}"
         self._end(job, "finished", line, metrics=outcome.metrics)
 
     @_unless_deleted
@@ -192,7 +203,7 @@ class Sweep:
         job.record.result["tags"] |= {"rnnbench.status": "pruned"}
         goal = objective(job.config)
         name = goal.partition("_")[2]
-        reached = f", {goal} {show.number(goal, best[name])} so far" if name in best else ""
+        reached = f", {show.title(goal)} {show.number(goal, best[name])} so far" if name in best else ""
         self._end(job, "pruned", f"pruned at epoch {job.record.result['epochs']}{reached}")
 
     def fail(self, job: Job, message: str, error: Exception | None = None) -> None:
@@ -201,9 +212,9 @@ class Sweep:
             self.start(job)
         job.error = message
         trace = "".join(traceback.format_exception(error)) if error else None
-        self._end(job, "failed", f"failed: {message}", error=message, trace=trace)
+        self._end(job, "failed", f"failed: {message}; {job.folder}", error=message, trace=trace)
         if trace:
-            show.err.print(trace, markup=False, highlight=False)
+            show.complain(trace)
 
     @_unless_deleted
     def _end(
@@ -224,7 +235,7 @@ class Sweep:
         self._changed(job)
         left = job.config.fit.epochs - job.record.result["epochs"]
         if self.live is not None:
-            self.live.end(f"{job.name}: {line}", left, failed=error is not None)
+            self.live.end(f"{job.title}: {line}", left, failed=error is not None)
         job.record = None
 
     @_unless_deleted
@@ -241,7 +252,7 @@ class Sweep:
         """A job's folder was deleted while it trained: there is nothing to write to."""
         assert self.live is not None
         job.error = f"{job.folder} was deleted while it trained; the same command trains it again"
-        self.live.end(f"{job.name}: failed: {job.error}", job.config.fit.epochs, failed=True)
+        self.live.end(f"{job.title}: failed: {job.error}", job.config.fit.epochs, failed=True)
         job.record = None
 
     def _changed(self, job: Job) -> None:
@@ -312,14 +323,18 @@ def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
         if sweep.courier is not None:
             sweep.courier.close(HASTE)
         return
-    results = [read_result(folder) for folder in job_folders(sweep.folder)]
+    folders = job_folders(sweep.folder)
+    results = [read_result(folder) for folder in folders]
     # A search goes on without a trial that fails, and has ended well where a comparison has not.
     failed = error is not None or (sweep.compared and any(result["status"] == "failed" for result in results))
     if results:
-        comparison = show.compare(results)
+        goal = show.judge(objective(config), results)
+        comparison = show.compare(results, goal)
         comparison.save(sweep.folder)
         if sweep.compared:
-            comparison.print()
+            whole = os.path.relpath(sweep.folder / "comparison.md")
+            comparison.print(show.legend(comparison, goal), whole)
+            _say_best(goal, folders, results)
     if config.fit.select is Select.test:
         show.say("This protocol watches the test set: its accuracies are optimistic.", "yellow")
     sweep.records.end("interrupted" if interrupted else "failed" if failed else "finished")
@@ -332,6 +347,19 @@ def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
             show.say(f"compare: {ui_command(str(config.tracking.uri))}")
         else:
             show.say(f"compare: {config.tracking.uri}")
+
+
+def _say_best(goal: str | None, folders: Sequence[Path], results: Sequence[dict[str, Any]]) -> None:
+    """The best trial of a grid: its value, its folder, the command that trains it again."""
+    values = [result["metrics"].get(goal, math.nan) for result in results]
+    best = show.chosen(values, goal) if goal is not None else []
+    if goal is None or not best:
+        return
+    folder, value = folders[best[0]], show.number(goal, values[best[0]])
+    show.say(f"best: trial {folder.name}, {show.title(goal)} {value}; {os.path.relpath(folder)}", "bold")
+    given = folder / ".hydra" / "overrides.yaml"
+    if given.exists():
+        show.say(f"  {show.train_command(yaml.safe_load(given.read_text(encoding='utf-8')))}")
 
 
 def _recorded(folder: Path, epochs: int) -> bool:

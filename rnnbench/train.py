@@ -5,7 +5,8 @@ and with it torch, is imported when training starts.
 """
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -229,7 +230,9 @@ class Group:
         if not jobs:
             return
         with self.sweep.lock:
+            first = [job for job in jobs if job.record is None and job.held is None]
             trials = [self.sweep.begin(job, stack.fresh(job.config)) for job in jobs]
+            _say_resumed(job.held.slot.epoch for job in first if job.held is not None)
             stack.admit(trials)
             for job, trial in zip(jobs, trials, strict=True):
                 self.active[id(trial.slot)], job.held = job, None
@@ -273,6 +276,13 @@ class Group:
         signals.check()
         if self.sweep.interrupted:
             raise KeyboardInterrupt
+
+
+def _say_resumed(epochs: Iterable[int]) -> None:
+    """How many trials go on from a checkpoint, and from which epoch."""
+    for epoch, count in sorted(Counter(epochs).items()):
+        if epoch:
+            show.say(f"{count} {'trial goes' if count == 1 else 'trials go'} on from epoch {epoch}")
 
 
 class Rounds:

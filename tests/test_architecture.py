@@ -14,12 +14,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A part (a module or subpackage of rnnbench) imports itself and parts on lines above its own.
 ORDER = [
     {"config", "plain_text", "signals"},
+    {"show"},
     {"cells", "tasks"},
     {"network", "optim"},
     {"kernels"},
     {"engine", "memory"},
     {"checkpoint"},
-    {"record", "show"},
+    {"record"},
     {"compose"},
     {"ledger"},
     {"budget", "plan", "preflight", "train"},

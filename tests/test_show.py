@@ -1,8 +1,24 @@
-"""Laws of the table at the end: seeds are averaged over, what varied is named, failures are counted."""
+"""Laws of the terminal: it fails no trial, shows nothing raw, fits its width, marks what validation chose."""
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rnnbench.show import compare, mean_sd
+from rnnbench import show
+from rnnbench.config import to_yaml
+from rnnbench.launch import labels
+from rnnbench.plain_text import printable
+from rnnbench.show import Live, compare, complain, judge, legend, mean_sd, refuse, say, visible, warn
+from tests.test_app import QUICK
 
 
 def result(model: str, seed: int, accuracy: float, status: str = "finished", **params: object) -> dict:
@@ -43,3 +59,180 @@ def test_what_varied_is_a_column_unless_it_says_where(key, columns):
     table = compare([result("lstm", 0, 0.8, **{key: "one"}), result("lstm", 1, 0.9, **{key: "other"})])
     assert table.heading.count(key) == columns
     assert len(table.rows) == 1 + columns
+
+
+# Columns
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A terminal of 80 columns."""
+    monkeypatch.setattr(show.out, "_width", 80)
+    yield
+
+
+WIDE = {
+    "lr and size": {"optim.lr": [0.003, 0.01], "model.hidden_size": [8, 128]},
+    "six keys": {
+        "optim.lr": [0.003, 0.01],
+        "model.hidden_size": [8, 128],
+        "model.recurrent_dropout": [0.1, 0.2],
+        "fit.batch_size": [32, 64],
+        "optim.weight_decay": [0.0, 1e-5],
+        "data.train_size": [100, 1000],
+    },
+    "a long name": {"data.path": ["/a/long/path/" + "x" * 60, "/another/long/path/" + "y" * 70]},
+}
+
+
+@pytest.mark.parametrize("case", WIDE)
+def test_a_table_fits_its_terminal_and_loses_no_setting(case: str, narrow: None, capsys) -> None:
+    results = [
+        result(model, seed, 0.8 + 0.01 * seed, **{key: values[k] for key, values in WIDE[case].items()})
+        for model in ("lstm", "gru") for k in (0, 1) for seed in (0, 1, 2)
+    ]  # fmt: skip
+    comparison = compare(results, "best/val_accuracy")
+    comparison.print(legend(comparison, "best/val_accuracy"), "sweep/comparison.md")
+    printed = capsys.readouterr().out
+    table, _, below = printed.partition("every row: ")
+    assert max(map(len, table.splitlines())) <= 80
+    assert "0.8100 ± 0.0100" in table  # of validation
+    together = "".join(table.split())
+    for values in WIDE[case].values():
+        for value in values:
+            assert str(value)[:12] in together  # folded at most
+    if "test accuracy" not in table and "0.7100 ± 0.0100" not in table:
+        assert "test accuracy" in below and "sweep/comparison.md" in below
+    assert "±: sample standard deviation over seeds" in below
+
+
+def test_the_best_row_is_that_of_validation(narrow: None, capsys) -> None:
+    results = [result("lstm", 0, 0.8), result("gru", 0, 0.9), result("rnn", 0, float("nan"))]
+    results[0]["metrics"]["test/accuracy"] = 1.0
+    for goal in ("best/val_accuracy", "test/accuracy", "best/test_accuracy"):
+        comparison = compare(results, judge(goal, results))
+        assert comparison.best == [1]
+    comparison.print(legend(comparison, "best/val_accuracy"))
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines() if "*" in line] == [
+        ["gru", "*"], ["*:", "the"],
+    ]  # fmt: skip
+    losses = [result("lstm", 0, 0.8), result("gru", 0, 0.9)]
+    for entry, loss in zip(losses, (0.1, 0.2), strict=True):
+        entry["metrics"]["best/val_loss"] = loss
+    assert compare(losses, judge("best/val_loss", losses)).best == [0]
+    two_tasks = [result("lstm", 0, 0.8), result("gru", 0, 8.5, **{"data.metric": "nll"})]
+    assert judge("best/val_accuracy", two_tasks) is None
+
+
+def test_a_job_is_called_by_what_tells_it_apart() -> None:
+    assert labels([["model=lstm", "seed=0", "fit.epochs=5"], ["model=gru", "seed=0", "fit.epochs=5"]]) == [
+        "lstm", "gru",
+    ]  # fmt: skip
+    assert labels([["seed=3", "hydra.sweep.dir=x"]]) == ["seed=3"]
+
+
+@pytest.mark.parametrize(("epochs", "lines"), [(1, 1), (5, 5), (30, 30), (1000, 30)])
+def test_a_trial_that_trains_alone_shows_its_epochs(epochs: int, lines: int, capsys) -> None:
+    for trials in (1, 2):
+        live = Live(trials, epochs, "best/val_accuracy", True)
+        for epoch in range(1, epochs + 1):
+            live.epoch(1, [0.5])
+            live.alone(epoch, epochs, {"train/loss": 0.25, "val/accuracy": 0.5})
+        live.close()
+        said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+        assert len(said) in ((lines, lines + 1) if trials == 1 else (0,))
+        if trials == 1:
+            assert said[-1] == f"epoch {epochs}/{epochs}, train/loss 0.25, val/accuracy 0.5000"
+
+
+# What a terminal can show
+
+HOSTILE = ["[new]", "[/]", "[bold red]", ":smile:", "$\\frac$", "a\x1b[31mred", "bell\x07", "back\rover"]
+HOSTILE += ["\x9b2J", "caf\udce9", "\u202eturned", "\u2028"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_a_name_is_shown_as_it_is_and_nothing_raw(
+    name: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = {}
+    for which in ("stdout", "stderr"):
+        streams[which] = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
+        monkeypatch.setattr(sys, which, streams[which])
+    say(f"{name}: 0.5 ± 0.1")
+    warn(name)
+    complain(name)
+    compare([result(name, 0, 0.8), result("gru", 0, 0.9)], "best/val_accuracy").print()
+    for stream in streams.values():
+        said = stream.buffer.getvalue().decode(encoding)
+        shown = printable(name) if stream is streams["stdout"] else visible(name)
+        assert shown.encode(encoding, "backslashreplace").decode(encoding) in said
+        assert not set(said) & set("\x1b\x07\r\x9b\u202e\u2028")
+    assert "0.5 +- 0.1" in streams["stdout"].buffer.getvalue().decode(encoding).replace("±", "+-")
+    assert "\x1b" not in str(refuse(name).code)
+
+
+@given(st.text())
+def test_what_is_visible_can_be_encoded_and_names_are_left_alone(text: str) -> None:
+    shown = visible(text)
+    shown.encode()
+    assert visible(shown) == shown
+    if text.isprintable():
+        assert shown == text
+
+
+def test_a_name_that_is_not_utf8_is_kept_in_yaml() -> None:
+    import yaml
+
+    assert yaml.safe_load(to_yaml({"path": "caf\udce9", "other": "café"})) == {
+        "path": "caf\udce9",
+        "other": "café",
+    }
+
+
+# Streams that do not take what is written
+
+
+class Broken(io.StringIO):
+    """A stream without a number whose every write fails."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "stream", [None, Broken(BrokenPipeError()), Broken(OSError(28, "full")), Broken(ValueError("closed"))]
+)
+def test_a_stream_that_takes_nothing_fails_nothing(stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    say("x")
+    warn("y")
+    compare([result("lstm", 0, 0.8), result("gru", 0, 0.9)]).print(["note"])
+    live = Live(1, 1, "best/val_accuracy", True)
+    live.epoch(1, [0.5])
+    live.end("ended", 0, failed=False)
+    live.close()
+    assert str(refuse("z").code) == "error: z"
+
+
+@pytest.mark.parametrize("kind", ["dead pipe", "full device", "closed"])
+def test_a_sweep_ends_well_whatever_its_terminal_does(kind: str, tmp_path: Path) -> None:
+    words = ["-m", "seed=0,1", "hydra.sweep.dir=s", *QUICK, "tracking=none"]
+    line = shlex.join([sys.executable, "-m", "rnnbench", *words])
+    if kind == "dead pipe":
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(shlex.split(line), cwd=tmp_path, stdout=writing, stderr=writing)
+        os.close(writing)
+    else:
+        away = ">/dev/full 2>/dev/full" if kind == "full device" else ">&- 2>&-"
+        done = subprocess.run(f"{line} {away}", shell=True, cwd=tmp_path)
+    assert done.returncode == 0
+    for file in ("0/result.json", "1/result.json", "sweep.json"):
+        assert json.loads((tmp_path / "s" / file).read_text())["status"] == "finished"

@@ -201,7 +201,10 @@ _Dumper.add_representer(str, _quoted)
 
 def to_yaml(tree: Any) -> str:
     """Plain dicts, lists and values as YAML that OmegaConf reads back; ten times faster than its own."""
-    return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    try:
+        return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    except UnicodeEncodeError:  # a file name that is not UTF-8: the C library has no escapes for it
+        return str(yaml.dump(tree, Dumper=yaml.SafeDumper, sort_keys=False))
 
 
 # What a trial's numbers do not depend on by design.

@@ -21,7 +21,7 @@ from rnnbench.paper.provenance import provenance, verify, warnings
 from rnnbench.paper.reading import Source
 from rnnbench.paper.text import fragment, layout, long, markdown
 from rnnbench.record.folder import write
-from rnnbench.show import Comparison, refuse, say, warn
+from rnnbench.show import Comparison, complain, open_streams, refuse, say, warn
 
 USAGE = """examples
   python -m rnnbench.paper table=digits             run what is missing, write multirun/paper/digits
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument(
         "--config-dir", type=Path, action="append", default=[], help="more files of any group"
     )
+    open_streams()
     given = parser.parse_intermixed_args()
     values = dict(word.split("=", 1) for word in given.what if "=" in word)
     try:
@@ -67,7 +68,7 @@ def main() -> None:
     except ConfigError as error:
         raise refuse(str(error)) from None
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        complain("interrupted; the same command goes on from here")
         sys.exit(130)
 
 

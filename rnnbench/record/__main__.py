@@ -20,17 +20,10 @@ from rnnbench.record.destinations import is_own, note
 from rnnbench.record.folder import read_result
 from rnnbench.record.store import Refusal, StoreError, absolute, check_store
 from rnnbench.record.sweep import held, job_folders, read_sweep, redirect, sync_command
+from rnnbench.show import open_streams, say
 
 LOCK = ".mlflow.lock"  # held by the process that delivers
 LONGEST_WAIT = 60.0  # seconds between two tries at a store that does not answer
-
-
-def say(line: str) -> None:
-    """One line on stdout at once. Who was listening may be gone: the delivery goes on without."""
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def follow(sweep: Path) -> int:
@@ -282,6 +275,7 @@ def main() -> int:
     two.add_argument("folder", type=Path, metavar="FOLDER")
     two.add_argument("--yes", action="store_true", help="do not ask")
     given = parser.parse_args()
+    open_streams()
     try:
         if given.command == "delete":
             return delete(given.folder, given.yes)

@@ -42,9 +42,11 @@ class Courier:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             start_new_session=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},  # the very rnnbench that runs here
+            # The very rnnbench that runs here; its lines are read as UTF-8, whatever this terminal has.
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8"},
         )
         assert self.process.stdin is not None
         self.pipe = self.process.stdin.fileno()

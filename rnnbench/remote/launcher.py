@@ -231,10 +231,8 @@ def _take(sweep: Sweep, stack: SentStack, entry: dict[str, Any], watched: Watche
     watched.ended = True
     if result["status"] == "finished":
         job.value = result["metrics"][goal]
-        line = (
-            f"{goal} {show.number(goal, job.value)} at epoch {result['metrics']['best/epoch']:.0f} "
-            f"of {result['epochs']}"
-        )
+        epoch = f"epoch {result['metrics']['best/epoch']:.0f} of {result['epochs']}"
+        line = f"{show.title(goal)} {show.number(goal, job.value)} at {epoch}"
     elif result["status"] == "failed":
         job.error = result["error"]
         line = f"failed: {job.error}"
@@ -242,7 +240,7 @@ def _take(sweep: Sweep, stack: SentStack, entry: dict[str, Any], watched: Watche
         line = f"pruned at epoch {result['epochs']}"
     if sweep.live is not None:
         left = job.config.fit.epochs - result["epochs"]
-        sweep.live.end(f"{job.name}: {line}", left, failed=job.error is not None)
+        sweep.live.end(f"{job.title}: {line}", left, failed=job.error is not None)
 
 
 def cut(jobs: Sequence[Job], max_stack: int | None) -> list[list[Job]]:

@@ -1,7 +1,6 @@
 """What a search leaves: its winner, confirmed on fresh seeds, how to run it, what it cost, pictures."""
 
 import csv
-import shlex
 import statistics
 from collections.abc import Sequence
 from datetime import datetime
@@ -152,7 +151,8 @@ def _clock(seconds: float) -> str:
 def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None, line: str | None) -> None:
     """A winner: its values, its folder, the command that trains it."""
     record = winner.user_attrs["record"]
-    say(f"trial {winner.number}: {_values(plan, winner)}; {record['folder']}", "bold")
+    kind = "best" if len(plan.objectives) == 1 else "on the front"
+    say(f"{kind}: trial {winner.number}, {_values(plan, winner)}; {record['folder']}", "bold")
     if confirmed is None:
         say(
             "  the best of many is better than it will be again; "
@@ -176,7 +176,7 @@ def command(plan: Plan, winner: FrozenTrial) -> str | None:
     except ConfigError as error:
         show.warn(f"trial {winner.number}: {error}")
         return None
-    return shlex.join(["python", "-m", "rnnbench", *plan.fixed, *drawn])
+    return show.train_command([*plan.fixed, *drawn])
 
 
 def _values(plan: Plan, trial: FrozenTrial) -> str:

@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import http.client
 import shutil
-import sys
 import tarfile
 import urllib.error
 import urllib.request
@@ -18,6 +17,7 @@ import zlib
 from pathlib import Path
 from typing import IO, Any
 
+from rnnbench import show
 from rnnbench.config import ConfigError
 from rnnbench.tasks.files import LIST, Files, Stored, absent, listed, place
 
@@ -173,19 +173,17 @@ def receive(url: str, path: Path, kind: str, wanted: str) -> None:
     Raises:
         Failed: there is no answer, a refusal, or other bytes than those with this md5 or sha256 (`kind`).
     """
-    from rich.console import Console
     from rich.progress import wrap_file
 
     plain = f" (not https: taken only if its {kind} is {wanted})" if url.startswith("http://") else ""
-    print(f"downloading {url}{plain}", file=sys.stderr)
-    console = Console(stderr=True)
+    show.complain(f"downloading {url}{plain}")
     request = urllib.request.Request(url, headers={"User-Agent": "rnnbench"})
     try:
         with OPENER.open(request, timeout=SILENCE) as response, path.open("wb") as file:
             length = int(response.headers.get("Content-Length", 0))
-            disable = not console.is_terminal
+            disable = not show.err.is_terminal
             with wrap_file(
-                response, length, description="", console=console, transient=True, disable=disable
+                response, length, description="", console=show.err, transient=True, disable=disable
             ) as reader:
                 copy(reader, file, LARGEST)
     except urllib.error.HTTPError as error:
