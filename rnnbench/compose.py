@@ -7,14 +7,22 @@ the choices are composed once, by Hydra, and the values applied to a copy, by Hy
 
 import pickle
 from collections.abc import Sequence
+from threading import RLock
 from typing import Any
 
+import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
+
+from rnnbench.config import conf_folder
 
 
 class Composer:
@@ -101,6 +109,30 @@ class Composer:
         hydra.job.override_dirname = get_overrides_dirname(
             overrides=task, kv_sep=how.kv_sep, item_sep=how.item_sep, exclude_keys=how.exclude_keys
         )
+
+
+COMPOSING = RLock()  # Hydra's globals are one process's
+GLOBALS = (GlobalHydra, JobRuntime, VersionBase)  # what composing sets
+
+
+def compose_one(overrides: Sequence[str]) -> DictConfig:
+    """The config of a single run with these overrides, its hydra node included.
+
+    Hydra's globals are left as they were: the caller may be a Hydra application, or one of several threads.
+
+    Raises:
+        HydraException: the overrides cannot be composed.
+    """
+    held: dict[type, Any] = Singleton._instances
+    with COMPOSING:
+        before: dict[type, Any] = {kind: held.pop(kind) for kind in GLOBALS if kind in held}
+        try:
+            with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+                return hydra.compose("config", list(overrides), return_hydra_config=True)
+        finally:
+            for kind in GLOBALS:
+                held.pop(kind, None)
+            held.update(before)
 
 
 def _is_plain(override: Override) -> bool:

@@ -181,7 +181,7 @@ class Stack:
         order = self._order()  # (K, examples)
         means = self.compute.train(self.state, order, self._noise(), self.poll).tolist()
         metrics = [
-            {f"train/{name}": value for name, value in self._measured(loss, hits).items()}
+            {f"train/{name}": value for name, value in self.measured(loss, hits).items()}
             | {"lr": float(self.state["lr"][k]), "grad_norm": norm}
             for k, (loss, hits, norm) in enumerate(means)
         ]
@@ -202,12 +202,12 @@ class Stack:
             return
         loss, hits, _ = self.evaluate(self.state["parameters"][due], self.watched)
         for k, loss_k, hits_k in zip(due, loss.tolist(), hits.tolist(), strict=True):
-            measured = self._measured(loss_k, hits_k)
+            measured = self.measured(loss_k, hits_k)
             metrics[k] |= {f"{self.watched}/{name}": value for name, value in measured.items()}
             if self.slots[k].judge(measured):
                 self.state["best"][k] = self.state["parameters"][k]
 
-    def _measured(self, loss: float, hits: float) -> dict[str, float]:
+    def measured(self, loss: float, hits: float) -> dict[str, float]:
         """The loss and the task's metric, by name."""
         metric = self.task.metric
         value = {"accuracy": hits, "bpc": loss / math.log(2)}.get(metric, loss)
@@ -291,7 +291,7 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
         metrics = {f"best/{watched}_{name}": value for name, value in slot.best.items()}
         metrics["best/epoch"] = slot.best_epoch
         if slot.config.fit.select is Select.val:
-            measured = stack._measured(float(loss[k]), float(hits[k]))
+            measured = stack.measured(float(loss[k]), float(hits[k]))
             metrics |= {f"test/{name}": value for name, value in measured.items()}
         metrics |= {
             "parameters/total": stack.network.count(),

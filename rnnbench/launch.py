@@ -32,7 +32,7 @@ from rnnbench.config import Config, ConfigError, check_tree, own_code, to_yaml, 
 if TYPE_CHECKING:
     from rnnbench.ledger import Job, Sweep
 
-OWNER = "RNNBENCH_SWEEP"  # environment: the sweep folder that an ancestor of this process holds
+OWNER = "RNNBENCH_SWEEP"  # environment: the sweep folders that an ancestor of this process holds
 OPEN: "dict[str, Sweep]" = {}  # the sweep folders that this process holds
 
 
@@ -74,9 +74,7 @@ def task_config(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: it cannot be run.
     """
-    config = typed(cfg)
-    own_code(config)
-    return resolved(config)
+    return resolved(own_code(typed(cfg)))
 
 
 class Gate(Callback):
@@ -181,7 +179,7 @@ def open_sweep(
     from rnnbench.show import warn
 
     place = str(folder.resolve())
-    if place in OPEN or os.environ.get(OWNER) == place:
+    if place in OPEN or place in os.environ.get(OWNER, "").split("\n"):
         with signals.listen():
             yield OPEN.get(place) or Sweep(folder, None, None)
         return
@@ -198,12 +196,13 @@ def open_sweep(
     try:
         with signals.listen(), claim as records:
             courier = Courier(folder, warn) if config.tracking.uri is not None else None
-            os.environ[OWNER] = place
             OPEN[place] = sweep = Sweep(folder, records, courier)
+            os.environ[OWNER] = "\n".join(OPEN)  # several where runs were started in several threads
             try:
                 yield sweep
             finally:
-                del os.environ[OWNER], OPEN[place]
+                del OPEN[place]
+                os.environ[OWNER] = "\n".join(OPEN)
                 close(sweep, config, sys.exc_info()[1])
     except OSError as error:
         if error.errno is None or error.errno not in NO_SPACE:

@@ -3,6 +3,7 @@ to the terminal."""
 
 import csv
 import errno
+import hashlib
 import math
 import os
 import time
@@ -187,6 +188,14 @@ class Sweep:
             with open(job.folder / "by_length.csv", "w", newline="") as file:
                 rows = ((int(length), accuracy) for length, accuracy in outcome.by_length.tolist())
                 csv.writer(file).writerows([("length", "accuracy"), *rows])
+        task = tasks.load(job.config.data)
+        assert job.record is not None
+        job.record.result["weights"] = {  # what `load` needs to know of weights.pt, and checks
+            "sha256": hashlib.sha256((job.folder / "weights.pt").read_bytes()).hexdigest(),
+            "input_size": task.input_size,
+            "outputs": task.outputs,
+            "goal": task.goal.value,
+        }
         goal, slot = objective(job.config), outcome.slot
         job.value = outcome.metrics[goal]
         line = f"{show.title(goal)} {show.number(goal, job.value)} at epoch {slot.best_epoch} of {slot.epoch}"

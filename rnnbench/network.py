@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rnnbench.cells import Cell, Noise, State, Weights, make_cell
 from rnnbench.cells.cell import NONE
-from rnnbench.config import ConfigError, Model, Readout
+from rnnbench.config import ConfigError, Model, Readout, asked
 
 # What one minibatch leaves to the next where a text is read on: each layer's state, (K, hidden, B) tensors.
 Carried = list[State] | None
@@ -43,8 +43,9 @@ class Network:
         self.shapes: dict[str, tuple[int, ...]] = {}
         for number, layer in enumerate(self.layers):
             for suffix, cell in layer:
-                shapes = cell.all_shapes(width if number else input_size)
-                self.shapes |= {f"rnn.{name}{suffix}": shape for name, shape in shapes.items()}
+                with asked("model.name", model.name):
+                    shapes = cell.all_shapes(width if number else input_size)
+                    self.shapes |= {f"rnn.{name}{suffix}": shape for name, shape in shapes.items()}
         self.shapes |= {"head.weight": (outputs, width), "head.bias": (outputs,)}
 
     def count(self, part: str = "") -> int:

@@ -14,9 +14,20 @@ from rnnbench.cells.gru import GRU
 from rnnbench.cells.lstm import LSTM
 from rnnbench.cells.minimal import MinGRU, MinLSTM
 from rnnbench.cells.rnn import IRNN, RNN
-from rnnbench.config import ConfigError, Model, plugins
+from rnnbench.config import ConfigError, Model, asked, defined, names, register, registered
 
-__all__ = ["CELLS", "Cell", "Draw", "Layer", "Noise", "State", "Weights", "make_cell", "register_cell"]
+__all__ = [
+    "CELLS",
+    "Cell",
+    "Draw",
+    "Layer",
+    "Noise",
+    "State",
+    "Weights",
+    "class_of",
+    "make_cell",
+    "register_cell",
+]
 
 CELLS: dict[str, type[Cell]] = {
     "lstm": LSTM,
@@ -40,37 +51,74 @@ CELLS: dict[str, type[Cell]] = {
     "mingru": MinGRU,
     "minlstm": MinLSTM,
 }
-OURS = frozenset(CELLS)
 C = TypeVar("C", bound=type[Cell])
 
 
 def register_cell(name: str) -> Callable[[C], C]:
     """A decorator: the class below it is the cell that `model.name=NAME` means.
 
+    The class derives from `rnnbench.Cell` and has `step`; see there for `gates` and `states`. A class in a
+    notebook replaces the one that an earlier run of its cell has registered; trials tell them apart.
+
     Raises:
-        ConfigError: a cell of rnnbench has this name.
+        ConfigError: a cell of rnnbench has this name, or a class in another file; it is no class of a cell.
     """
-    if name in OURS:
+    if not isinstance(name, str):
+        raise ConfigError('register_cell: needs the name that model.name will have: @register_cell("NAME")')
+    if name in CELLS:
         raise ConfigError(f"register_cell({name!r}): rnnbench has a cell of that name; choose another")
 
-    def register(kind: C) -> C:
-        CELLS[name] = kind
+    def enter(kind: C) -> C:
+        check_cell(name, kind)
+        register("cell", name, kind, kind)
         return kind
 
-    return register
+    return enter
+
+
+def check_cell(name: str, kind: object) -> None:
+    """Refuse a class that cannot be a cell.
+
+    Raises:
+        ConfigError: says what it lacks.
+    """
+    said = f"register_cell({name!r})"
+    if not (isinstance(kind, type) and issubclass(kind, Cell)):
+        raise ConfigError(f"{said}: must stand above a class that derives from rnnbench.Cell")
+    if kind.step is Cell.step and kind.unroll is Cell.unroll and kind.__call__ is Cell.__call__:
+        raise ConfigError(f"{said}: {defined(kind)} has no step(self, a, state, layer), the cell's equations")
+    for what, counts in (("gates", "blocks of rows of W, R and b"), ("states", "tensors of its state")):
+        value = getattr(kind, what)
+        if type(value) is not int or value < 1:
+            raise ConfigError(
+                f"{said}: {what} = {value!r} in {defined(kind)}; must be a whole number, how many {counts} "
+                "it has"
+            )
+
+
+def class_of(name: str) -> type[Cell]:
+    """The class that `model.name` means.
+
+    Raises:
+        ConfigError: there is no cell of that name.
+    """
+    entry = registered("cell", name)
+    if entry is not None:
+        kind: type[Cell] = entry.made
+        return kind
+    if name not in CELLS:
+        raise ConfigError(f"model.name={name}: must be one of {', '.join([*CELLS, *names('cell')])}")
+    return CELLS[name]
 
 
 def make_cell(model: Model) -> Cell:
     """The cell that `model.name` names.
 
     Raises:
-        ConfigError: there is no cell of that name, or it has not what an option asks for.
+        ConfigError: there is no cell of that name, or it has not what an option asks for, or one of one's
+            own raises.
     """
-    if model.name not in CELLS:
-        plugins()
-    if model.name not in CELLS:
-        raise ConfigError(f"model.name={model.name}: must be one of {', '.join(CELLS)}")
-    kind = CELLS[model.name]
+    kind = class_of(model.name)
 
     def refuse(key: str, value: object, reason: str) -> ConfigError:
         shown = str(value).lower() if isinstance(value, bool) else getattr(value, "value", value)
@@ -88,4 +136,5 @@ def make_cell(model: Model) -> Cell:
         raise refuse("positive", model.positive, "no such form (mingru and minlstm have)")
     if model.normalised and not issubclass(kind, MinLSTM):
         raise refuse("normalised", model.normalised, "no such form (minlstm has)")
-    return kind(model)
+    with asked("model.name", model.name):
+        return kind(model)

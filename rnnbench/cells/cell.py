@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from rnnbench.config import Model, RecurrentInit
+from rnnbench.config import Model, RecurrentInit, defined
 
 Weights = dict[str, Tensor]  # name: (K, *shape)
 State = tuple[Tensor, ...]  # (K, hidden, B) each, h first
@@ -71,7 +71,13 @@ def normalised(a: Tensor, gain: Tensor) -> Tensor:
 
 
 class Cell:
-    """One recurrent layer; a cell of one's own derives from this and needs `step`, perhaps `gates`.
+    """One recurrent layer; a cell of one's own derives from this and needs `step`, perhaps `gates`, `states`.
+
+    Class attributes:
+        gates: blocks of hidden rows that weight_ih (W), weight_hh (R) and the bias have, so that
+            `step` gets `a` with gates * hidden rows; 1 if nothing else is said.
+        states: tensors (K, hidden, B) that the state of `step` consists of, the output h first; 1 if
+            nothing else is said, 2 for a cell that has a c beside its h.
 
     Parameters of a layer: gates hidden (input + hidden + 1), if nothing is changed in `shapes`.
     Options that every cell has:
@@ -142,11 +148,12 @@ class Cell:
         weights["bias"][:, start : start + self.hidden_size] = bias
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
-        """The equations: the state after a step.
+        """The equations: the state after a step, a tuple of `states` tensors (K, hidden, B), h first.
 
         Args:
-            a: W x + b of this step, (K, gates * hidden, B).
-            state: that of the step before.
+            a: W x + b of this step, (K, gates * hidden, B), for K trials and B examples.
+            state: that of the step before, a tuple of the same form.
+            layer: its `recurrent(h, a)` is a + R h; `layer["weight_hh"]` is R itself.
         """
         raise NotImplementedError
 
@@ -174,13 +181,40 @@ class Cell:
         state = self.initial(x, weights) if state is None else state
         kept = noise.zoneout((T, self.states, H, B)) if noise.zoneout else None
         outputs: list[Tensor] = [x] * T
-        for t in reversed(range(T)) if reverse else range(T):
-            after = self.step(inputs[t], state, layer)
+        for n, t in enumerate(reversed(range(T)) if reverse else range(T)):
+            after = self.step(inputs[t], state, layer) if n else self.first(inputs[t], state, layer)
             if self.model.zoneout is not None:
                 after = self.zone_out(after, state, None if kept is None else kept[:, t])
             state = after
             outputs[t] = state[0]
         return torch.stack(outputs, 1), state
+
+    def first(self, a: Tensor, state: State, layer: Layer) -> State:
+        """The first step of a pass, which shows whether `step` is as it should be.
+
+        Raises:
+            TypeError: it gives something else than a state.
+        """
+        try:
+            after = self.step(a, state, layer)
+        except Exception as error:
+            if not type(self).__module__.startswith("rnnbench."):
+                error.add_note(
+                    f"step was given a (K, gates * hidden, B) = {tuple(a.shape)} with gates = {self.gates}, "
+                    f"and as state {self._expected(state)}"
+                )
+            raise
+        shapes = [getattr(part, "shape", None) for part in after] if isinstance(after, tuple) else []
+        if shapes != [part.shape for part in state]:
+            given = f"a tuple of {[shape and tuple(shape) for shape in shapes]}"
+            raise TypeError(
+                f"{defined(type(self).step)}: {type(self).__name__}.step gave "
+                f"{given if shapes else type(after).__name__}; expected {self._expected(state)}"
+            )
+        return after
+
+    def _expected(self, state: State) -> str:
+        return f"a tuple of states = {self.states} tensors (K, hidden, B) = {tuple(state[0].shape)}"
 
     def project(self, x: Tensor, layer: Layer) -> Tensor:
         """W x + b of all steps, (K, rows, T, B)."""

@@ -18,7 +18,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.config.checks import check, check_uri
-from rnnbench.config.imports import imported, own_code, plugins
+from rnnbench.config.imports import asked, imported, names, own_code, recalled, register, registered
 from rnnbench.config.metrics import direction, final_metrics, objective, per_epoch, selection
 from rnnbench.config.ray import Ray
 from rnnbench.config.schema import (
@@ -57,6 +57,7 @@ from rnnbench.config.schema import (
 from rnnbench.config.search import Drawn, Search
 from rnnbench.config.secrets import check_secret, check_tree, check_words, mask
 from rnnbench.config.slurm import Slurm
+from rnnbench.config.sources import defined, explained
 
 __all__ = [
     "DATA",
@@ -95,24 +96,30 @@ __all__ = [
     "Slurm",
     "Text",
     "Tracking",
+    "asked",
     "check",
     "check_secret",
     "check_tree",
     "check_uri",
     "check_words",
     "conf_folder",
+    "defined",
     "direction",
+    "explained",
     "final_metrics",
     "flatten",
     "identifies",
     "imported",
     "mask",
+    "names",
     "objective",
     "own_code",
     "per_epoch",
     "plain",
-    "plugins",
+    "recalled",
     "recorded",
+    "register",
+    "registered",
     "selection",
     "to_yaml",
     "trial_hash",
@@ -177,7 +184,7 @@ def plain(config: Config) -> dict[str, Any]:
             return {key: simple(item) for key, item in value.items()}
         if isinstance(value, list):
             return [simple(item) for item in value]
-        return value
+        return str(value) if isinstance(value, str) else value  # a name of one's own is text here
 
     tree: dict[str, Any] = simple(asdict(config))
     return tree
@@ -263,6 +270,16 @@ def trial_hash(config: Config, data_checksum: str) -> str:
 
     Options that are off (null, false) are left out, so that a later version may add an option
     without renaming every trial of the past.
+
+    Code of one's own enters as `imported.NAME`: the sha256 of each file of `rnnbench_import` under its base
+    name, and of each module that it imports from outside of the installed packages and the standard library,
+    helpers of helpers too, under the module's name; no path enters. So a file that imports nothing of one's
+    own keeps the hash that it always had; one that does has a new one, since its helpers were missing. A
+    class of an imported module, a script or a notebook enters in the same way, and the version of an
+    installed package whose entry point registers the trial's cell or task.
+
+    Args:
+        config: as `own_code` has bound it.
     """
     identity = {
         key: value

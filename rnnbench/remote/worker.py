@@ -35,8 +35,7 @@ def work_on(file: Path) -> None:
             return
         jobs = []
         for entry in todo:
-            config = typed(entry["config"])
-            own_code(config)
+            config = own_code(typed(entry["config"]))
             folder = stack.folder / entry["folder"]
             if trial_hash(config, tasks.load(config.data).checksum) != entry["trial"]:
                 raise ConfigError(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from rnnbench.config import ConfigError, Data, plugins
+from rnnbench.config import ConfigError, Data, asked, names, register, registered
 from rnnbench.tasks import synthetic
 from rnnbench.tasks.arrays import OwnArrays
 from rnnbench.tasks.generated import Made
@@ -35,8 +35,6 @@ TASKS: dict[str, Kind] = {
     **{name: FormalLanguage(partial(Vocabulary, words()), DELETANG) for name, words in LANGUAGES.items()},
 }
 
-
-OURS = frozenset(TASKS)
 T = TypeVar("T", bound=Callable[..., Any])
 
 
@@ -47,16 +45,24 @@ def register_task(name: str) -> Callable[[T], T]:
     examples are then made on demand.
 
     Raises:
-        ConfigError: a task of rnnbench has this name.
+        ConfigError: a task of rnnbench has this name, or a class in another file; it is no class of a task.
     """
-    if name in OURS:
+    if not isinstance(name, str):
+        raise ConfigError('register_task: needs the name that data.name will have: @register_task("NAME")')
+    if name in TASKS:
         raise ConfigError(f"register_task({name!r}): rnnbench has a task of that name; choose another")
 
-    def register(of: T) -> T:
-        TASKS[name] = Made(of, f"{of.__module__}.{of.__qualname__}") if hasattr(of, "make") else of()
+    def enter(of: T) -> T:
+        if not hasattr(of, "make") and not (hasattr(of, "shape") and hasattr(of, "load")):
+            raise ConfigError(
+                f"register_task({name!r}): {getattr(of, '__qualname__', of)} must have make(self, u), or "
+                "shape(self, data) and load(self, data)"
+            )
+        made = Made(of, f"{of.__module__}.{of.__qualname__}") if hasattr(of, "make") else of()
+        register("task", name, made, of)
         return of
 
-    return register
+    return enter
 
 
 def kind(data: Data) -> Kind:
@@ -65,10 +71,12 @@ def kind(data: Data) -> Kind:
     Raises:
         ConfigError: nothing is.
     """
+    entry = registered("task", data.name)
+    if entry is not None:
+        made: Kind = entry.made
+        return made
     if data.name not in TASKS:
-        plugins()
-    if data.name not in TASKS:
-        raise ConfigError(f"data.name={data.name}: must be one of {', '.join(TASKS)}")
+        raise ConfigError(f"data.name={data.name}: must be one of {', '.join([*TASKS, *names('task')])}")
     return TASKS[data.name]
 
 
@@ -76,9 +84,10 @@ def shape(data: Data) -> Shape:
     """The sizes of the task that `load` would give, without reading what is large.
 
     Raises:
-        ConfigError: an unknown data.name, or values that it cannot have.
+        ConfigError: an unknown data.name, or values that it cannot have; a task of one's own raises.
     """
-    return kind(data).shape(data)
+    with asked("data.name", data.name):
+        return kind(data).shape(data)
 
 
 def load(data: Data) -> Task:
@@ -87,4 +96,5 @@ def load(data: Data) -> Task:
     Raises:
         ConfigError: as `shape`; also where its files are absent and cannot be had, or are damaged.
     """
-    return kind(data).load(data)
+    with asked("data.name", data.name):
+        return kind(data).load(data)

@@ -1,0 +1,390 @@
+"""Laws of code of one's own: the class that trains is that of the file, and the trial knows all its code."""
+
+import json
+import os
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_config
+
+import rnnbench
+from rnnbench.cells import class_of
+from rnnbench.config import ConfigError, imported, own_code, plain, trial_hash, typed
+from rnnbench.engine import shape_key
+from rnnbench.remote.sent import SentStack
+from tests.test_app import numbers, run
+
+LEAKY = '''import rnnbench
+{imports}
+
+
+@rnnbench.register_cell("leaky")
+class Leaky(rnnbench.Cell):
+    """h = k h- + (1 - k) tanh(W x + R h- + b)"""
+
+    def step(self, a, state, layer):
+        {late}
+        return ({keep} * state[0] + (1 - {keep}) * layer.recurrent(state[0], a).tanh(),)
+'''
+
+
+def leaky(keep="0.9", imports="", late="pass"):
+    return LEAKY.format(keep=keep, imports=imports, late=late)
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def config_of(*files: Path | str, cell: str = "leaky"):
+    """A configuration that is bound to these files as a command with `rnnbench_import` would be."""
+    return own_code(replace(make_config(cell), rnnbench_import=":".join(map(str, files)) or None))
+
+
+def hash_of(*files: Path | str, cell: str = "leaky") -> str:
+    return trial_hash(config_of(*files, cell=cell), "checksum of the data")
+
+
+def keep_of(config) -> float:
+    """What the class that a configuration is bound to keeps of a state of ones, where the rest is 0."""
+    cell, H = class_of(config.model.name)(config.model), config.model.hidden_size
+    x, zero = torch.zeros(1, 1, 2, 1), torch.zeros(1, H, 2)
+    weights = {"weight_ih": zero, "weight_hh": torch.zeros(1, H, H), "bias": torch.zeros(1, H)}
+    return float(cell.carry(x, weights, (torch.ones(1, H, 1),))[1][0][0, 0, 0])
+
+
+ARGUMENTS = ["model.name=leaky", "data.train_size=100", "fit.epochs=1", "tracking.uri=null"]
+
+
+def test_trials_of_two_files_in_one_sweep_are_those_of_each_file_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"one/cells.py": leaky("0.9"), "two/cells.py": leaky("0.1"), "slow.py": leaky("0.9")})
+    files = "one/cells.py,two/cells.py,slow.py"
+    run(tmp_path, "-m", f"rnnbench_import={files}", *ARGUMENTS, "hydra.sweep.dir=s")
+    together = [numbers(tmp_path / "s" / str(n)) for n in range(3)]
+    for n, file in enumerate(files.split(",")):
+        rnnbench.run(f"rnnbench_import={file}", *ARGUMENTS, folder=f"alone/{n}")
+        assert numbers(tmp_path / "alone" / str(n)) == together[n]
+    assert together[0] == together[2] != together[1]
+    trials = [json.loads((tmp_path / f"s/{n}/result.json").read_text())["trial"] for n in range(3)]
+    assert len(set(trials)) == 3
+
+
+def test_a_file_that_imports_nothing_of_ones_own_is_the_trial_that_it_always_was(tmp_path):
+    """The hashes are those that the code before helpers had an identity has computed."""
+    write(tmp_path, {"slow.py": "import rnnbench\n# no helpers\n" + leaky()})
+    assert hash_of(tmp_path / "slow.py") == "97fb1b7d4848dfb7"
+    assert hash_of(tmp_path / "slow.py", cell="gru") == "729edbff0eb64a42"
+    assert hash_of(cell="gru") == "c8e8e489319d5367"
+
+
+HELPERS = {
+    "beside": {"mine.py": leaky("KEEP", "from helper import KEEP"), "helper.py": "KEEP = 0.9"},
+    "of a helper": {
+        "mine.py": leaky("helper.KEEP", "import helper"),
+        "helper.py": "from deeper import KEEP",
+        "deeper.py": "KEEP = 0.9",
+    },
+    "in a package": {
+        "mine.py": leaky("b.KEEP", "from lab.a import b"),
+        "lab/__init__.py": "",
+        "lab/a/__init__.py": "",
+        "lab/a/b.py": "from ..c import KEEP",
+        "lab/c.py": "KEEP = 0.9",
+    },
+    "in a folder without __init__": {
+        "mine.py": leaky("b.KEEP", "import lab.b as b"),
+        "lab/b.py": "KEEP = 0.9",
+    },
+    "when it runs": {
+        "mine.py": leaky("KEEP", late="from helper import KEEP"),
+        "helper.py": "KEEP = 0.9",
+    },
+    "when a helper runs": {
+        "mine.py": leaky("keep()", "from lab import keep"),
+        "lab/__init__.py": "def keep():\n    from . import b\n    return b.KEEP",
+        "lab/b.py": "KEEP = 0.9",
+    },
+}
+
+
+@pytest.mark.parametrize("files", HELPERS.values(), ids=HELPERS.keys())
+@pytest.mark.parametrize("place", ["beside", "PYTHONPATH"])
+def test_every_module_of_ones_own_is_in_the_identity_and_is_read_again(tmp_path, monkeypatch, files, place):
+    write(tmp_path / "one", files)
+    if place == "PYTHONPATH":
+        monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+        for name in [name for name in files if name != "mine.py"]:
+            (tmp_path / "lib" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "one" / name).rename(tmp_path / "lib" / name)
+    else:
+        write(tmp_path / "elsewhere", files)
+        assert hash_of(tmp_path / "elsewhere/mine.py") == hash_of(tmp_path / "one/mine.py")
+    home = tmp_path / ("lib" if place == "PYTHONPATH" else "one")
+    before, first = dict(sys.modules), config_of(tmp_path / "one/mine.py")
+    assert keep_of(first) == pytest.approx(0.9)
+    hashes = [trial_hash(first, "x")]
+    for name in files:  # of the same length and within the same second, as an editor may write it
+        file = (home if name != "mine.py" else tmp_path / "one") / name
+        text = file.read_text()
+        file.write_text(text.replace("KEEP = 0.9", "KEEP = 0.4") if "KEEP = " in text else text + "#")
+        now = config_of(tmp_path / "one/mine.py")
+        assert keep_of(now) == pytest.approx(0.4 if "KEEP = " in text else 0.9)
+        hashes.append(trial_hash(now, "x"))
+        assert shape_key(now) != shape_key(first)  # they never train in one stack
+        file.write_text(text)
+        assert trial_hash(config_of(tmp_path / "one/mine.py"), "x") == hashes[0]
+    assert len(set(hashes)) == len(files) + 1
+    assert keep_of(first) == pytest.approx(0.9)  # bound to the class it was made with
+    assert {name for name in sys.modules.keys() - before.keys() if "lab" in name or "helper" in name} == set()
+
+
+def test_what_is_not_imported_and_what_is_installed_is_not_in_the_identity(tmp_path):
+    write(tmp_path, {"mine.py": "import json, torch, numpy, yaml\n" + leaky(), "other.py": "x = 1"})
+    assert list(imported(config_of(tmp_path / "mine.py"))) == ["mine.py"]
+    first = hash_of(tmp_path / "mine.py")
+    (tmp_path / "other.py").write_text("x = 2")
+    assert hash_of(tmp_path / "mine.py") == first
+
+
+def test_helpers_of_one_name_are_kept_apart(tmp_path):
+    mine = leaky("helper.KEEP", "import helper")
+    write(tmp_path / "one", {"mine.py": mine, "helper.py": "KEEP = 0.9"})
+    write(tmp_path / "two", {"mine.py": mine, "helper.py": "KEEP = 0.4"})
+    one, two = (config_of(tmp_path / name / "mine.py") for name in ("one", "two"))
+    assert (keep_of(one), keep_of(two)) == (pytest.approx(0.9), pytest.approx(0.4))
+    assert trial_hash(one, "x") != trial_hash(two, "x")
+
+
+def test_the_users_own_modules_stay_as_they_are(tmp_path, monkeypatch):
+    write(tmp_path, {"mine.py": leaky("helper_u.KEEP", "import helper_u"), "helper_u.py": "KEEP = 0.9"})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import helper_u  # type: ignore[import-not-found]
+
+    helper_u.KEEP = 0.2
+    assert keep_of(config_of(tmp_path / "mine.py")) == pytest.approx(0.9)
+    assert sys.modules["helper_u"] is helper_u
+
+
+def test_a_module_with_the_name_of_the_standard_librarys_does_not_take_its_place(tmp_path):
+    write(tmp_path, {"copy.py": leaky(imports="import random"), "random.py": "raise RuntimeError"})
+    import copy
+
+    assert keep_of(config_of(tmp_path / "copy.py")) == pytest.approx(0.9)
+    assert sys.modules["copy"] is copy
+
+
+@pytest.mark.parametrize(
+    "one, two, refused",
+    [
+        (leaky("0.9"), leaky("0.9"), False),
+        (leaky("0.9"), leaky("0.4"), True),
+        (leaky("0.9"), leaky("0.9").replace("Leaky", "Other"), True),
+    ],
+)
+def test_an_unequal_second_registration_in_one_trials_code_is_refused(tmp_path, one, two, refused):
+    write(tmp_path, {"one.py": one, "two.py": two})
+    if refused:
+        with pytest.raises(ConfigError, match=r"'leaky'.*one\.py:\d+ and .*two\.py:\d+"):
+            config_of(tmp_path / "one.py", tmp_path / "two.py")
+    else:
+        config_of(tmp_path / "one.py", tmp_path / "two.py")
+    both = leaky("0.9") + leaky("0.4").partition("\n")[2]
+    with pytest.raises(ConfigError, match=r"'leaky'.*both\.py:\d+ and .*both\.py:\d+"):
+        config_of(write(tmp_path, {"both.py": both}) / "both.py")
+
+
+def test_a_helper_that_registers_is_harmless_beside_its_own_file(tmp_path):
+    write(tmp_path, {"one.py": leaky(), "two.py": "from one import Leaky"})
+    config_of(tmp_path / "one.py", tmp_path / "two.py")
+
+
+def test_a_worker_sees_the_same_trial(tmp_path, monkeypatch):
+    monkeypatch.chdir(write(tmp_path, HELPERS["in a package"]))
+    from rnnbench import tasks
+    from rnnbench.ledger import Job
+
+    config = config_of("mine.py")
+    stack = SentStack.write(tmp_path, "sweep", [Job("job", config, tmp_path / "0")], None, None)
+    (entry,) = SentStack(stack.file).jobs
+    there = own_code(typed(entry["config"]))
+    assert trial_hash(there, tasks.load(there.data).checksum) == entry["trial"]
+    assert repr(there.model) == repr(config.model)
+    assert plain(there)["model"]["name"] == "leaky"
+
+
+# Files that cannot be used, and what the message says after the file's name.
+UNUSABLE = {
+    "import sys\nsys.exit()": "mine.py:2: SystemExit",
+    "import sys\n\nsys.exit('enough')": "mine.py:3: SystemExit: enough",
+    "x = 1\ndef f(:\n": "mine.py:2: SyntaxError: invalid syntax",
+    "x = 1\n  y = 2\n": "mine.py:2: IndentationError",
+    "\n\nimport nothing_of_the_kind": "mine.py:3: ModuleNotFoundError: No module named 'nothing_of_the_kind'",
+    "import broken": "broken.py:2: ZeroDivisionError",
+    "import unfinished": "unfinished.py:1: SyntaxError",
+    "\nopen('/no/such/file')": "mine.py:2: FileNotFoundError",
+    "import rnnbench\n@rnnbench.register_cell('gru')\nclass X(rnnbench.Cell): pass": "mine.py:2: register_",
+    "import rnnbench\n@rnnbench.register_cell\nclass X(rnnbench.Cell): pass": "register_cell: needs the name",
+    "import rnnbench\n@rnnbench.register_cell('x')\nclass X: pass": "derives from rnnbench.Cell",
+    "import rnnbench\n@rnnbench.register_cell('x')\nclass X(rnnbench.Cell): pass": "no step",
+    leaky().replace("def step", "gates = 0\n\n    def step"): "gates = 0 in mine.py",
+    leaky().replace("def step", "states = 'two'\n\n    def step"): "states = 'two' in mine.py",
+    "import rnnbench\n@rnnbench.register_task('x')\nclass X: pass": "make(self, u)",
+}
+
+
+@pytest.mark.parametrize("text, words", UNUSABLE.items(), ids=UNUSABLE.values())
+def test_a_file_that_cannot_be_used_is_refused_with_its_line(tmp_path, monkeypatch, text, words):
+    monkeypatch.chdir(write(tmp_path, {"mine.py": text, "broken.py": "\n1 / 0", "unfinished.py": "f("}))
+    with pytest.raises(ConfigError) as error:
+        config_of("mine.py")
+    assert str(error.value).startswith("rnnbench_import=mine.py: ")
+    assert words in str(error.value)
+
+
+def test_the_message_of_a_file_that_exits_is_all_and_the_code_is_1(tmp_path):
+    write(tmp_path, {"mine.py": "import sys\nsys.exit()"})
+    _, err = run(tmp_path, "rnnbench_import=mine.py", "tracking.uri=null", code=1)
+    assert err.startswith("error: rnnbench_import=mine.py: mine.py:2: SystemExit") and err.count("\n") == 1
+    environment = os.environ | {"HYDRA_FULL_ERROR": "1"}
+    from tests.test_app import start
+
+    process = start(tmp_path, "rnnbench_import=mine.py", "tracking.uri=null", env=environment)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 1 and "Traceback" in err and 'mine.py", line 2' in err
+
+
+# Steps that fail in training, and what the trial's error says.
+FAILING = {
+    "raise RuntimeError('in the first epoch')": "mine.py:10: RuntimeError: in the first epoch",
+    "return state[0]": "mine.py:9: Leaky.step gave Tensor; expected a tuple of states = 1 tensors",
+    "return None": "mine.py:9: Leaky.step gave NoneType; expected",
+    "return (state[0][:, :2],)": "mine.py:9: Leaky.step gave a tuple of [(1, 2, 32)]; expected",
+    "return (*state, *state)": "mine.py:9: Leaky.step gave a tuple of [(1, 6, 32), (1, 6, 32)]; expected",
+    "return (1.0,)": "mine.py:9: Leaky.step gave a tuple of [None]; expected",
+    "h, c = state": "mine.py:10: ValueError: not enough values to unpack (expected 2, got 1). step was given "
+    "a (K, gates * hidden, B) = (1, 6, 32) with gates = 1, and as state a tuple of states = 1 tensors",
+}
+
+
+@pytest.mark.parametrize("line, words", FAILING.items(), ids=FAILING.values())
+def test_a_step_that_fails_names_its_line(tmp_path, monkeypatch, line, words):
+    monkeypatch.chdir(write(tmp_path, {"mine.py": leaky(late=line)}))
+    result = rnnbench.run("rnnbench_import=mine.py", *ARGUMENTS, "model.hidden_size=6", folder="r/0")
+    assert result["status"] == "failed"
+    assert words in result["error"]
+    assert "Traceback" in result["traceback"]
+
+
+def test_a_cell_or_a_task_that_cannot_be_made_is_refused_with_its_line(tmp_path, monkeypatch):
+    broken = leaky() + "\n    def shapes(self, input_size):\n        return 1 / 0\n"
+    made = leaky() + "\n    def __init__(self, model):\n        raise KeyError('x')\n"
+    task = "import rnnbench\n@rnnbench.register_task('t')\nclass T:\n    def __init__(self, data):\n"
+    task += "        1 / 0\n    def make(self, u): pass\n"
+    monkeypatch.chdir(write(tmp_path, {"shapes.py": broken, "made.py": made, "task.py": task}))
+    for words, message in {
+        "rnnbench_import=made.py model.name=leaky": "model.name=leaky: made.py:14: KeyError: 'x'",
+        "rnnbench_import=shapes.py model.name=leaky model.budget=500": "shapes.py:14: ZeroDivisionError",
+        "rnnbench_import=task.py data=own data.name=t": "data.name=t: task.py:5: ZeroDivisionError",
+    }.items():
+        with pytest.raises(ConfigError) as error:
+            rnnbench.run(*words.split(), "tracking.uri=null", folder="r/0")
+        assert message in str(error.value)
+    assert not (tmp_path / "r").exists()
+
+
+def typed_in(text: str, **more: object) -> None:
+    """Run a cell of a notebook."""
+    exec(compile(text, "<ipython-input-1>", "exec"), {"__name__": "__main__", **more})
+
+
+def test_a_class_of_a_notebook_is_known_by_its_content():
+    def hash_now(text: str, **more: object) -> str:
+        typed_in(text, **more)
+        config = config_of()
+        assert list(imported(config)) == ["__main__.Leaky"]
+        return trial_hash(config, "x")
+
+    slow = hash_now(leaky("0.9"))
+    bound = config_of()
+    assert hash_now("\n\n# moved\n" + leaky("0.9")) == slow
+    fast = hash_now(leaky("0.4"))
+    assert fast != slow
+    assert (keep_of(bound), keep_of(config_of())) == (pytest.approx(0.9), pytest.approx(0.4))
+    # What it refers to counts too: numbers, functions and classes of other cells.
+    assert hash_now(leaky("keep"), keep=0.9) != hash_now(leaky("keep"), keep=0.4)
+    helpers: list[dict[str, object]] = [{}, {}]
+    for scope, value in zip(helpers, ("0.9", "0.4"), strict=True):
+        exec(f"def keep(): return {value}", scope)
+    assert len({hash_now(leaky("keep()"), keep=scope["keep"]) for scope in helpers}) == 2
+
+
+def test_a_module_that_the_user_imports_is_known_like_the_file(tmp_path, monkeypatch):
+    write(tmp_path, {"mine_i.py": leaky(), "other_i.py": leaky("0.4")})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import mine_i  # type: ignore[import-not-found]
+
+    assert mine_i.__name__ in sys.modules
+    assert hash_of() == hash_of(tmp_path / "mine_i.py")
+    with pytest.raises(ConfigError, match=r"'leaky'.*mine_i\.py:\d+ and .*other_i\.py:\d+"):
+        import other_i  # type: ignore[import-not-found]  # noqa: F401
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Installs a package with an entry point: editable, or not."""
+
+    def install(name: str, editable: bool, text: str) -> Path:
+        site, source = tmp_path / f"site_{name}", tmp_path / f"src_{name}"
+        home = write(source if editable else site, {f"{name}.py": text})
+        write(
+            site,
+            {
+                f"{name}-2.5.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.5\n",
+                f"{name}-2.5.dist-info/entry_points.txt": f"[rnnbench]\n{name} = {name}\n",
+            },
+        )
+        monkeypatch.syspath_prepend(str(site))
+        monkeypatch.syspath_prepend(str(source))
+        return home / f"{name}.py"
+
+    return install
+
+
+def test_an_installed_package_is_known_by_its_version_an_editable_one_by_its_content(package):
+    alone = hash_of(cell="gru")
+    package("leaks_a", False, leaky().replace('"leaky"', '"leaky_a"'))
+    assert imported(config_of(cell="leaky_a")) == {"leaks_a": "2.5"}
+    file = package("leaks_b", True, leaky().replace('"leaky"', '"leaky_b"'))
+    first = config_of(cell="leaky_b")
+    assert list(imported(first)) == ["leaks_b.py"]
+    file.write_text(file.read_text().replace("0.9", "0.4"))
+    second = config_of(cell="leaky_b")
+    assert trial_hash(first, "x") != trial_hash(second, "x")
+    assert (keep_of(first), keep_of(second)) == (pytest.approx(0.9), pytest.approx(0.4))
+    assert hash_of(cell="gru") == alone  # which has nothing to do with them
+
+
+def test_files_are_bound_in_several_threads_at_once(tmp_path):
+    files = [write(tmp_path / str(n), HELPERS["when it runs"]) / "mine.py" for n in range(4)]
+    for n, file in enumerate(files):
+        (file.parent / "helper.py").write_text(f"KEEP = 0.{n + 1}")
+    found: dict[int, float] = {}
+
+    def bind(n: int) -> None:
+        for _ in range(20):
+            found[n] = keep_of(config_of(files[n]))
+
+    threads = [threading.Thread(target=bind, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {n: pytest.approx((n + 1) / 10) for n in range(4)}
