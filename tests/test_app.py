@@ -11,20 +11,24 @@ import pytest
 from omegaconf import OmegaConf
 
 from rnnbench.record import read_metrics, read_result
+from tests.forked import Forked
 
 QUICK = ["fit.epochs=2", "model.hidden_size=6", "data.train_size=128"]
 
 
 def start(folder, *arguments, **more):
+    """The command in a process of its own, forked; started from nothing where Popen is to be told `more`."""
+    if not more:
+        return Forked("rnnbench", arguments, folder)
     return subprocess.Popen(
         [sys.executable, "-m", "rnnbench", *arguments], cwd=folder, text=True, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more,
     )  # fmt: skip
 
 
-def run(folder, *arguments, code=0):
+def run(folder, *arguments, code=0, **more):
     """The command's stdout and stderr; its exit code is checked."""
-    process = start(folder, *arguments)
+    process = start(folder, *arguments, **more)
     out, err = process.communicate(timeout=300)
     assert process.returncode == code, out + err
     return out, err

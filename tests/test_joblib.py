@@ -1,6 +1,7 @@
 """hydra/launcher=joblib, the published plugin: jobs in processes, one trial each."""
 
 import json
+import os
 
 import pytest
 from mlflow import MlflowClient
@@ -15,7 +16,7 @@ JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 def run(folder, *arguments, code=0):
     """What the command says on stderr; its exit code is checked."""
-    process = start(folder, *arguments)
+    process = start(folder, *arguments, env=os.environ)  # joblib starts processes of its own
     out, err = process.communicate(timeout=300)
     assert process.returncode == code, out + err
     return err

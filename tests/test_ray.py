@@ -102,7 +102,7 @@ def in_training(node, sweep):
 def undisturbed(tmp_path_factory):
     """What the launcher that trains in its own process makes of it."""
     folder = tmp_path_factory.mktemp("here")
-    ended(start(folder, *TWO))
+    ended(start(folder, *TWO, env=os.environ))
     return records(folder / "s")
 
 
@@ -117,7 +117,7 @@ def records(folder):
 @pytest.mark.slow  # the next says the same of a sweep with faults
 def test_two_nodes_give_the_numbers_of_one_process(two_nodes, tmp_path, undisturbed):
     cluster, node, address = two_nodes
-    process = start(tmp_path, *TWO, *RAY, address)
+    process = start(tmp_path, *TWO, *RAY, address, env=os.environ)
     at_work = set()
     while process.poll() is None:
         at_work |= {one for one in (node, cluster.head_node) if workers(raylet(one))}
@@ -125,12 +125,14 @@ def test_two_nodes_give_the_numbers_of_one_process(two_nodes, tmp_path, undistur
     ended(process)
     assert at_work == {node, cluster.head_node}
     assert records(tmp_path / "s") == undisturbed
-    assert "2 of 2 trials are finished already" in ended(start(tmp_path, *TWO, *RAY, address))[0]
+    assert (
+        "2 of 2 trials are finished already" in ended(start(tmp_path, *TWO, *RAY, address, env=os.environ))[0]
+    )
 
 
 def test_a_killed_worker_and_a_dead_node_cost_no_trial(two_nodes, tmp_path, undisturbed):
     cluster, node, address = two_nodes
-    process = start(tmp_path, *TWO, *RAY, address)
+    process = start(tmp_path, *TWO, *RAY, address, env=os.environ)
     until(lambda: in_training(cluster.head_node, tmp_path / "s"), process)
     in_training(cluster.head_node, tmp_path / "s").kill()
     until(lambda: in_training(node, tmp_path / "s"), process)
@@ -143,7 +145,7 @@ def test_a_killed_worker_and_a_dead_node_cost_no_trial(two_nodes, tmp_path, undi
 @pytest.mark.slow
 def test_a_worker_that_is_always_lost_fails_its_trial_alone(head, tmp_path, undisturbed):
     address = f"hydra.launcher.address={head.address}"
-    process = start(tmp_path, *TWO, *RAY, address, "hydra.launcher.retries=1")
+    process = start(tmp_path, *TWO, *RAY, address, "hydra.launcher.retries=1", env=os.environ)
     for _ in range(2):  # the first stack, then the second; of each the first attempt
         until(lambda: in_training(head.head_node, tmp_path / "s"), process)
         worker = in_training(head.head_node, tmp_path / "s")
@@ -161,13 +163,13 @@ def test_a_worker_that_is_always_lost_fails_its_trial_alone(head, tmp_path, undi
 @pytest.mark.slow
 def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(two_nodes, tmp_path, undisturbed):
     cluster, node, address = two_nodes
-    process = start(tmp_path, *TWO, *RAY, address)
+    process = start(tmp_path, *TWO, *RAY, address, env=os.environ)
     until(lambda: in_training(cluster.head_node, tmp_path / "s"), process)
     process.send_signal(signal.SIGINT)
     ended(process, code=130)
     assert not workers(raylet(cluster.head_node)) + workers(raylet(node))
     assert "running" not in {read_result(job)["status"] for job in jobs(tmp_path / "s")}
-    ended(start(tmp_path, *TWO, *RAY, address))
+    ended(start(tmp_path, *TWO, *RAY, address, env=os.environ))
     assert records(tmp_path / "s") == undisturbed
 
 
@@ -177,7 +179,7 @@ def test_a_search_runs_its_trials_on_ray(two_nodes, tmp_path):
     search = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.study_name=s", "hydra.sweeper.n_trials=6"]
     search += ["hydra.sweeper.n_jobs=2", "hydra.sweeper.confirm=1", "hydra/sweeper/pruner=asha"]
     space = ["optim.lr=tag(log,interval(1e-6,0.1))", "model=lstm", "fit.epochs=6"]
-    out, _ = ended(start(tmp_path, *search, "hydra/launcher=ray", address, *space, *QUIET))
+    out, _ = ended(start(tmp_path, *search, "hydra/launcher=ray", address, *space, *QUIET, env=os.environ))
     results = [read_result(tmp_path / "multirun/s" / str(n)) for n in range(6)]
     assert {result["status"] for result in results} <= {"finished", "pruned"}
     assert "python -m rnnbench" in out
@@ -228,7 +230,7 @@ def test_a_cluster_for_one_sweep_is_heard_nowhere_and_ends_with_it(ray_home, tmp
     ],
 )
 def test_an_address_that_is_no_cluster_is_refused(tmp_path, address, message):
-    _, err = ended(start(tmp_path, *TWO, *RAY, f"hydra.launcher.address={address}"), code=1)
+    _, err = ended(start(tmp_path, *TWO, *RAY, f"hydra.launcher.address={address}", env=os.environ), code=1)
     assert f"hydra.launcher.address={address}: {message}" in err
     assert "Traceback" not in err and not list(tmp_path.iterdir())
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import time
@@ -213,7 +214,8 @@ def test_pruning_under_launchers_that_are_not_ours(tmp_path, launcher):
         "hydra.sweeper.pruner.reduction_factor=2",
     ]
     more = settings(n_trials=6, n_jobs=2, study_name="s")
-    run(tmp_path, *search(*pruning, *more), "fit.epochs=6", "optim.lr=tag(log,interval(1e-6,0.1))")
+    lr = "optim.lr=tag(log,interval(1e-6,0.1))"
+    run(tmp_path, *search(*pruning, *more), "fit.epochs=6", lr, env=os.environ)  # joblib starts processes
     trials = counted(study(journal(tmp_path)).get_trials())
     assert len(trials) == 6
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
