@@ -39,6 +39,8 @@ def fork(work):
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = work()
+    except KeyboardInterrupt:
+        code = 130
     except BaseException as error:
         print(repr(error), file=sys.stderr)
         code = 99

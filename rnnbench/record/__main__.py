@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,7 +19,7 @@ from rnnbench.record.courier import undelivered
 from rnnbench.record.delivery import Delivery
 from rnnbench.record.destinations import is_own, note
 from rnnbench.record.folder import read_result
-from rnnbench.record.store import Refusal, StoreError, absolute, check_store
+from rnnbench.record.store import Refusal, StoreError, absolute, check_store, first_line
 from rnnbench.record.sweep import held, job_folders, read_sweep, redirect, sync_command
 from rnnbench.show import open_streams, say
 
@@ -276,12 +277,16 @@ def main() -> int:
     two.add_argument("--yes", action="store_true", help="do not ask")
     given = parser.parse_args()
     open_streams()
+    warnings.simplefilter("ignore")  # of the libraries: those who train cannot do anything about them
     try:
         if given.command == "delete":
             return delete(given.folder, given.yes)
         return follow(given.folder) if given.follow else sync(given.folder, given.to)
     except ConfigError as error:
         say(f"error: {error}")
+        return 1
+    except OSError as error:  # no room for a lock, or no right to one
+        say(f"error: {given.folder}: {first_line(error)}; once that is mended, the same command goes on")
         return 1
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from here")

@@ -15,6 +15,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from rnnbench.record.folder import read_delivery, read_result
+from rnnbench.record.store import sqlite_file
 from rnnbench.record.sweep import held, job_folders, read_sweep, sync_command, workers
 
 GRACE, AGAIN = 15.0, 30.0  # seconds of waiting at the end of a sweep until the user is told, and told again
@@ -107,9 +108,11 @@ class Courier:
     def _say_wait(self, seconds: float) -> None:
         left, jobs = len(undelivered(self.folder)), len(job_folders(self.folder))
         uri = read_sweep(self.folder)["tracking"]["uri"]
+        file = sqlite_file(uri)
+        first = "" if file is None or file.exists() else " (it makes its tables first, once)"
         what = f"{left} of {jobs} records are" if left else "the sweep's own record is"
         self.warn(
-            f"all is recorded; MLflow at {uri} is slow to take it, {what} to come; "
+            f"all is recorded; MLflow at {uri} is slow to take it{first}, {what} to come; "
             f"waiting at most {seconds:.0f} s. Ctrl-C is safe: {sync_command(self.folder)} goes on from there"
         )
 

@@ -161,6 +161,9 @@ class Delivery:
                         raise
                     else:
                         trouble, failed = error, True
+                except (ValueError, TypeError, LookupError) as error:
+                    damage = f"a file of it is damaged ({type(error).__name__}: {first_line(error)})"
+                    self.refused[job.name] = damage
             if parent is not None:
                 try:
                     self._end_parent(parent)
