@@ -21,6 +21,7 @@ from rnnbench.config import (
     Music,
     Text,
     check_words,
+    explained,
     mask,
     recalled,
     typed,
@@ -181,6 +182,8 @@ def load(run: str | Path) -> Trained:
         config = recalled(typed(OmegaConf.load(folder / "config.yaml")), tags)
     except ConfigError as error:
         raise ConfigError(f"{run}: {error}") from None
+    except Exception as error:  # whatever the bytes of a damaged file make of it
+        raise ConfigError(f"{folder / 'config.yaml'}: cannot be read ({explained(error)})") from error
     facts = result.get("weights", {})
     content = file.read_bytes()
     if facts.get("sha256", sha256(content).hexdigest()) != sha256(content).hexdigest():

@@ -221,7 +221,7 @@ def test_artifacts_are_uploaded_when_asked_for(
             file.path for file in client(mlflow_server.uri).list_artifacts(read_delivery(state)["run_id"])
         }
 
-    files = {"weights.pt", "config.yaml", "confusion.csv", "confusion.png", "curves.png"}
+    files = {"weights.pt", "config.yaml", "result.json", "confusion.csv", "confusion.png", "curves.png"}
     assert uploaded(folder / "0") == files
     assert uploaded(folder / "1") == {"curves.png"}
     assert uploaded(folder) == {"comparison.md"}

@@ -236,3 +236,12 @@ def test_a_sweep_ends_well_whatever_its_terminal_does(kind: str, tmp_path: Path)
     assert done.returncode == 0
     for file in ("0/result.json", "1/result.json", "sweep.json"):
         assert json.loads((tmp_path / "s" / file).read_text())["status"] == "finished"
+
+
+def test_trials_of_a_file_before_and_after_an_edit_are_no_seeds_of_one_another():
+    trials = [result("leaky", seed, 0.9, rnnbench_import="mine.py") for seed in range(3)]
+    for trial, digest in zip(trials, ("a", "a", "b"), strict=True):
+        trial["tags"] = {"rnnbench.import.mine.py": digest * 64}
+    assert len(compare(trials[:2]).rows) == 1
+    table = compare(trials)
+    assert "code" in table.heading and len(table.rows) == 2

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.record.connection import connect, patient, settle
-from rnnbench.record.folder import end_of, read_delivery, read_metrics, read_result, write_json
+from rnnbench.record.folder import NETWORK, end_of, read_delivery, read_metrics, read_result, write_json
 from rnnbench.record.store import Refusal, Silent, StoreError, absolute, first_line, sqlite_file
 from rnnbench.record.sweep import delete_command, held, job_folders, read_sweep, status_now
 
@@ -479,7 +479,7 @@ def _artifacts(job: Path, wanted: list[str], folder: Path) -> list[Path]:
     """The files to upload: those that are asked for and that the job has; pictures are drawn here."""
     files = []
     if "checkpoint" in wanted and (job / "weights.pt").exists():
-        files += [job / "weights.pt", job / "config.yaml"]  # what `download` needs to be loaded
+        files += [job / name for name in NETWORK]
     if "confusion" in wanted and (job / "confusion.csv").exists():
         from rnnbench.record.pictures import confusion
 

@@ -21,6 +21,7 @@ from typing import Any
 from rnnbench.config import Config, flatten, plain, to_yaml
 
 ROW = ("epoch", "timestamp_ms")
+NETWORK = ("weights.pt", "config.yaml", "result.json")  # the files that a trained network is made from again
 
 
 def now() -> int:

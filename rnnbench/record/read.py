@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from rnnbench.config import ConfigError, mask
-from rnnbench.record.folder import read_delivery, read_metrics, read_result
+from rnnbench.record.folder import NETWORK, read_delivery, read_metrics, read_result
 from rnnbench.record.store import driven, silence, sqlite_file
 from rnnbench.record.sweep import status_now
 
@@ -127,29 +128,53 @@ def number(metric: float) -> float:
 
 
 def download(run_id: str) -> Path:
-    """A folder with the config.yaml and weights.pt of an MLflow run: its own job folder if that is still
-    there, else a temporary one with the run's artifacts.
+    """A folder with the config.yaml and weights.pt of an MLflow run, and its result.json if it was uploaded.
 
-    The store is the one that MLFLOW_TRACKING_URI names, else mlflow.db in this directory.
+    That is its own job folder if it is still there, else a temporary one with these artifacts.
+
+    The store is the one that MLFLOW_TRACKING_URI names, else mlflow.db in this directory. Artifacts come from
+    there, or from where a tracking server keeps them; a database that names another host is not followed,
+    since its runs may be a stranger's.
 
     Raises:
-        ConfigError: no store, no such run, or a run that left neither folder nor checkpoint.
+        ConfigError: no store, no such run, a run that left neither folder nor checkpoint, or artifacts on
+            another host.
     """
     uri = driven(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))
     from mlflow.artifacts import download_artifacts, list_artifacts
     from mlflow.exceptions import MlflowException
 
     try:
-        tags = mlflow_client(uri).get_run(run_id).data.tags
+        run = mlflow_client(uri).get_run(run_id)
     except MlflowException:
         raise ConfigError(f"{run_id}: no such folder, and no such run in {mask(uri)}") from None
+    tags = run.data.tags
     folder = Path(tags.get("rnnbench.folder", ""))
     # The folder may have been trained anew since, or be another machine's.
-    if (folder / "result.json").exists() and str(read_result(folder)["started"]) == tags["rnnbench.attempt"]:
+    attempt = tags.get("rnnbench.attempt")
+    if (folder / "result.json").exists() and str(read_result(folder)["started"]) == attempt:
         return folder
-    if "weights.pt" not in {file.path for file in list_artifacts(run_id=run_id, tracking_uri=uri)}:
+    if not _of_the_store(run.info.artifact_uri, uri):
+        raise ConfigError(
+            f"{run_id}: its artifacts are at {mask(run.info.artifact_uri)}, which the record names and not "
+            f"you; if you trust it: mlflow artifacts download --run-id {run_id} --dst-path FOLDER, then "
+            "rnnbench.load(FOLDER)"
+        )
+    there = {file.path for file in list_artifacts(run_id=run_id, tracking_uri=uri)}
+    if "weights.pt" not in there:
         raise ConfigError(
             f"{run_id}: the run has no checkpoint (tracking.artifacts=[checkpoint]), and its job folder "
             f"{folder} is not here"
         )
-    return Path(download_artifacts(run_id=run_id, dst_path=tempfile.mkdtemp(), tracking_uri=uri))
+    here = tempfile.mkdtemp()
+    for name in there & set(NETWORK):
+        download_artifacts(run_id=run_id, artifact_path=name, dst_path=here, tracking_uri=uri)
+    return Path(here)
+
+
+def _of_the_store(artifacts: str, uri: str) -> bool:
+    """Whether artifacts are on this machine, or where the tracking server that `uri` names keeps them."""
+    place, store = urlsplit(artifacts), urlsplit(uri)
+    if store.scheme not in ("http", "https"):
+        return place.scheme in ("", "file") and not place.netloc
+    return place.scheme not in ("http", "https", "mlflow-artifacts") or place.netloc in ("", store.netloc)
