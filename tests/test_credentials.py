@@ -1,15 +1,19 @@
 """Credentials are refused where they would be written; in the ways that work they stay out of every file."""
 
 import base64
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import rnnbench
 from rnnbench.config import ConfigError, check_tree, check_words, mask
@@ -86,6 +90,106 @@ def test_a_credential_is_masked_and_refused(text: str) -> None:
 def test_what_holds_no_credential_is_left_alone(text: str) -> None:
     assert mask(text) == text
     check_words([text])
+
+
+# The kinds of places: a secret of any signs, as it is written there.
+TEXTS = {
+    "url": lambda secret: f"postgresql://me:{secret}@host/db",
+    "url without a user": lambda secret: f"postgresql://:{secret}@host/db",
+    "url, quoted": lambda secret: f"http://m%40e:{quote(secret, safe='')}@host/x",
+    "token, empty password": lambda secret: f"https://{quote(secret, safe='')}:@host/x",
+    "odbc": lambda secret: f"mssql+pyodbc:///?odbc_connect=Driver={{x}};UID=me;PWD={{{secret}}};",
+    "odbc, quoted": lambda secret: f"mssql:///?odbc_connect={quote(f'UID=me;PWD={secret};', safe='')}",
+    "pass": lambda secret: f"https://host/x?pass={secret}",
+    "auth": lambda secret: f"https://host/x?a=b&auth={secret}",
+    "key": lambda secret: f"https://host/x?key={secret}",
+    "variable": lambda secret: f"export DB_PASS={secret}",
+    "quoted words": lambda secret: f'PASSWORD="two {secret}"',
+    "dsn": lambda secret: f"host=h user=me password={secret}",
+    "json": lambda secret: json.dumps({"a": {"password": secret}}),
+    "json, no spaces": lambda secret: json.dumps({"api_key": secret}, separators=(",", ":")),
+    "header": lambda secret: f"Authorization: Basic {secret}",
+    "bearer": lambda secret: f"Bearer {secret}",
+    "camel": lambda secret: f"accessToken={secret}",
+}  # fmt: skip
+SIGNS = "".join(map(chr, range(33, 127)))
+SECRETS = st.text(st.sampled_from(SIGNS), min_size=8, max_size=30).filter(
+    lambda text: len(set(text)) > 4 and text.isascii() and text[0].isalnum()
+)
+DIGITS_FIRST = st.tuples(st.integers(0, 99999), SECRETS).map(lambda pair: f"{pair[0]}{pair[1]}")
+
+
+@pytest.mark.parametrize("place", TEXTS)
+@given(secret=st.one_of(SECRETS, DIGITS_FIRST))
+def test_a_secret_of_any_signs_is_masked_and_refused(place: str, secret: str) -> None:
+    if place == "odbc":
+        secret = secret.replace("}", "")
+    if place == "quoted words":
+        secret = secret.replace('"', "")
+    text = TEXTS[place](secret)
+    written = {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
+    shown = mask(text)
+    assert "***" in shown and not any(word in shown for word in written)
+    assert mask(shown) == shown
+    for refuse in (
+        lambda: check_words([f"+some.place={text}"]),
+        lambda: check_tree({"some": {"place": [{"more": text}]}}),
+    ):
+        with pytest.raises(ConfigError, match="would be written to disk") as refusal:
+            refuse()
+        assert not any(word in str(refusal.value) for word in written)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["+data.options.password", "api_key", "data.options.api_key", "data.options.clientSecret", "some.auth",
+     "hydra.job.env_set.DB_PASS", "hydra.job.env_set.PGPASSWORD", "hydra.job.env_set.AWS_SECRET_ACCESS_KEY"],
+)  # fmt: skip
+@pytest.mark.parametrize("secret", [SECRET, "two words", "12345", "$ecret,a", "[x", "true1"])
+def test_whatever_a_secret_key_holds_is_refused(key: str, secret: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        check_words([f"{key}={secret}"])
+    assert secret not in str(refusal.value)
+    tree: object = int(secret) if secret.isdigit() else secret
+    for part in reversed(key.lstrip("+").split(".")):
+        tree = {part: tree}
+    with pytest.raises(ConfigError) as refusal:
+        check_tree(tree)
+    assert secret not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["ghp_" + "aB3" * 12, "github_pat_" + "aB3" * 12, "AKIA" + "ABCD" * 4, "sk-proj-" + "aB3" * 8,
+     "sk_live_" + "aB3" * 8, "hf_" + "aB3" * 10, "xoxb-" + "12-ab" * 4,
+     "eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.c2ln"],
+)  # fmt: skip
+def test_a_token_is_known_by_its_form(token: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        check_words([f"data.options.words=[a,{token}]"])
+    assert token not in str(refusal.value) and token not in mask(f"see {token}.")
+
+
+ORDINARY = [
+    "http://[::1]:5000/a@b", "postgresql://user:@host/db", "scheme://host:5432/db@x", "optim.lr=1e-3",
+    "data.options.key=3", "data.options.max_tokens=100", "data.options.pad_token=<pad>",
+    "data.options.passes=3",
+    "hydra.job.env_set.TOKENIZERS_PARALLELISM=false", "hydra.job.env_set.PGPASSFILE=/home/me/.pgpass",
+    "hydra.job.env_set.PWD=/x", "data.options.author=me", "data.options.compass=north",
+    "data.options.start=12:30:05",
+    "data.path=/home/me@work/a:b@c.npz", "git@github.com:foo/bar.git", "data.options.password=null",
+    "data.options.two_pass=true", "hydra.launcher.setup=['module load x','export PGPASSWORD=$OTHER']",
+    "tracking.uri=http://localhost:5000,http://b:5000/x@y", "data.source=https://host/x?a=b&c=d",
+    "hydra.sweep.dir=multirun/50%/x", "model.name=a=b", "data.path=sk-learn-digits-of-many-people.npz",
+    "hydra.launcher.additional_parameters={qos: low, mail_user: me@x.org}", "data.options.token=''",
+    "seed=range(5)", "'model=glob(l*)'", "objective=val/loss", "data.path=100%25.npz",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_an_ordinary_command_is_not_refused(text: str) -> None:
+    check_words([text])
+    assert mask(text) == text
 
 
 # Refusals, as they are typed

@@ -24,7 +24,7 @@ from rnnbench.config.schema import (
     Select,
     Sgd,
 )
-from rnnbench.config.secrets import check_secret
+from rnnbench.config.secrets import check_secret, check_tree
 
 
 def refuse(key: str, value: Any, wanted: str) -> NoReturn:
@@ -59,8 +59,8 @@ def check(config: Config) -> None:
     """
     for part, content in vars(config).items():
         for key, value in vars(content).items() if is_dataclass(content) else [("", content)]:
-            if isinstance(value, str):
-                check_secret(f"{part}.{key}".rstrip("."), value)
+            if isinstance(value, str | dict):
+                check_tree(value, f"{part}.{key}".rstrip("."))
     model, optim, data, fit = config.model, config.optim, config.data, config.fit
     if type(optim) is not OPTIMISERS.get(optim.name):
         refuse("optim.name", optim.name, f"choose with optim=NAME, one of {', '.join(OPTIMISERS)}")

@@ -6,41 +6,81 @@ Given in the ways that the refusal names they are read by the library that needs
 import re
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote
 
 from rnnbench.config.schema import ConfigError
 
 HIDDEN = "***"
-# What shows, and the secret behind it, which ends with the word: a password may hold any other sign.
+# Where a value ends, and what in the place of a secret is none: nothing, a switch, a reference to a variable.
+END = r"(?=[\s,;&}\])\"']|$)"
+NOTHING = r"[;&,}\])]*(?:\s|$)|[;&,][\w .-]+[=:]|\"\"|''"
+NONE = (
+    rf"(?!(?i:null|none|true|false|~|\?\?\?|\*\*\*){END}|\$\{{[^}}]*\}}{END}|\$(?-i:[A-Z_][A-Z0-9_]*){END}"
+    rf"|{NOTHING})"
+)
+VALUE = rf"""{NONE}(?:\\?"(?:\\.|[^"\\])*(?:"|$)\S*|\\?'[^']*(?:'|$)\S*|\{{[^}}]*\}}\S*|\S+)"""
+
+# A name whose value is a secret: password, DB_PASS, PGPASSWORD, api-key, accessToken; not max_tokens, bypass,
+# the pad_token of a vocabulary, or the variable PWD of a shell.
+NAME = (
+    r"(?<![\w.-])(?!(?:[\w.-]*\.)?(?:pad|eos|bos|unk|mask|sep|cls)_token\b)(?!(?:[\w.-]*\.)?(?<!;)(?:OLD)?PWD=/)"
+    r"(?:(?i:[\w.-]*?(?:passw(?:or)?d|passphrase|pwd)"
+    r"|(?:[\w.-]*[_.-])?(?:pass|(?:auth|access|refresh|bearer)?token|secret|credentials?"
+    r"|(?:api|access|secret|private|account|encryption)[_-]?key))"
+    r"|[\w.-]*[a-z](?:Token|Secret|Pass|ApiKey|AccessKey))\d*"
+)
+# What shows, and the secret behind it, which ends with the word unless it is quoted: it may hold any sign.
 SECRETS = [
-    # scheme://user:password@host, but not scheme://host:port/path@more
-    re.compile(r"(://[^\s/?#@:]*:)(?!\*\*\*@)(?!\d*(?:[/?#,\s]|$))\S+(?=@)"),
-    # https://token@host: over http a name alone is good for nothing else
-    re.compile(r"(?i)(https?://)(?!\*\*\*@)[^\s/?#@:]+(?=@)"),
-    # ?password=, &access_token=, ?X-Amz-Signature=, ?sig=
+    # scheme://user:password@host, but not scheme://host:port/path@more, nor an address of IPv6
     re.compile(
-        r"(?i)([?&][\w.-]*(?:passw(?:or)?d|pwd|token|secret|api_?key|signature|credential|\bsig)=)"
-        r"(?!\*\*\*)[^&\s]+"
+        r"(://(?!\[[\da-fA-F:.%]*\](?::\d*)?(?:[/?#,\s]|$))[^\s/?#:]*:)(?!\*\*\*@)"
+        r"(?!\d*(?:[/?#]\S*@[^\s/@]*(?:\s|$)|,[\w+.-]*://|\s|$))\S+(?=@)"
     ),
-    # PGPASSWORD=..., as for hydra.job.env_set or a launcher's lines of shell; not one that is passed on
-    re.compile(r"\b([A-Z][A-Z0-9_]*(?:PASSWORD|TOKEN|SECRET|API_KEY)[A-Z0-9_]*[=:] ?)(?![*$])[^\s,}\]]+"),
+    # https://token@host, https://token:@host: over http a name alone is good for nothing else
+    re.compile(r"(?i)(https?://)(?!\*\*\*@)(?![^\s/?#@]*:\*\*\*@)[^\s/?#@]+(?=@)"),
+    # ?key=, &auth=, ?X-Amz-Signature=, ?sig=; what else names a secret is one in a query too
+    re.compile(rf"(?i)([?&](?:[\w.-]*[_.-])?(?:key|auth|sig|signature|credential)=){VALUE}"),
+    # Authorization: Basic ...; Bearer ... anywhere
+    re.compile(rf"(?i)(\b(?:proxy-)?authorization\\?[\"']?\s*[:=]\s*\\?[\"']?(?:[a-z]+\s+)?+){NONE}\S+"),
+    re.compile(rf"(?i)(\bbearer\s+){NONE}\S{{6,}}"),
+    # PGPASSWORD=..., {"password": "..."}, PWD={...};
+    re.compile(rf"({NAME}\\?[\"']?\s*[:=]\s*){VALUE}"),
+    # tokens that show by themselves what they are: of GitHub, GitLab, AWS, OpenAI, Slack, Hugging Face, a JWT
+    re.compile(
+        r"((?<![A-Za-z0-9]))(?:gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
+        r"|(?:AKIA|ASIA)[A-Z0-9]{12,}|sk[-_](?:[a-z]+[-_])*(?=\w*\d)\w{16,}|xox[a-z]-[\w-]{10,}"
+        r"|hf_[A-Za-z0-9]{16,}|AIza[\w-]{30,}|dapi[\da-f]{32}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
+    ),
+    re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)(?!\*\*\*)[\s\S]+"),
 ]
+OF_KEY = re.compile(rf"(?!.*\b(?:OLD)?PWD$)(?:[\w.@/-]*[./])?(?:{NAME}|(?i:auth|authorization))")
+OF_VALUE = re.compile(rf"{NONE}[\s\S]")
 
 
 def mask(text: str) -> str:
-    """The text with *** for what looks like a password, a token or a key."""
+    """The text with *** for what looks like a password, a token or a key, written plainly or with %XX."""
+    shown = _mask(text)
+    decoded = unquote(shown)
+    hidden = _mask(decoded)
+    return shown if hidden == decoded else hidden
+
+
+def _mask(text: str) -> str:
     for pattern in SECRETS:
         text = pattern.sub(rf"\1{HIDDEN}", text)
     return text
 
 
 def check_secret(key: str, value: object) -> None:
-    """Refuse a credential in a value.
+    """Refuse a credential in a value, or any value of a key that names a secret.
 
     Raises:
         ConfigError: names the key, the value without the credential, and the ways that work.
     """
     text = f"{key}={value}"
     shown = mask(text)
+    if OF_KEY.fullmatch(key) and not isinstance(value, bool) and OF_VALUE.match(str(value).strip()):
+        shown = f"{key}={HIDDEN}"
     if shown != text:
         raise ConfigError(
             f"{shown}: a password, token or key in it would be written to disk with every config; "
@@ -73,7 +113,7 @@ def check_tree(tree: Any, key: str = "") -> None:
     elif isinstance(tree, list):
         for part in tree:
             check_tree(part, key)
-    elif isinstance(tree, str):
+    elif isinstance(tree, str | int | float):
         check_secret(key, tree)
 
 
