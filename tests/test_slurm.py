@@ -345,6 +345,67 @@ def test_settings_that_cannot_be_are_refused(key, value):
         SlurmLauncher(**GIVEN | {key: value})
 
 
+def script(tmp_path, monkeypatch, folder="s", **given):
+    """The batch script of a stack, where there need be no cluster."""
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    usual = {"mem_gb": 1, "gpus_per_node": None, "partition": "p", "account": "a", "setup": ["module load x"],
+             "additional_parameters": {"qos": "low"}}  # fmt: skip
+    launcher = SlurmLauncher(**GIVEN | {"cluster": "slurm"} | usual | given)
+    executor = launcher._executor(tmp_path / folder, "name")._executor
+    return executor._make_submission_file_text(executor._submitit_command_str, "uid")
+
+
+HOSTILE = [
+    "x; touch mine",
+    "$(touch mine)",
+    "`touch mine`",
+    "' touch mine '",
+    '" touch mine "',
+    "#",
+    "a b",
+    "&& touch mine",
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("key", ["partition", "account", "qos", "folder"])
+def test_no_value_becomes_a_shell_line_of_the_batch_script(key, value, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    given = {"additional_parameters": {"qos": value}} if key == "qos" else {key: value}
+    text = script(tmp_path, monkeypatch, **given)
+    usual = script(tmp_path, monkeypatch)
+    assert len(text.splitlines()) == len(usual.splitlines())
+    run = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    run = run.replace(sys.executable, "true")
+    work = tmp_path / "work"
+    work.mkdir()
+    subprocess.run(["bash", "-c", f"module() {{ :; }}\n{run}"], cwd=work, check=True)
+    assert list(work.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x85", "\u2028", "\x00"])
+@pytest.mark.parametrize("key", ["partition", "account", "setup", "additional_parameters"])
+def test_a_line_end_in_a_value_for_slurm_is_refused(key, end):
+    pytest.importorskip("submitit")
+    value = f"x{end}touch mine"
+    given = {"setup": [value], "additional_parameters": {"qos": value}}.get(key, value)
+    with pytest.raises(
+        ConfigError, match=rf"hydra\.launcher\.{key}.*control character; must be a single line"
+    ):
+        SlurmLauncher(**GIVEN | {key: given})
+    with pytest.raises(ConfigError, match="no option of sbatch"):
+        SlurmLauncher(**GIVEN | {"additional_parameters": {f"qos=a{end}touch mine": "x"}})
+
+
+def test_a_folder_whose_name_has_a_line_end_is_refused_for_slurm(tmp_path):
+    done = start(tmp_path, *GRID[:3], *SLURM, "hydra.launcher.cluster=local", "hydra.sweep.dir='a\nb'")
+    _, err = done.communicate(timeout=60)
+    assert done.returncode == 1 and "hydra.sweep.dir=" in err and "control character" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_submitit_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ConfigError, match=r"rnnbench\[slurm\]"):

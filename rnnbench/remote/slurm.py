@@ -5,6 +5,7 @@ here: the records say what came of a stack, and squeue whether its task is over.
 """
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -17,6 +18,8 @@ from threading import Lock
 from typing import Any
 
 import psutil
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 from rnnbench import show, signals
 from rnnbench.config import ConfigError
@@ -29,6 +32,7 @@ from rnnbench.remote.worker import work_on
 ASK = 5.0  # seconds between questions to Slurm
 OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
         "PREEMPTED", "TIMEOUT"}  # fmt: skip
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # any of these may end a line of a script
 FINAL = {"CANCELLED", "DEADLINE", "TIMEOUT"}  # somebody's will: not to be undone by sending it again
 
 
@@ -54,6 +58,7 @@ class SlurmLauncher(RemoteLauncher):
         for key, times in (("requeue", requeue), ("retries", retries)):
             if times < 0:
                 raise ConfigError(f"hydra.launcher.{key}={times}: must be at least 0")
+        self._check_lines(resources)
         self.place = cluster or ("slurm" if which("srun") else "local")
         self.requeue = requeue
         self.resources = resources
@@ -61,6 +66,29 @@ class SlurmLauncher(RemoteLauncher):
         self.asked = float("-inf")
         self.states: dict[tuple[str, str], str] | None = None  # by name of the array and index; None: unknown
         self.silent = False
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        folder = Path(config.hydra.sweep.dir).absolute()
+        with refusals():
+            if CONTROL.search(str(folder)):
+                raise ConfigError(f"hydra.sweep.dir={str(folder)!r}: has a control character, which the "
+                                  "batch script cannot have in a name; give another folder")  # fmt: skip
+
+    def _check_lines(self, resources: dict[str, Any]) -> None:
+        """Refuse what would be more than its own line of the batch script, where a shell runs the others."""
+        more = dict(resources.get("additional_parameters") or {})
+        values = [(key, resources.get(key)) for key in ("partition", "account")]
+        values += [("setup", line) for line in resources.get("setup") or []]
+        values += [(f"additional_parameters.{name}", value) for name, value in more.items()]
+        for key, value in values:
+            if CONTROL.search(str(value)):
+                raise ConfigError(f"hydra.launcher.{key}={str(value)!r}: has a control character; "
+                                  "must be a single line")  # fmt: skip
+        for name in more:
+            if not re.fullmatch(r"[A-Za-z][\w-]*", str(name)):
+                raise ConfigError(f"hydra.launcher.additional_parameters: {str(name)!r} is no option of "
+                                  "sbatch: must be letters, digits and hyphens")  # fmt: skip
 
     def submit(self, stacks: Sequence[SentStack]) -> None:
         from submitit.core.utils import FailedJobError
