@@ -248,7 +248,29 @@ def test_numbers_are_scaled_and_bytes_stay_bytes(tmp_path):
         ({"x_train": X, "y_train": Y[:9]}, "y_train has 9 answers for 60"),
         ({"x_train": X, "y_train": Y - 1}, "y_train has shape .* whole numbers from 0"),
         ({"x_train": X, "y_train": Y * 1.0}, "data.metric=mse"),
-        ({"x_train": X * np.nan, "y_train": Y}, "x_train has values that are not finite"),
+        ({"x_train": X * np.nan, "y_train": Y}, "x_train has 600 values that are not finite"),
+        ({"x_train": X * 1e300, "y_train": Y}, r"x_train has \d+ values beyond what float32 .* data.std"),
+        (
+            {"x_train": X, "y_train": Y, "x_val": np.full((4, 5, 2), -4e38), "y_val": Y[:4]},
+            "x_val has 40 values",
+        ),
+        ({"x_train": X, "y_train": Y + 1}, "y_train has the classes 1, 2, 3: number them from 0"),
+        ({"x_train": X, "y_train": Y * 500_000}, "y_train has the classes 0, 500000, 1000000: number them"),
+        ({"x_train": X, "y_train": 2 * np.arange(60)}, r"the classes 0, 2, 4, \.\.\., 118: .* to 59"),
+        (
+            {"x_train": X, "y_train": Y.astype(np.uint64) + np.uint64(2**63)},
+            "y_train has the classes 9223372036854775808",
+        ),
+        ({"x_train": X, "y_train": Y * 0}, "y_train has class 0 alone"),
+        ({"x_train": X, "y_train": Y * 0 + 7}, "y_train has class 7 alone"),
+        ({"x_train": X, "y_train": np.array(3)}, "y_train has 1 answers for 60"),
+        ({"x_train": X, "y_train": Y, "y_test": Y}, "x_test is missing, and y_test is there"),
+        ({"x_train": X, "y_train": Y, "lengths_val": Y}, "x_val is missing, and lengths_val is there"),
+        ({"x_train": X, "y_train": Y, "x_test": X[:0], "y_test": Y[:0]}, r"x_test has shape \(0, 5, 2\)"),
+        ({"x_train": X, "y_train": Y.astype(str)}, "y_train has shape .* of <U.*must be classes"),
+        ({"x_train": X, "y_train": Y.astype("M8[s]")}, "y_train has shape .* of datetime64.*must be classes"),
+        ({"x_train": X + 1j, "y_train": Y}, "x_train has shape .* of complex128; must be numbers"),
+        ({"x_train": np.array([[1], [2, 3]], object), "y_train": Y}, "x_train holds Python objects"),
         ({"x_train": X, "y_train": Y, "x_test": X[:, :3], "y_test": Y}, r"x_test has shape .*\(N, 5, 2\)"),
         (
             {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1},
@@ -263,6 +285,42 @@ def test_numbers_are_scaled_and_bytes_stay_bytes(tmp_path):
 def test_arrays_are_refused(tmp_path, contents, message):
     with pytest.raises(ConfigError, match=message):
         tasks.shape(arrays(tmp_path, **contents))
+
+
+def test_answers_beyond_float32_are_refused(tmp_path):
+    for y, count in ((Y * 1e300, 40), (np.where(Y == 0, 1e20, 0.0), 20)):
+        data = arrays(tmp_path, x_train=X, y_train=y)
+        data.metric = "mse"
+        with pytest.raises(ConfigError, match=f"y_train has {count} values whose squares are beyond"):
+            tasks.shape(data)
+    data = arrays(tmp_path, x_train=X * 1e39, y_train=Y)
+    data.std = 1e39  # as numbers enter the network they fit
+    assert np.abs(tasks.load(data).inputs).max() <= 1
+
+
+def test_classes_that_training_does_not_see_are_said(tmp_path, capsys):
+    data = arrays(tmp_path, x_train=X, y_train=np.r_[Y[:59], 3])
+    for data.split_seed in range(20):
+        task = tasks.load(data)
+        y = task.targets
+        unseen = set(y.tolist()) - set(y[task.splits["train"]].tolist())
+        assert ("3 of the classes are not among the 42" in capsys.readouterr().err) == bool(unseen)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 255), st.booleans())
+def test_a_damaged_file_is_named_or_reads_as_it_was(place, change, cut):
+    with tempfile.TemporaryDirectory() as folder:
+        data = arrays(Path(folder), x_train=X[:12], y_train=Y[:12])
+        whole = tasks.load(data).checksum
+        content = bytearray(Path(data.path).read_bytes())
+        place %= len(content)
+        content[place] ^= change
+        damaged = Path(folder) / "damaged.npz"
+        damaged.write_bytes(content[:place] if cut else content)
+        try:
+            assert tasks.load(Arrays("npz", path=str(damaged))).checksum == whole
+        except ConfigError as error:
+            assert str(damaged) in str(error)
 
 
 def test_files_that_hold_no_arrays(tmp_path):

@@ -1,18 +1,25 @@
 """Arrays of one's own from a .npz file."""
 
 import hashlib
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnbench import show
 from rnnbench.config import Arrays, ConfigError
 from rnnbench.tasks.task import Goal, Shape, Task, check_metric, held, split_sizes
 
 Array = NDArray[Any]
+# What numpy and zipfile raise for a file that is cut off, changed, or of another kind.
+DAMAGED = (ValueError, zipfile.BadZipFile, zlib.error, AttributeError, EOFError, KeyError,
+           NotImplementedError, RuntimeError, struct.error, SyntaxError, TypeError)  # fmt: skip
 TEST_SEED = 0  # of the test examples where the file has none of its own
+LARGEST = float(np.finfo(np.float32).max)
 KEYS = ("x", "y", "lengths")
 
 
@@ -20,7 +27,7 @@ class OwnArrays:
     """`data=npz data.path=FILE`, a file that numpy.savez has written.
 
         x_train (N, T, input)   numbers; entering as (value - data.mean) / data.std
-        y_train (N,)            classes 0, 1, ...: metric accuracy
+        y_train (N,)            classes 0, 1, ..., each of them there: metric accuracy
              or (N,), (N, outputs)  floats: data.metric=mse
         lengths_train (N,)      optional: steps that count, the rest is padding
 
@@ -61,6 +68,11 @@ class OwnArrays:
             )
         splits, how = split(data, {part: len(arrays[f"x_{part}"]) for part in parts})
         label = data.metric == "accuracy"
+        if label and (rare := np.setdiff1d(y, y[splits["train"]])).size:
+            show.warn(
+                f"data.path={data.path}: {_list(rare)} of the classes are not among the "
+                f"{len(splits['train'])} examples for training, only in validation or test"
+            )
         if x.dtype != np.uint8:
             x = ((x.astype(np.float64) - data.mean) / data.std).astype(np.float32)
         return Task(
@@ -85,19 +97,30 @@ def read(file: str) -> tuple[dict[str, Array], str]:
     Raises:
         ConfigError: it cannot be read, or is not of arrays.
     """
+    arrays: dict[str, Array] = {}
+    name = ""
     try:
         with np.load(Path(file).expanduser(), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            for name in archive.files:
+                arrays[name] = archive[name]
     except OSError as error:
         raise ConfigError(f"data.path={file}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except MemoryError:
+        raise ConfigError(f"data.path={file}: {name or 'an array'} is larger than the free memory") from None
+    except DAMAGED as error:
+        if "allow_pickle" in str(error) and name:
+            raise ConfigError(
+                f"data.path={file}: {name} holds Python objects, which are not read; make it an array of "
+                "numbers: sequences of several lengths are padded to one, with lengths_train beside them"
+            ) from None
         raise ConfigError(
             f"data.path={file}: is not a file of arrays ({error}); write it with numpy.savez"
         ) from None
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).data)
+        there = np.ascontiguousarray(arrays[name])
+        digest.update(there.data if there.dtype.kind in "fiub" else there.tobytes())  # dates have no buffer
     return arrays, digest.hexdigest()
 
 
@@ -111,6 +134,10 @@ def check(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
     for key in arrays:
         if key not in known:
             raise refuse(key, f"is none of the keys that are read: {', '.join(known)}")
+    for part in ("val", "test"):
+        for key in (f"y_{part}", f"lengths_{part}"):
+            if key in arrays and part not in parts:
+                raise refuse(f"x_{part}", f"is missing, and {key} is there")
     like = arrays.get("x_train")
     for part in parts:
         for key in (f"x_{part}", f"y_{part}"):
@@ -121,10 +148,17 @@ def check(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
         if x.ndim != 3 or x.dtype.kind not in "fiu" or 0 in x.shape or x.shape[1:] != like.shape[1:]:
             wanted = "(N, T, input)" if part == "train" else f"(N, {like.shape[1]}, {like.shape[2]})"
             raise refuse(f"x_{part}", f"has shape {x.shape} of {x.dtype}; must be numbers of shape {wanted}")
-        if not np.isfinite(x).all():
-            raise refuse(f"x_{part}", "has values that are not finite")
-        if len(y) != len(x):
-            raise refuse(f"y_{part}", f"has {len(y)} answers for {len(x)} examples")
+        if count := int(np.count_nonzero(~np.isfinite(x))):
+            raise refuse(f"x_{part}", f"has {count:,} values that are not finite: nan or infinite")
+        if x.dtype != np.uint8 and (count := _beyond((x.astype(np.float64) - data.mean) / data.std, LARGEST)):
+            raise refuse(
+                f"x_{part}",
+                f"has {count:,} values beyond what float32 holds ({LARGEST:.2g}); divide them, or give "
+                f"data.mean and data.std (here {data.mean:g} and {data.std:g})",
+            )
+        if y.ndim == 0 or len(y) != len(x):
+            count = len(y) if y.ndim else 1
+            raise refuse(f"y_{part}", f"has {count} answers for {len(x)} examples")
         if data.metric == "accuracy":
             if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0:
                 raise refuse(
@@ -132,7 +166,16 @@ def check(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
                     f"has shape {y.shape} of {y.dtype}; must be classes (N,) of whole numbers from 0 on, or "
                     "take data.metric=mse",
                 )
-            if y.max() > arrays["y_train"].max():
+            kinds = np.unique(arrays["y_train"])
+            if len(kinds) == 1:
+                raise refuse("y_train", f"has class {kinds[0]} alone, so that there is nothing to learn")
+            if kinds[-1] != len(kinds) - 1:
+                raise refuse(
+                    "y_train",
+                    f"has the classes {_list(kinds)}: number them from 0 on without gaps, here to "
+                    f"{len(kinds) - 1}, for example with numpy.unique(y, return_inverse=True)",
+                )
+            if y.max() > kinds[-1]:
                 raise refuse(f"y_{part}", f"has class {y.max()}, which y_train has not")
         else:
             width = arrays["y_train"].shape[1:]
@@ -147,6 +190,12 @@ def check(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
                     f"has shape {y.shape} of {y.dtype}; must be finite floats (N,) or (N, outputs), or take "
                     "data.metric=accuracy",
                 )
+            if count := _beyond(y, LARGEST**0.5):
+                raise refuse(
+                    f"y_{part}",
+                    f"has {count:,} values whose squares are beyond what float32 holds ({LARGEST:.2g}); "
+                    "divide them",
+                )
         lengths = arrays.get(f"lengths_{part}")
         if lengths is not None and (
             lengths.shape != (len(x),) or lengths.dtype.kind not in "iu" or not lengths.min() >= 1
@@ -154,6 +203,17 @@ def check(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
             raise refuse(f"lengths_{part}", f"must be {len(x)} whole numbers of at least 1")
         if lengths is not None and lengths.max() > x.shape[1]:
             raise refuse(f"lengths_{part}", f"has {lengths.max()}, beyond the T={x.shape[1]} of x_{part}")
+
+
+def _beyond(values: Array, largest: float) -> int:
+    """How many values are larger than this, whatever their sign."""
+    return int(np.count_nonzero(np.abs(values) > largest))
+
+
+def _list(classes: Array) -> str:
+    """Some classes in words: all of a few, else the first three and the last."""
+    words = [f"{number}" for number in classes]
+    return ", ".join(words if len(words) <= 6 else [*words[:3], "...", words[-1]])
 
 
 def split(data: Arrays, sizes: dict[str, int]) -> tuple[dict[str, NDArray[np.int64]], dict[str, str]]:
