@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -13,7 +14,7 @@ from conftest import make_config
 
 import rnnbench
 from rnnbench.cells import class_of
-from rnnbench.config import ConfigError, imported, own_code, plain, trial_hash, typed
+from rnnbench.config import ConfigError, imported, own_code, plain, recalled, trial_hash, typed
 from rnnbench.engine import shape_key
 from rnnbench.remote.sent import SentStack
 from tests.test_app import numbers, run
@@ -152,6 +153,27 @@ def test_what_is_not_imported_and_what_is_installed_is_not_in_the_identity(tmp_p
     first = hash_of(tmp_path / "mine.py")
     (tmp_path / "other.py").write_text("x = 2")
     assert hash_of(tmp_path / "mine.py") == first
+
+
+def test_what_is_no_python_but_found_beside_does_no_harm(tmp_path):
+    late = "if False: import old, beside"
+    write(tmp_path, {"mine.py": leaky(late=late), "old.py": "print 'two'", "beside.py": "from ... import x"})
+    assert sorted(imported(config_of(tmp_path / "mine.py"))) == ["beside", "mine.py", "old"]
+
+
+def test_a_script_is_known_by_its_file(tmp_path):
+    words = ", ".join(map(repr, ARGUMENTS))
+    write(
+        tmp_path, {"train.py": leaky(imports="import helper") + f"\n\nrnnbench.run({words}, folder='r/0')\n"}
+    )
+    write(tmp_path, {"helper.py": "x = 1"})
+    done = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    tags = json.loads((tmp_path / "r/0/result.json").read_text())["tags"]
+    assert {name for name in tags if "import" in name} == {
+        "rnnbench.import.train.py",
+        "rnnbench.import.helper",
+    }
 
 
 def test_helpers_of_one_name_are_kept_apart(tmp_path):
@@ -361,6 +383,8 @@ def package(tmp_path, monkeypatch):
 def test_an_installed_package_is_known_by_its_version_an_editable_one_by_its_content(package):
     alone = hash_of(cell="gru")
     package("leaks_a", False, leaky().replace('"leaky"', '"leaky_a"'))
+    unbound = replace(make_config("leaky_a"), rnnbench_import=None)
+    assert imported(recalled(unbound, {"leaks_a": "2.5"})) == {"leaks_a": "2.5"}
     assert imported(config_of(cell="leaky_a")) == {"leaks_a": "2.5"}
     file = package("leaks_b", True, leaky().replace('"leaky"', '"leaky_b"'))
     first = config_of(cell="leaky_b")

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from importlib.util import module_from_spec, resolve_name, spec_from_file_location
@@ -124,11 +125,13 @@ class Code(Sources):
         spec = self.spec(name, path)
         if spec is None:
             return None
-        if isinstance(spec.loader, SourceFileLoader) and spec.origin and outside(spec.origin):
-            spec.loader = Loader(name, spec.origin, self)
+        places = [spec.origin] if spec.has_location else list(spec.submodule_search_locations or [])
+        if not places or not all(place is not None and outside(place) for place in places):
+            return None  # an installed one: whoever else is asked will find it
+        if isinstance(spec.loader, SourceFileLoader):
+            spec.loader = Loader(name, str(spec.origin), self)
+        if isinstance(spec.loader, Loader) or not spec.has_location:  # the latter has no __init__.py
             self.found.add(name)
-        elif spec.origin is None and all(map(outside, spec.submodule_search_locations or [])):
-            self.found.add(name)  # a folder without __init__.py
         return spec
 
     def import_(
@@ -234,6 +237,12 @@ def _file(name: str) -> Code:
     return _load(str(path), f"rnnbench_import={name}", Code(str(path), path.stem, str(path.parent)))
 
 
+@cache
+def _points(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of the packages in these folders, which is slow to find out."""
+    return tuple(entry_points(group="rnnbench"))
+
+
 def plugins() -> list[Code]:
     """Load the entry points of installed packages; the code of those that are installed as editable.
 
@@ -241,7 +250,7 @@ def plugins() -> list[Code]:
         ConfigError: one cannot be loaded.
     """
     editable = []
-    for point in entry_points(group="rnnbench"):
+    for point in _points(tuple(sys.path)):
         top = importlib.util.find_spec(point.module.partition(".")[0])
         places = (
             [top.origin] if top and top.origin else list(top.submodule_search_locations or []) if top else []
@@ -363,6 +372,7 @@ def registered(kind: str, name: str) -> Entry | None:
     return entries.get((kind, name)) or REGISTERED.get((kind, name))
 
 
+@cache
 def _ours(kind: str, name: str) -> bool:
     """Whether rnnbench itself has a cell or task of this name."""
     from rnnbench.config import conf_folder
@@ -377,7 +387,7 @@ def names(kind: str) -> list[str]:
 
 
 def recalled(config: Config, digests: Identity) -> Config:
-    """The configuration of a record, bound to code that was imported here already; imports nothing.
+    """The configuration of a record, bound to code that was imported here already, or is installed.
 
     Args:
         digests: what the record says that it was trained with; empty: it does not say.
@@ -391,7 +401,7 @@ def recalled(config: Config, digests: Identity) -> Config:
         if _ours(kind, name):
             continue
         known = [_entries([code])[kind, name] for code in codes if (kind, name) in code.registered]
-        known += [REGISTERED[kind, name]] if (kind, name) in REGISTERED else []
+        known += [entry for entry in [registered(kind, name)] if entry is not None]
         if not known:
             raise ConfigError(
                 f"its {kind} {name} comes from {config.rnnbench_import or 'code of your own'}; "

@@ -107,13 +107,17 @@ class Sources:
             if not self.files[name].endswith(".py"):
                 continue
             is_package = os.path.basename(self.files[name]) == "__init__.py"
-            for other in imports(self.contents[name], name if is_package else name.rpartition(".")[0]):
+            try:
+                found = set(imports(self.contents[name], name if is_package else name.rpartition(".")[0]))
+            except (SyntaxError, ValueError):  # no Python, so it was found but never executed
+                continue
+            for other in sorted(found):
                 todo += self._read_along(other)
 
     def _read_along(self, name: str) -> list[str]:
         """Read a module and the packages above it as far as they are one's own; those not read before."""
         path, new = None, []
-        parts = name.split(".")
+        parts = name.split(".") if all(name.split(".")) else []  # else above the top, which Python refuses
         for end in range(1, len(parts) + 1):
             part = ".".join(parts[:end])
             spec = self.spec(part, path)
