@@ -1,9 +1,12 @@
 """For notebooks: train a trial, and get trained networks back from records."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -211,6 +214,24 @@ def _shape(data: Data) -> tasks.Shape:
     return tasks.shape(data if isinstance(data, Text | Arrays) else _here(data, None))
 
 
+RUNNING: set[Path] = set()  # the sweep folders that calls of `run` in this process hold
+LOCK = Lock()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuse a sweep folder that another thread trains in."""
+    place = folder.resolve()
+    with LOCK:
+        if place in RUNNING:
+            raise ConfigError(f"folder={folder}: another thread trains in it; give each run one of its own")
+        RUNNING.add(place)
+    try:
+        yield
+    finally:
+        RUNNING.remove(place)
+
+
 def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     """Train one trial as `python -m rnnbench OVERRIDES` would.
 
@@ -249,6 +270,6 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     preflight([config], Path(folder or cfg.hydra.run.dir))
     folder = launch.job_folder(Path(folder or launch.own_folder(cfg, "run")))
     job = Job(launch.job_name(overrides, config), config, folder)
-    with launch.open_sweep(folder.parent, config, job.name, single=True) as sweep:
+    with _alone(folder.parent), launch.open_sweep(folder.parent, config, job.name, single=True) as sweep:
         launch.run_jobs(sweep, [job], 1)
     return read_result(folder) | {"folder": str(folder.resolve())}

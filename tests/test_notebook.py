@@ -297,6 +297,22 @@ def test_runs_in_several_threads_have_a_folder_each_and_their_own_numbers():
     assert not GlobalHydra.instance().is_initialized()
 
 
+def test_two_threads_do_not_train_in_one_folder(monkeypatch):
+    from rnnbench import launch
+
+    train, refused = launch.run_jobs, []
+
+    def another_meanwhile(*arguments: Any) -> None:
+        with pytest.raises(ConfigError, match="another thread trains in it") as error:
+            rnnbench.run("model=gru", *QUICK, folder="r/0")
+        refused.append(error)
+        train(*arguments)
+
+    monkeypatch.setattr(launch, "run_jobs", another_meanwhile)
+    assert rnnbench.run("model=gru", *QUICK, folder="r/0")["status"] == "finished"
+    assert refused
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -104,6 +104,10 @@ HELPERS = {
         "mine.py": leaky("b.KEEP", "import lab.b as b"),
         "lab/b.py": "KEEP = 0.9",
     },
+    "by its name": {
+        "mine.py": leaky("helper.KEEP", "import importlib; helper = importlib.import_module('helper')"),
+        "helper.py": "KEEP = 0.9",
+    },
     "when it runs": {
         "mine.py": leaky("KEEP", late="from helper import KEEP"),
         "helper.py": "KEEP = 0.9",
