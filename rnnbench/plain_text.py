@@ -6,6 +6,7 @@ markup of a format. Each function is reversible: two names never look the same.
 
 import re
 from html import escape
+from textwrap import wrap
 
 # What `printable` writes, so that a name which holds it already is escaped too.
 ESCAPED = re.compile(r"\\(?=[\\nrtxuU])")
@@ -36,6 +37,12 @@ def markdown(text: str) -> str:
 def html(text: str) -> str:
     """Text, or the value of an attribute, in HTML."""
     return escape(printable(text))
+
+
+def drawn(text: str, width: int = 40, lines: int = 2) -> str:
+    """Text in a picture: wrapped, and cut where it is longer than some lines. Fonts end at U+FFFF."""
+    shown = "".join(char if ord(char) < 0x10000 else f"\\U{ord(char):08x}" for char in printable(text))
+    return "\n".join(wrap(shown, width, max_lines=lines, placeholder=" …"))
 
 
 def spreadsheet(text: str) -> str:

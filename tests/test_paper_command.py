@@ -13,6 +13,8 @@ import pytest
 from mlflow_store import client
 
 from rnnbench.paper.__main__ import main
+from rnnbench.paper.definition import Tuned
+from rnnbench.paper.planning import App, search_of
 from rnnbench.paper.reading import Folders, Runs, Tables
 from rnnbench.record import job_folders
 
@@ -103,10 +105,21 @@ def test_a_table_from_nothing_to_verified(paper, tmp_path):
     for job in job_folders(out / "runs" / "1")[:3]:  # those that were deleted in MLflow
         shutil.rmtree(job)
     shutil.move(tmp_path / "multirun", tmp_path / "records")
-    words = ("table=tiny", "--no-run", f"source={tmp_path / 'records'}", f"data.root={tmp_path / 'data'}")
-    there = elsewhere(tmp_path, f"--config-dir={tmp_path / 'mine'}", *words)
+    words = ("table=tiny", "--no-run", "source=records")
+    paper("--config-dir=mine", *words)
+    again = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
+    # The command that makes it again stands on the page as it was typed, and nothing else is another.
+    assert {name for name in made if again[name] != made[name]} == {"provenance.json", "report.html"}
+    page = again["report.html"].decode()
+    for line in (
+        "rnnbench.paper --no-run --config-dir=mine table=tiny source=records\n",
+        "rnnbench.paper verify multirun/paper/tiny source=records<",
+        "rnnbench --config-dir=mine model=lstm seed=0",
+    ):
+        assert line in page
+    there = elsewhere(tmp_path, "--config-dir=mine", *words, f"data.root={tmp_path / 'data'}")
     assert {file.name for file in there.iterdir()} == made.keys()
-    assert [name for name in made if (there / name).read_bytes() != made[name]] == []
+    assert [name for name in made if (there / name).read_bytes() != again[name]] == []
 
     # Verified there, until somebody touches it.
     where = f"source={tmp_path / 'records'}"
@@ -126,6 +139,8 @@ def elsewhere(tmp_path: Path, *words: str) -> Path:
     settings of matplotlib, order of hashes, and a processor without wide instructions."""
     home = tmp_path / "elsewhere"
     home.mkdir()
+    shutil.copytree(tmp_path / "mine", home / "mine")
+    shutil.copytree(tmp_path / "records", home / "records")
     (home / "matplotlibrc").write_text("font.family: monospace\nfont.size: 20\nlines.linewidth: 5\n")
     environment = {
         "HOME": str(home),
@@ -241,6 +256,29 @@ def test_each_cell_the_winner_of_its_own_search_from_whatever_records(paper, tmp
     shutil.copytree(tmp_path / "multirun", tmp_path / "records")
     paper("--config-dir=mine", "table=cells", "--no-run", "source=records")
     assert [name for name in made if (out / name).read_bytes() != made[name]] == []
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        ["optim.lr=tag(log,interval(1e-4,1e-1))"],
+        ["hydra/sweeper/sampler=random", "optim.lr=tag(log,interval(1e-4,1e-1))", "fit.clip=choice(1,2)"],
+    ],
+)
+def test_a_space_of_ranges_alone_is_a_search(search, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tuned = Tuned(rows=["model=lstm"], search=search, trials=3, fresh="1,2")
+    assert search_of(tuned)[0] == "hydra/sweeper=optuna"
+    sampler, space = App("x", []).budget(["model.hidden_size=4", *search_of(tuned)])
+    assert sampler == ("random" if len(search) > 1 else "tpe")
+    assert space.pop("fit.clip", "choice(1,2)") == "choice(1,2)"
+    assert space == {"optim.lr": "tag(log,interval(1e-4,1e-1))"}
+
+
+@pytest.mark.parametrize("chosen", ["search=rate", "hydra/sweeper=optuna", "+experiment=mine"])
+def test_a_search_that_is_chosen_stays_as_it_is(chosen):
+    tuned = Tuned(rows=["model=lstm"], search=[chosen, "optim.lr=interval(0,1)"], trials=3, fresh="1,2")
+    assert search_of(tuned) == tuned.search
 
 
 @pytest.mark.parametrize(

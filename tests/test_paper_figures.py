@@ -1,21 +1,38 @@
 """Laws of figures: what is drawn where, in whose colour, over which runs."""
 
+import re
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from test_paper import ACCURACIES, CELLS, PLANNED, SEEDS, config_of, leave, planned_of, runs, table
+from test_paper import (
+    ACCURACIES,
+    CELLS,
+    PARAMETERS,
+    PLANNED,
+    SEEDS,
+    config_of,
+    leave,
+    planned_of,
+    runs,
+    table,
+)
+from test_plain_text import NAMES
 
 from rnnbench.config import ConfigError, conf_folder
+from rnnbench.paper.__main__ import texts
 from rnnbench.paper.aggregate import Planned, fill
 from rnnbench.paper.definition import KINDS, FigureOf
+from rnnbench.paper.figures import draw
 from rnnbench.paper.plots import CAPTIONS, DRAWERS, caption, front
 from rnnbench.paper.reading import Folders
-from rnnbench.paper.sheet import COLOURS, FIXED, Sheet
+from rnnbench.paper.sheet import COLOURS, FIXED, Sheet, in_words
 
 __all__ = ["runs"]  # a fixture
 
@@ -59,6 +76,62 @@ def test_a_cell_has_the_same_colour_whatever_stands_beside_it(runs):
     assert [by_size.style(row)["color"] for row in by_size.filled.rows] == list(COLOURS[:3])
 
 
+def test_every_row_and_column_of_a_figure_has_a_look_of_its_own(tmp_path):
+    rates = [0.001 * n for n in range(1, 13)]
+    planned = []
+    for order in ("rows", "columns", "hilbert"):
+        for rate in rates:
+            config = config_of("lstm", 0)
+            config.data, config.optim = replace(config.data, order=order), replace(config.optim, lr=rate)
+            leave(tmp_path / f"{order}{rate}", config, 0.5)
+            planned.append(planned_of(config))
+    sheet = sheet_of(tmp_path, "pareto", planned, rows=["model.name", "optim.lr"], columns=["data.order"])
+    looks = [sheet.style(*at) for at in sheet.filled.cells]
+    for parts in (("color", "marker", "fillstyle"), ("color", "linestyle")):
+        assert len({tuple(str(look[part]) for part in parts) for look in looks}) == len(planned)
+    (axes,) = drawn(sheet).axes
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels[0].replace("\n", " ") == "lstm, learning rate 0.001, rows"
+    assert len(set(labels)) == len(planned)
+    by_rate = sheet_of(tmp_path, "box", planned, rows=["data.order"], columns=["optim.lr"])
+    assert drawn(by_rate).axes[2].get_title().replace("\n", " ") == "learning rate 0.003"
+    by_decay = replace(by_rate.filled.table, columns=["optim.beta1"])
+    assert in_words(by_decay, by_decay.columns, (0.9,)) == "optim.beta1 = 0.9"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("sensitivity", "importances")])
+def test_names_stand_for_themselves_in_a_figure_and_its_page(kind, runs, tmp_path):
+    names = [*NAMES[:12], *NAMES[-6:], "$a$ and " * 40]
+    planned = []
+    for number, name in enumerate(names):
+        config = config_of("lstm", 0)
+        config.model.name = name
+        PARAMETERS[name] = 5000.0 + number
+        leave(tmp_path / "jobs" / str(number), config, 0.5)
+        planned.append(planned_of(config))
+    source = Folders(tmp_path / "jobs")
+    how = {name: {"kind": kind, "title": r"$\frac{1}{$ <b>"} for name in ("one",)}
+    filled = fill(table(figures=how, title="<b>$\\frac$"), planned, source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(filled, source, [], tmp_path)
+    svg = (tmp_path / "one.svg").read_text(encoding="utf-8")
+    tree = ElementTree.fromstring(svg)
+    ids = [part.get("id", "") for part in tree.iter()]
+    series = [name for name in ids if name.startswith("series-")]
+    assert len(series) == len(set(series))
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]*", name) for name in ids)
+    shown = "".join(tree.itertext())
+    assert "\x1b" not in shown and r"$\frac{1}{$ <b>" in shown
+    page = texts(filled, [], tmp_path)["report.html"]
+    rows = {part.split('"')[0] for part in page.split('data-series="')[1:]}
+    assert rows == ({str(n) for n in range(len(names))} if kind != "confusion" else set())
+    assert page.count("<script") == 1 and "\x1b" not in page
+    plain = texts(fill(table(figures={}, title="x"), planned[10:11], source), [], tmp_path)["report.html"]
+    same_tags = texts(fill(table(figures={}, title="x"), planned[:1], source), [], tmp_path)["report.html"]
+    assert re.findall(r"<[a-z/]+", plain) == re.findall(r"<[a-z/]+", same_tags)
+
+
 def test_every_kind_says_how_it_is_read():
     assert set(CAPTIONS) == set(DRAWERS) == set(KINDS)
     assert caption(table(statistic="iqm"), FigureOf("pareto")).startswith(
@@ -80,7 +153,9 @@ def test_the_front_of_accuracy_against_parameters_has_a_log_axis(runs):
     assert axes.get_xscale() == "log"
     line = axes.lines[-1]
     points = [(5110.0, 0.9), (5085.0, 0.8), (4951.0, 0.5)]
-    assert list(zip(*line.get_data(), strict=True)) == [(x, pytest.approx(y)) for x, y in front(points, 1)]
+    *drawn_front, end = zip(*line.get_data(), strict=True)
+    assert drawn_front == [(x, pytest.approx(y)) for x, y in front(points, 1)]
+    assert end == (pytest.approx(axes.get_xlim()[1]), pytest.approx(0.9))  # nothing to the right is better
     ticks = [float(tick.get_text().replace(",", "")) for tick in axes.get_xticklabels()]
     assert len(ticks) > 1 and all(4951 <= tick <= 5110 for tick in ticks)
 

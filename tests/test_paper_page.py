@@ -74,10 +74,10 @@ def sorts(browser: Browser) -> None:
 def switches(browser: Browser) -> None:
     """A row's box takes it out of the figures and brings it back."""
     hidden = """
-    const parts = [...document.querySelectorAll('figure [data-series=gru]')]
+    const parts = [...document.querySelectorAll('figure [data-series="1"]')]
     return [parts.length > 0, new Set(parts.map(part => getComputedStyle(part).display === 'none')).size,
             getComputedStyle(parts[0]).display === 'none']"""
-    toggle = "document.querySelector('.toggles input[value=gru]').click()"
+    toggle = "document.querySelector('.toggles input[value=\"1\"]').click()"
     for gone in (True, False):
         browser.js(toggle)
         assert browser.js(hidden) == [True, 1, gone]

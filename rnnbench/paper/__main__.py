@@ -1,10 +1,13 @@
 """python -m rnnbench.paper table=NAME: run what a table lacks, and write it.
 
+python -m rnnbench.paper FOLDER: write a table of the trials in a sweep's folder.
+
 python -m rnnbench.paper verify FOLDER: compute its numbers again from the records."""
 
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +15,12 @@ from pathlib import Path
 from rnnbench.config import ConfigError, check_words
 from rnnbench.paper.aggregate import Filled, Planned, fill
 from rnnbench.paper.definition import Table, find_table, read_table
+from rnnbench.paper.derived import derive, name_of, table_file
 from rnnbench.paper.figures import draw
 from rnnbench.paper.latex import latex
 from rnnbench.paper.notes import notes
 from rnnbench.paper.page import report
-from rnnbench.paper.planning import App, Plan, Wanted, make_plan, searched
+from rnnbench.paper.planning import MULTIRUN, App, Plan, Wanted, make_plan, portable, searched
 from rnnbench.paper.provenance import provenance, verify, warnings
 from rnnbench.paper.reading import Source
 from rnnbench.paper.text import fragment, layout, long, markdown
@@ -30,6 +34,7 @@ USAGE = """examples
                                                     from the job folders in multirun, whatever is there
   python -m rnnbench.paper table=mnist_rows data.root=PATH
                                                     further overrides go to the table's trials
+  python -m rnnbench.paper multirun/lr              a row for what varied in a sweep: no table file is needed
   python -m rnnbench.paper verify multirun/paper/digits
 """
 
@@ -43,7 +48,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "what", nargs="+", help="table=NAME [source=FOLDER or URI] [overrides], or verify FOLDER"
+        "what",
+        nargs="+",
+        help="table=NAME [source=FOLDER or URI] [overrides], a sweep's FOLDER or several, or verify FOLDER",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and for how long")
     parser.add_argument("--no-run", action="store_true", help="only read records")
@@ -60,8 +67,14 @@ def main() -> None:
             if len(given.what) < 2:
                 raise ConfigError("verify: give the folder of a table: multirun/paper/NAME")
             sys.exit(check(Path(given.what[1]), values.get("source"), given.strict))
+        if all(Path(word).is_dir() for word in given.what):
+            of_folders(list(map(Path, given.what)), given)
+            return
         if "table" not in values:
-            raise ConfigError(f"{given.what[0]}: give table=NAME, or verify FOLDER; --help has examples")
+            raise ConfigError(
+                f"{given.what[0]}: give table=NAME, or verify FOLDER, or the folder of a sweep; --help has "
+                "examples"
+            )
         extra = [word for word in given.what if not word.startswith(("table=", "source="))]
         for name in values["table"].split(","):
             make(name, values.get("source"), extra, given)
@@ -96,8 +109,43 @@ def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Nam
             f"tuned: the search for {left[0].row} has {left[0].drawn} of {left[0].trials} trials"
         )
     filled = fill(table, plan.planned, source)
-    filled.extra, filled.searched = list(extra), searched(table, plan.searches)
+    filled.command, filled.place = typed(name, where, extra, given), near(where)
+    filled.searched = searched(table, plan.searches)
     write_all(name, filled, source, plan.searches, app.folder)
+
+
+def typed(name: str, where: str | None, extra: Sequence[str], given: argparse.Namespace) -> list[str]:
+    """The words that make a table again, without those that are another machine's business."""
+    words = ["--no-run"] if given.no_run else []
+    words += [f"--config-dir={near(os.fspath(folder))}" for folder in given.config_dir]
+    source = [f"source={near(where)}"] if where else []
+    return [*words, f"table={name}", *source, *portable(extra)]
+
+
+def near(place: str | None) -> str:
+    """A folder as seen from here, as which it is named in files that others read; a URI as it is."""
+    return place or "" if not place or "://" in place else os.path.relpath(place)
+
+
+def of_folders(folders: Sequence[Path], given: argparse.Namespace) -> None:
+    """The table of what is recorded in some folders, and the file that declares it, where it is a grid."""
+    table, planned, source = derive(folders)
+    name = name_of(folders)
+    filled = fill(table, planned, source)
+    out = MULTIRUN / "paper" / name
+    filled.command = [near(os.fspath(folder)) for folder in folders]
+    filled.command[:0] = [f"--config-dir={near(os.fspath(folder))}" for folder in given.config_dir]
+    filled.place = near(source.name)
+    write_all(name, filled, source, [], out)
+    if not table.sweep:
+        say("a table file declares one grid: this table is of a search, or of more than one sweep")
+        return
+    file = out / "table" / f"{name}.yaml"
+    file.parent.mkdir(exist_ok=True)
+    folder = os.path.relpath(out)
+    again = shlex.join(["python", "-m", "rnnbench.paper", f"--config-dir={folder}", f"table={name}"])
+    write(file, f"# {again}\n{table_file(table)}")
+    say(f"to change it: edit {folder}/table/{name}.yaml, then {again}")
 
 
 def tell(table: Table, plan: Plan) -> None:

@@ -77,7 +77,8 @@ class Filled:
     best: set[tuple[Key, Key, str]]  # row, column, metric
     superseded: list[str]  # runs that do not count, since the same trial was run again
     searched: str = ""  # the budget of the searches whose winners the rows are, in a sentence
-    extra: list[str] = field(default_factory=list)  # overrides given beside those of the table
+    command: list[str] = field(default_factory=list)  # what makes the table again, after rnnbench.paper
+    place: str = ""  # the folder or store that the records were said to be in
 
     def records(self) -> list[Record]:
         """The runs that the table is made of, in its order."""

@@ -3,18 +3,21 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 from rnnbench.paper.aggregate import Filled
 from rnnbench.paper.planning import Wanted
 from rnnbench.paper.plots import DRAWERS
 from rnnbench.paper.reading import Source
 from rnnbench.paper.sheet import Sheet
+from rnnbench.plain_text import drawn
 
 WIDTH, HEIGHT = 3.4, 2.5  # inches; the width of a column of a paper
 FORMATS = ("pdf", "svg", "png")
 STYLE: Any = {
     "font.size": 8,
     "legend.fontsize": 6,
+    "text.parse_math": False,  # a name with dollars is no formula
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.hashsalt": "rnnbench",  # else its ids are drawn at random
@@ -36,11 +39,14 @@ def draw(filled: Filled, source: Source, searches: Sequence[Wanted], folder: Pat
     files = []
     for name, how in filled.table.figures.items():
         sheet = Sheet(filled, source, searches, how)
-        with style.context(["default", STYLE]):  # not what this machine's matplotlibrc says
+        with style.context(["default", STYLE]), catch_warnings():  # not what this machine's matplotlibrc says
+            filterwarnings("ignore", "Glyph .* missing")  # a script that the font lacks; SVGs have the text
             figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
             DRAWERS[how.kind](figure, sheet)
             if how.title:
-                figure.suptitle(how.title, fontsize=9)
+                figure.suptitle(drawn(how.title, 44), fontsize=9)
+            for n, part in enumerate(figure.findobj(lambda part: str(part.get_gid()).startswith("series-"))):
+                part.set_gid(f"{part.get_gid()}-{n}")  # an id stands for one thing
             for form in FORMATS:
                 files.append(folder / f"{name}.{form}")
                 dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[form]

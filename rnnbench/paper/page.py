@@ -11,7 +11,7 @@ from rnnbench.paper.aggregate import Filled
 from rnnbench.paper.notes import notes
 from rnnbench.paper.planning import Wanted
 from rnnbench.paper.plots import caption
-from rnnbench.paper.provenance import provenance
+from rnnbench.paper.provenance import own_folders, provenance
 from rnnbench.paper.text import fragment
 from rnnbench.plain_text import html
 
@@ -106,9 +106,11 @@ def report(filled: Filled, searches: Sequence[Wanted], name: str, folder: Path) 
         parts += ["<h2>Comparisons</h2>", *_comparisons(filled)]
     if table.figures:
         parts += ["<h2>Figures</h2>", *_figures(filled, folder)]
-    parts += ["<h2>Where the numbers come from</h2>", *_runs(facts), "<h2>Again</h2>"]
-    again = shlex.join(["python", "-m", "rnnbench.paper", f"table={name}", *facts["extra"]])
-    check = f"python -m rnnbench.paper verify multirun/paper/{shlex.quote(name)}"
+    parts += ["<h2>Where the numbers come from</h2>", *_runs(filled, facts), "<h2>Again</h2>"]
+    paper = ["python", "-m", "rnnbench.paper"]
+    again = shlex.join([*paper, *(filled.command or [f"table={name}"])])
+    place = [word for word in filled.command if word.startswith("source=")]
+    check = shlex.join([*paper, "verify", f"multirun/paper/{name}", *place])
     parts += [
         f"<pre>{html(again)}\n{html(check)}</pre>",
         f"<script>{SCRIPT}</script></body></html>",
@@ -160,9 +162,8 @@ def _how(filled: Filled) -> str:
 
 def _figures(filled: Filled, folder: Path) -> list[str]:
     toggles = [
-        f"<label><input type='checkbox' checked value='{html(filled.name(row))}'> "
-        f"{html(filled.name(row))}</label>"
-        for row in filled.rows
+        f"<label><input type='checkbox' checked value='{number}'> {html(filled.name(row))}</label>"
+        for number, row in enumerate(filled.rows)
     ]
     out = [f"<div class='toggles'>{''.join(toggles)}</div>", "<div class='figures'>"]
     for number, (name, how) in enumerate(filled.table.figures.items()):
@@ -170,7 +171,7 @@ def _figures(filled: Filled, folder: Path) -> list[str]:
         svg = svg[svg.index("<svg") :]
         # One page has each id once; the series keep their name where the switches find it.
         svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>f{number}-", svg)
-        svg = re.sub(rf'id="(f{number}-)series-([^"]*)"', r'data-series="\2"', svg)
+        svg = re.sub(rf'id="f{number}-series-(\d+)-\d+"', r'data-series="\1"', svg)
         links = " ".join(
             f"<a download='{html(name)}.{form}' "
             f"href='data:{kind};base64,{_encoded(folder, name, form)}'>{form}</a>"
@@ -189,10 +190,11 @@ def _encoded(folder: Path, name: str, form: str) -> str:
     return base64.b64encode((folder / f"{name}.{form}").read_bytes()).decode()
 
 
-def _runs(facts: dict[str, Any]) -> list[str]:
+def _runs(filled: Filled, facts: dict[str, Any]) -> list[str]:
     out = []
     for search in facts["searches"]:
-        command = html(shlex.join(["python", "-m", "rnnbench", "-m", *search["overrides"]]))
+        words = ["python", "-m", "rnnbench", *own_folders(filled), "-m", *search["overrides"]]
+        command = html(shlex.join(words))
         winner = html(f"{search['winner_command']}")
         space = ", ".join(f"{key} from {over}" for key, over in search["space"].items())
         title = f"Search for {search['row']}: {search['trials']} trials of {search['sampler']}, "

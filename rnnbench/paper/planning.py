@@ -134,6 +134,8 @@ class App:
         if done.returncode != 0:
             raise ConfigError(f"tuned.search: {done.stderr.strip().removeprefix('error: ')}")
         sweeper: Any = OmegaConf.to_container(OmegaConf.create(done.stdout))
+        if "sampler" not in sweeper:
+            raise ConfigError(f"tuned.search={list(overrides)}: is no search; add hydra/sweeper=optuna")
         given = dict(word.split("=", 1) for word in ranges)
         space = {**(sweeper["space"] or {}), **(sweeper["params"] or {}), **given}
         return sweeper["sampler"]["name"], {key: _in_words(over) for key, over in space.items()}
@@ -178,13 +180,20 @@ def make_plan(table: Table, app: App, where: str | None) -> Plan:
     plan = Plan([], [], where or store([point for points in bases.values() for point in points]))
     source = plan.source()
     known = source.searches() if source is not None else {}
-    budget = app.budget([*table.sweep, *tuned.rows[0].split(), *tuned.search])  # the same for all
+    budget = app.budget([*table.sweep, *tuned.rows[0].split(), *search_of(tuned)])  # the same for all
     for row, points in bases.items():
         wanted = _wanted(app, table, tuned, row, points, source, known, *budget)
         plan.searches.append(wanted)
         if wanted.done and wanted.found is not None:
             plan.planned += app.points(winner(wanted, tuned), wanted.name)
     return plan
+
+
+def search_of(tuned: Tuned) -> list[str]:
+    """The overrides of a search; one whose space is only ranges of keys is a search by Optuna too."""
+    keys = {word.partition("=")[0].lstrip("+") for word in tuned.search}
+    chosen = keys & {"search", "experiment", "hydra/sweeper"}
+    return tuned.search if chosen else ["hydra/sweeper=optuna", *tuned.search]
 
 
 def winner(wanted: Wanted, tuned: Tuned) -> list[str]:
@@ -212,7 +221,7 @@ def _wanted(
 ) -> Wanted:
     if len(points) > 1:
         raise ConfigError(f"tuned.rows: {row} with sweep={table.sweep} is {len(points)} trials, not one")
-    command = [*table.sweep, *row.split(), *tuned.search, f"seed={tuned.seed}"]
+    command = [*table.sweep, *row.split(), *search_of(tuned), f"seed={tuned.seed}"]
     command += [f"hydra.sweeper.n_trials={tuned.trials}", f"hydra.sweeper.sampler.seed={tuned.seed}"]
     # What identifies a search: its command, what it searches from, and the file of its space.
     text = json.dumps([portable(command), points[0].trial]) + "".join(_spaces(app, tuned.search))

@@ -22,7 +22,7 @@ ACROSS = 3  # confusion matrices side by side
 def legend(figure: Any, axes: Any) -> None:
     """The rows' names; beside the axes where there are many."""
     handles, labels = axes.get_legend_handles_labels()
-    if len(labels) > 9:
+    if len(labels) > 9 or sum(map(len, labels)) > 160:
         figure.set_size_inches(figure.get_figwidth() + 1, figure.get_figheight())
         figure.legend(handles, labels, loc="outside right upper")
     else:
@@ -53,6 +53,7 @@ def curves(figure: Any, sheet: Sheet) -> None:
     if not axes.lines:
         raise ConfigError(f"figures: no run has {metric} by epoch")
     axes.set(xlabel="epoch", ylabel=sheet.label(metric))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     legend(figure, axes)
 
 
@@ -62,6 +63,10 @@ def log_axis(axes: Any) -> None:
 
     values = np.concatenate([line.get_xdata() for line in axes.lines]).astype(float)
     axes.set_xscale("log")
+    values = values[np.isfinite(values) & (values > 0)]  # a logarithm has no place for others
+    if not values.size:
+        axes.set_xscale("linear")
+        return
     low, high = values.min(), values.max()
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1,), (1, 2, 5)):
@@ -84,13 +89,11 @@ def middle(sheet: Sheet, cell: Cell) -> list[float]:
 def scatter(figure: Any, sheet: Sheet) -> None:
     """A metric against another: the table's figure of each cell, the runs behind it."""
     axes = figure.subplots()
-    named = set()
-    for row, _, cell in sheet.cells(sheet.how.x, sheet.metric):
-        style = sheet.style(row) | {"linestyle": "", "gid": sheet.series(row)}
+    for row, column, cell in sheet.cells(sheet.how.x, sheet.metric):
+        style = sheet.style(row, column) | {"linestyle": "", "gid": sheet.series(row)}
         axes.plot(*points(cell, sheet.how.x, sheet.metric), ms=2.5, alpha=0.4, **style)
         x, y = middle(sheet, cell)
-        axes.plot([x], [y], ms=6, label="_" if row in named else sheet.filled.name(row), **style)
-        named.add(row)
+        axes.plot([x], [y], ms=6, label=sheet.name(row, column), **style)
     if sheet.how.kind == "pareto" or sheet.how.x.startswith(("parameters/", "time/")):
         log_axis(axes)
     axes.set(xlabel=sheet.label(sheet.how.x), ylabel=sheet.label(sheet.metric))
@@ -103,8 +106,11 @@ def pareto(figure: Any, sheet: Sheet) -> None:
     (axes,) = figure.axes
     sign = 1 if direction(sheet.metric) == "maximize" else -1
     cells = [tuple(middle(sheet, cell)) for _, _, cell in sheet.cells(sheet.how.x, sheet.metric)]
-    steps = zip(*front(cells, sign), strict=True)
-    axes.plot(*steps, color="#666666", lw=0.8, zorder=0, drawstyle="steps-post")
+    x, y = zip(*front(cells, sign), strict=True)
+    # The front goes on to the right: nothing there is better. So a single cell has one too.
+    end = axes.get_xlim()[1]
+    axes.plot([*x, end], [*y, y[-1]], color="#666666", lw=0.8, zorder=0, drawstyle="steps-post")
+    axes.set_xlim(right=end)
 
 
 def front(cells: Sequence[tuple[float, ...]], sign: int) -> list[tuple[float, ...]]:
@@ -120,8 +126,10 @@ def box(figure: Any, sheet: Sheet) -> None:
     """The runs of each row over seeds: boxes or violins, and a dot a run, side by side in order of seeds."""
     sheet.cells(sheet.metric)
     columns = sheet.filled.columns
-    width = max(figure.get_figwidth(), 0.32 * len(sheet.filled.rows) * len(columns))
-    figure.set_size_inches(width, figure.get_figheight())
+    longest = max(len(line) for row in sheet.filled.rows for line in sheet.row(row).split("\n"))
+    turned = (longest + 2) * len(sheet.filled.rows) > 40 / len(columns) ** 0.5
+    width = max(figure.get_figwidth(), max(1.2, 0.32 * len(sheet.filled.rows)) * len(columns))
+    figure.set_size_inches(width, figure.get_figheight() + (0.06 * longest if turned else 0))
     all_axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axes, column in zip(all_axes, columns, strict=True):
         rows = [row for row in sheet.filled.rows if sheet.filled.cell(row, column).values(sheet.metric)]
@@ -142,9 +150,9 @@ def box(figure: Any, sheet: Sheet) -> None:
                 body.set(facecolor=colour, alpha=0.3, gid=gid)
             spread = n + np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [n]
             axes.plot(spread, values, ".", ms=4, color=colour, alpha=0.8, gid=gid)
-        axes.set_xticks(range(len(rows)), [sheet.filled.name(row) for row in rows],
-                        rotation=90 if len(rows) > 6 else 0)  # fmt: skip
-        axes.set_title(sheet.filled.name(column), fontsize=8)
+        axes.set_xticks(range(len(rows)), [sheet.row(row) for row in rows],
+                        rotation=90 if turned else 0)  # fmt: skip
+        axes.set_title(sheet.column(column), fontsize=8)
     all_axes[0].set_ylabel(sheet.label(sheet.metric))
 
 
@@ -224,9 +232,7 @@ def matrices(figure: Any, sheet: Sheet) -> None:
             colour = "white" if shares[true, predicted] > 0.5 else "black"
             axes.text(predicted, true, str(counts[true, predicted]), ha="center", va="center",
                       fontsize=min(7, room / 0.66), color=colour)  # fmt: skip
-        axes.set_title(
-            " ".join(filter(None, (sheet.filled.name(row), sheet.filled.name(column)))), fontsize=8
-        )
+        axes.set_title(sheet.name(row, column), fontsize=8)
         axes.set(xlabel="predicted", ylabel="true")
         if len(counts) <= 12:
             axes.set_xticks(range(len(counts)))
@@ -251,12 +257,12 @@ def profile(figure: Any, sheet: Sheet) -> None:
         thresholds = np.linspace(finite.min(), finite.max(), 60)
         style = sheet.style(row) | {"marker": "", "lw": 1.2, "gid": sheet.series(row)}
         shares = performance_profile(values, sign * thresholds)
-        axes.plot(thresholds, shares, label=sheet.filled.name(row), **style)
+        axes.plot(thresholds, shares, label=sheet.row(row), **style)
         if len(values) > 1:
             axes.fill_between(thresholds, *profile_band(values, sign * thresholds), color=style["color"],
                               alpha=0.15, lw=0, gid=style["gid"])  # fmt: skip
         axes.set(xlabel=f"{sheet.label(sheet.metric)} {'above' if sign > 0 else 'below'}")
-        axes.set_title(sheet.filled.name(column), fontsize=8)
+        axes.set_title(sheet.column(column), fontsize=8)
     all_axes[columns[0]].set_ylabel("share of runs")
     legend(figure, all_axes[columns[0]])
 

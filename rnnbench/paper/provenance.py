@@ -32,9 +32,10 @@ def provenance(filled: Filled, searches: Sequence[Wanted]) -> dict[str, Any]:
     return {
         "versions": dict(VERSIONS),
         "table": asdict(filled.table) | {"sweep": portable(filled.table.sweep)},
-        "extra": portable(filled.extra),
+        "command": filled.command,
+        "source": filled.place,
         "warnings": warnings(filled),
-        "searches": [_search(wanted) for wanted in searches],
+        "searches": [_search(filled, wanted) for wanted in searches],
         "superseded": filled.superseded,
         "trials": trials,
     }
@@ -45,7 +46,7 @@ def _trial(filled: Filled, planned: Planned, record: Record | None) -> dict[str,
         "trial": planned.trial,
         "seed": planned.params["seed"],
         "search": planned.search,
-        "rerun": shlex.join(["python", "-m", "rnnbench", *portable(planned.overrides)]),
+        "rerun": shlex.join(["python", "-m", "rnnbench", *own_folders(filled), *portable(planned.overrides)]),
     }
     if record is not None:
         tags = {key.removeprefix("rnnbench."): value for key, value in record.tags.items()}
@@ -71,7 +72,19 @@ def _trial(filled: Filled, planned: Planned, record: Record | None) -> dict[str,
     return facts | {"params": {key: value for key, value in planned.params.items() if not is_place(key)}}
 
 
-def _search(wanted: Wanted) -> dict[str, Any]:
+def own_folders(filled: Filled) -> list[str]:
+    """The words of a command that name config folders of the user's own."""
+    return [word for word in filled.command if word.startswith("--config-dir=")]
+
+
+def _with_folders(command: str, filled: Filled) -> str:
+    """A recorded command of the app as it holds on every machine, with the user's config folders."""
+    words = shlex.split(command)
+    folders = [word for word in own_folders(filled) if word not in words]
+    return shlex.join(portable([*words[:3], *folders, *words[3:]]))
+
+
+def _search(filled: Filled, wanted: Wanted) -> dict[str, Any]:
     found = wanted.found
     return {
         "row": wanted.row,
@@ -81,7 +94,7 @@ def _search(wanted: Wanted) -> dict[str, Any]:
         "space": wanted.space,
         "overrides": portable(wanted.command),
         "winner": found.winner if found else None,
-        "winner_command": shlex.join(portable(shlex.split(found.command))) if found else None,
+        "winner_command": _with_folders(found.command, filled) if found else None,
         "run_id": found.run_id if found else None,
         "metrics": {name: repr(value) for name, value in sorted(found.metrics.items())} if found else {},
     }
@@ -136,7 +149,8 @@ def verify(
     Of files that another version has written, the numbers are compared instead of the text.
 
     Args:
-        where: the folder or store with the records; None: the default store if it is here, else multirun.
+        where: the folder or store with the records; None: the one that the table was made from, else the
+            default store if it is here, else multirun.
         texts: the files of a filled table, by name.
 
     Returns:
@@ -152,15 +166,16 @@ def verify(
         known = json.loads(file.read_text(encoding="utf-8"))
         table = table_of(known["table"])
         planned = [
-            Planned(t["trial"], shlex.split(t["rerun"])[3:], t["params"], t["search"])
-            for t in known["trials"]
+            Planned(t["trial"], _overrides(t["rerun"]), t["params"], t["search"]) for t in known["trials"]
         ]
         jobs = {trial["job"]: trial for trial in known["trials"] if "job" in trial}
-        extra = known["extra"]
+        command, place = known.get("command", []), known.get("source", "")
         versions = {key: known.get("versions", {}).get(key, 1) for key in VERSIONS}
     except (ValueError, KeyError) as error:
         raise ConfigError(f"{file}: cannot be read ({error!r}); make the table again") from None
-    source = open_source(where or default_place())
+    source = open_source(
+        where or (place if "://" in place or Path(place or "?").exists() else default_place())
+    )
     there = {record.job for record in source.find(trial.trial for trial in planned)}
     faults = [
         f"missing: run {trial['job']} ({trial['rerun']}) is not in {source.name}"
@@ -172,7 +187,8 @@ def verify(
     filled = fill(table, planned, Pinned(source, set(jobs)))
     there_are = source.searches() if known["searches"] else {}
     searches = [_again(search, there_are.get(search["study"])) for search in known["searches"]]
-    filled.superseded, filled.extra, filled.searched = known["superseded"], extra, searched(table, searches)
+    filled.command, filled.place = command, place
+    filled.superseded, filled.searched = known["superseded"], searched(table, searches)
     lost = bool(faults)  # then every file differs, and says no more
     for name, text in texts(filled, searches, folder).items():
         path = folder / name
@@ -185,6 +201,11 @@ def verify(
                 tests = versions["statistics"] == VERSIONS["statistics"]
                 faults += differing(name, was, text, tests)
     return faults, warnings(filled)
+
+
+def _overrides(rerun: str) -> list[str]:
+    """The overrides of a trial's command."""
+    return [word for word in shlex.split(rerun)[3:] if not word.startswith("-")]
 
 
 def _again(known: dict[str, Any], found: Search | None) -> Wanted:

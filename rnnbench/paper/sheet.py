@@ -6,16 +6,18 @@ from typing import Any
 import numpy as np
 
 from rnnbench.config import ConfigError
-from rnnbench.paper.aggregate import Cell, Filled, Key
-from rnnbench.paper.definition import FigureOf
+from rnnbench.paper.aggregate import Cell, Filled, Key, as_text
+from rnnbench.paper.definition import FigureOf, Table
 from rnnbench.paper.planning import Wanted
 from rnnbench.paper.reading import Source
 from rnnbench.paper.statistics import Values
+from rnnbench.plain_text import drawn
 
 # Okabe and Ito's colours, told apart by the colour-blind; then markers and lines tell what repeats.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 MARKERS = "osD^vP*X<>"
-LINES = ("-", "--", ":", "-.")
+LINES: Any = ("-", "--", ":", "-.", (0, (6, 1)), (0, (1, 3)), (0, (8, 2, 1, 2, 1, 2)), (0, (4, 4)),
+              (0, (3, 1, 1, 1)), (0, (10, 3)))  # fmt: skip
 # The cells that ship have a colour of their own, whatever stands beside them.
 FIXED = ("lstm", "gru", "rnn", "mgu", "mingru", "minlstm", "lstm_peephole", "gru_v1", "irnn", "janet", "cifg",
          "fgr", "nig", "nfg", "nog", "niaf", "noaf", "mut1", "mut2", "mut3")  # fmt: skip
@@ -34,31 +36,53 @@ class Sheet:
         }
 
     def style(self, row: Key, column: Key = ()) -> dict[str, Any]:
-        """Colour, marker and line of a row; of several columns in one panel, each has its line."""
-        n = self.places[row]
-        several = column and len(self.filled.columns) > 1
-        line = self.filled.columns.index(column) if several else n // len(COLOURS)
+        """Colour, marker and line of a row; of several columns in one panel, each its marker and line."""
+        n, several = self.places[row], len(self.filled.columns)
+        colour, again = n % len(COLOURS), n // len(COLOURS)
+        if column and several > 1:
+            again = again * several + self.filled.columns.index(column)
+            marker = again
+        else:
+            marker = n
         return {
-            "color": COLOURS[n % len(COLOURS)],
-            "marker": MARKERS[n % len(MARKERS)],
-            "linestyle": LINES[line % len(LINES)],
+            "color": COLOURS[colour],
+            "marker": MARKERS[marker % len(MARKERS)],
+            "fillstyle": ("full", "none")[marker // len(MARKERS) % 2],
+            "linestyle": LINES[again % len(LINES)],
         }
 
+    def row(self, row: Key) -> str:
+        """A row's name in a picture."""
+        return drawn(in_words(self.filled.table, self.filled.table.rows, row), 32)
+
+    def column(self, column: Key) -> str:
+        """A group of columns' name in a picture."""
+        return drawn(in_words(self.filled.table, self.filled.table.columns, column), 18)
+
     def name(self, row: Key, column: Key) -> str:
-        """How a cell is printed."""
-        return " ".join(filter(None, (self.filled.name(row), self.filled.name(column))))
+        """A cell's name in a picture."""
+        words = ", ".join(
+            filter(
+                None,
+                (
+                    in_words(self.filled.table, self.filled.table.rows, row),
+                    in_words(self.filled.table, self.filled.table.columns, column),
+                ),
+            )
+        )
+        return drawn(words, 32)
 
     def searched(self) -> list[tuple[Key, Key, Wanted]]:
         """Each search, and the row and the column whose cell its winner is: the cells are in its order."""
         return [(*at, wanted) for at, wanted in zip(self.filled.cells, self.searches, strict=True)]
 
     def series(self, row: Key) -> str:
-        """The id in the SVG of what belongs to a row, by which the page shows and hides it."""
-        return f"series-{self.filled.name(row)}"
+        """The id in the SVG of what belongs to a row, by which the page shows and hides it: its number."""
+        return f"series-{self.filled.rows.index(row)}"
 
     def label(self, metric: str) -> str:
-        """How a metric is printed."""
-        return self.filled.table.label(metric)
+        """A metric's or a key's name in a picture."""
+        return drawn(self.filled.table.label(metric))
 
     def cells(self, *metrics: str) -> list[tuple[Key, Key, Cell]]:
         """The cells with a run that has all these metrics.
@@ -77,6 +101,20 @@ class Sheet:
                 f"figures: no run has {' and '.join(metrics)}; there is {', '.join(sorted(names))}"
             )
         return found
+
+
+def in_words(table: Table, keys: Sequence[str], values: Key) -> str:
+    """The values of some keys; a number with its key, since 0.003 alone says nothing."""
+    return ", ".join(_in_words(table, key, value) for key, value in zip(keys, values, strict=True))
+
+
+def _in_words(table: Table, key: str, value: Any) -> str:
+    shown = table.label(as_text(value))
+    shown = f"{shown[:21]}…" if len(shown) > 22 else shown  # so that there is room for what follows it
+    if isinstance(value, str) or as_text(value) in table.labels:
+        return shown
+    label = table.label(key)
+    return f"{label} = {shown}" if label == key else f"{label} {shown}"
 
 
 def points(cell: Cell, *metrics: str) -> Values:

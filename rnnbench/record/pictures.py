@@ -3,9 +3,8 @@
 import csv
 from pathlib import Path
 
+from rnnbench.plain_text import drawn
 from rnnbench.record.folder import read_metrics, read_result
-
-TITLE_CHARS = 120
 
 
 def curves(job: Path, file: Path) -> Path:
@@ -14,7 +13,7 @@ def curves(job: Path, file: Path) -> Path:
 
     rows, result = read_metrics(job), read_result(job)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    figure.suptitle(_title(result["name"]))
+    figure.suptitle(drawn(result["name"], 90), parse_math=False)
     metric = result["params"].get("data.metric", "accuracy")
     for axes, what in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
         for split in ("train", "val", "test"):
@@ -49,7 +48,8 @@ def by_length(job: Path, file: Path) -> Path:
     axes.plot(*zip(*means, strict=True), marker="o", ms=3)
     if longest := result["params"].get("data.longest"):
         axes.axvline(longest, color="black", lw=1, ls=":")
-    axes.set(xlabel="length", ylabel="test accuracy", ylim=(-0.02, 1.02), title=_title(result["name"]))
+    axes.set(xlabel="length", ylabel="test accuracy", ylim=(-0.02, 1.02))
+    axes.set_title(drawn(result["name"], 70), parse_math=False)
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=120)
     return file
@@ -72,14 +72,9 @@ def confusion(job: Path, file: Path) -> Path:
             if count:
                 colour = "white" if shares[true][predicted] > 0.5 else "black"
                 axes.text(predicted, true, str(count), ha="center", va="center", fontsize=8, color=colour)
-    axes.set(xlabel="predicted", ylabel="true", title=_title(read_result(job)["name"]))
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(drawn(read_result(job)["name"], 40, 4), parse_math=False, fontsize=9)
     axes.set_xticks(range(size))
     axes.set_yticks(range(size))
     figure.savefig(file, dpi=120)
     return file
-
-
-def _title(name: str) -> str:
-    """A name above a picture: it is no formula, and neither endless nor of signs that cannot be drawn."""
-    shown = "".join(sign if sign.isprintable() else "?" for sign in name[:TITLE_CHARS])
-    return shown.replace("$", r"\$") + ("…" if len(name) > TITLE_CHARS else "")

@@ -1,0 +1,141 @@
+"""A table straight from sweeps: a row for what varied in their records, seeds together."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rnnbench.config import ConfigError, identifies
+from rnnbench.paper.aggregate import Planned
+from rnnbench.paper.definition import Table
+from rnnbench.paper.planning import MULTIRUN
+from rnnbench.paper.provenance import Pinned
+from rnnbench.paper.reading import Folders, Record, Source
+from rnnbench.record import read_sweep
+
+MANY = 12  # rows, above which each is not tested against the best
+
+
+def name_of(folders: Sequence[Path]) -> str:
+    """The name of the table of these folders, which becomes a folder and part of a file's name."""
+    inside = [os.path.relpath(folder, MULTIRUN) for folder in folders]
+    names = [
+        folder.absolute().name if path == "." or path.startswith("..") else path
+        for folder, path in zip(folders, inside, strict=True)
+    ]
+    return re.sub(r"[^\w.-]+", "-", "-".join(names)).strip(".-") or "table"
+
+
+def derive(folders: Sequence[Path]) -> tuple[Table, list[Planned], Source]:
+    """The table of the trials in some folders, the trials, and their records.
+
+    Of a grid every trial counts; of a search those that were trained to their end, since the others were
+    stopped for what they had shown.
+
+    Raises:
+        ConfigError: there is no record of a trial that has finished.
+    """
+    inner = Folders(Path(os.path.commonpath([os.path.relpath(folder) for folder in folders])))
+    known = dict.fromkeys(trial for folder in folders for trial, _, _ in Folders(folder).index)
+    within = [folder.resolve() for folder in folders]
+    records = [
+        record
+        for record in inner.find(known)
+        if any(record.folder.resolve().is_relative_to(folder) for folder in within)
+        and (record.status == "finished" or "rnnbench.study" not in record.tags)
+    ]
+    finished = [record for record in records if record.status == "finished"]
+    if not finished:
+        raise ConfigError(f"{' '.join(map(str, folders))}: there is no record of a trial that has finished")
+    planned = _planned(records)
+    rows = _rows(planned)
+    searched = any("rnnbench.study" in record.tags for record in records)
+    table = Table(
+        title=name_of(folders),
+        caption="Every trial of a search that was trained to its end: the best of many is optimistic."
+        if searched
+        else "",
+        sweep=_grid(folders[0]) if len(folders) == 1 and not searched else [],
+        rows=rows,
+        metrics=_metrics(finished),
+        mixed_protocols=len({trial.params["fit.select"] for trial in planned}) > 1,
+    )
+    if len({tuple(trial.params[key] for key in rows) for trial in planned}) > MANY:
+        table.compare = None
+    return table, planned, Pinned(inner, {record.job for record in records})
+
+
+def table_file(table: Table) -> str:
+    """The file that declares a table of a grid."""
+    default = Table()
+    keys = ("title", "sweep", "rows", "metrics", "compare", "mixed_protocols")
+    tree = {key: getattr(table, key) for key in keys if getattr(table, key) != getattr(default, key)}
+    return OmegaConf.to_yaml(OmegaConf.create(tree))
+
+
+def _planned(records: Sequence[Record]) -> list[Planned]:
+    """The trials, each once; a key that only some have is null in the others."""
+    newest = {record.trial: record for record in records}
+    keys = sorted({key for record in records for key in record.params})
+    return [
+        Planned(
+            record.trial,
+            _overrides(record.folder),
+            {key: _plain(record.params.get(key)) for key in keys},
+            record.tags.get("rnnbench.study"),
+        )
+        for record in newest.values()
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A value that may stand in a key of a row."""
+    return str(value) if isinstance(value, list | dict) else value
+
+
+def _overrides(job: Path) -> list[str]:
+    """What a job was composed from, as Hydra has left it in its folder."""
+    file = job / ".hydra" / "overrides.yaml"
+    return [str(word) for word in OmegaConf.load(file)] if file.exists() else []
+
+
+def _rows(planned: Sequence[Planned]) -> list[str]:
+    """The keys that vary besides the seed, those that were typed before others.
+
+    A key that goes with others of its group, as an optimiser's options with its name, is left out.
+    """
+    typed = [word.partition("=")[0].lstrip("+") for trial in planned for word in trial.overrides]
+    typed = [key if "." in key else f"{key}.name" for key in typed]
+    keys = dict.fromkeys(["data.name", *typed, *planned[0].params])
+    rows = ["model.name"]
+    for key in keys:
+        if key not in planned[0].params or key == "seed" or not identifies(key):
+            continue
+        group = [row for row in rows if row.partition(".")[0] == key.partition(".")[0]]
+        seen: dict[Any, set[str]] = {}
+        for trial in planned:
+            seen.setdefault(tuple(trial.params[row] for row in group), set()).add(str(trial.params[key]))
+        if any(len(values) > 1 for values in seen.values()):
+            rows.append(key)
+    return rows
+
+
+def _metrics(finished: Sequence[Record]) -> list[str]:
+    """The parameters, what the epochs were chosen by, and what was measured on the test set."""
+    tasks = dict.fromkeys(record.params.get("data.metric", "accuracy") for record in finished)
+    wanted = [f"{kind}{task}" for task in tasks for kind in ("best/val_", "best/test_", "test/")]
+    there = {name for record in finished for name in record.metrics}
+    return [name for name in ("parameters/total", *wanted) if name in there]
+
+
+def _grid(folder: Path) -> list[str]:
+    """The overrides that a grid was started with, where the folder is that of one; [] otherwise."""
+    if not (folder / "sweep.json").exists():
+        return []
+    words: list[str] = read_sweep(folder)["command"]
+    if "-m" not in words and "--multirun" not in words:
+        return []
+    return [word for word in words[1:] if "=" in word and not word.startswith(("-", "hydra"))]
