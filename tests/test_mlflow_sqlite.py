@@ -3,9 +3,11 @@ written is the file that is named."""
 
 import os
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnbench.config import Artifact, ConfigError
-from rnnbench.record import check_store, sqlite_file, ui_command
+from rnnbench.paper.reading import open_source
+from rnnbench.record import check_store, records, sqlite_file, ui_command
 from rnnbench.record import sqlite as made
-from rnnbench.record.__main__ import sync
+from rnnbench.record.__main__ import main, sync
 from rnnbench.record.store import absolute, driven, sqlite_uri
 from tests.mlflow_store import ENVIRONMENT, assert_exact, claim, make_sweep, train
 
@@ -77,7 +80,7 @@ for number in range(rounds):
 
 
 @pytest.mark.parametrize("attack", ["kill", "ctrl-c", "full disk"])
-@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_first_delivery_that_is_broken_off_is_made_good(tmp_path: Path, attack: str, rounds: int) -> None:
     make_sweep(tmp_path / "sweep", f"sqlite:///{tmp_path}/mlflow.db", jobs=2)
     command = [sys.executable, "-c", ATTACKS, str(tmp_path), attack, str(rounds), str(HERE)]
@@ -202,6 +205,9 @@ def test_a_store_in_a_folder_of_any_name(
     check_store("sqlite:///mlflow.db")
     assert sync(folder) == 0
     assert_exact(driven(sqlite_uri(odd / "mlflow.db")), folder)
+    uri = sqlite_uri(odd / "mlflow.db")
+    assert len(records(uri)) == len(records(folder)) == 1
+    assert len(open_source(uri).find([f"{0:016x}"])) == 1
     assert all(path.is_relative_to(odd) for path in set(tmp_path.rglob("*")) - everything)
     assert len(list((odd / "mlruns").rglob("curves.png"))) == 1
 
@@ -243,3 +249,42 @@ def test_a_folder_whose_name_is_not_text_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(os.fsdecode(folder))
     with pytest.raises(ConfigError, match="not UTF-8"):
         check_store("sqlite:///mlflow.db")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of sixteen megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "none", disk], capture_output=True
+    ).returncode:
+        pytest.skip("only root may mount")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [0, 40, 1000])
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_full_disk_is_told_and_all_arrives_when_there_is_room(
+    small_disk: Path,
+    migrated: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kilobytes: int,
+    fresh: bool,
+) -> None:
+    folder = make_sweep(small_disk / "sweep", f"sqlite:///{small_disk}/mlflow.db", jobs=6, epochs=400)
+    if not fresh:
+        shutil.copy(migrated, small_disk / "mlflow.db")
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    (small_disk / "filler").write_bytes(bytes(max(0, free - 1024 * kilobytes)))
+    monkeypatch.setattr(sys, "argv", ["record", "sync", str(folder)])
+    assert main() == 1
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and said.startswith("error: "), said
+    assert "full" in said or "No space" in said, said
+    (small_disk / "filler").unlink()
+    assert main() == 0
+    assert_exact(f"sqlite:///{small_disk}/mlflow.db", folder)
