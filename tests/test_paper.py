@@ -165,7 +165,8 @@ def test_intervals_medians_and_middle_halves(runs):
         assert figure.value == pytest.approx(0.9)
         assert ("[" in markdown(result)) == (spread != "none")
     student = filled(runs, spread="student").cell(("lstm",), ()).figures["test/accuracy"]
-    assert student.high == pytest.approx(0.9 + 4.302652729911275 * 0.1 / math.sqrt(3))  # t(2), 97.5 %
+    assert student.low == pytest.approx(0.9 - 4.302652729911275 * 0.1 / math.sqrt(3))  # t(2), 97.5 %
+    assert student.high == 1.0  # no accuracy is beyond
 
 
 def test_one_seed_has_no_interval_and_says_so(runs):
@@ -196,9 +197,43 @@ def test_tasks_are_summed_over_only_where_the_table_says_so(tmp_path):
     assert "over runs and tasks" in markdown(result)
     columns = filled(tmp_path, planned, columns=["data.order"])
     assert columns.columns == [("rows",), ("columns",)]
-    shutil.rmtree(tmp_path / "rowslstm1")
-    with pytest.raises(ConfigError, match="over: the tasks of a cell need equally many runs; there are "):
-        filled(tmp_path, planned, over=["data.order"], spread="bootstrap")
+
+
+def two_tasks(folder: Path, gone: tuple[str, ...] = ()) -> list[Planned]:
+    """Two cells on two tasks under eight seeds, without some runs; lstm is ahead by 0.05 in each pair."""
+    planned = []
+    for order, shift in (("rows", 0.0), ("columns", -0.4)):
+        for model, better in (("lstm", 0.05), ("gru", 0.0)):
+            for seed in range(8):
+                config = config_of(model, seed)
+                config.data = replace(config.data, order=order)
+                if not f"{order}{model}{seed}".startswith(gone):
+                    leave(folder / f"{order}{model}{seed}", config, 0.8 + shift + better + 0.001 * seed)
+                planned.append(planned_of(config))
+    return planned
+
+
+def test_a_task_with_fewer_runs_weighs_the_same(tmp_path):
+    """The mean over tasks of each task's mean, whichever run is missing, and its n is shown."""
+    planned = two_tasks(tmp_path, ("rowslstm7", "rowslstm6"))
+    result = filled(tmp_path, planned, over=["data.order"], spread="bootstrap")
+    figure = result.cell(("lstm",), ()).figures["test/accuracy"]
+    rows, columns = 0.85 + 0.001 * sum(range(6)) / 6, 0.45 + 0.001 * 3.5
+    assert (figure.value, figure.n) == (pytest.approx((rows + columns) / 2), 6)
+    assert figure.low < figure.value < figure.high < figure.low + 0.01  # not as wide as the tasks are apart
+    assert result.cell(("lstm",), ()).count() == "14, 2 missing"
+    assert "Each task weighs the same, also where it has fewer runs." in notes(result)
+    (comparison,) = result.comparisons
+    assert comparison.difference.paired and comparison.difference.value == pytest.approx(-0.05)
+    assert "by the seeds that both have where one lacks some, 14 pairs" in markdown(result)
+
+
+def test_a_cell_that_lacks_a_task_is_not_compared(tmp_path):
+    planned = two_tasks(tmp_path, ("columnslstm",))
+    result = filled(tmp_path, planned, over=["data.order"], spread="bootstrap")
+    assert result.cell(("lstm",), ()).figures["test/accuracy"].value == pytest.approx(0.8535)
+    assert (result.best, result.comparisons) == (set(), [])
+    assert "Not compared, since a task has no run: lstm." in notes(result)
 
 
 def test_failed_pruned_and_missing_trials_are_shown(runs):

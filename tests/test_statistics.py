@@ -1,9 +1,13 @@
 """Each statistic of a table against an example worked by hand."""
 
+from fractions import Fraction
+from itertools import combinations, product
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from rnnbench.paper.statistics import (
     bootstrap,
@@ -18,6 +22,7 @@ from rnnbench.paper.statistics import (
     probability_of_improvement,
     profile_band,
     resampled,
+    same,
 )
 
 
@@ -95,12 +100,21 @@ def test_the_same_numbers_do_not_differ_and_one_run_says_nothing():
     assert (one.p, one.low, one.n) == (None, None, 1)
 
 
-def test_what_is_not_finite_has_no_spread_and_no_test():
-    endless = np.array([0.5, np.inf])
-    found = estimate(endless)
-    assert (found.value, found.n, found.low, found.deviation) == (np.inf, 2, None, None)
-    assert compare(endless, np.array([0.5, 0.6]), True).p is None
-    assert compare(endless, endless, True).p is None
+@pytest.mark.parametrize("diverged", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_left_out(diverged):
+    """A run that diverged changes neither a figure nor a test; its pair is left out with it."""
+    ours, theirs = np.array([0.5, 0.7, 0.9, diverged]), np.array([0.4, 0.6, 0.7, 0.5])
+    for interval, of in (("student", mean), ("bootstrap", mean), ("bootstrap", iqm), ("bootstrap", median)):
+        found = estimate(ours, interval, of)
+        whole = estimate(ours[:3], interval, of)
+        assert (found.value, found.n, found.deviation) == (whole.value, 3, whole.deviation)
+        assert found.low is not None and np.isfinite(found.low)
+    for test in ("permutation", "wilcoxon"):
+        assert compare(ours, theirs, True, test) == compare(ours[:3], theirs[:3], True, test)
+        assert compare(ours, theirs, False, test).p == compare(ours[:3], theirs, False, test).p
+    nothing = np.array([diverged, diverged])
+    assert np.isnan(estimate(nothing).value) and estimate(nothing).n == 0
+    assert compare(nothing, theirs[:2], True).p is None
 
 
 def test_a_difference_over_tasks_has_an_interval_stratified_by_task():
@@ -180,3 +194,146 @@ def test_rliable_says_the_same():
     assert performance_profile(ours, thresholds) == pytest.approx(
         [library.run_score_deviation(ours, threshold) for threshold in thresholds]
     )
+
+
+def shares(low: int = 2, high: int = 12) -> st.SearchStrategy[tuple[int, list[int], list[int]]]:
+    """N, and two lists of counts out of N that lie near each other, as accuracies of trained models do."""
+
+    def counts(total: int) -> st.SearchStrategy[tuple[int, list[int], list[int]]]:
+        some = st.lists(
+            st.integers(max(0, total - 9), total) | st.integers(0, total), min_size=low, max_size=high
+        )
+        return st.tuples(st.just(total), some, some)
+
+    return st.integers(2, 1_000_000).flatmap(counts)
+
+
+def both_sides(observed: int, found: list[int]) -> tuple[float, float]:
+    """p of integers, and the smallest p that any of them has."""
+    above, below = sum(v >= observed for v in found), sum(v <= observed for v in found)
+    least = min(found.count(max(found)), found.count(min(found)))
+    return tuple(min(1.0, float(Fraction(2 * count, len(found)))) for count in (min(above, below), least))
+
+
+def middle_of(values: list[int]) -> int:
+    """Twice the median."""
+    ordered, n = sorted(values), len(values)
+    return ordered[(n - 1) // 2] + ordered[n // 2]
+
+
+@settings(deadline=None, max_examples=60)
+@given(shares(high=10), st.booleans())
+def test_a_permutation_test_of_pairs_is_that_of_integers(given, medians):
+    total, a, b = given
+    n = min(len(a), len(b))
+    a, b = a[:n], b[:n]
+    figure = middle_of if medians else sum
+    differences = []
+    for swapped in product((False, True), repeat=n):
+        x = [theirs if swap else ours for ours, theirs, swap in zip(a, b, swapped, strict=True)]
+        y = [ours if swap else theirs for ours, theirs, swap in zip(a, b, swapped, strict=True)]
+        differences.append(figure(x) - figure(y))
+    p, least = both_sides(figure(a) - figure(b), differences)
+    found = compare(np.array(a) / total, np.array(b) / total, True, of=median if medians else mean)
+    assert (found.p, found.least) == (pytest.approx(p, abs=1e-12), pytest.approx(least, abs=1e-12))
+    assert (found.value > 0) == (figure(a) > figure(b)) and (found.value < 0) == (figure(a) < figure(b))
+
+
+@settings(deadline=None, max_examples=60)
+@given(shares(high=6))
+def test_a_permutation_test_of_groups_is_that_of_integers(given):
+    total, a, b = given
+    n, m, pooled = len(a), len(b), a + b
+    sums = [sum(chosen) for chosen in combinations(pooled, n)]
+    differences = [m * chosen - n * (sum(pooled) - chosen) for chosen in sums]
+    p, least = both_sides(m * sum(a) - n * sum(b), differences)
+    found = compare(np.array(a) / total, np.array(b) / total, False)
+    assert (found.p, found.least) == (pytest.approx(p, abs=1e-12), pytest.approx(least, abs=1e-12))
+
+
+@settings(deadline=None, max_examples=40)
+@given(shares(high=20))
+@example((1000, [930, 931, 935, 940], [929, 932, 934, 938]))
+def test_rank_tests_are_those_of_integers(given):
+    total, a, b = given
+    n = min(len(a), len(b))
+    if a[:n] != b[:n]:
+        reference = stats.wilcoxon(np.array(a[:n], float), np.array(b[:n], float)).pvalue
+        found = compare(np.array(a[:n]) / total, np.array(b[:n]) / total, True, "wilcoxon")
+        assert found.p == pytest.approx(reference, abs=1e-12)
+        assert found.least <= found.p + 1e-12
+    if len({*a, *b}) > 1:
+        reference = stats.mannwhitneyu(np.array(a), np.array(b)).pvalue
+        found = compare(np.array(a) / total, np.array(b) / total, False, "wilcoxon")
+        assert found.p == pytest.approx(reference, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(shares(high=20), st.randoms())
+def test_the_same_values_in_another_order_are_the_same_figure(given, random):
+    total, a, _ = given
+    other = random.sample(a, len(a))
+    for of in (mean, median, iqm):
+        assert of(np.array(a) / total) == of(np.array(other) / total)
+    k = sum(a)
+    spread = [k // len(a) + (n < k % len(a)) for n in range(len(a))]  # other values of the same sum
+    assert same(mean(np.array(a) / total), mean(np.array(spread) / total))
+
+
+def test_the_least_p_counts_the_pairs_that_differ():
+    """Ten pairs of which five are the same: no choice of signs gives less than 2/32."""
+    theirs = np.linspace(0.9, 0.99, 10)
+    ours = theirs + np.where(np.arange(10) < 5, 0.01, 0.0)
+    for test in ("permutation", "wilcoxon"):
+        found = compare(ours, theirs, True, test)
+        assert found.least == pytest.approx(found.p) and found.p >= 2 / 32 - 1e-12
+    assert compare(ours, theirs, True).p == pytest.approx(2 / 32)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["permutation", "wilcoxon"]), st.integers(1, 50))
+def test_what_tells_tasks_apart_changes_no_test_of_rows(seed, test, offset):
+    """Tasks that are far apart: p is what it is where they are not."""
+    rng = np.random.default_rng(seed)
+    ours, theirs = rng.integers(900, 960, (6, 3)) / 1000, rng.integers(890, 950, (5, 3)) / 1000
+    far = offset * np.array([0.0, 1.0, -2.0])
+    a, b = compare(ours, theirs, False, test), compare(ours + far, theirs + far, False, test)
+    assert (a.p, a.least, a.value) == (b.p, b.least, pytest.approx(b.value))
+
+
+def test_groups_over_tasks_that_differ_in_all_of_them_are_told_apart():
+    """A difference of 0.025 within each task, tasks 0.4 apart: p is small, as the interval says."""
+    rng = np.random.default_rng(0)
+    base = np.array([0.5, 0.7, 0.9])
+    ours, theirs = base - 0.025 + rng.normal(0, 0.005, (6, 3)), base + rng.normal(0, 0.005, (6, 3))
+    for test in ("permutation", "wilcoxon"):
+        found = compare(ours, theirs, False, test)
+        assert found.high < 0 and found.p < 0.001
+
+
+def test_a_task_with_fewer_runs_weighs_as_much():
+    """As if each task's runs were repeated until all have equally many, for each statistic."""
+    values = np.array([[0.1, 0.5], [0.2, 0.9], [0.4, np.nan]])
+    repeated = np.array([[0.1, 0.1, 0.2, 0.2, 0.4, 0.4], [0.5, 0.9] * 3]).T
+    for of in (mean, median, iqm):
+        assert of(values) == pytest.approx(of(repeated))
+        low, high = bootstrap(values, of)
+        assert 0.1 <= low <= of(values) <= high <= 0.9
+    assert mean(values) == pytest.approx((0.7 / 3 + 0.7) / 2)
+    draws = resampled(values)
+    assert np.array_equal(np.isfinite(draws).sum(axis=1), np.broadcast_to([3, 2], (2000, 2)))
+    assert performance_profile(values, np.array([0.3])).tolist() == [pytest.approx((1 / 3 + 1) / 2)]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 100), min_size=2, max_size=8),
+    st.lists(st.integers(0, 100), min_size=2, max_size=8),
+)
+def test_an_interval_stays_where_the_metric_can_be(a, b):
+    ours, theirs = np.array(a) / 100, np.array(b) / 100
+    for interval in ("student", "bootstrap"):
+        found = estimate(ours, interval, bounds=(0.0, 1.0))
+        assert 0 <= found.low <= found.value <= found.high <= 1
+    found = compare(ours, theirs, len(a) == len(b), bounds=(0.0, 1.0))
+    assert found.low >= -1 and found.high <= 1

@@ -19,7 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.config.checks import check, check_uri
 from rnnbench.config.imports import asked, imported, names, own_code, recalled, register, registered
-from rnnbench.config.metrics import direction, final_metrics, objective, per_epoch, selection
+from rnnbench.config.metrics import (
+    bounds,
+    direction,
+    final_metrics,
+    objective,
+    on_test,
+    per_epoch,
+    selection,
+)
 from rnnbench.config.ray import Ray
 from rnnbench.config.schema import (
     DATA,
@@ -97,6 +105,7 @@ __all__ = [
     "Text",
     "Tracking",
     "asked",
+    "bounds",
     "check",
     "check_secret",
     "check_tree",
@@ -113,6 +122,7 @@ __all__ = [
     "mask",
     "names",
     "objective",
+    "on_test",
     "own_code",
     "per_epoch",
     "plain",

@@ -4,6 +4,8 @@ A task has a loss and the metric that `data.metric` names: accuracy (the share o
 function of the loss, mse, nll (natural logarithms) and bpc (bits per character).
 """
 
+import math
+
 from rnnbench.config.schema import Config, Select
 
 METRICS = ("accuracy", "mse", "nll", "bpc")
@@ -12,6 +14,16 @@ METRICS = ("accuracy", "mse", "nll", "bpc")
 def direction(metric: str) -> str:
     """`maximize` or `minimize`, by the metric's name."""
     return "maximize" if metric.endswith(("accuracy", "per_second")) else "minimize"
+
+
+def bounds(metric: str) -> tuple[float, float]:
+    """What a metric lies between, by its name: a share between 0 and 1, all else is not negative."""
+    return (0.0, 1.0 if metric.endswith("accuracy") else math.inf)
+
+
+def on_test(metric: str) -> bool:
+    """Whether a metric is measured on the test set."""
+    return metric.startswith(("test/", "best/test_"))
 
 
 def final_metrics(config: Config) -> list[str]:

@@ -1,13 +1,14 @@
 """From records to the cells of a table: values over seeds, their spread, what can be told apart."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from rnnbench.config import ConfigError, direction, identifies
+from rnnbench.config import ConfigError, bounds, direction, identifies, on_test
 from rnnbench.paper import statistics
 from rnnbench.paper.definition import Table
 from rnnbench.paper.reading import Record, Source
@@ -15,7 +16,7 @@ from rnnbench.paper.statistics import Difference, Estimate
 
 Key = tuple[Any, ...]  # of a row or of a group of columns: the values of its keys
 ALPHA = 1 - statistics.CONFIDENCE
-OF: dict[str, Callable[[statistics.Values], float]] = {
+OF: dict[str, statistics.Statistic] = {
     "mean": statistics.mean,
     "median": statistics.median,
     "iqm": statistics.iqm,
@@ -42,8 +43,17 @@ class Cell:
     figures: dict[str, Estimate] = field(default_factory=dict)  # by metric
 
     def values(self, metric: str) -> dict[tuple[Key, int], float]:
-        """A metric by task and seed, of the runs that have it."""
-        return {at: record.metrics[metric] for at, record in self.records.items() if metric in record.metrics}
+        """A metric by task and seed, of the runs that have a finite one."""
+        measured = {at: record.metrics.get(metric, math.nan) for at, record in self.records.items()}
+        return {at: value for at, value in measured.items() if math.isfinite(value)}
+
+    def diverged(self, metric: str) -> int:
+        """How many runs have a metric that is not finite."""
+        return sum(not math.isfinite(record.metrics.get(metric, 0.0)) for record in self.records.values())
+
+    def tasks(self, metric: str) -> set[Key]:
+        """The tasks that have a run with the metric."""
+        return {task for task, _ in self.values(metric)}
 
     def count(self) -> str:
         """How many runs, in words."""
@@ -62,6 +72,7 @@ class Comparison:
     p: float | None  # after Holm, over all comparisons of the table
     improvement: Estimate  # probability that a run of the row is better than one of the reference
     alike: bool  # whether the two cannot be told apart
+    contradicts: bool  # whether the test finds a difference, but not that of the figures that are shown
 
 
 @dataclass
@@ -83,6 +94,12 @@ class Filled:
     def records(self) -> list[Record]:
         """The runs that the table is made of, in its order."""
         return [record for cell in self.cells.values() for record in cell.records.values()]
+
+    def incomplete(self, row: Key, column: Key, metric: str) -> bool:
+        """Whether a cell lacks a task that another cell of its column has."""
+        tasks = {task for other in self.rows for task in self.cell(other, column).tasks(metric)}
+        ours = self.cell(row, column).tasks(metric)
+        return bool(ours) and ours != tasks
 
     def alike(self, row: Key, column: Key, metric: str) -> bool:
         """Whether a cell cannot be told apart from the one that it is compared with."""
@@ -131,7 +148,7 @@ def fill(table: Table, planned: Sequence[Planned], source: Source) -> Filled:
         cells.setdefault(at, Cell()).planned.append(trial)
     for (row, column), cell in cells.items():
         _check_alike(table, row, column, cell)
-        for trial in cell.planned:
+        for trial in _once(cell.planned):
             record = counts.get(trial.trial)
             if record is not None and record.status == "finished":
                 cell.records[_key(trial, table.over), trial.params["seed"]] = record
@@ -143,11 +160,16 @@ def fill(table: Table, planned: Sequence[Planned], source: Source) -> Filled:
     for cell in cells.values():
         for metric in table.metrics:
             if values := cell.values(metric):
-                cell.figures[metric] = _estimate(table, values)
+                cell.figures[metric] = _estimate(table, metric, values)
     rows, columns = (list(dict.fromkeys(at[n] for at in cells)) for n in (0, 1))
     filled = Filled(table, rows, columns, cells, [], 0, set(), superseded)
     _compare(filled)
     return filled
+
+
+def _once(planned: Sequence[Planned]) -> list[Planned]:
+    """Each trial once, however often it is planned."""
+    return list({trial.trial: trial for trial in planned}.values())
 
 
 def judged(metric: str) -> bool:
@@ -200,29 +222,32 @@ def _check_metrics(table: Table, cells: dict[tuple[Key, Key], Cell]) -> None:
             raise ConfigError(f"metrics: no run has {metric}; there is {', '.join(sorted(there))}")
 
 
-def _estimate(table: Table, values: dict[tuple[Key, int], float]) -> Estimate:
+def _estimate(table: Table, metric: str, values: dict[tuple[Key, int], float]) -> Estimate:
     interval = "none" if table.spread == "deviation" else table.spread
-    return statistics.estimate(matrix(values) if table.over else flat(values), interval, OF[table.statistic])
+    return statistics.estimate(matrix(values), interval, OF[table.statistic], bounds(metric))
 
 
-def flat(values: dict[tuple[Key, int], float]) -> statistics.Values:
-    """Values in a fixed order."""
-    return np.array([values[at] for at in sorted(values, key=repr)])
+def matrix(*samples: dict[tuple[Key, int], float]) -> statistics.Values:
+    """Values as (runs, tasks), in the order of seeds, NaN where a task has no run of a seed.
 
-
-def matrix(values: dict[tuple[Key, int], float]) -> statistics.Values:
-    """Values as (runs, tasks).
-
-    Raises:
-        ConfigError: the tasks do not have equally many runs.
+    Of several samples (samples, runs, tasks): what stands at one place has one seed and task.
     """
-    tasks: dict[Key, list[float]] = {}
-    for (task, _), value in sorted(values.items(), key=lambda item: item[0][1]):
-        tasks.setdefault(task, []).append(value)
-    if len({len(runs) for runs in tasks.values()}) > 1:
-        counts = ", ".join(f"{' '.join(map(as_text, task))}: {len(runs)}" for task, runs in tasks.items())
-        raise ConfigError(f"over: the tasks of a cell need equally many runs; there are {counts}")
-    return np.array([tasks[task] for task in sorted(tasks, key=repr)]).T
+    places = {at for values in samples for at in values}
+    tasks = sorted({task for task, _ in places}, key=repr)
+    seeds = sorted({seed for _, seed in places})
+    found = np.array(
+        [[[values.get((task, seed), np.nan) for task in tasks] for seed in seeds] for values in samples]
+    )
+    return found if len(samples) > 1 else found[0]
+
+
+def tested(metrics: Sequence[str]) -> list[str]:
+    """The metrics whose differences are tested: those on the test set, if there are any.
+
+    What was measured to choose an epoch or a trial need not be tested beside the result.
+    """
+    worth = [metric for metric in metrics if judged(metric)]
+    return [metric for metric in worth if on_test(metric)] or worth
 
 
 def _compare(filled: Filled) -> None:
@@ -232,44 +257,60 @@ def _compare(filled: Filled) -> None:
     spare: list[float | None] = []  # p of the pairs that neither of is the best
     for column in filled.columns:
         for metric in filter(judged, table.metrics):
-            sign = 1 if direction(metric) == "maximize" else -1
-            there = {
-                row: filled.cell(row, column)
-                for row in filled.rows
-                if metric in filled.cell(row, column).figures
-            }
+            there = _comparable(filled, column, metric)
             if len(there) < 2:
                 continue
+            sign = 1 if direction(metric) == "maximize" else -1
             value = {row: sign * cell.figures[metric].value for row, cell in there.items()}
             top = max(value.values())
-            filled.best |= {(row, column, metric) for row in there if value[row] == top}
+            filled.best |= {(row, column, metric) for row in there if statistics.same(value[row], top)}
             if table.compare is None:
                 continue
             reference = _reference(filled, there, value)
-            drafts += [
-                _draft(table, there, row, column, metric, reference) for row in there if row != reference
-            ]
-            if table.compare == "best":
+            if reference is None:
+                continue
+            others = [row for row in there if row != reference]
+            drafts += [_draft(table, there, row, column, metric, reference) for row in others]
+            if table.compare == "best" and metric in tested(table.metrics):
                 # Any row might have been the best: the correction is over all pairs.
-                others = [row for row in there if row != reference]
                 spare += [_difference(table, there, *pair, metric)[0].p for pair in combinations(others, 2)]
-    tested = [p for p in [*(draft.p for draft in drafts), *spare] if p is not None]
-    filled.tests = len(tested)
-    adjusted = iter(statistics.holm(tested))
+    known = [p for p in [*(draft.p for draft in drafts), *spare] if p is not None]
+    filled.tests = len(known)
+    adjusted = iter(statistics.holm(known))
     for draft in drafts:
         p = None if draft.p is None else next(adjusted)
         # Where there are too few runs for any p below the level, not to tell apart says nothing.
-        able = draft.difference.least * filled.tests < ALPHA
-        filled.comparisons.append(replace(draft, p=p, alike=able and p is not None and p >= ALPHA))
+        able = p is not None and draft.difference.least * filled.tests < ALPHA
+        contradicts = able and draft.contradicts and p is not None and p < ALPHA
+        alike = contradicts or (able and p is not None and p >= ALPHA)
+        filled.comparisons.append(replace(draft, p=p, alike=alike, contradicts=contradicts))
+
+
+def _comparable(filled: Filled, column: Key, metric: str) -> dict[Key, Cell]:
+    """The cells of a column that have the metric, on every task that another has it on."""
+    cells = {row: filled.cell(row, column) for row in filled.rows}
+    return {
+        row: cell
+        for row, cell in cells.items()
+        if metric in cell.figures and not filled.incomplete(row, column, metric)
+    }
 
 
 def _difference(
     table: Table, there: dict[Key, Cell], row: Key, other: Key, metric: str
 ) -> tuple[Difference, statistics.Values, statistics.Values]:
-    """A row less another, and the values of both, (runs, tasks)."""
+    """A row less another, and the values of both, (runs, tasks).
+
+    They are paired by the seeds that both have, where these are most of the runs of both.
+    """
     ours, theirs = (there[key].values(metric) for key in (row, other))
-    a, b = (matrix(values) if table.over else flat(values)[:, None] for values in (ours, theirs))
-    return statistics.compare(a, b, ours.keys() == theirs.keys(), table.test), a, b
+    a, b = matrix(ours, theirs)
+    shared = ours.keys() & theirs.keys()
+    paired = 2 * len(shared) > max(len(ours), len(theirs)) and {task for task, _ in shared} == {
+        task for task, _ in ours
+    }
+    found = statistics.compare(a, b, paired, table.test, OF[table.statistic], bounds(metric))
+    return found, a, b
 
 
 def _draft(
@@ -279,16 +320,22 @@ def _draft(
     difference, a, b = _difference(table, there, row, reference, metric)
     sign = 1 if direction(metric) == "maximize" else -1
     wins = statistics.improvement(sign * a, sign * b)
-    return Comparison(row, column, metric, reference, difference, difference.p, wins, False)
+    ours, theirs = (there[key].figures[metric].value for key in (row, reference))
+    shown = 0.0 if statistics.same(ours, theirs) else ours - theirs
+    p = difference.p if metric in tested(table.metrics) else None
+    return Comparison(
+        row, column, metric, reference, difference, p, wins, False, difference.sign * shown <= 0
+    )
 
 
-def _reference(filled: Filled, there: dict[Key, Cell], value: dict[Key, float]) -> Key:
+def _reference(filled: Filled, there: dict[Key, Cell], value: dict[Key, float]) -> Key | None:
+    """The row that the others are compared with; None if it has no figure to compare in this column."""
     wanted = filled.table.compare
     if wanted == "best":
         return max(there, key=lambda row: value[row])
-    for row in there:
+    for row in filled.rows:
         if wanted in (filled.name(row), " ".join(map(as_text, row))):
-            return row
+            return row if row in there else None
     names = ", ".join(" ".join(map(as_text, row)) for row in filled.rows)
     raise ConfigError(f"compare={wanted}: must be best or one of the rows: {names}")
 

@@ -1,6 +1,7 @@
 """What the reader of a table has to know, in sentences: runs, statistics, tests, what was chosen how."""
 
-from rnnbench.paper.aggregate import ALPHA, Cell, Filled
+from rnnbench.paper.aggregate import ALPHA, Cell, Comparison, Filled, Key, judged
+from rnnbench.paper.aggregate import tested as tested_metrics
 from rnnbench.paper.published import beside
 from rnnbench.paper.statistics import RESAMPLES
 
@@ -12,12 +13,25 @@ SPREADS = {
     "task)",
     "none": "",
 }
-TESTS = {
-    ("permutation", True): "permutation test of the mean difference, paired by seed",
-    ("permutation", False): "permutation test of the difference of means, not paired",
-    ("wilcoxon", True): "Wilcoxon's signed-rank test, paired by seed",
-    ("wilcoxon", False): "Mann and Whitney's rank-sum test, not paired",
-}
+OF = {"mean": "means", "median": "medians", "iqm": "interquartile means"}
+FEW = 10  # runs: the bootstrap of fewer covers the truth far less often than it says
+LEFT_OUT = "Left out, since not finite (diverged): "
+
+
+def test_of(filled: Filled, paired: bool) -> str:
+    """The test in words."""
+    table = filled.table
+    if table.test == "wilcoxon":
+        unpaired = (
+            "van Elteren's rank-sum test within tasks" if table.over else "Mann and Whitney's rank-sum test"
+        )
+        test = "Wilcoxon's signed-rank test" if paired else unpaired
+    elif paired and table.statistic == "mean":
+        test = "permutation test of the mean difference"
+    else:
+        within = " within tasks" if table.over and not paired else ""
+        test = f"permutation test{within} of the difference of {OF[table.statistic]}"
+    return f"{test}, {'paired by seed' if paired else 'not paired'}"
 
 
 def notes(filled: Filled) -> list[str]:
@@ -28,10 +42,19 @@ def notes(filled: Filled) -> list[str]:
     over = "runs and tasks" if table.over else "runs"
     said.append(f"{STATISTICS[table.statistic]} over {over}{SPREADS[table.spread]}.")
     for metric in table.metrics:
-        if any(0 < len(cell.values(metric)) < len(cell.records) for cell in cells):
+        lacking = [len(cell.values(metric)) + cell.diverged(metric) < len(cell.records) for cell in cells]
+        if any(lacking) and any(cell.values(metric) for cell in cells):
             said.append(f"Not every run has {table.label(metric)}: table.csv has its n.")
+    said += _diverged(filled)
     if any(len(cell.records) == 1 for cell in cells):
         said.append("One run alone has no spread and no test.")
+    runs = {figure.n for cell in cells for figure in cell.figures.values()}
+    if table.spread == "bootstrap" and any(1 < n < FEW for n in runs):
+        said.append(
+            f"Of fewer than {FEW} runs the bootstrap's interval is too narrow: at n = 3 it covers the truth "
+            "in 70 to 78 % of cases, not 95 %."
+        )
+    said += _uneven(filled)
     said += _tests(filled)
     if filled.searched:
         said.append(filled.searched)
@@ -53,6 +76,42 @@ def _counts(filled: Filled, cells: list[Cell]) -> str:
     return f"n = {counts.pop()} runs in each cell{of}."
 
 
+def _diverged(filled: Filled) -> list[str]:
+    """Whose runs are left out of which figures, since their values are not finite."""
+    said = [
+        f"{filled.table.label(metric)} of {n} of {len(cell.records)} runs of {_name(filled, row, column)}"
+        for metric in filled.table.metrics
+        for (row, column), cell in filled.cells.items()
+        if (n := cell.diverged(metric))
+    ]
+    return [f"{LEFT_OUT}{'; '.join(said)}."] if said else []
+
+
+def _uneven(filled: Filled) -> list[str]:
+    """What becomes of tasks that have fewer runs than others, or none."""
+    table = filled.table
+    said = []
+    counts = [
+        {len([at for at in cell.values(metric) if at[0] == task]) for task in cell.tasks(metric)}
+        for cell in filled.cells.values()
+        for metric in table.metrics
+    ]
+    if any(len(count) > 1 for count in counts):
+        said.append("Each task weighs the same, also where it has fewer runs.")
+    lacking = [
+        _name(filled, row, column)
+        for row, column in filled.cells
+        if any(filled.incomplete(row, column, metric) for metric in table.metrics)
+    ]
+    if lacking:
+        said.append(f"Not compared, since a task has no run: {', '.join(lacking)}.")
+    return said
+
+
+def _name(filled: Filled, row: Key, column: Key) -> str:
+    return " ".join(filter(None, (filled.name(row), filled.name(column))))
+
+
 def _tests(filled: Filled) -> list[str]:
     """What bold face and the dagger mean, and how far the test can tell anything."""
     tested = [c for c in filled.comparisons if c.p is not None]
@@ -62,13 +121,22 @@ def _tests(filled: Filled) -> list[str]:
     of_best = table.compare == "best"
     against = "the best of its column" if of_best else table.label(str(table.compare))
     test = "; ".join(
-        TESTS[table.test, paired] for paired in sorted({c.difference.paired for c in tested}, reverse=True)
+        test_of(filled, paired) for paired in sorted({c.difference.paired for c in tested}, reverse=True)
     )
+    test += _pairs(filled, tested)
     family = f"{filled.tests} comparison{'s' if filled.tests > 1 else ''}"
     family += (
         ", all pairs of rows since any might have been the best"
         if of_best and len(tested) < filled.tests
         else ""
+    )
+    chosen = [
+        metric for metric in table.metrics if judged(metric) and metric not in tested_metrics(table.metrics)
+    ]
+    untested = (
+        [f"Not tested, since results on the test set are: {', '.join(map(table.label, chosen))}."]
+        if chosen
+        else []
     )
     able = [c for c in tested if c.difference.least * filled.tests < ALPHA]
     if not able:
@@ -79,11 +147,30 @@ def _tests(filled: Filled) -> list[str]:
             f"With {n} runs a cell no p falls below {least:.2g} ({test}; before Holm's correction over "
             f"{family}), so it can tell nothing apart, and nothing is marked; table.csv has the intervals of "
             "the differences.",
+            *untested,
         ]
     said = [
         f"Bold: the best. †: cannot be told apart from {against} at the level {ALPHA:.2f} ({test}; Holm's "
         f"correction over {family})."
     ]
-    if len(able) < len(filled.comparisons):
+    if len(able) < len(tested):
         said.append("Where a cell has too few runs for the test, nothing is marked.")
-    return said
+    if any(c.contradicts for c in tested):
+        said.append(
+            "† too where the test finds a difference, but the other way than the figures that are shown."
+        )
+    return said + untested
+
+
+def _pairs(filled: Filled, tested: list[Comparison]) -> str:
+    """How many pairs there are, where some runs of either row have no partner."""
+    found = set()
+    for c in tested:
+        ours, theirs = (filled.cell(row, c.column).values(c.metric).keys() for row in (c.row, c.reference))
+        if c.difference.paired and ours != theirs:
+            found.add(len(ours & theirs))
+    if not found:
+        return ""
+    low, high = min(found), max(found)
+    span = f"{low} to {high}" if low < high else str(high)
+    return f"; by the seeds that both have where one lacks some, {span} pairs"

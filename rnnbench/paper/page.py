@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.paper.aggregate import Filled
-from rnnbench.paper.notes import notes
+from rnnbench.paper.notes import OF, notes
 from rnnbench.paper.planning import Wanted
 from rnnbench.paper.plots import caption
 from rnnbench.paper.provenance import own_folders, provenance
@@ -119,7 +119,14 @@ def report(filled: Filled, searches: Sequence[Wanted], name: str, folder: Path) 
 
 
 def _comparisons(filled: Filled) -> list[str]:
-    heads = ["row", "against", "metric", "difference of means", "95 % interval", "p (Holm)"]
+    heads = [
+        "row",
+        "against",
+        "metric",
+        f"difference of {OF[filled.table.statistic]}",
+        "95 % interval",
+        "p (Holm)",
+    ]
     heads += ["P(better) [95 %]", "n"]
     if len(filled.columns) > 1:
         heads.insert(0, "column")
@@ -152,7 +159,8 @@ def _how(filled: Filled) -> str:
         if len(paired) > 1
         else interval
     )
-    interval = "bootstrap, each task's runs by themselves" if filled.table.over else interval
+    if filled.table.over or filled.table.statistic != "mean":
+        interval = "bootstrap, each task's runs by themselves"
     return (
         f"Interval of the difference: {interval}. p: both sides, after Holm's correction over {filled.tests} "
         "comparisons. P(better): the share of pairs of runs, one of each row, in which the row's is better, "

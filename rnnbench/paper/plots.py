@@ -269,8 +269,7 @@ def profile(figure: Any, sheet: Sheet) -> None:
 
 def values_of(sheet: Sheet, cell: Cell) -> Values:
     """The runs of a cell, (runs, tasks)."""
-    values = cell.values(sheet.metric)
-    return matrix(values) if sheet.filled.table.over else np.array(list(values.values()))[:, None]
+    return matrix(cell.values(sheet.metric))
 
 
 DRAWERS: dict[str, Drawer] = {

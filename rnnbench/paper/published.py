@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnnbench.config import ConfigError
+from rnnbench.config import ConfigError, direction
 from rnnbench.paper.aggregate import Filled, Key
 
 FILE = Path(__file__).with_name("published.csv")
@@ -29,7 +29,7 @@ def beside(filled: Filled) -> Beside | None:
     """The published figures that the table names, if it does: those of each row's model, on the test set.
 
     Raises:
-        ConfigError: there are none of this paper, task and metric.
+        ConfigError: there are none of this paper, task and metric, or the other direction is better there.
     """
     wanted = filled.table.published
     if wanted is None:
@@ -42,6 +42,12 @@ def beside(filled: Filled) -> Beside | None:
             there = ", ".join(sorted({line[column] for line in known}))
             raise ConfigError(f"published.{column}={value}: is not known; there is {there}")
         known = left
+    better = "higher" if direction(wanted.ours) == "maximize" else "lower"
+    if {line["better"] for line in known} != {better}:
+        raise ConfigError(
+            f"published.ours={wanted.ours}: is better {better}, and the published {wanted.metric} is not; "
+            "name the metric that measures the same"
+        )
     values = {}
     for row in filled.rows:
         names = [str(part) for part in row]

@@ -13,6 +13,8 @@ from rnnbench.paper.statistics import Estimate
 from rnnbench.plain_text import html, spreadsheet
 from rnnbench.plain_text import markdown as as_markdown
 
+MOST = 6  # digits after the point; smaller figures print in powers of ten
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -52,7 +54,18 @@ def decimals(filled: Filled, metric: str) -> int:
     values = [value for value in values if value > 0 and math.isfinite(value)]
     if metric.startswith("time/") or not values:
         return 1
-    return min(6, max(0, 3 - math.floor(math.log10(min(values)))))
+    return min(MOST, max(0, 3 - math.floor(math.log10(min(values)))))
+
+
+def number(value: float, digits: int, sign: str = "") -> str:
+    """A figure with so many digits after the point; in powers of ten where these do not show it.
+
+    Args:
+        sign: "+" writes that of positive figures too.
+    """
+    exact = float(f"{value:.12g}")  # so that rounding noise does not decide how a half is rounded
+    tiny = 1e-4 if digits == MOST else 0.5 * 10.0**-digits
+    return f"{exact:{sign}.2e}" if 0 < abs(exact) < tiny else f"{exact:{sign}.{digits}f}"
 
 
 def layout(filled: Filled) -> tuple[list[Heading], list[tuple[str, list[Shown]]]]:
@@ -94,17 +107,17 @@ def _shown(filled: Filled, row: Key, column: Key, metric: str) -> Shown:
     cell = filled.cell(row, column)
     figure = cell.figures.get(metric)
     if figure is None:
-        return Shown(cell.count() if cell.planned else "")
+        return Shown("not finite" if cell.diverged(metric) else cell.count() if cell.planned else "")
     digits = decimals(filled, metric)
     if metric.startswith("parameters/"):
         return Shown(f"{figure.value:,.{digits}f}", sort=figure.value)
     deviation = interval = ""
     if filled.table.spread == "deviation" and figure.deviation is not None:
-        deviation = f"{figure.deviation:.{digits}f}"
+        deviation = number(figure.deviation, digits)
     elif figure.low is not None and figure.high is not None:
-        interval = f"[{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
+        interval = f"[{number(figure.low, digits)}, {number(figure.high, digits)}]"
     return Shown(
-        f"{figure.value:.{digits}f}",
+        number(figure.value, digits),
         deviation,
         interval,
         bold=(row, column, metric) in filled.best,
@@ -121,7 +134,7 @@ def _beside(filled: Filled, published: Beside, row: Key, figure: Estimate | None
     if figure is None:
         return [shown, Shown("")]
     difference = figure.value - float(theirs)
-    return [shown, Shown(f"{difference:+.{decimals(filled, metric)}f}", sort=difference)]
+    return [shown, Shown(number(difference, decimals(filled, metric), "+"), sort=difference)]
 
 
 def markdown(filled: Filled) -> str:
@@ -158,8 +171,9 @@ def long(filled: Filled) -> str:
     write([*table.rows, *table.columns, *names])
     compared = {(c.row, c.column, c.metric): c for c in filled.comparisons}
     for (row, column), cell in filled.cells.items():
-        others = ", ".join(f"{n} {status}" for status, n in cell.lost.items())
         for metric in table.metrics:
+            lost = cell.lost | ({"not finite": n} if (n := cell.diverged(metric)) else {})
+            others = ", ".join(f"{n} {status}" for status, n in lost.items())
             figure = cell.figures.get(metric)
             line: list[object] = [*row, *column, metric, len(cell.values(metric)), others]
             if figure is None:

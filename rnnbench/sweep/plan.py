@@ -201,6 +201,13 @@ def _directions(settings: Search, objectives: Sequence[str]) -> list[str]:
             f"hydra.sweeper.direction={', '.join(directions)}: one for each objective is needed, "
             f"and there are {len(objectives)}: {', '.join(objectives)}; name them in hydra.sweeper.objectives"
         )
+    for name, way in zip(objectives, directions, strict=True):
+        if way != schema.direction(name):
+            better = "higher" if way == "minimize" else "lower"
+            raise ConfigError(
+                f"hydra.sweeper.direction={way}: of {name} the {better} value is the better one; leave "
+                "direction out, since it follows from the metric's name"
+            )
     return directions
 
 
