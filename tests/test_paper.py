@@ -3,11 +3,13 @@
 import json
 import math
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import make_config
 from hypothesis import given, settings
@@ -21,12 +23,12 @@ from rnnbench.paper.definition import KINDS, Table, find_table, read_table, tabl
 from rnnbench.paper.figures import draw
 from rnnbench.paper.latex import escaped
 from rnnbench.paper.notes import notes
-from rnnbench.paper.numbers import same
+from rnnbench.paper.numbers import differing, same
 from rnnbench.paper.page import report
 from rnnbench.paper.plots import front
 from rnnbench.paper.provenance import verify
 from rnnbench.paper.published import beside, read_published
-from rnnbench.paper.reading import Folders, Runs, Source, Tables, open_source
+from rnnbench.paper.reading import Folders, Record, Runs, Source, Tables, open_source
 from rnnbench.paper.text import decimals, fragment, layout, long, markdown
 from rnnbench.record import JobFolder
 from rnnbench.record.delivery import Delivery
@@ -417,7 +419,11 @@ V1 = Path(__file__).parent / "tables" / "v1"  # what version 1 of the renderers 
 
 def test_a_table_of_an_earlier_version_still_verifies():
     assert "versions" not in json.loads((V1 / "table" / "provenance.json").read_text())
-    assert verify(V1 / "table", str(V1 / "runs"), texts)[0] == []
+    faults, doubts = verify(V1 / "table", str(V1 / "runs"), texts)
+    assert faults == []
+    assert doubts[0].startswith(
+        "its marks, intervals and p were computed by an earlier version of the statistics"
+    )
 
 
 @pytest.mark.parametrize(
@@ -579,3 +585,149 @@ def test_a_metric_that_some_runs_lack_is_said(runs):
     result = filled(runs, metrics=["time/train_seconds", "test/accuracy"])
     assert "Not every run has training seconds: table.csv has its n." in notes(result)
     assert long(result).splitlines()[1].startswith("lstm,time/train_seconds,1,")
+
+
+def test_an_earlier_table_may_have_rounded_a_half_the_other_way():
+    """Means of k/10000 over ten runs are halves of the fourth digit, which the order of the sum decided."""
+    now = "| a | b |\n| --- | ---: |\n| lstm | 0.9714 |\n"
+    was = now.replace("0.9714", "0.9713")
+    assert differing("table.md", was, now, False, [0.97135]) == []
+    assert len(differing("table.md", was, now, False, [0.97136])) == 1
+    assert len(differing("table.md", was.replace("0.9713", "0.9712"), now, False, [0.97135])) == 1
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["mean", "median", "iqm"]),
+    st.sampled_from(["permutation", "wilcoxon"]),
+    st.sampled_from(["best", "gru"]),
+    st.sampled_from(["test/accuracy", "test/loss"]),
+    st.integers(0, 3),
+)
+def test_bold_is_never_what_the_test_finds_worse(seed, statistic, test, compare, metric, gone):
+    """Skewed runs, on which means, medians and ranks disagree, and runs that only one row has."""
+    rng = np.random.default_rng(seed)
+    ours = rng.integers(900, 910, 10) / 1000
+    theirs = ours - 0.002 + 0.1 * (rng.random(10) < 0.15) - 0.0005 * rng.random(10)
+    values = {"lstm": ours, "gru": theirs[: 10 - gone]}
+    source = Memory(values, metric)
+    planned = [planned_of(config_of(m, n)) for m, some in values.items() for n in range(len(some))]
+    result = fill(
+        table(metrics=[metric], statistic=statistic, spread="bootstrap", test=test, compare=compare),
+        planned,
+        source,
+    )
+    sign = 1 if metric == "test/accuracy" else -1
+    for c in result.comparisons:
+        significant = c.p is not None and c.p < 0.05
+        worse = sign * c.difference.sign < 0
+        row, reference = ((at, (), metric) in result.best for at in (c.row, c.reference))
+        if significant and not c.alike:  # marked as different
+            assert (row, reference) == (not worse, worse)
+
+
+class Memory(Source):
+    """Records in memory."""
+
+    name = "memory"
+
+    def __init__(self, values: Mapping[str, Sequence[float]], metric: str) -> None:
+        self.values, self.metric = values, metric
+
+    def find(self, trials):
+        wanted = set(trials)
+        return [
+            record
+            for model, values in self.values.items()
+            for seed, value in enumerate(values)
+            if (record := self.record(model, seed, float(value))).trial in wanted
+        ]
+
+    def record(self, model: str, seed: int, value: float) -> Record:
+        trial = planned_of(config_of(model, seed)).trial
+        facts = dict.fromkeys(("run_id", "parent", "error")) | {"metrics": {self.metric: value}}
+        return Record(trial=trial, job=f"{model}{seed}", status="finished", started=seed, tags={}, params={},
+                      folder=Path(), **facts)  # fmt: skip
+
+    of_study = searches = curve = None
+
+
+def of_memory(
+    metric: str = "test/accuracy", changes: Mapping[str, Any] | None = None, **values: list[float]
+) -> Filled:
+    planned = [planned_of(config_of(m, n)) for m, some in values.items() for n in range(len(some))]
+    return fill(table(metrics=[metric], **(changes or {})), planned, Memory(values, metric))
+
+
+def test_equal_means_are_bold_together():
+    """Other values, the same sum of counts out of 360: the floats' means differ in the last bit."""
+    result = of_memory(
+        lstm=[340 / 360, 347 / 360, 352 / 360], gru=[341 / 360, 345 / 360, 353 / 360], rnn=[0.1] * 3
+    )
+    assert result.best == {(("lstm",), (), "test/accuracy"), (("gru",), (), "test/accuracy")}
+
+
+def test_a_run_that_diverged_is_left_out_and_said():
+    result = of_memory("test/loss", lstm=[0.2, math.nan, 0.4], gru=[0.5, 0.6, 0.7], rnn=[math.inf] * 3)
+    assert result.cell(("lstm",), ()).figures["test/loss"].value == pytest.approx(0.3)
+    assert result.best == {(("lstm",), (), "test/loss")}
+    said = "Left out, since not finite (diverged): test/loss of 1 of 3 runs of lstm; test/loss of 3 of 3 runs"
+    assert f"{said} of rnn." in notes(result)
+    assert layout(result)[1][2][1][0].plain() == "not finite"
+    assert long(result).splitlines()[1].startswith("lstm,test/loss,2,1 not finite,")
+    (comparison,) = result.comparisons
+    assert (comparison.difference.paired, comparison.difference.n) == (True, 2)
+
+
+def test_one_failed_run_keeps_the_pairs_of_the_others():
+    """Pairs differ by 0.01, seeds by far more: only paired can the two be told apart."""
+    ours = [0.5 + 0.04 * seed for seed in range(10)]
+    result = of_memory(lstm=ours, gru=[value - 0.01 for value in ours[:9]])
+    (comparison,) = result.comparisons
+    assert (comparison.difference.paired, comparison.difference.n) == (True, 9)
+    assert comparison.p == pytest.approx(2 / 2**9)
+    assert "by the seeds that both have where one lacks some, 9 pairs" in " ".join(notes(result))
+
+
+def test_tiny_figures_are_in_powers_of_ten():
+    result = of_memory("test/loss", lstm=[1.2e-7, 1.4e-7], gru=[0.00123, 0.00125], rnn=[0.0, 0.0])
+    assert [row[1][0].plain() for row in layout(result)[1]] == [
+        "1.30e-07 ± 1.41e-08", "0.001240 ± 1.41e-05", "0.000000 ± 0.000000"]  # fmt: skip
+    flat = of_memory(lstm=[0.9, 0.90002], gru=[0.8, 0.8])
+    assert [row[1][0].plain() for row in layout(flat)[1]] == ["0.9000 ± 1.41e-05", "0.8000 ± 0.0000"]
+
+
+def test_few_runs_of_a_bootstrap_are_said():
+    narrow = "the bootstrap's interval is too narrow"
+    for n, said in ((3, True), (10, False)):
+        values = [0.9 + 0.001 * k for k in range(n)]
+        assert (narrow in " ".join(notes(of_memory(changes={"spread": "bootstrap"}, lstm=values)))) == said
+        assert narrow not in " ".join(notes(of_memory(changes={"spread": "student"}, lstm=values)))
+
+
+def test_what_chose_the_epoch_is_not_tested_beside_the_result(runs):
+    """Three comparisons of three rows, whether the validation metric stands beside or not."""
+    alone, beside_it = filled(runs), filled(runs, metrics=["val/accuracy", "test/accuracy"])
+    assert alone.tests == beside_it.tests == 3
+    assert [c.p for c in beside_it.comparisons if c.metric == "test/accuracy"] == [
+        c.p for c in alone.comparisons
+    ]
+    assert {c.p for c in beside_it.comparisons if c.metric == "val/accuracy"} == {None}
+    assert "Not tested, since results on the test set are: validation accuracy." in notes(beside_it)
+    assert filled(runs, metrics=["val/accuracy"]).tests == 3
+
+
+def test_a_trial_counts_once_however_often_it_is_planned(runs):
+    twice = filled(runs, [*PLANNED, *PLANNED])
+    assert twice.cell(("lstm",), ()).count() == "3"
+    shutil.rmtree(runs / "1" / "0")
+    assert filled(runs, [*PLANNED, *PLANNED]).cell(("lstm",), ()).count() == "2, 1 missing"
+
+
+def test_a_published_metric_of_the_other_direction_is_refused(runs):
+    theirs = {"key": "bai2018", "task": "seq_mnist", "metric": "accuracy", "ours": "test/loss"}
+    with pytest.raises(
+        ConfigError, match=r"published\.ours=test/loss: is better lower, and the published accuracy"
+    ):
+        markdown(filled(runs, metrics=["val/accuracy", "test/loss"], published=theirs))

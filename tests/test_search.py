@@ -83,7 +83,9 @@ def test_a_search_leaves_its_winner_and_its_records(tmp_path):
     assert (folder / "7.1/result.json").exists()
 
     _, refused = run(tmp_path, *search(*settings(study_name="s", direction="minimize")), code=1)
-    assert "goes to maximize, not to minimize" in refused
+    assert (
+        "hydra.sweeper.direction=minimize: of best/val_accuracy the higher value is the better one" in refused
+    )
     _, refused = run(tmp_path, *search(*settings(study_name="s"), "optim.lr=interval(0.1,0.2)"), code=1)
     assert "with another" in refused
 
