@@ -7,6 +7,7 @@ import hydra
 
 from rnnbench.app import app
 from rnnbench.config import check_words, conf_folder
+from rnnbench.files import show_warnings
 from rnnbench.launch import refusals, register
 from rnnbench.show import complain, open_streams
 
@@ -14,6 +15,7 @@ from rnnbench.show import complain, open_streams
 def main() -> None:
     """The application; exit code 1 for what was refused or failed, 130 for Ctrl-C, 143 for SIGTERM."""
     open_streams()
+    show_warnings()
     register()
     with refusals():
         check_words(sys.argv[1:])  # before Hydra, whose messages quote what they cannot read

@@ -2,13 +2,13 @@
 
 import hashlib
 import io
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rnnbench import files
 from rnnbench.engine import Checkpoint, Slot
 from rnnbench.optim import State
 
@@ -35,9 +35,7 @@ def write(path: Path, value: Any) -> None:
     """Replace a file by what torch.save makes of a value; OSError if there is no room for it."""
     whole = io.BytesIO()  # torch.save itself would answer a full disk with an error of its own
     torch.save(value, whole)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(whole.getbuffer())
-    os.replace(part, path)
+    files.write(path, whole.getvalue())
 
 
 def load(folder: Path, fresh: Checkpoint, made_by: dict[str, str]) -> Checkpoint:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.compose import Composer
 from rnnbench.config import Config, ConfigError, flatten, plain, trial_hash
+from rnnbench.files import write
 from rnnbench.launch import (
     Checked,
     TrialFailed,
@@ -27,7 +28,7 @@ from rnnbench.launch import (
     refusals,
     task_config,
 )
-from rnnbench.record import job_folders, read_result
+from rnnbench.record import results
 
 
 class GridSweeper(Sweeper):
@@ -128,7 +129,7 @@ class GridSweeper(Sweeper):
         configs = [config for config, _ in checked.values()]
         preflight(configs, folder, not (ours and ours.elsewhere) or configs[0].dry_run)
         if self.only is not None:
-            wanted = set(Path(self.only).read_text().split())
+            wanted = set(Path(self.only).read_text(encoding="utf-8").split())
             points = [point for point in points if identity(checked[tuple(point)][0]) in wanted]
             if not points:
                 raise ConfigError(
@@ -140,7 +141,7 @@ class GridSweeper(Sweeper):
                 {"overrides": point, "trial": identity(config), "params": flatten(plain(config))}
                 for point, config in zip(points, configs, strict=True)
             ]
-            Path(self.plan).write_text(json.dumps(trials, indent=1) + "\n")
+            write(Path(self.plan), json.dumps(trials, indent=1) + "\n")
             raise SystemExit(0)
         if configs[0].dry_run:
             from rnnbench.plan import show_plan
@@ -165,8 +166,8 @@ def _check_no_search(folder: Path) -> None:
     Raises:
         ConfigError: names the folder and the search.
     """
-    for job in job_folders(folder):
-        study = read_result(job)["tags"].get("rnnbench.study")
+    for result in results(folder).values():
+        study = result["tags"].get("rnnbench.study")
         if study is not None:
             raise ConfigError(
                 f"hydra.sweep.dir={folder}: holds the search {study}, whose next trials need their numbers; "

@@ -28,6 +28,7 @@ from rnnbench import config as schema
 from rnnbench.budget import resolved
 from rnnbench.compose import Composer
 from rnnbench.config import Config, ConfigError, check_tree, own_code, to_yaml, typed
+from rnnbench.files import write
 
 if TYPE_CHECKING:
     from rnnbench.ledger import Job, Sweep
@@ -315,9 +316,9 @@ class TrialLauncher(Launcher, ABC):
         inner = folder / str(self.config.hydra.output_subdir)
         inner.mkdir(parents=True, exist_ok=True)
         tree = {key: part for key, part in tree.items() if key != "hydra"}
-        (inner / "config.yaml").write_text(to_yaml(tree))
-        (inner / "hydra.yaml").write_text(to_yaml({"hydra": hydra}))
-        (inner / "overrides.yaml").write_text(to_yaml(hydra["overrides"]["task"]))
+        write(inner / "config.yaml", to_yaml(tree))
+        write(inner / "hydra.yaml", to_yaml({"hydra": hydra}))
+        write(inner / "overrides.yaml", to_yaml(hydra["overrides"]["task"]))
 
     def _result(self, overrides: Sequence[str], job: "Job") -> JobReturn:
         result = JobReturn(overrides=filter_overrides(overrides), task_name="rnnbench")

@@ -1,7 +1,6 @@
 """The books of an open sweep: what becomes of its jobs goes into their folders, to MLflow's courier and
 to the terminal."""
 
-import csv
 import errno
 import hashlib
 import math
@@ -19,14 +18,15 @@ import yaml
 
 from rnnbench import show, tasks
 from rnnbench.config import Config, ConfigError, Select, imported, objective, trial_hash
+from rnnbench.files import Damaged, set_aside, write_csv
 from rnnbench.record import (
     Courier,
     JobFolder,
     SweepFolder,
-    job_folders,
+    previous,
     provenance,
     read_metrics,
-    read_result,
+    results,
     sync_command,
     ui_command,
 )
@@ -105,15 +105,14 @@ class Sweep:
         from rnnbench import checkpoint
 
         trial = job.held or fresh
-        if job.record is None and (job.folder / checkpoint.FILE).exists():
+        file = job.folder / checkpoint.FILE
+        if job.record is None and os.path.lexists(file):
             try:
                 trial = checkpoint.load(job.folder, fresh, self._made_by(job))
-                if not _recorded(job.folder, trial.slot.epoch):
-                    raise checkpoint.Unusable("has epochs that metrics.csv does not have")
+                if previous(job.folder) is None or not _recorded(job.folder, trial.slot.epoch):
+                    raise checkpoint.Unusable("has epochs that are not recorded")
             except checkpoint.Unusable as error:
-                file = job.folder / checkpoint.FILE
-                aside = file.replace(file.with_suffix(".unusable"))
-                show.warn(f"{file}: {error}; it is {aside.name} now, and the trial starts over")
+                set_aside(Damaged(file, str(error)), "the trial starts over")
                 trial = fresh
         if job.record is None:
             self.start(job, trial.slot.epoch)
@@ -129,8 +128,9 @@ class Sweep:
         tags = provenance(job.config.fit.device) | {"rnnbench.kernel": kernel_name(job.config)} | job.tags
         tags |= {f"rnnbench.import.{name}": digest for name, digest in imported(job.config).items()}
         if epochs:
-            before = read_result(job.folder)["tags"].get("rnnbench.resumed", "")
-            tags["rnnbench.resumed"] = f"{before} {epochs}".strip()  # after which epochs
+            before = previous(job.folder)
+            earlier = before["tags"].get("rnnbench.resumed", "") if before else ""
+            tags["rnnbench.resumed"] = f"{earlier} {epochs}".strip()  # after which epochs
         job.record = JobFolder.start(
             job.folder,
             name=job.name,
@@ -182,12 +182,10 @@ class Sweep:
             job.folder / "weights.pt", {"parameters": outcome.weights.clone()}
         )  # a view takes its stack along
         if outcome.confusion is not None:
-            with open(job.folder / "confusion.csv", "w", newline="") as file:
-                csv.writer(file).writerows(outcome.confusion.tolist())
+            write_csv(job.folder / "confusion.csv", outcome.confusion.tolist())
         if outcome.by_length is not None:
-            with open(job.folder / "by_length.csv", "w", newline="") as file:
-                rows = ((int(length), accuracy) for length, accuracy in outcome.by_length.tolist())
-                csv.writer(file).writerows([("length", "accuracy"), *rows])
+            rows = ((int(length), accuracy) for length, accuracy in outcome.by_length.tolist())
+            write_csv(job.folder / "by_length.csv", [("length", "accuracy"), *rows])
         task = tasks.load(job.config.data)
         assert job.record is not None
         job.record.result["weights"] = {  # what `load` needs to know of weights.pt, and checks
@@ -274,9 +272,9 @@ class Sweep:
         Raises:
             ConfigError: the folder holds another trial.
         """
-        if not (job.folder / "result.json").exists():
+        result = previous(job.folder)
+        if result is None:
             return False
-        result = read_result(job.folder)
         trial = trial_hash(job.config, tasks.load(job.config.data).checksum)
         if result["trial"] != trial:
             raise ConfigError(
@@ -285,7 +283,12 @@ class Sweep:
             )
         if result["status"] != "finished":
             return False
-        job.value = result["metrics"][objective(job.config)]
+        goal = objective(job.config)
+        if goal not in result["metrics"]:
+            file = job.folder / "result.json"
+            set_aside(Damaged(file, f"is damaged: it has no {goal}"), "the trial is trained again")
+            return False
+        job.value = result["metrics"][goal]
         return True
 
     def place(self, jobs: Sequence[Job], first: int, promised: dict[str, list[Path]] | None = None) -> None:
@@ -295,11 +298,12 @@ class Sweep:
             promised: folders by trial hash that no record is in yet.
         """
         there = self.records.trials() if self.records is not None else {}
-        recorded = {read_result(path)["dataset"]["checksum"] for paths in there.values() for path in paths}
+        kept = results(self.folder) if there else {}
+        recorded = {result["dataset"]["checksum"] for result in kept.values()}
         for trial, folders in (promised or {}).items():
             known = there.setdefault(trial, [])
             known += [folder for folder in folders if folder not in known]
-        taken = {int(path.name) for paths in there.values() for path in paths if path.name.isdigit()}
+        taken = {int(path.name) for paths in there.values() for path in paths if path.name.isdecimal()}
         number = first
         for job in jobs:
             checksum = tasks.load(job.config.data).checksum
@@ -332,18 +336,18 @@ def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
         if sweep.courier is not None:
             sweep.courier.close(HASTE)
         return
-    folders = job_folders(sweep.folder)
-    results = [read_result(folder) for folder in folders]
+    there = results(sweep.folder)
+    folders, ended = list(there), list(there.values())
     # A search goes on without a trial that fails, and has ended well where a comparison has not.
-    failed = error is not None or (sweep.compared and any(result["status"] == "failed" for result in results))
-    if results:
-        goal = show.judge(objective(config), results)
-        comparison = show.compare(results, goal)
+    failed = error is not None or (sweep.compared and any(result["status"] == "failed" for result in ended))
+    if ended:
+        goal = show.judge(objective(config), ended)
+        comparison = show.compare(ended, goal)
         comparison.save(sweep.folder)
         if sweep.compared:
             whole = os.path.relpath(sweep.folder / "comparison.md")
             comparison.print(show.legend(comparison, goal), whole)
-            _say_best(goal, folders, results)
+            _say_best(goal, folders, ended)
     if config.fit.select is Select.test:
         show.say("This protocol watches the test set: its accuracies are optimistic.", "yellow")
     sweep.records.end("interrupted" if interrupted else "failed" if failed else "finished")
@@ -351,7 +355,7 @@ def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
     if sweep.courier is not None:
         left = sweep.courier.close(*[HASTE] if interrupted else [])
         if left:
-            show.warn(f"{left} of {len(results)} trials are not in MLflow yet: {sync_command(sweep.folder)}")
+            show.warn(f"{left} of {len(ended)} trials are not in MLflow yet: {sync_command(sweep.folder)}")
         elif str(config.tracking.uri).startswith("sqlite"):
             show.say(f"compare: {ui_command(str(config.tracking.uri))}")
         else:
@@ -373,4 +377,9 @@ def _say_best(goal: str | None, folders: Sequence[Path], results: Sequence[dict[
 
 def _recorded(folder: Path, epochs: int) -> bool:
     """Whether metrics.csv has the rows of so many epochs."""
-    return [row["epoch"] for row in read_metrics(folder)[:epochs]] == list(range(1, epochs + 1))
+    try:
+        rows = read_metrics(folder)
+    except Damaged as error:
+        set_aside(error, "the trial starts over")
+        return False
+    return [row["epoch"] for row in rows[:epochs]] == list(range(1, epochs + 1))

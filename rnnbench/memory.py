@@ -23,7 +23,7 @@ def available(device: str) -> int:
     facts = Path("/proc/meminfo")
     if not facts.exists():  # not Linux: what any machine has
         return 4 * 2**30
-    found = re.search(r"MemAvailable: *(\d+) kB", facts.read_text())
+    found = re.search(r"MemAvailable: *(\d+) kB", facts.read_text(encoding="utf-8"))
     assert found is not None
     free = int(found[1]) * 1024
     own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")

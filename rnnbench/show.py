@@ -5,7 +5,6 @@ reads any more, a full device: none of them ends a training.
 """
 
 import codecs
-import csv
 import hashlib
 import io
 import math
@@ -34,6 +33,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rnnbench.config import direction
+from rnnbench.files import write, write_csv
 from rnnbench.plain_text import markdown, printable, spreadsheet
 
 PLAIN_EVERY = 10.0  # seconds between progress lines where there is no terminal
@@ -347,10 +347,8 @@ class Comparison:
         """comparison.md and comparison.csv in a folder."""
         heading, *rows = [list(map(markdown, line)) for line in (self.heading, *self.rows)]
         lines = [heading, ["---"] * len(heading), *rows]
-        text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        (folder / "comparison.md").write_text(text, encoding="utf-8")
-        with open(folder / "comparison.csv", "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(map(spreadsheet, line) for line in (self.heading, *self.rows))
+        write(folder / "comparison.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+        write_csv(folder / "comparison.csv", (map(spreadsheet, line) for line in (self.heading, *self.rows)))
 
 
 def _cell(text: str) -> str:

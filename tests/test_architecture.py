@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A part (a module or subpackage of rnnbench) imports itself and parts on lines above its own.
 ORDER = [
     {"config", "plain_text", "signals"},
+    {"files"},
     {"show"},
     {"cells", "tasks"},
     {"network", "optim"},
@@ -55,6 +56,7 @@ NEVER = {
 QUICK = {
     "__init__",
     "config",
+    "files",
     "plain_text",
     "signals",
     "tasks",

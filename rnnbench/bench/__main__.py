@@ -102,7 +102,7 @@ def table(rows: list[Row]) -> Table:
 def save(rows: list[Row], folder: Path) -> None:
     """speed.csv, every round of it, and speed.svg."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "speed.csv", "w", newline="") as file:
+    with open(folder / "speed.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["model", "hidden_size", "path", "stack", "round", "rate", "ratio", "ceiling"])
         for row in rows:

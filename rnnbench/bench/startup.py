@@ -17,7 +17,7 @@ def first_epoch() -> float:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder, env=environment)
         metrics = folder / "run" / "0" / "metrics.csv"
-        while not (metrics.exists() and metrics.read_text().count("\n") > 1):
+        while not (metrics.exists() and metrics.read_text(encoding="utf-8").count("\n") > 1):
             if process.poll() not in (None, 0):
                 raise RuntimeError("the command failed")
             time.sleep(0.01)

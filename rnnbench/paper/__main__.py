@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnnbench.config import ConfigError, check_words
+from rnnbench.files import show_warnings, write
 from rnnbench.paper.aggregate import Filled, Planned, fill
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.derived import derive, name_of, table_file
@@ -24,7 +25,6 @@ from rnnbench.paper.planning import MULTIRUN, App, Plan, Wanted, make_plan, port
 from rnnbench.paper.provenance import provenance, verify, warnings
 from rnnbench.paper.reading import Source
 from rnnbench.paper.text import fragment, layout, long, markdown
-from rnnbench.record.folder import write
 from rnnbench.show import Comparison, complain, open_streams, refuse, say, warn
 
 USAGE = """examples
@@ -60,6 +60,7 @@ def main() -> None:
     )
     open_streams()
     given = parser.parse_intermixed_args()
+    show_warnings()
     values = dict(word.split("=", 1) for word in given.what if "=" in word)
     try:
         check_words(given.what)

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rnnbench.config import ConfigError, Tracking, conf_folder, recorded
+from rnnbench.files import sound
 from rnnbench.paper.aggregate import Planned, latest
 from rnnbench.paper.definition import Table, Tuned
 from rnnbench.paper.reading import Record, Search, Source, open_source
@@ -112,14 +113,15 @@ class App:
                 said = (done.stderr + done.stdout).strip().removeprefix("error: ")
                 raise ConfigError(f"sweep: {said}")
             return [
-                Planned(p["trial"], p["overrides"], p["params"], search) for p in json.loads(file.read_text())
+                Planned(p["trial"], p["overrides"], p["params"], search)
+                for p in json.loads(file.read_text(encoding="utf-8"))
             ]
 
     def run(self, overrides: Sequence[str], trials: Sequence[Planned], *more: str) -> int:
         """Train some of the trials of a grid, shown as the app shows it; its exit code."""
         with tempfile.TemporaryDirectory() as folder:
             only = Path(folder, "only")
-            only.write_text("".join(f"{trial.trial}\n" for trial in trials))
+            only.write_text("".join(f"{trial.trial}\n" for trial in trials), encoding="utf-8")
             place = f"hydra.sweep.dir={self.place()}"
             chosen = ["hydra/sweeper=grid", f"hydra.sweeper.only={only}"]
             return subprocess.run(self.command([*overrides, *chosen, place, *more])).returncode
@@ -152,14 +154,16 @@ class App:
         """A folder for the next runs: the last one if it did not come to its end, else a new one."""
         runs = self.folder / "runs"
         numbers = sorted(int(path.name) for path in runs.glob("[0-9]*") if (path / "sweep.json").exists())
-        if numbers and read_sweep(runs / str(numbers[-1]))["status"] in ("running", "interrupted"):
-            return runs / str(numbers[-1])
+        last = [runs / str(number) for number in numbers[-1:]]
+        if any(info["status"] in ("running", "interrupted") for info in sound(last, read_sweep)):
+            return last[0]
         return runs / str(numbers[-1] + 1 if numbers else 1)
 
     def deliver(self) -> None:
         """Bring to MLflow what was trained for this table but not delivered: it counts as missing else."""
         sweeps = [file.parent for file in self.folder.glob("*/*/sweep.json")]
-        if any(read_sweep(sweep)["tracking"]["uri"] and undelivered(sweep) for sweep in sweeps):
+        known = sound(sweeps, lambda sweep: (sweep, read_sweep(sweep)))
+        if any(info["tracking"]["uri"] and undelivered(sweep) for sweep, info in known):
             subprocess.run([sys.executable, "-m", "rnnbench.record", "sync", str(self.folder)])
 
 
@@ -252,7 +256,7 @@ def _spaces(app: App, search: Sequence[str]) -> list[str]:
     files = [
         Path(folder) / "search" / f"{name}.yaml" for name in names for folder in [*app.folders, conf_folder()]
     ]
-    return [file.read_text() for file in files if file.exists()]
+    return [file.read_text(encoding="utf-8") for file in files if file.exists()]
 
 
 def searched(table: Table, searches: Sequence[Wanted]) -> str:

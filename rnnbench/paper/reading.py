@@ -4,8 +4,6 @@ Of a SQL store (SQLite, PostgreSQL) the tables are read directly, by queries tha
 search_runs, the way for every other store, takes three times as long and gives the same.
 """
 
-import csv
-import json
 import math
 import re
 from abc import ABC, abstractmethod
@@ -17,9 +15,10 @@ from typing import Any
 from urllib.parse import quote
 
 from rnnbench.config import ConfigError
-from rnnbench.record import read_delivery, read_metrics, read_result, status_now
+from rnnbench.files import read, sound
+from rnnbench.record import read_delivery, read_metrics, read_result, read_sweep, status_now
 from rnnbench.record.delivery import value as read_value
-from rnnbench.record.folder import ROW
+from rnnbench.record.folder import ROW, read_confusion
 from rnnbench.record.read import STATUS, mlflow_client, number
 from rnnbench.record.store import driven, silence, sqlite_file
 
@@ -115,28 +114,27 @@ class Folders(Source):
 
     @cached_property
     def index(self) -> list[tuple[str, str | None, Path]]:
-        """Trial hash, study and folder of every job."""
+        """Trial hash, study and folder of every job. A damaged file that names neither is skipped."""
         found = []
-        for file in self.folder.rglob("result.json"):
-            text = file.read_text(encoding="utf-8")
+        for job, text in sound(self.folder.rglob("result.json"), lambda file: (file.parent, read(file))):
             trial, study = TRIAL.search(text), STUDY.search(text)
             if trial is not None:
-                found.append((trial[1], study[1] if study else None, file.parent))
+                found.append((trial[1], study[1] if study else None, job))
         return found
 
     def find(self, trials: Iterable[str]) -> list[Record]:
         wanted = set(trials)
-        return in_order(self._read(job) for trial, _, job in self.index if trial in wanted)
+        return in_order(sound([job for trial, _, job in self.index if trial in wanted], self._read))
 
     def of_study(self, study: str) -> list[Record]:
-        return in_order(self._read(job) for _, name, job in self.index if name == study)
+        return in_order(sound([job for _, name, job in self.index if name == study], self._read))
 
     def searches(self) -> dict[str, Search]:
         found = {}
-        for file in sorted(self.folder.rglob("sweep.json")):
-            info = json.loads(file.read_text(encoding="utf-8"))
+        sweeps = [file.parent for file in sorted(self.folder.rglob("sweep.json"))]
+        for sweep, info in sound(sweeps, lambda sweep: (sweep, read_sweep(sweep))):
             if "study" in info:
-                run = read_delivery(file.parent).get("run_id")
+                run = read_delivery(sweep).get("run_id")
                 search = _search(info["study"]["tags"], info["study"]["metrics"], run)
                 found[search.study] = search
         return found
@@ -340,5 +338,4 @@ def confusion(record: Record) -> list[list[int]]:
     if not file.exists() or read_result(record.folder)["job"] != record.job:
         raise ConfigError(f"figures: the confusion matrix of run {record.job} needs its job folder, "
                           "which is not here; give source=FOLDER")  # fmt: skip
-    with open(file, newline="") as lines:
-        return [[int(cell) for cell in row] for row in csv.reader(lines)]
+    return read_confusion(record.folder)

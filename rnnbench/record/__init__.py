@@ -9,10 +9,10 @@ from rnnbench.record.folder import (
     JobFolder,
     abandon,
     inherit,
+    previous,
     read_delivery,
     read_metrics,
     read_result,
-    write_json,
 )
 from rnnbench.record.provenance import provenance
 from rnnbench.record.read import download, records
@@ -23,6 +23,7 @@ from rnnbench.record.sweep import (
     job_folders,
     new_folder,
     read_sweep,
+    results,
     status_now,
     sync_command,
     work,
@@ -41,12 +42,14 @@ __all__ = [
     "inherit",
     "job_folders",
     "new_folder",
+    "previous",
     "provenance",
     "read_delivery",
     "read_metrics",
     "read_result",
     "read_sweep",
     "records",
+    "results",
     "sqlite_file",
     "status_now",
     "sync_command",
@@ -54,5 +57,4 @@ __all__ = [
     "undelivered",
     "work",
     "workers",
-    "write_json",
 ]

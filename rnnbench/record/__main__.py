@@ -15,12 +15,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rnnbench.config import ConfigError, check_uri, mask
+from rnnbench.files import DamagedWarning, show_warnings, sound
 from rnnbench.record.courier import undelivered
 from rnnbench.record.delivery import Delivery
 from rnnbench.record.destinations import is_own, note
-from rnnbench.record.folder import read_result
 from rnnbench.record.store import Refusal, StoreError, absolute, check_store, first_line
-from rnnbench.record.sweep import held, job_folders, read_sweep, redirect, sync_command
+from rnnbench.record.sweep import held, job_folders, read_sweep, redirect, results, sync_command
 from rnnbench.show import open_streams, say
 
 LOCK = ".mlflow.lock"  # held by the process that delivers
@@ -34,6 +34,7 @@ def follow(sweep: Path) -> int:
         0 if everything is delivered, else 1.
     """
     os.nice(10)  # training comes first
+    warnings.simplefilter("ignore", DamagedWarning)  # the process that trains says so
     inbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read() -> None:
@@ -52,7 +53,7 @@ def follow(sweep: Path) -> int:
         rest, wait, more = 0.0, 5.0, True
         while more:
             more = gather(inbox, changed, sweep, rest)
-            if not more and any(read_result(job)["status"] == "running" for job in job_folders(sweep)):
+            if not more and any(result["status"] == "running" for result in results(sweep).values()):
                 held(sweep, patience=1)  # a process that dies may let go of its pipe before its lock
             started = time.monotonic()
             try:
@@ -122,12 +123,12 @@ def sync(folder: Path, to: str | None = None) -> int:
         check_uri(to, "--to")
         check_store(to, "--to")
         note(to)
-    code = 0
-    for sweep in sweeps:
-        if to is not None and read_sweep(sweep)["tracking"]["uri"] != absolute(to):
+    codes = []
+    for sweep, info in sound(sweeps, lambda sweep: (sweep, read_sweep(sweep))):
+        if to is not None and info["tracking"]["uri"] != absolute(to):
             redirect(sweep, to)
-        code = max(code, sync_one(sweep))
-    return code
+        codes.append(sync_one(sweep))
+    return max(codes) if len(codes) == len(sweeps) else 1
 
 
 def agreed(sweep: Path) -> bool:
@@ -154,7 +155,7 @@ def find(folder: Path) -> list[Path]:
         return [folder.parent]
     found = []
     for path, inner, files in os.walk(folder):
-        if "sweep.json" in files:
+        if "sweep.json" in (*files, *inner):  # a folder of that name is named as damaged
             found.append(Path(path))
             inner.clear()  # below are jobs
     return sorted(found)
@@ -278,6 +279,7 @@ def main() -> int:
     given = parser.parse_args()
     open_streams()
     warnings.simplefilter("ignore")  # of the libraries: those who train cannot do anything about them
+    show_warnings()
     try:
         if given.command == "delete":
             return delete(given.folder, given.yes)

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
-from rnnbench.record.folder import read_delivery, read_result
+from rnnbench.record.folder import read_delivery
 from rnnbench.record.store import sqlite_file
-from rnnbench.record.sweep import held, job_folders, read_sweep, sync_command, workers
+from rnnbench.record.sweep import held, job_folders, read_sweep, results, sync_command, workers
 
 GRACE, AGAIN = 15.0, 30.0  # seconds of waiting at the end of a sweep until the user is told, and told again
 
@@ -131,9 +132,8 @@ def undelivered(folder: Path) -> list[Path]:
     tracking = info["tracking"]
     others = (info.get("shared", False) and held(folder)) or bool(workers(folder))
 
-    def delivered(job: Path) -> bool:
+    def delivered(job: Path, result: dict[str, Any]) -> bool:
         state = read_delivery(job)
-        result = read_result(job)
         if others and result["status"] == "running":
             return True
         return (
@@ -143,4 +143,4 @@ def undelivered(folder: Path) -> list[Path]:
             and (state["uri"], state["experiment"]) == (tracking["uri"], tracking["experiment"])
         )
 
-    return [job for job in job_folders(folder) if not delivered(job)]
+    return [job for job, result in results(folder).items() if not delivered(job, result)]

@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from rnnbench.files import Damaged, sound, write_json
 from rnnbench.record.connection import connect, patient, settle
-from rnnbench.record.folder import NETWORK, end_of, read_delivery, read_metrics, read_result, write_json
+from rnnbench.record.folder import NETWORK, end_of, read_delivery, read_metrics, read_result
 from rnnbench.record.store import Refusal, Silent, StoreError, absolute, first_line, sqlite_file
-from rnnbench.record.sweep import delete_command, held, job_folders, read_sweep, status_now
+from rnnbench.record.sweep import delete_command, held, job_folders, read_sweep, results, status_now
 
 # MLflow's limits: of what is sent at once, and of characters in its tables.
 PARAMS, METRICS = 100, 900
@@ -153,6 +154,8 @@ class Delivery:
                 try:
                     self._job(job, parent)
                     self.refused.pop(job.name, None)
+                except Damaged as error:
+                    self.refused[job.name] = str(error)
                     failed = False
                 except (MlflowException, OSError) as error:
                     if _permanent(error):
@@ -312,6 +315,7 @@ class Delivery:
             "uri": self.uri,
             "experiment": self.experiment,
             "run_id": run_id,
+            "record": identity,
             "attempt": attempt,  # start of the training whose rows these are
             "epochs": 0,  # delivered
             "final": False,  # whether the end is delivered too
@@ -356,8 +360,8 @@ class Delivery:
         info = read_sweep(self.sweep)
         state = read_delivery(self.sweep)
         if info["ended"] is None and not held(self.sweep):  # the process was killed
-            results = [read_result(job) for job in job_folders(self.sweep)]
-            moments = [info["started"], *(result["ended"] or result["started"] for result in results)]
+            moments = [info["started"]]
+            moments += [result["ended"] or result["started"] for result in results(self.sweep).values()]
             info |= {"status": "interrupted", "ended": max(moments)}
         if state.get("status") == info["status"] and state["ended"] == info["ended"]:
             return
@@ -476,18 +480,27 @@ def _permanent(error: Exception) -> bool:
 
 
 def _artifacts(job: Path, wanted: list[str], folder: Path) -> list[Path]:
-    """The files to upload: those that are asked for and that the job has; pictures are drawn here."""
+    """The files to upload: those that are asked for and that the job has; pictures are drawn here.
+
+    A damaged one goes as it is, without a picture.
+    """
     files = []
     if "checkpoint" in wanted and (job / "weights.pt").exists():
         files += [job / name for name in NETWORK]
     if "confusion" in wanted and (job / "confusion.csv").exists():
         from rnnbench.record.pictures import confusion
 
-        files += [job / "confusion.csv", confusion(job, folder / "confusion.png")]
+        files += [
+            job / "confusion.csv",
+            *sound([job], lambda job: confusion(job, folder / "confusion.png")),
+        ]
     if "by_length" in wanted and (job / "by_length.csv").exists():
         from rnnbench.record.pictures import by_length
 
-        files += [job / "by_length.csv", by_length(job, folder / "by_length.png")]
+        files += [
+            job / "by_length.csv",
+            *sound([job], lambda job: by_length(job, folder / "by_length.png")),
+        ]
     if "curves" in wanted and read_metrics(job):
         from rnnbench.record.pictures import curves
 

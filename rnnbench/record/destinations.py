@@ -51,6 +51,6 @@ def _file() -> Path | None:
 def _noted() -> set[str]:
     file = _file()
     try:
-        return set() if file is None else set(file.read_text(encoding="utf-8").splitlines())
+        return set() if file is None else set(file.read_text(encoding="utf-8", errors="replace").splitlines())
     except OSError:
         return set()

@@ -10,7 +10,6 @@ Numbers are written with repr, so that what is read is what was measured, bit fo
 
 import csv
 import io
-import json
 import os
 import time
 import uuid
@@ -19,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.config import Config, flatten, plain, to_yaml
+from rnnbench.files import Damaged, check, read, read_json, set_aside, sound, texts, warn, write, write_json
 
 ROW = ("epoch", "timestamp_ms")
 NETWORK = ("weights.pt", "config.yaml", "result.json")  # the files that a trained network is made from again
+STATUSES = {"running", "finished", "failed", "interrupted", "pruned"}
+LATEST = 9_000_000_000_000  # ms since 1970 that a date can be, in pandas too
 
 
 def now() -> int:
@@ -29,16 +31,38 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a file as a whole: who reads it sees the old text or the new one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="")
-    os.replace(part, path)
+def moment(value: Any) -> bool:
+    """Whether a value is a time in milliseconds since 1970."""
+    return type(value) is int and 0 <= value < LATEST
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file as a whole; numbers that JSON does not have raise ValueError."""
-    write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+def moment_or_none(value: Any) -> bool:
+    """Whether a value is a time, or None for one that has not come."""
+    return value is None or moment(value)
+
+
+RESULT: dict[str, Any] = {
+    "job": lambda value: isinstance(value, str) and value.isalnum(),
+    "name": str,
+    "status": STATUSES,
+    "trial": str,
+    "params": dict,
+    "metrics": dict,
+    "tags": lambda value: isinstance(value, dict) and texts(value),
+    "started": moment,
+    "ended": moment_or_none,
+    "epochs": lambda value: type(value) is int and value >= 0,
+    "error": (str, type(None)),
+    "dataset": dict,
+}
+DELIVERY: dict[str, Any] = {
+    "uri": str,
+    "experiment": str,
+    "run_id": str,
+    "attempt": moment,
+    "epochs": int,
+    "final": bool,
+}
 
 
 class JobFolder:
@@ -73,7 +97,7 @@ class JobFolder:
         """
         path.mkdir(parents=True, exist_ok=True)
         rows = read_metrics(path)[:keep] if keep else []
-        before = read_result(path) if (path / "result.json").exists() else None
+        before = previous(path) or _delivered(path)
         tree = plain(config)
         result = {
             "format": 1,
@@ -160,10 +184,34 @@ def read_result(folder: Path | str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the folder is not a job folder.
+        Damaged: the file does not hold a record.
     """
-    result: dict[str, Any] = json.loads((Path(folder) / "result.json").read_text(encoding="utf-8"))
-    result["metrics"] = {name: float(value) for name, value in result["metrics"].items()}
+    file = Path(folder) / "result.json"
+    result = read_json(file)
+    check(file, result, RESULT)
+    check(file, result["dataset"], {"name": str, "checksum": str})
+    try:
+        result["metrics"] = {name: float(value) for name, value in result["metrics"].items()}
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Damaged(file, f"is damaged, or another tool's: its metrics are no numbers ({error})") from None
     return result
+
+
+def previous(folder: Path) -> dict[str, Any] | None:
+    """The record of the last attempt in a folder, if there is one; a damaged one is set aside."""
+    try:
+        return read_result(folder)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        set_aside(error, "the trial is trained again")
+        return None
+
+
+def _delivered(folder: Path) -> dict[str, Any] | None:
+    """Which record MLflow has of a folder whose result.json was damaged: its run is replaced, not doubled."""
+    state = read_delivery(folder)
+    return {"job": state["record"], "started": state["attempt"]} if "record" in state else None
 
 
 def inherit(old: Path, new: Path, checkpoint: str) -> None:
@@ -172,10 +220,15 @@ def inherit(old: Path, new: Path, checkpoint: str) -> None:
     Args:
         checkpoint: name of the file to go on from, which moves; last, so that it is in one of the two.
     """
+    try:
+        read_metrics(old)  # whether they can be gone on from
+        text, result = read(old / "metrics.csv"), read_result(old)
+    except Damaged as error:
+        warn(error, "the trial starts over")
+        return
     new.mkdir(parents=True, exist_ok=True)
-    text = (old / "metrics.csv").read_text(encoding="utf-8")
     write(new / "metrics.csv", text[: text.rindex("\n") + 1])
-    result = json.loads((old / "result.json").read_text(encoding="utf-8"))
+    result["metrics"] = {}
     write_json(new / "result.json", result | {"job": uuid.uuid4().hex, "status": "interrupted"})
     os.replace(old / checkpoint, new / checkpoint)
 
@@ -186,10 +239,12 @@ def abandon(folder: Path, error: str | None = None) -> None:
     Args:
         error: why nobody will go on with it: then it has failed. Its rows and its checkpoint stay.
     """
-    result = read_result(folder)
+    result = previous(folder)
+    if result is None:
+        return
     if result["status"] == "running" or (error is not None and result["status"] == "interrupted"):
         status = "interrupted" if error is None else "failed"
-        ended = end_of(result, read_metrics(folder))
+        ended = end_of(result, next(sound([folder], read_metrics), []))
         write_json(folder / "result.json", result | {"status": status, "error": error, "ended": ended})
 
 
@@ -199,21 +254,91 @@ def end_of(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> int:
 
 
 def read_delivery(folder: Path | str) -> dict[str, Any]:
-    """What mlflow.json says has been delivered of a job or sweep folder; {} for nothing."""
+    """What mlflow.json says has been delivered of a job or sweep folder; {} for nothing.
+
+    A damaged file says nothing either: what it said is found again in MLflow.
+    """
     file = Path(folder) / "mlflow.json"
-    state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return state
+    try:
+        state = read_json(file)
+        check(file, state, DELIVERY)
+        if "status" in state:  # of a sweep
+            check(file, state, {"ended": moment_or_none})
+        return state
+    except FileNotFoundError:
+        return {}
+    except Damaged as error:
+        warn(error, "what MLflow has is looked up there")
+        return {}
 
 
 def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
     """The rows of metrics.csv: epoch and timestamp_ms as int, and the measured metrics as float.
 
     A row that is being written (no end of line yet) is left out.
+
+    Raises:
+        FileNotFoundError: the folder is not there.
+        Damaged: the file is not, or does not hold epochs.
     """
-    text = (Path(folder) / "metrics.csv").read_text(encoding="utf-8")
-    header, *lines = csv.reader(io.StringIO(text[: text.rindex("\n") + 1], newline=""))
-    return [
-        {"epoch": int(line[0]), "timestamp_ms": int(line[1])}
-        | {name: float(cell) for name, cell in zip(header[2:], line[2:], strict=True) if cell}
-        for line in lines
-    ]
+    file = Path(folder) / "metrics.csv"
+    try:
+        text = read(file)
+    except FileNotFoundError:
+        if file.parent.exists():
+            raise Damaged(file, "is not there") from None
+        raise
+    try:
+        header, *lines = csv.reader(io.StringIO(text[: text.rindex("\n") + 1], newline=""), strict=True)
+        rows = [
+            {"epoch": int(line[0]), "timestamp_ms": int(line[1])}
+            | {name: float(cell) for name, cell in zip(header[2:], line[2:], strict=True) if cell}
+            for line in lines
+        ]
+    except (ValueError, IndexError, csv.Error) as error:
+        raise Damaged(file, f"is damaged, or another tool's: {error}") from None
+    epochs = [row["epoch"] for row in rows]
+    if tuple(header[:2]) != ROW or epochs != sorted(set(epochs)) or min([1, *epochs]) < 1:
+        raise Damaged(file, "is damaged, or another tool's: its rows are no epochs")
+    if not all(moment(row["timestamp_ms"]) for row in rows):
+        raise Damaged(file, "is damaged: it has times that cannot be")
+    return rows
+
+
+def read_confusion(folder: Path) -> list[list[int]]:
+    """The confusion matrix of confusion.csv: counts, rows the truth.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        Damaged: it is no square of counts.
+    """
+    file = folder / "confusion.csv"
+    try:
+        counts = [[int(cell) for cell in row] for row in csv.reader(io.StringIO(read(file)), strict=True)]
+    except (ValueError, csv.Error) as error:
+        if isinstance(error, Damaged):
+            raise
+        raise Damaged(file, f"is damaged, or another tool's: {error}") from None
+    if not counts or any(len(row) != len(counts) or min(row) < 0 for row in counts):
+        raise Damaged(file, "is damaged, or another tool's: it is no square of counts")
+    return counts
+
+
+def read_lengths(folder: Path) -> list[tuple[int, float]]:
+    """Length and test accuracy, as in by_length.csv.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        Damaged: it holds something else.
+    """
+    file = folder / "by_length.csv"
+    try:
+        rows = csv.DictReader(io.StringIO(read(file)), strict=True)
+        points = [(int(row["length"]), float(row["accuracy"])) for row in rows]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        if isinstance(error, Damaged):
+            raise
+        raise Damaged(file, f"is damaged, or another tool's: {error!r}") from None
+    if not points:
+        raise Damaged(file, "is damaged: it is empty")
+    return points

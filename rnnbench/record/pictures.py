@@ -1,10 +1,9 @@
 """Pictures of a job for MLflow: learning curves, confusion matrix. Drawn without a display."""
 
-import csv
 from pathlib import Path
 
 from rnnbench.plain_text import drawn
-from rnnbench.record.folder import read_metrics, read_result
+from rnnbench.record.folder import read_confusion, read_lengths, read_metrics, read_result
 
 
 def curves(job: Path, file: Path) -> Path:
@@ -36,8 +35,7 @@ def by_length(job: Path, file: Path) -> Path:
     """
     from matplotlib.figure import Figure
 
-    with open(job / "by_length.csv", newline="") as lines:
-        points = [(int(row["length"]), float(row["accuracy"])) for row in csv.DictReader(lines)]
+    points = read_lengths(job)
     result = read_result(job)
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -59,8 +57,7 @@ def confusion(job: Path, file: Path) -> Path:
     """The confusion matrix of confusion.csv (rows true, columns predicted, counts), as a PNG."""
     from matplotlib.figure import Figure
 
-    with open(job / "confusion.csv", newline="") as lines:
-        counts = [[int(cell) for cell in row] for row in csv.reader(lines)]
+    counts = read_confusion(job)
     size = len(counts)
     figure = Figure(figsize=(max(4.0, 0.45 * size), max(4.0, 0.45 * size)), layout="constrained")
     axes = figure.subplots()

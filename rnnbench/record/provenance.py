@@ -1,12 +1,15 @@
-"""Where a trial's numbers come from: code, versions, machine, command."""
+"""Where a trial's numbers come from: code, versions, machine, command.
+
+Nothing about the machine fails a trial: what cannot be found out is left out.
+"""
 
 import getpass
 import os
 import platform
 import shlex
-import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +19,7 @@ from rnnbench.config import mask
 
 PACKAGES = ("torch", "numpy", "hydra-core", "optuna", "mlflow")
 CHECKOUT = Path(__file__).resolve().parents[2]
+PATIENCE = 10.0  # seconds that git has for an answer
 
 
 def provenance(device: str) -> dict[str, str]:
@@ -36,18 +40,35 @@ def _fixed() -> dict[str, str]:
         "rnnbench.version": rnnbench.__version__,
         "rnnbench.version.python": platform.python_version(),
     }
-    for package in PACKAGES:
-        tags[f"rnnbench.version.{package}"] = metadata.version(package)
-    model, instructions = _cpu()
-    return tags | {
-        "rnnbench.platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "rnnbench.cpu": model,
-        "rnnbench.instruction_set": instructions,
-        "rnnbench.cores": str(os.cpu_count()),
-        "rnnbench.host": socket.gethostname(),
-        "rnnbench.user": getpass.getuser(),
-        "rnnbench.command": mask(shlex.join(sys.argv)),
-    }
+    found = {f"rnnbench.version.{package}": _fact(metadata.version, package) for package in PACKAGES}
+    found["rnnbench.platform"] = _fact(_system)
+    found["rnnbench.cpu"], found["rnnbench.instruction_set"] = _cpu()
+    found["rnnbench.cores"] = str(os.cpu_count())
+    found["rnnbench.host"] = platform.node()
+    found["rnnbench.user"] = _fact(getpass.getuser) or _fact(lambda: f"uid {os.getuid()}")
+    found["rnnbench.command"] = mask(shlex.join(sys.argv))
+    return tags | {name: _utf8(fact) for name, fact in found.items() if fact}
+
+
+def _fact(look: Callable[..., str], *args: str) -> str | None:
+    """What the system says, or None where it does not.
+
+    Which error that is depends on the system: a user without a name is a KeyError, an OSError or an
+    ImportError, a package without its metadata a PackageNotFoundError, which is an ImportError too.
+    """
+    try:
+        return look(*args)
+    except (OSError, KeyError, ImportError, AttributeError, ValueError):
+        return None
+
+
+def _utf8(text: str) -> str:
+    """The text with its bytes that are not UTF-8 written out, as every store can hold it."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _system() -> str:
+    return f"{platform.system()} {platform.release()} {platform.machine()}"
 
 
 def _git(checkout: Path) -> dict[str, str]:
@@ -59,29 +80,40 @@ def _git(checkout: Path) -> dict[str, str]:
     # A git that calls us, from a hook, names its own folders in the environment.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    except FileNotFoundError:  # git is not installed
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            timeout=PATIENCE,
+        )
+    except (OSError, subprocess.TimeoutExpired):  # not installed, not to be executed, or it hangs
         return {}
     lines = done.stdout.splitlines()
-    commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), "(initial)")
-    if commit == "(initial)":  # no commit yet, or a checkout that git refuses to read
+    words = [line.split() for line in lines if line.startswith("# branch.oid ")]
+    commit = words[0][-1] if words else "(initial)"
+    if done.returncode != 0 or commit == "(initial)":  # no commit yet, or git refuses to read the checkout
         return {}
     dirty = any(not line.startswith("#") for line in lines)
     return {"rnnbench.git_commit": commit, "rnnbench.git_dirty": str(dirty).lower()}
 
 
-def _cpu() -> tuple[str, str]:
+def _cpu(facts: Path = Path("/proc/cpuinfo")) -> tuple[str | None, str | None]:
     """Model of the processor and the widest vector instructions it has, as far as the system tells."""
     about: dict[str, str] = {}
-    file = Path("/proc/cpuinfo")
-    if file.exists():
-        with open(file) as lines:
-            for line in lines:
-                key, _, value = line.partition(":")
-                if not line.strip():
-                    break  # the first processor stands for all
-                about[key.strip()] = value.strip()
+    try:
+        text = facts.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if not line.strip():
+            break  # the first processor stands for all
+        about[key.strip()] = value.strip()
     flags = set((about.get("flags") or about.get("Features") or "").split())
     known = {"avx512f": "avx512", "avx2": "avx2", "avx": "avx", "sve": "sve", "asimd": "neon"}
-    widest = next((name for flag, name in known.items() if flag in flags), platform.machine())
-    return about.get("model name") or platform.processor() or platform.machine(), widest
+    machine = _fact(platform.machine)
+    widest = next((name for flag, name in known.items() if flag in flags), machine)
+    return about.get("model name") or _fact(platform.processor) or machine, widest

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rnnbench.config import ConfigError, mask
-from rnnbench.record.folder import NETWORK, read_delivery, read_metrics, read_result
+from rnnbench.files import sound
+from rnnbench.record.folder import NETWORK, ROW, read_delivery, read_metrics, read_result
 from rnnbench.record.store import driven, silence, sqlite_file
 from rnnbench.record.sweep import status_now
 
@@ -28,7 +29,8 @@ def records(source: str | Path | Sequence[str | Path] = "multirun") -> "pandas.D
 
     Columns: status, trial (hash), name, folder, run_id (of MLflow, if it was delivered), error, started
     and ended; then config values by dotted name (`model.hidden_size`), metrics (`test/accuracy`; of an
-    epoch metric the last value), and tags (`rnnbench.git_commit`).
+    epoch metric the last value), and tags (`rnnbench.git_commit`). A trial whose files are damaged is left
+    out, with a warning that names the file.
 
     Args:
         source: a job folder, a sweep folder or a folder of them; several of these; or an MLflow tracking
@@ -55,26 +57,27 @@ def records(source: str | Path | Sequence[str | Path] = "multirun") -> "pandas.D
 def _from_folders(folder: Path) -> Iterator[dict[str, Any]]:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give one with job folders in it")
-    for file in sorted(folder.rglob("result.json")):
-        job = file.parent
-        result = read_result(job)
-        epochs = {name: value for row in read_metrics(job) for name, value in row.items()}
-        del epochs["epoch"], epochs["timestamp_ms"]
-        yield {
-            "status": status_now(result, job),
-            "trial": result["trial"],
-            "name": result["name"],
-            "folder": str(job.resolve()),
-            "run_id": read_delivery(job).get("run_id"),
-            "error": result["error"],
-            "started": result["started"],
-            "ended": result["ended"],
-            **result["params"],
-            **epochs,
-            **result["metrics"],
-            **result["tags"],
-            "rnnbench.data": result["dataset"]["checksum"],
-        }
+    yield from sound([file.parent for file in sorted(folder.rglob("result.json"))], _from_folder)
+
+
+def _from_folder(job: Path) -> dict[str, Any]:
+    result = read_result(job)
+    epochs = {name: value for row in read_metrics(job) for name, value in row.items() if name not in ROW}
+    return {
+        "status": status_now(result, job),
+        "trial": result["trial"],
+        "name": result["name"],
+        "folder": str(job.resolve()),
+        "run_id": read_delivery(job).get("run_id"),
+        "error": result["error"],
+        "started": result["started"],
+        "ended": result["ended"],
+        **result["params"],
+        **epochs,
+        **result["metrics"],
+        **result["tags"],
+        "rnnbench.data": result["dataset"]["checksum"],
+    }
 
 
 def _from_mlflow(uri: str) -> Iterator[dict[str, Any]]:

@@ -5,10 +5,9 @@ lock of its own beside the common one, which it takes for moments only. Workers,
 train stacks for the one that holds it, hold a lock each too: they may outlive it.
 """
 
-import json
 import os
+import platform
 import shlex
-import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,8 +17,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rnnbench.config import ConfigError, Tracking, mask
+from rnnbench.files import Damaged, check, read_json, set_aside, sound, texts, write_json
 from rnnbench.record.destinations import note
-from rnnbench.record.folder import now, read_result, write_json
+from rnnbench.record.folder import STATUSES, moment, moment_or_none, now, read_delivery, read_result
 from rnnbench.record.store import absolute
 
 LOCK = ".lock"  # held by the process that trains the sweep; in a shared folder while sweep.json changes
@@ -86,7 +86,7 @@ class SweepFolder:
                 "stop them there, or give another folder"
             )
         try:
-            info = read_sweep(path) if file.exists() else {"format": 1, "sweep": uuid.uuid4().hex}
+            info = _known(path) or {"format": 1, "sweep": uuid.uuid4().hex}
             info = {"name": name, "single": single, "started": now()} | info
             info |= {
                 "command": [mask(word) for word in command],
@@ -95,7 +95,7 @@ class SweepFolder:
                     "experiment": tracking.experiment,
                     "artifacts": [artifact.value for artifact in tracking.artifacts],
                 },
-                "holder": {"pid": os.getpid(), "host": socket.gethostname()},
+                "holder": {"pid": os.getpid(), "host": platform.node()},
                 "ended": None,
                 "status": "running",
                 "shared": shared,
@@ -141,8 +141,8 @@ class SweepFolder:
     def trials(self) -> dict[str, list[Path]]:
         """Trial hash to the job folders that hold this trial, finished or not, in order of number."""
         found: dict[str, list[Path]] = {}
-        for job in job_folders(self.path):
-            found.setdefault(read_result(job)["trial"], []).append(job)
+        for job, result in results(self.path).items():
+            found.setdefault(result["trial"], []).append(job)
         return found
 
 
@@ -180,22 +180,83 @@ def new_folder(path: Path) -> Path:
 
 def _holder(file: Path) -> str:
     """Who holds a sweep folder, in words; its sweep.json may not be written yet."""
-    if not file.exists():
-        return "another process that has just started"
-    holder = json.loads(file.read_text(encoding="utf-8"))["holder"]
+    try:
+        holder = read_sweep(file.parent)["holder"]
+    except (FileNotFoundError, Damaged):
+        return "another process"
     return f"process {holder['pid']} on {holder['host']}"
 
 
+SWEEP: dict[str, Any] = {
+    "sweep": lambda value: isinstance(value, str) and value.isalnum(),
+    "name": str,
+    "single": bool,
+    "started": moment,
+    "command": lambda value: isinstance(value, list) and texts(value),
+    "tracking": dict,
+    "holder": dict,
+    "ended": moment_or_none,
+    "status": STATUSES,
+}
+TRACKING: dict[str, Any] = {
+    "uri": (str, type(None)),
+    "experiment": str,
+    "artifacts": lambda value: isinstance(value, list) and texts(value),
+}
+FOUND: dict[str, Any] = {
+    "tags": lambda value: isinstance(value, dict) and texts(value),
+    "metrics": lambda value: (
+        isinstance(value, dict) and all(type(number) in (int, float) for number in value.values())
+    ),
+}
+
+
 def read_sweep(path: Path) -> dict[str, Any]:
-    """What sweep.json holds."""
-    info: dict[str, Any] = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
+    """What sweep.json holds.
+
+    Raises:
+        FileNotFoundError: the folder is not a sweep folder.
+        Damaged: the file does not hold a sweep.
+    """
+    file = path / "sweep.json"
+    info = read_json(file)
+    check(file, info, SWEEP)
+    check(file, info["tracking"], TRACKING)
+    check(file, info["holder"], {"pid": int, "host": str})
+    check(file, {"shared": False, "elsewhere": False} | info, {"shared": bool, "elsewhere": bool})
+    if "study" in info:
+        check(file, info, {"study": dict})
+        check(file, info["study"], FOUND)
     return info
 
 
+def _known(path: Path) -> dict[str, Any]:
+    """What sweep.json says of a folder that is resumed; {} for nothing. A damaged one is set aside."""
+    try:
+        return read_sweep(path)
+    except FileNotFoundError:
+        return {}
+    except Damaged as error:
+        set_aside(error, "a new one is made; the records in the folder stay")
+        state = read_delivery(path)  # MLflow's run of the sweep is found again by what it is called there
+        return (
+            {"format": 1, "sweep": state["record"], "started": state["attempt"]} if "record" in state else {}
+        )
+
+
 def job_folders(path: Path) -> list[Path]:
-    """The job folders of a sweep folder, in order of number."""
+    """The job folders of a sweep folder, in order of number; one whose record is damaged is left out."""
+    return list(results(path))
+
+
+def results(path: Path) -> dict[Path, dict[str, Any]]:
+    """The job folders of a sweep folder, in order of number, with what their result.json holds.
+
+    Damaged ones are left out, with a warning.
+    """
     found = [file.parent for file in path.glob("*/result.json")]
-    return sorted(found, key=lambda job: [(len(part), part) for part in job.name.split(".")])
+    found.sort(key=lambda job: [(len(part), part) for part in job.name.split(".")])
+    return dict(sound(found, lambda job: (job, read_result(job))))
 
 
 def held(path: Path, patience: float = 0) -> bool:
@@ -216,7 +277,7 @@ def work(path: Path, sweep: str, stack: str) -> Iterator[None]:
     Raises:
         ConfigError: the folder is not here, is another's, or is in use by a process that trains by itself.
     """
-    host = socket.gethostname()
+    host = platform.node()
     if not (path / "sweep.json").exists() or (info := read_sweep(path))["sweep"] != sweep:
         raise ConfigError(
             f"hydra.sweep.dir={path}: {host} does not see this sweep's folder; give one on a disk that every "

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from rnnbench import show, signals
 from rnnbench.config import objective
+from rnnbench.files import sound
 from rnnbench.launch import TrialLauncher
 from rnnbench.ledger import Job, Sweep
 from rnnbench.record import abandon, read_metrics, read_result, workers
@@ -219,7 +220,7 @@ def _take(sweep: Sweep, stack: SentStack, entry: dict[str, Any], watched: Watche
     watched.stamp = stamp
     if sweep.courier is not None:
         sweep.courier.changed(job.folder)
-    rows, goal = read_metrics(job.folder), objective(job.config)
+    rows, goal = next(sound([job.folder], read_metrics), []), objective(job.config)
     if sweep.live is not None and len(rows) > watched.epochs:
         split, _, name = goal.removeprefix("best/").partition("_")
         measured = [row[f"{split}/{name}"] for row in rows[watched.epochs :] if f"{split}/{name}" in row]

@@ -5,17 +5,19 @@ stacks/NAME.json    the stack: sweep, jobs with their configurations, see `SentS
        NAME.lock    held by the worker that trains it
 """
 
-import json
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rnnbench.config import plain, trial_hash
+from rnnbench.files import Damaged, check, read_json, sound, warn, write_json
 from rnnbench.ledger import Job
-from rnnbench.record import STACKS, read_result, write_json
+from rnnbench.record import STACKS, previous, read_result
 
 ENDS = ("finished", "failed", "pruned")
+CONTENT: dict[str, Any] = {"sweep": str, "cwd": str, "jobs": list}
+JOB: dict[str, Any] = {"name": str, "folder": str, "trial": str, "tags": dict, "config": dict}
 
 
 class SentStack:
@@ -23,9 +25,19 @@ class SentStack:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        note = file.with_suffix(".task")
-        self.task: dict[str, Any] = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+        self.content = read_json(file)
+        check(file, self.content, CONTENT)
+        for job in self.content["jobs"]:
+            if not isinstance(job, dict):
+                raise Damaged(file, "is damaged, or another tool's: its jobs are no objects")
+            check(file, job, JOB)
+        try:
+            self.task = read_json(file.with_suffix(".task"))
+        except FileNotFoundError:
+            self.task = {}
+        except Damaged as error:
+            warn(error, "taken as not sent")
+            self.task = {}
 
     @classmethod
     def write(
@@ -90,9 +102,10 @@ class SentStack:
     def ended(self, job: dict[str, Any]) -> bool:
         """Whether the record of a job says what came of it since the stack was written."""
         folder = self.folder / job["folder"]
-        if not (folder / "result.json").exists():
+        try:
+            result = read_result(folder)
+        except (FileNotFoundError, Damaged):
             return False
-        result = read_result(folder)
         # A failed record of before this stack is not its outcome. (No clocks are compared.)
         return result["status"] in ENDS and (
             result["status"] == "finished" or result["ended"] != job["before"]
@@ -106,13 +119,10 @@ class SentStack:
 
 def _ended(folder: Path) -> int | None:
     """When a job's last attempt has ended, if there was one."""
-    if not (folder / "result.json").exists():
-        return None
-    ended: int | None = read_result(folder)["ended"]
-    return ended
+    before = previous(folder)
+    return before["ended"] if before else None
 
 
 def sent(folder: Path) -> Iterator[SentStack]:
-    """The stacks that were ever sent from a sweep folder."""
-    for file in sorted((folder / STACKS).glob("*.json")):
-        yield SentStack(file)
+    """The stacks that were ever sent from a sweep folder; a damaged file is skipped with a warning."""
+    yield from sound(sorted((folder / STACKS).glob("*.json")), SentStack)

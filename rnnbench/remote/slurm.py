@@ -206,7 +206,13 @@ def _why(stack: SentStack, state: str, again: bool = True) -> Lost:
     job = stack.task.get("job")
     log = stack.file.parent / str(stack.task["place"]) / f"{job}_0_log.err"
     said = (
-        [line for line in log.read_text().splitlines() if line.startswith("error: ")] if log.exists() else []
+        [
+            line
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.startswith("error: ")
+        ]
+        if log.exists()
+        else []
     )
     if said:
         return Lost(said[-1].removeprefix("error: "), again=False)

@@ -9,7 +9,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from rnnbench.config import ConfigError
-from rnnbench.record import job_folders, read_result
+from rnnbench.record import results
 
 IDENTITY = "rnnbench"  # the study's attribute that says what is searched
 STUDY, NUMBER = "rnnbench.study", "rnnbench.number"  # tags of a record: the trial of a study that it is of
@@ -62,29 +62,27 @@ def check_records(storage: BaseStorage | None, name: str, folder: Path) -> None:
     Raises:
         ConfigError: names a record, and what it is of.
     """
-    found = job_folders(folder)  # before the study is read: others that share it may begin trials meanwhile
+    found = results(folder)  # before the study is read: others that share it may begin trials meanwhile
     if not found:
         return
     known: set[str] = set()
     if storage is not None and name in optuna.get_all_study_names(storage):
         trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
         known = {str(trial.number) for trial in trials}
-    strange = [job for job in found if _study_of(job) != name or job.name.partition(".")[0] not in known]
+    strange = [
+        job
+        for job, result in found.items()
+        if result["tags"].get(STUDY) != name or job.name.partition(".")[0] not in known
+    ]
     if not strange:
         return
-    study = _study_of(strange[0])
+    study = found[strange[0]]["tags"].get(STUDY)
     of = "of no search" if study is None else f"of the study {study}"
     raise ConfigError(
         f"hydra.sweep.dir={folder}: holds {len(strange)} records that this study does not know "
         f"({strange[0].name} is {of}), and its trials would take their places; give a new folder, or the "
         "storage that knows them (hydra.sweeper.storage, hydra.sweeper.study_name)"
     )
-
-
-def _study_of(job: Path) -> str | None:
-    """The study that a record says it is of."""
-    study: str | None = read_result(job)["tags"].get(STUDY)
-    return study
 
 
 def _stated(part: Any) -> Any:

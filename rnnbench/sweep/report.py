@@ -1,6 +1,5 @@
 """What a search leaves: its winner, confirmed on fresh seeds, how to run it, what it cost, pictures."""
 
-import csv
 import statistics
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from rnnbench import show
 from rnnbench.config import ConfigError, objective, recorded, to_yaml
+from rnnbench.files import write, write_csv
 from rnnbench.record import read_delivery
 from rnnbench.show import mean_sd, say
 from rnnbench.sweep.identity import STUDY
@@ -248,20 +248,20 @@ def write_results(plan: Plan, winners: Sequence[FrozenTrial]) -> None:
         found: dict[str, Any] = {"best_params": winners[0].params, "best_value": winners[0].value}
     else:
         found = {"solutions": [{"params": trial.params, "values": trial.values} for trial in winners]}
-        with open(plan.folder / "front.csv", "w", newline="") as file:
-            keys = list(dict.fromkeys(key for trial in winners for key in trial.params))
-            rows = csv.writer(file)
-            rows.writerow(["trial", *plan.objectives, *keys])
-            for trial in winners:
-                rows.writerow([trial.number, *trial.values, *(trial.params.get(key, "") for key in keys)])
-    (plan.folder / "optimization_results.yaml").write_text(to_yaml({"name": "optuna"} | found))
+        keys = list(dict.fromkeys(key for trial in winners for key in trial.params))
+        heading = ["trial", *plan.objectives, *keys]
+        rows = [[t.number, *t.values, *(t.params.get(key, "") for key in keys)] for t in winners]
+        write_csv(plan.folder / "front.csv", [heading, *rows])
+    write(plan.folder / "optimization_results.yaml", to_yaml({"name": "optuna"} | found))
 
 
 def _link_runs(plan: Plan, study: Study) -> None:
     """Note in the study which MLflow runs its trials have become, as far as they are delivered."""
     runs: dict[str, str] = {}
     for file in plan.folder.glob("*/mlflow.json"):
-        runs[file.parent.name] = read_delivery(file.parent)["run_id"]
+        state = read_delivery(file.parent)
+        if state:
+            runs[file.parent.name] = state["run_id"]
     if runs:
         study.study.set_user_attr(RUNS, study.study.user_attrs.get(RUNS, {}) | runs)
 

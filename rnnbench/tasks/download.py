@@ -123,7 +123,7 @@ def fetch(dataset: Files, data: Stored, new: Path) -> None:
             raise refusal(dataset, data, f"the {name} that came has {len(content):,} bytes, not {size:,}")
     # The list first: a file never stands there without its digest.
     lines = [f"{digest}  {name}\n" for name, digest in sorted((listed(folder) | came).items())]
-    (new / LIST).write_text("".join(lines))
+    (new / LIST).write_text("".join(lines), encoding="utf-8")
     for name in (LIST, *came):
         (new / name).replace(folder / name)
 

@@ -74,8 +74,10 @@ def absent(dataset: Files, folder: Path) -> list[str]:
 def listed(folder: Path) -> dict[str, str]:
     """Digests by file name from the list beside the files, if there is one."""
     path = folder / LIST
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return {
+        name: digest for digest, name in (line.split(maxsplit=1) for line in lines if len(line.split()) > 1)
+    }
 
 
 def contents(dataset: Files, data: Stored) -> tuple[dict[str, bytes], dict[str, str]]:
