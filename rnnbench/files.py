@@ -102,7 +102,7 @@ def read_json(path: Path) -> dict[str, Any]:
         Damaged: it cannot be read, or is no JSON object.
     """
     try:
-        value = json.loads(read(path))
+        value = json.loads(read(path).encode("utf-8", "surrogateescape"))  # JSON itself is always UTF-8
     except (ValueError, RecursionError) as error:
         if isinstance(error, Damaged):
             raise

@@ -1,11 +1,9 @@
 """How many trials train together: what fits into memory, and what keeps the cores busy."""
 
-import re
-from pathlib import Path
-
+import psutil
 import torch
 
-from rnnbench import optim
+from rnnbench import limits, optim
 from rnnbench.config import Config, Kernel
 from rnnbench.kernels import choose, cores_used
 from rnnbench.kernels.compiled import cores
@@ -17,25 +15,11 @@ ENOUGH = 16  # trials that batched products gain from; more only take memory
 
 
 def available(device: str) -> int:
-    """Bytes that are free: of the GPU, or of this machine within the limit of a container."""
+    """Bytes that are free: of the GPU, or of this machine within the limits of its control groups."""
     if device != "cpu":
         return torch.cuda.mem_get_info(device)[0]
-    facts = Path("/proc/meminfo")
-    if not facts.exists():  # not Linux: what any machine has
-        return 4 * 2**30
-    found = re.search(r"MemAvailable: *(\d+) kB", facts.read_text(encoding="utf-8"))
-    assert found is not None
-    free = int(found[1]) * 1024
-    own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
-    for group in (Path("/sys/fs/cgroup", own), Path("/sys/fs/cgroup")):
-        limit = group / "memory.max"
-        if limit.exists() and limit.read_text().strip() != "max":
-            facts = group / "memory.stat"
-            cached = re.search(r"inactive_file (\d+)", facts.read_text())  # files that would make room
-            assert cached is not None
-            used = int((group / "memory.current").read_text()) - int(cached[1])
-            free = min(free, int(limit.read_text()) - used)
-    return free
+    free: int = psutil.virtual_memory().available
+    return min([free, *limits.memory()])
 
 
 def trial_bytes(config: Config, shape: Shape) -> int:

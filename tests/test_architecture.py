@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A part (a module or subpackage of rnnbench) imports itself and parts on lines above its own.
 ORDER = [
     {"config", "plain_text", "signals"},
-    {"files"},
+    {"files", "limits"},
     {"show"},
     {"cells", "tasks"},
     {"network", "optim"},

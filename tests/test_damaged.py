@@ -98,7 +98,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read_everything(sweep: Path, damaged: str) -> None:
     """What every reader makes of a sweep whose job 1 has a damaged file: the others are all there."""
     beside = {"seed=0", "seed=2"}
-    assert beside <= set(rnnbench.records(sweep)["name"]) <= {*beside, "seed=1"}
+    names = list(rnnbench.records(sweep)["name"])
+    assert beside <= set(names) and len(names) <= 3
     source = Folders(sweep)
     neighbours = {trial(0), trial(2)}
     assert neighbours <= {record.trial for record in source.find(map(trial, SEEDS))}
@@ -174,7 +175,7 @@ def damage(data: st.DataObject, whole: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_whatever_a_file_holds_all_beside_it_works(
     kind: str, made: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -347,6 +348,17 @@ def test_text_with_names_that_are_not_utf8_is_read_as_it_was_written(text: str) 
         files.write(Path(folder) / "b", "caf\udce9")
         assert (Path(folder) / "b").read_bytes() == b"caf\xe9"
         assert files.read(Path(folder) / "b") == "caf\udce9"
+
+
+def test_a_folder_whose_name_is_not_utf8_is_like_any_other(made: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "caf\udce9" / "s"
+    try:
+        shutil.copytree(made, sweep)
+    except OSError:
+        pytest.skip("this disk has no such names")
+    read_everything(sweep, "result.json")
+    resume(sweep)
+    assert all(Path(folder).is_dir() for folder in rnnbench.records(sweep)["folder"])
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -6,6 +6,7 @@ are and however the minibatches are divided into calls (native/stack.c says how)
 
 import ctypes
 import os
+import re
 import time
 from collections.abc import Callable
 from ctypes import POINTER, byref, c_double, c_int, c_int64, c_void_p
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnbench import optim
+from rnnbench import limits, optim
 from rnnbench.cells import Draw, Noise
 from rnnbench.config import Config, Images, Model, Nonlinearity, Readout
 from rnnbench.network import Network
@@ -95,9 +96,13 @@ def plain(model: Model) -> bool:
 
 def cores() -> int:
     """Threads to compute with: OMP_NUM_THREADS, else all cores that this process may use."""
-    if "OMP_NUM_THREADS" in os.environ:
-        return int(os.environ["OMP_NUM_THREADS"].split(",")[0])
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return threads_asked() or limits.cores()
+
+
+def threads_asked() -> int | None:
+    """Threads as OMP_NUM_THREADS says; None where it says nothing that is a number of threads."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if re.fullmatch("0*[1-9][0-9]{0,3}", first) else None
 
 
 def chunks(batch: int) -> int:

@@ -1,6 +1,5 @@
 """The torch path: any cell on any device, batched products over the stack, gradients by autograd."""
 
-import os
 from collections.abc import Callable, Iterator
 
 import torch
@@ -11,7 +10,7 @@ from rnnbench.cells import Noise
 from rnnbench.cells.cell import NONE
 from rnnbench.config import Config
 from rnnbench.kernels.batches import Batches
-from rnnbench.kernels.compiled import cores
+from rnnbench.kernels.compiled import cores, threads_asked
 from rnnbench.kernels.losses import measure
 from rnnbench.network import Carried, Network
 from rnnbench.tasks import Goal, Task
@@ -135,5 +134,5 @@ def set_threads(config: Config) -> None:
     At hidden size 10 a second thread gains a tenth on an idle machine and loses a factor of ten when
     something else wants its core. And the numbers then do not depend on how many cores there are.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
+    if threads_asked() is None:
         torch.set_num_threads(cores() if config.model.hidden_size >= LARGE else 1)

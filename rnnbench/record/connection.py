@@ -87,4 +87,6 @@ def settle(uri: str) -> None:
     if trouble is not None:
         raise Silent(trouble)
     for key, setting in ENVIRONMENT.items():
+        if setting.isdecimal() and not os.environ.get(key, "").isdecimal():
+            os.environ[key] = setting  # MLflow would fail at what is no number
         os.environ.setdefault(key, setting)

@@ -47,11 +47,19 @@ def records(source: str | Path | Sequence[str | Path] = "multirun") -> "pandas.D
         sources = [source] if isinstance(source, (str, Path)) else source
         rows = [row for path in sources for row in _from_folders(Path(path))]
     rows.sort(key=lambda row: (row["started"], row["trial"]))
-    frame = pandas.DataFrame(rows)
+    # The texts of pandas are UTF-8; the name of a folder need not be, and goes into a column of objects.
+    odd = {name for row in rows for name, value in row.items() if isinstance(value, str) and not _utf8(value)}
+    frame = pandas.DataFrame([{name: None if name in odd else row[name] for name in row} for row in rows])
+    for name in odd:
+        frame[name] = pandas.Series([row.get(name) for row in rows], dtype=object)
     for moment in ("started", "ended"):
         if rows:
             frame[moment] = pandas.to_datetime(frame[moment], unit="ms", utc=True)
     return frame
+
+
+def _utf8(text: str) -> bool:
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _from_folders(folder: Path) -> Iterator[dict[str, Any]]:

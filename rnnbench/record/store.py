@@ -135,6 +135,11 @@ def _utf8(text: str) -> bool:
     return text.encode(errors="replace").decode() == text
 
 
+def seconds(text: str) -> float:
+    """What MLFLOW_HTTP_REQUEST_TIMEOUT says; what is no time to wait says nothing."""
+    return float(text if text.isdecimal() and 0 < int(text) < 86_400 else PATIENCE)
+
+
 def silence(uri: str) -> str | None:
     """Why the store does not answer, in a few words; None if it does, whatever it says."""
     file = sqlite_file(uri)
@@ -145,7 +150,7 @@ def silence(uri: str) -> str | None:
             return str(error)
         return None
     url = urlsplit(uri)
-    patience = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE))
+    patience = seconds(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE))
     try:
         if url.scheme in ("http", "https"):
             host = url.netloc.rpartition("@")[2]
