@@ -28,6 +28,7 @@ def deliver_odd(folder: Path, uri: str) -> None:
     tracking = Tracking(uri, "é" * 256, [])
     options = {name: name * 1000 for name in ["a b!", "x/../y", "/", "..", "é" * 300, "k" * 260, *ODD]}
     options = {name: value for name, value in options.items() if not re.search("[\ud800-\udfff]", name)}
+    options |= {f"long{number}": "é" * 7000 for number in range(40)}  # together more than a request may have
     options |= {"k" * 259 + "2": 1}  # differs where it is cut
     with SweepFolder.claim(folder, name=LONG, command=[LONG * 50], tracking=tracking, single=False) as sweep:
         for number, odd in enumerate([LONG, *ODD]):

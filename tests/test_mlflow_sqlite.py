@@ -19,6 +19,7 @@ from rnnbench.paper.reading import open_source
 from rnnbench.record import check_store, records, sqlite_file, ui_command
 from rnnbench.record import sqlite as made
 from rnnbench.record.__main__ import main, sync
+from rnnbench.record.delivery import Delivery
 from rnnbench.record.store import absolute, driven, sqlite_uri
 from tests.mlflow_store import ENVIRONMENT, assert_exact, claim, make_sweep, train
 
@@ -121,6 +122,18 @@ def test_a_half_made_store_without_runs_is_set_aside(
     assert len(said) == 2 and "mlflow.db.unusable-2" in said[0] and "3 runs delivered" in said[1]
     assert (tmp_path / "mlflow.db.unusable-2").read_bytes() == broken
     assert_exact(store, folder)
+
+
+def test_a_store_that_another_process_is_making_is_waited_for(
+    store: str, tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `mlflow ui` may, which takes no lock of ours."""
+    change(tmp_path / "mlflow.db", *BROKEN_OFF["half-way"])
+    monkeypatch.setattr(made.time, "sleep", lambda seconds: shutil.copy(migrated, tmp_path / "mlflow.db"))
+    folder = make_sweep(tmp_path / "sweep", store, jobs=1)
+    Delivery(folder).deliver_all()
+    assert_exact(store, folder)
+    assert not list(tmp_path.glob("*.unusable*"))
 
 
 @pytest.mark.parametrize("statements", BROKEN_OFF.values(), ids=BROKEN_OFF)
