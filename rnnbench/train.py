@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rnnbench import show, signals, tasks
-from rnnbench.config import direction, explained, objective
+from rnnbench.config import direction, failure, objective
 from rnnbench.ledger import Job, Sweep
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class Group:
         self.stack, self.active, self.coming = None, {}, []
         if len(suspects) == 1 and not lost:
             with self.sweep.lock:
-                self.sweep.fail(suspects[0], explained(error), error)
+                self.sweep.fail(suspects[0], failure(suspects[0].config, error), error)
             return suspects
         from rnnbench.memory import ran_out
 

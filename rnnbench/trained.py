@@ -200,7 +200,8 @@ def load(run: str | Path) -> Trained:
         parameters = torch.load(io.BytesIO(content), weights_only=True)["parameters"]
         assert parameters.shape == (network.count(),)
     except Exception as error:  # whatever its bytes make of it
-        raise ConfigError(f"{file}: is damaged, it does not hold the {network.count()} parameters") from error
+        said = f"is damaged, it does not hold the {network.count()} parameters of its network"
+        raise ConfigError(f"{file}: {said}; train it again") from error
     return Trained(config, network, parameters, goal, result)
 
 

@@ -18,7 +18,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.config.checks import check, check_uri
-from rnnbench.config.imports import asked, imported, names, own_code, recalled, register, registered
+from rnnbench.config.imports import asked, failure, imported, names, own_code, recalled, register, registered
 from rnnbench.config.metrics import (
     bounds,
     direction,
@@ -115,6 +115,7 @@ __all__ = [
     "defined",
     "direction",
     "explained",
+    "failure",
     "final_metrics",
     "flatten",
     "identifies",

@@ -25,6 +25,7 @@ from typing import Any
 from rnnbench.config.schema import DATA, Config, ConfigError
 from rnnbench.config.sources import (
     Sources,
+    blamed,
     defined,
     explained,
     fingerprint,
@@ -437,6 +438,17 @@ def imported(config: Config) -> Identity:
     """Of a trial that `own_code` has bound, the code that is not rnnbench's: name and sha256, or version."""
     parts = (config.rnnbench_import, config.model.name, config.data.name)
     return dict(sorted(_merged(part.identity for part in parts if isinstance(part, Own)).items()))
+
+
+def failure(config: Config, error: Exception) -> str:
+    """What the exception that a trial has failed with says, and where in code of one's own it comes from.
+
+    An exception that no line of one's own has passed (one of the backward pass, for example) may come of it
+    all the same: then where the trial's own cell or task is written.
+    """
+    names = (config.model.name, config.data.name)
+    own = [defined(name.entry.of) for name in names if isinstance(name, Own) and name.entry is not None]
+    return explained(error) + (f" ({', '.join(own)})" if own and blamed(error) is None else "")
 
 
 @contextmanager

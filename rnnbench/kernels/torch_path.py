@@ -59,7 +59,12 @@ class TorchCompute:
         else:
             logits = self.network(weights, batch.x, noise, batch.lengths)
         loss, hits, answers = measure(self.task.goal, logits, batch.y, batch.lengths)
-        gradients = torch.autograd.grad((loss.sum(-1) / answers.sum(-1)).sum(), list(weights.values()))
+        mean = (loss.sum(-1) / answers.sum(-1)).sum()
+        gradients = torch.autograd.grad(mean, list(weights.values()), allow_unused=True)
+        if unused := [name for name, part in zip(weights, gradients, strict=True) if part is None]:
+            raise TypeError(
+                f"no answer depends on {', '.join(unused)}; use them in step, or leave them out of shapes"
+            )
         gradient = torch.cat([part.flatten(1) for part in gradients], 1)  # (K, P)
         norm = optim.clip(gradient, state["clip"].float())
         with torch.no_grad():
