@@ -378,7 +378,7 @@ def compare(results: Sequence[dict[str, Any]], goal: str | None = None) -> Compa
         results: as `rnnbench.record.read_result` gives them.
         goal: the metric by which the best rows are marked; None: none are.
     """
-    results = _with_code(results)
+    results = _once(_with_code(results))
     done = [result for result in results if result["status"] == "finished"]
     keys = sorted({key for result in results for key in result["params"]})
     constant = {key for key in keys if len({str(result["params"].get(key)) for result in results}) == 1}
@@ -419,10 +419,21 @@ def compare(results: Sequence[dict[str, Any]], goal: str | None = None) -> Compa
         rest.pop("finished", None)
         count = "".join([str(len(finished)), *(f", {number} {status}" for status, number in rest.items())])
         rows.append([*labels, parameters, *cells, seconds, count])
-        goals.append(statistics.fmean([m[goal] for m in finished]) if goal and finished else math.nan)
+        reached = [m[goal] for m in finished if math.isfinite(m[goal])] if goal else []
+        goals.append(statistics.fmean(reached) if reached else math.nan)
     best = chosen(goals, goal) if goal and len(metrics) == 1 else []
     spare = ["seconds", "parameters", *(titles[name] for name in reversed(watched) if name != goal)]
     return Comparison(heading, rows, {*varied, "parameters", "seeds"}, spare, best)
+
+
+def _once(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each trial once: of several results the last finished one counts, else the last."""
+    counts: dict[Any, dict[str, Any]] = {}
+    for n, result in enumerate(results):
+        at = result.get("trial", n), result["params"].get("code")
+        if at not in counts or result["status"] == "finished" or counts[at]["status"] != "finished":
+            counts[at] = result
+    return list(counts.values())
 
 
 def chosen(values: Sequence[float], goal: str) -> list[int]:
@@ -431,7 +442,7 @@ def chosen(values: Sequence[float], goal: str) -> list[int]:
     if len(finite) < 2:
         return []
     best = max(finite) if direction(goal) == "maximize" else min(finite)
-    return [n for n, value in enumerate(values) if value == best]
+    return [n for n, value in enumerate(values) if math.isclose(value, best, rel_tol=1e-12)]
 
 
 def _with_code(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -516,15 +527,18 @@ def _text(value: Any) -> str:
 def number(metric: str, value: float) -> str:
     """A value of a metric for people: shares and seconds with fixed digits, others with four that count."""
     if metric.endswith("accuracy"):
-        return f"{value:.4f}"
+        return f"{value:.4f}" if value == 0 or abs(value) >= 5e-5 else f"{value:.2e}"
     if metric.endswith("_seconds"):
         return f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2g}"
     return f"{value:.4g}"
 
 
 def mean_sd(values: Sequence[float], metric: str) -> str:
-    """Mean and sample standard deviation of a metric; one value alone has no deviation."""
-    if not values:
-        return ""
-    mean = number(metric, statistics.fmean(values))
-    return mean if len(values) == 1 else f"{mean} ± {number(metric, statistics.stdev(values))}"
+    """Mean and sample standard deviation of the finite values of a metric; one alone has no deviation."""
+    finite = [value for value in values if math.isfinite(value)]
+    parts = [number(metric, statistics.fmean(finite))] if finite else []
+    if len(finite) > 1:
+        parts = [f"{parts[0]} ± {number(metric, statistics.stdev(finite))}"]
+    if len(finite) < len(values):
+        parts.append(f"{len(values) - len(finite)} not finite")
+    return ", ".join(parts)

@@ -14,7 +14,9 @@ import yaml
 from optuna.trial import TrialState
 
 from rnnbench.__main__ import main
+from rnnbench.config import ConfigError, Search, direction
 from rnnbench.record import read_metrics, read_result
+from rnnbench.sweep.plan import _directions
 from tests.test_app import run, start
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -197,6 +199,22 @@ def test_a_pruned_trial_stops_at_once_and_says_so_everywhere(tmp_path):
     (parent,) = [r for r in runs if "rnnbench.best_trial" in r.data.tags]
     assert parent.data.metrics["study/pruned"] == len(pruned)
     assert "study" in {item.path for item in client.list_artifacts(parent.info.run_id)}
+
+
+@pytest.mark.parametrize(
+    ("objectives", "given"),
+    [
+        (["best/val_accuracy"], "minimize"),
+        (["test/nll"], "maximize"),
+        (["best/val_accuracy", "parameters/total"], ["maximize", "maximize"]),
+    ],
+)
+def test_a_direction_that_contradicts_the_metric_is_refused(objectives, given):
+    """The published plugin minimises unless told: a config moved from it would search for the worst."""
+    with pytest.raises(ConfigError, match=r"direction=(min|max)imize: of .* leave direction out"):
+        _directions(Search(direction=given), objectives)
+    right = [direction(name) for name in objectives]
+    assert _directions(Search(direction=right), objectives) == _directions(Search(), objectives) == right
 
 
 def test_several_objectives_leave_a_front(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -40,6 +41,26 @@ def test_mean_and_deviation_by_hand():
     assert mean_sd([0.8], "val/accuracy") == "0.8000"  # one seed has no deviation
     assert mean_sd([], "val/accuracy") == ""
     assert mean_sd([0.000053, 0.000055], "test/mse") == "5.4e-05 ± 1.414e-06"
+    assert mean_sd([0.9, 0.90002], "val/accuracy") == "0.9000 ± 1.41e-05"  # not zero
+
+
+@pytest.mark.parametrize("diverged", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_is_left_out_and_said(diverged):
+    assert mean_sd([0.8, diverged, 0.9, 1.0], "test/mse") == "0.9 ± 0.1, 1 not finite"
+    assert mean_sd([diverged, diverged], "test/mse") == "2 not finite"
+    table = compare(
+        [result("lstm", 0, diverged), result("lstm", 1, 0.8), result("gru", 0, 0.7)], "best/val_accuracy"
+    )
+    assert table.rows[0][2] == "0.8000, 1 not finite"
+    assert table.best == [0]
+
+
+def test_a_trial_counts_once():
+    """Three records of one trial and one of another are two seeds; its newest finished one counts."""
+    first, again = result("lstm", 0, 0.8), result("lstm", 0, 0.9)
+    failed = result("lstm", 0, 0.0, "failed")
+    table = compare([one | {"trial": "a"} for one in (first, again, failed)] + [result("lstm", 1, 0.9)])
+    assert table.rows == [["lstm", "1,234", "0.9000 ± 0.0000", "0.8000 ± 0.0000", "2.0 ± 0.0", "2"]]
 
 
 def test_seeds_share_a_row_and_failures_are_counted():

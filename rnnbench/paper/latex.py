@@ -105,10 +105,13 @@ def _title(title: str, column: Sequence[Shown]) -> str:
 
 
 def _form(numbers: Sequence[str]) -> str:
-    """The room that numbers take: sign, digits before the point, digits after it."""
+    """The room that numbers take: sign, digits before the point, digits after it, exponent."""
+    exponent = max((number.partition("e")[2] for number in numbers), key=len)
+    numbers = [number.partition("e")[0] for number in numbers]
     whole = max(len(number.replace(",", "").lstrip("+-").partition(".")[0]) for number in numbers)
     sign = "-" if any(number[0] in "+-" for number in numbers) else ""
-    return f"{sign}{whole}.{max(len(number.partition('.')[2]) for number in numbers)}"
+    places = max(len(number.partition(".")[2]) for number in numbers)
+    return f"{sign}{whole}.{places}{f'e{int(exponent)}' if exponent else ''}"
 
 
 def _cell(one: Shown, width: int) -> str:
