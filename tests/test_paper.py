@@ -1,7 +1,9 @@
 """Laws of tables: what stands in a cell, what is refused, which bytes come out."""
 
+import csv
 import json
 import math
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,13 +17,14 @@ from conftest import make_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow_store import DATASET, TAGS, claim, client
+from test_plain_text import NAMES, Tags, from_cell, names, read_back, rows_of
 
 from rnnbench.config import Config, ConfigError, Model, conf_folder, flatten, plain, trial_hash
 from rnnbench.paper.__main__ import texts
 from rnnbench.paper.aggregate import Filled, Planned, fill
 from rnnbench.paper.definition import KINDS, Table, find_table, read_table, table_of
 from rnnbench.paper.figures import draw
-from rnnbench.paper.latex import escaped
+from rnnbench.paper.latex import _cell, _form, escaped, latex
 from rnnbench.paper.notes import notes
 from rnnbench.paper.numbers import differing, same
 from rnnbench.paper.page import report
@@ -29,7 +32,7 @@ from rnnbench.paper.plots import front
 from rnnbench.paper.provenance import verify
 from rnnbench.paper.published import beside, read_published
 from rnnbench.paper.reading import Folders, Record, Runs, Source, Tables, open_source
-from rnnbench.paper.text import decimals, fragment, layout, long, markdown
+from rnnbench.paper.text import Shown, decimals, fragment, layout, long, markdown
 from rnnbench.record import JobFolder
 from rnnbench.record.delivery import Delivery
 from rnnbench.record.sweep import job_folders
@@ -524,6 +527,85 @@ def test_decimals_follow_the_metric(runs):
     found = [decimals(result, metric) for metric in result.table.metrics]
     assert found == [0, 4, 4, 1]
     assert decimals(filled(runs, digits={"test/accuracy": 2}), "test/accuracy") == 2
+
+
+def test_a_name_is_one_cell_in_every_file_and_can_be_read_back(tmp_path):
+    planned = []
+    for number, name in enumerate(NAMES):
+        config = config_of("lstm", 0)
+        config.model.name = name
+        PARAMETERS[name] = 5000.0
+        leave(tmp_path / str(number), config, 0.5)
+        planned.append(planned_of(config))
+    result = filled(tmp_path, planned, title=NAMES[0], compare=None, labels={"test/accuracy": "|a|<b>"})
+    files = texts(result, [], tmp_path / "name")
+    lines = list(csv.reader(files["table.csv"].splitlines()))
+    assert {len(line) for line in lines} == {len(lines[0])}
+    assert [from_cell(line[0]) for line in lines[1::2]] == NAMES
+    body = "\n".join(line for line in files["table.md"].splitlines() if line.startswith("| "))
+    rows = rows_of(body.replace("**0.5000**", "0.5000"))
+    assert rows[0] == ["model", "parameters", "|a|<b>"]
+    assert [read_back(row[0]) for row in rows[1:]] == [name.strip(" ") for name in NAMES]
+    for file in ("table.html", "report.html"):
+        page = Tags(files[file])
+        assert not {"img", "a", "iframe", "svg", "code", "lstm"} & {tag for tag, _ in page.found}
+        assert [tag for tag, _ in page.found].count("script") == (file == "report.html")
+        assert not {name for _, names in page.found for name in names if name.startswith("on")}
+    assert files["table.tex"].count(r" \\" + "\n") == len(NAMES) + 1
+    for file, text in files.items():
+        assert not {char for char in text if not char.isprintable()} - {"\n"}, file
+
+
+def test_a_table_in_latex_has_a_label_and_says_nothing_of_files(runs):
+    text = latex(filled(runs), "my table_1")
+    assert r"\label{tab:my-table-1}" in text and r"\begin{table}" in text
+    shutil.rmtree(runs / "1" / "4")  # now the number of runs differs
+    for changes in ({}, {"metrics": ["time/train_seconds", "test/accuracy"]}, {"spread": "bootstrap"}):
+        text = latex(filled(runs, **changes), "x").partition(r"\begin")[2]
+        assert ".csv" not in text and "see n" not in text
+        assert "runs differs between cells." in text
+    wide = latex(filled(runs, wide=True), "x")
+    assert r"\begin{table*}" in wide and r"\end{table*}" in wide
+
+
+def test_parameters_that_are_the_same_in_every_group_stand_once(tmp_path):
+    planned = []
+    for batch in (8, 16):
+        for model in CELLS:
+            config = config_of(model, 0, batch_size=batch)
+            leave(tmp_path / f"{batch}{model}", config, 0.9)
+            planned.append(planned_of(config))
+    result = filled(tmp_path, planned, columns=["fit.batch_size"])
+    headings, rows = layout(result)
+    assert [(h.group != "", h.title) for h in headings] == [
+        (False, "parameters"),
+        (True, "test accuracy"),
+        (True, "test accuracy"),
+    ]
+    assert [shown[0].value for _, shown in rows] == ["5,110", "5,085", "4,951"]
+    assert r"\cmidrule(lr){2-" not in latex(result, "x")
+    other = result.cells[("lstm",), (16,)].figures  # another count there: it stands in each group
+    other["parameters/total"] = replace(other["parameters/total"], value=6000.0)
+    assert [h.title for h in layout(result)[0]] == ["parameters", "test accuracy"] * 2
+
+
+def test_powers_of_ten_are_aligned():
+    tiny = [Shown("1.25e-07", deviation="2.5e-08"), Shown("-0.0310", deviation="1e-03")]
+    assert _form([one.value for one in tiny]) == "-1.4e-1"
+    assert _cell(tiny[0], 2) == r"1.25e-7 & {$\pm$\,}2.5e-8"
+    assert r"[$1.2\times10^{-7}$, 0.1]" in _cell(Shown("0.1", interval="[1.2e-07, 0.1]"), 2)
+
+
+@given(names)
+def test_no_name_acts_in_latex(name):
+    text = escaped(name)
+    assert text.isascii() and text.isprintable()
+    bare = re.sub(r"\$(?:\^[23]|-|\^?\\[a-z]+|\\[A-Z][a-z]+|\^\\circ)\$", "", text)  # our own formulae
+    bare = re.sub(r"\\(?:[&%$#_{}]|[a-zA-Z]+|[`'^~=.\"])", "", bare)
+    assert not set(bare) & set("\\%#&_^~$")
+    assert bare.count("{") == bare.count("}")
+    assert re.sub(r"\\(?:texttt|text[a-z]+)", "", text).count("\\input") == 0
+    assert text[:1] not in ("[", "*")
 
 
 def test_latex_escapes_what_it_would_misread(runs):

@@ -215,7 +215,7 @@ def texts(filled: Filled, searches: Sequence[Wanted], folder: Path) -> dict[str,
         "table.md": markdown(filled),
         "table.csv": long(filled),
         "table.html": fragment(filled),
-        "table.tex": latex(filled),
+        "table.tex": latex(filled, folder.name),
         "provenance.json": facts,
         "report.html": report(filled, searches, folder.name, folder),
     }

@@ -78,6 +78,7 @@ class Table:
     mixed_protocols: bool = False  # whether trials that watch the test set may stand beside others
     published: Optional[Published] = None
     figures: dict[str, FigureOf] = field(default_factory=dict)
+    wide: bool = False  # in LaTeX over both columns of a page: table*
 
     def label(self, key: str) -> str:
         """How a key, a value or a metric is printed."""

@@ -7,23 +7,67 @@ r"""A filled table as LaTeX: booktabs, numbers aligned by siunitx.
 \end{document}
 """
 
+import re
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 
 from rnnbench.paper.aggregate import Filled
 from rnnbench.paper.notes import notes
 from rnnbench.paper.text import Shown, corner, layout, spans
+from rnnbench.plain_text import printable
 
+GREEK = re.compile(
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|upsilon|phi|chi|"
+    "psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega"
+)
+ACCENTS = {  # of Unicode and of LaTeX
+    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u",
+    "\u0307": ".", "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
+}  # fmt: skip
 ESCAPES = {
     "\\": r"\textbackslash{}",
     **{char: f"\\{char}" for char in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    # After the end of a row brackets and stars are taken for an option of it.
+    **{char: f"{{{char}}}" for char in "[]*"},
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "±": r"$\pm$",
     "†": r"$^\dagger$",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "\N{MINUS SIGN}": r"$-$",
+    "→": r"$\to$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "∞": r"$\infty$",
+    "·": r"$\cdot$",
+    "°": r"$^\circ$",
+    "²": r"$^2$",
+    "³": r"$^3$",
+    "µ": r"$\mu$",
+    "…": r"\ldots{}",
+    "\N{EN DASH}": r"\textendash{}",
+    "—": r"\textemdash{}",
+    "\N{LEFT SINGLE QUOTATION MARK}": r"\textquoteleft{}",
+    "\N{RIGHT SINGLE QUOTATION MARK}": r"\textquoteright{}",
+    "“": r"\textquotedblleft{}",
+    "”": r"\textquotedblright{}",
+    "ß": r"\ss{}",
+    "ø": r"\o{}",
+    "Ø": r"\O{}",
+    "æ": r"\ae{}",
+    "Æ": r"\AE{}",
+    "œ": r"\oe{}",
+    "ł": r"\l{}",
+    "Ł": r"\L{}",
 }
+# What the notes say of other files, which the reader of a paper does not have.
+ABOUT_FILES = re.compile(r"[;:] (?:table\.csv has [^.]*|see n)(?=\.)")
+POWER = re.compile(r"([+-]?[\d.]+)e([+-]?\d+)")
 
 # Set in the largest size in which it is no wider than the line.
 FIT = [
@@ -36,20 +80,39 @@ FIT = [
 
 
 def escaped(text: str) -> str:
-    """Text that stands for itself in LaTeX."""
-    return "".join(ESCAPES.get(char, char) for char in text)
+    """Text that stands for itself in LaTeX; a sign that it lacks by its number, U+4E2D."""
+    return "".join(map(_sign, printable(text))).replace("--", "-{}-")  # no dash
 
 
-def latex(filled: Filled) -> str:
-    """A table environment: caption, tabular, notes."""
+def _sign(char: str) -> str:
+    if char in ESCAPES or char.isascii():
+        return ESCAPES.get(char, char)
+    letter = unicodedata.name(char, "").replace("LAMDA", "LAMBDA").split(" LETTER ")
+    name = letter[-1].lower() if letter[0].endswith("SMALL") else letter[-1].capitalize()
+    if letter[0].startswith("GREEK") and GREEK.fullmatch(name):
+        return rf"$\{name}$"
+    parts = unicodedata.normalize("NFD", char)
+    if len(parts) == 2 and parts[0].isascii() and parts[0].isalpha() and parts[1] in ACCENTS:
+        return rf"\{ACCENTS[parts[1]]}{{{parts[0]}}}"
+    return rf"\texttt{{U+{ord(char):04X}}}"
+
+
+def latex(filled: Filled, name: str) -> str:
+    """A table environment: caption, label, tabular, notes.
+
+    Args:
+        name: of the table, for its label.
+    """
+    environment = "table*" if filled.table.wide else "table"
     headings, rows = layout(filled)
     columns = list(zip(*(shown for _, shown in rows), strict=True))
     kinds = [_kind(column) for column in columns]
     out = [
         "% made by python -m rnnbench.paper; needs booktabs and siunitx",
-        r"\begin{table}",
+        rf"\begin{{{environment}}}",
         r"\centering",
         rf"\caption{{{escaped(filled.table.title)}. {escaped(' '.join(filled.table.caption.split()))}}}",
+        rf"\label{{tab:{re.sub('[^A-Za-z0-9.:-]+', '-', name)}}}",
         r"\sisetup{detect-weight=true, group-digits=integer, group-separator={,}, group-minimum-digits=4,"
         r" table-align-text-pre=false, table-align-text-post=false}",
         r"\smallskip\setlength{\tabcolsep}{5pt}",
@@ -64,7 +127,8 @@ def latex(filled: Filled) -> str:
         for group, span in groups:
             width = sum(widths[seen : seen + span])
             line.append(rf"\multicolumn{{{width}}}{{c}}{{{escaped(group)}}}")
-            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
+            if group:
+                rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
             at, seen = at + width, seen + span
         out += [" & ".join(line) + r" \\", " ".join(rules)]
     titles = [
@@ -75,8 +139,9 @@ def latex(filled: Filled) -> str:
     for label, shown in rows:
         cells = [_cell(one, width) for one, width in zip(shown, widths, strict=True)]
         out.append(" & ".join([escaped(label), *cells]) + r" \\")
-    below = escaped(" ".join(notes(filled)))
-    out += [r"\bottomrule", r"\end{tabular}}", *FIT, rf"\par\smallskip\footnotesize {below}", r"\end{table}"]
+    below = escaped(ABOUT_FILES.sub("", " ".join(notes(filled))))
+    out += [r"\bottomrule", r"\end{tabular}}", *FIT, rf"\par\smallskip\footnotesize {below}"]
+    out.append(rf"\end{{{environment}}}")
     return "\n".join(out) + "\n"
 
 
@@ -105,13 +170,20 @@ def _title(title: str, column: Sequence[Shown]) -> str:
 
 
 def _form(numbers: Sequence[str]) -> str:
-    """The room that numbers take: sign, digits before the point, digits after it, exponent."""
-    exponent = max((number.partition("e")[2] for number in numbers), key=len)
-    numbers = [number.partition("e")[0] for number in numbers]
-    whole = max(len(number.replace(",", "").lstrip("+-").partition(".")[0]) for number in numbers)
-    sign = "-" if any(number[0] in "+-" for number in numbers) else ""
-    places = max(len(number.partition(".")[2]) for number in numbers)
-    return f"{sign}{whole}.{places}{f'e{int(exponent)}' if exponent else ''}"
+    """The room that numbers take: sign, digits before the point, digits after it, power of ten."""
+    parts = [_short(number).partition("e") for number in numbers]
+    whole = max(len(number.lstrip("+-").partition(".")[0]) for number, _, _ in parts)
+    sign = "-" if any(number[0] in "+-" for number, _, _ in parts) else ""
+    powers = [power for _, _, power in parts if power]
+    room = ""
+    if powers:
+        room = f"e{'-' if any('-' in power for power in powers) else ''}{max(map(len, powers)) - 1}"
+    return f"{sign}{whole}.{max(len(number.partition('.')[2]) for number, _, _ in parts)}{room}"
+
+
+def _short(number: str) -> str:
+    """A number as siunitx reads it: 1.2e-7 for 1.2e-07."""
+    return POWER.sub(lambda found: f"{found[1]}e{int(found[2]):+d}", number.replace(",", ""))
 
 
 def _cell(one: Shown, width: int) -> str:
@@ -120,11 +192,12 @@ def _cell(one: Shown, width: int) -> str:
         return f"{{{escaped(one.value)}}}" + empty
     bold = r"\bfseries " if one.bold else ""
     mark = r"{$^\dagger$}" if one.alike else ""
-    value = f"{bold}{one.value.replace(',', '')}"
+    value = bold + _short(one.value)
     if one.deviation:
-        return rf"{value} & {{$\pm$\,}}{one.deviation}{mark}"
+        return rf"{value} & {{$\pm$\,}}{_short(one.deviation)}{mark}"
     if one.interval:
-        return f"{value}{mark} & {{{bold}{one.interval}}}"
+        interval = POWER.sub(lambda found: rf"${found[1]}\times10^{{{int(found[2])}}}$", one.interval)
+        return f"{value}{mark} & {{{bold}{interval}}}"
     return value + mark + empty
 
 

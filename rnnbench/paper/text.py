@@ -94,7 +94,26 @@ def layout(filled: Filled) -> tuple[list[Heading], list[tuple[str, list[Shown]]]
             if len(counts) > 1:
                 shown.append(Shown(cell.count() if cell.planned else "", sort=len(cell.records)))
         rows.append((filled.name(row), shown))
-    return headings, rows
+    return _once(headings, rows)
+
+
+def _once(
+    headings: list[Heading], rows: list[tuple[str, list[Shown]]]
+) -> tuple[list[Heading], list[tuple[str, list[Shown]]]]:
+    """The columns with each count of parameters that is the same in every group once, before the groups."""
+    groups = {heading.group for heading in headings}
+    metrics = dict.fromkeys(
+        h.metric for h in headings if len(groups) > 1 and (h.metric or "").startswith("parameters/")
+    )
+    first, others = [], list(range(len(headings)))
+    for metric in metrics:
+        at = [n for n, heading in enumerate(headings) if heading.metric == metric]
+        if all(len({shown[n].value for n in at}) == 1 for _, shown in rows):
+            first.append(at[0])
+            others = [n for n in others if n not in at]
+    kept = [Heading("", headings[n].title, headings[n].metric) for n in first]
+    order = [*first, *others]
+    return [*kept, *(headings[n] for n in others)], [(row, [shown[n] for n in order]) for row, shown in rows]
 
 
 def _group(filled: Filled, column: Key) -> str:
