@@ -3,9 +3,11 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow_store import claim
 from test_paper import ACCURACIES, CELLS, SEEDS, config_of, leave
 
 from rnnbench.config import Adam, ConfigError, Sgd
@@ -30,7 +32,10 @@ def grid(folder: Path, **command: object) -> Path:
                 (job / ".hydra" / "overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
                 number += 1
     words = ["rnnbench", "-m", "model=lstm,gru,rnn", "seed=0,1,2", "hydra.sweep.dir=x"]
-    (folder / "sweep.json").write_text(json.dumps({"command": words, "status": "finished"}))
+    with claim(folder, f"sqlite:///{folder}/mlflow.db") as records:
+        records.end("finished")
+    info = json.loads((folder / "sweep.json").read_text())
+    (folder / "sweep.json").write_text(json.dumps(info | {"command": words}))
     return folder
 
 
@@ -40,6 +45,9 @@ def test_the_rows_are_what_varied_and_seeds_are_together(tmp_path):
     assert table.metrics == ["parameters/total", "test/accuracy"]
     filled = fill(table, planned, source)
     assert len(filled.rows) == 9
+    assert table.sweep == ["model=lstm,gru,rnn", "seed=0,1,2"]
+    (tmp_path / "lr" / "sweep.json").write_text("{")
+    assert derive([tmp_path / "lr"])[0] == replace(table, sweep=[])  # the trials' own records are whole
     assert {cell.count() for cell in filled.cells.values()} == {"3"}
     figure = filled.cell(("lstm", "adam", 0.003), ()).figures["test/accuracy"]
     assert figure.value == pytest.approx(0.897)

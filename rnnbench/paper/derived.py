@@ -135,7 +135,10 @@ def _grid(folder: Path) -> list[str]:
     """The overrides that a grid was started with, where the folder is that of one; [] otherwise."""
     if not (folder / "sweep.json").exists():
         return []
-    words: list[str] = read_sweep(folder)["command"]
+    try:
+        words: list[str] = read_sweep(folder)["command"]
+    except ConfigError:  # damaged: the trials have their own records
+        return []
     if "-m" not in words and "--multirun" not in words:
         return []
     return [word for word in words[1:] if "=" in word and not word.startswith(("-", "hydra"))]
