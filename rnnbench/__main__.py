@@ -1,14 +1,19 @@
 """python -m rnnbench: compose a run or a sweep, train it, record it, compare it."""
 
+import os
 import signal
 import sys
+from typing import Any
 
 import hydra
+from hydra._internal import utils
+from hydra.errors import CompactHydraException
 
 from rnnbench.app import app
 from rnnbench.config import check_words, conf_folder
 from rnnbench.files import show_warnings
 from rnnbench.launch import refusals, register
+from rnnbench.overrides import Checker, explained, loader_of, read_arguments
 from rnnbench.show import complain, open_streams
 
 
@@ -17,13 +22,29 @@ def main() -> None:
     open_streams()
     show_warnings()
     register()
-    with refusals():
-        check_words(sys.argv[1:])  # before Hydra, whose messages quote what they cannot read
+    words = sys.argv[1:]
+    # Hydra prints an error in its own words and ends the process: here it is to be said in ours.
+    utils.run_and_report = _call
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(app)()
+        with refusals():
+            check_words(words)  # before Hydra, whose messages quote what they cannot read
+            arguments = read_arguments(words)
+            if not arguments.shell_completion:
+                Checker(loader_of(arguments)).check(arguments.overrides, several=arguments.multirun)
+            with explained(arguments.overrides):
+                hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(app)()
     except KeyboardInterrupt as stopped:
         complain("interrupted; the same command on the same folder goes on from here")
         sys.exit(128 + getattr(stopped, "number", signal.SIGINT))
+    except CompactHydraException as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        complain(str(error))
+        sys.exit(1)
+
+
+def _call(func: Any) -> Any:
+    return func()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
@@ -23,6 +22,7 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.config import conf_folder
+from rnnbench.overrides import Checker, compose_words, explained
 
 
 class Composer:
@@ -43,11 +43,23 @@ class Composer:
         _, self.files = loader._parse_overrides_and_create_caching_repo(
             master.hydra.job.config_name, settings
         )
-        self.parser = OverridesParser.create()
+        self.checker = Checker(loader, self.files)
+        self.meant: set[str] = set()  # overrides that were checked
         self.parsed: dict[str, Override] = {}
         self.groups: dict[str, bool] = {}  # by key
         self.chosen: dict[tuple[str, ...], bytes] = {}
         self.common: dict[tuple[str, str], Any] = {}  # parts of hydra nodes, by key and repr
+
+    def check_and_compose(self, overrides: Sequence[str]) -> DictConfig:
+        """As `compose`, but what is wrong is said in one message that names a form that works.
+
+        Raises:
+            ConfigError: the overrides cannot be composed, or not be meant.
+        """
+        self.checker.check([text for text in overrides if text not in self.meant], several=False)
+        self.meant.update(overrides)
+        with explained(overrides):
+            return self.compose(overrides)
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of the job with these overrides, its hydra node included.
@@ -81,7 +93,7 @@ class Composer:
 
     def _parse(self, text: str) -> Override:
         if text not in self.parsed:
-            (self.parsed[text],) = self.parser.parse_overrides([text])
+            (self.parsed[text],) = self.checker.parser.parse_overrides([text])
         return self.parsed[text]
 
     def _is_choice(self, override: Override) -> bool:
@@ -121,14 +133,14 @@ def compose_one(overrides: Sequence[str]) -> DictConfig:
     Hydra's globals are left as they were: the caller may be a Hydra application, or one of several threads.
 
     Raises:
-        HydraException: the overrides cannot be composed.
+        ConfigError: the overrides cannot be composed, or not be meant.
     """
     held: dict[type, Any] = Singleton._instances
     with COMPOSING:
         before: dict[type, Any] = {kind: held.pop(kind) for kind in GLOBALS if kind in held}
         try:
             with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-                return hydra.compose("config", list(overrides), return_hydra_config=True)
+                return compose_words(overrides)
         finally:
             for kind in GLOBALS:
                 held.pop(kind, None)

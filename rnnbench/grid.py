@@ -5,10 +5,10 @@ trials that a table lacks.
 """
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.sweeper import Sweeper
@@ -16,12 +16,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.compose import Composer
-from rnnbench.config import Config, ConfigError, flatten, plain, trial_hash
+from rnnbench.config import Config, ConfigError, flatten, plain
 from rnnbench.files import write
 from rnnbench.launch import (
     Checked,
     TrialFailed,
     TrialLauncher,
+    identity,
     job_name,
     open_sweep,
     own_folder,
@@ -29,6 +30,7 @@ from rnnbench.launch import (
     task_config,
 )
 from rnnbench.record import results
+from rnnbench.show import say
 
 
 class GridSweeper(Sweeper):
@@ -63,6 +65,14 @@ class GridSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
+    @cached_property
+    def composer(self) -> Composer:
+        """Composes the points of the grid."""
+        if isinstance(self.launcher, TrialLauncher):
+            return self.launcher.composer
+        assert self.hydra_context is not None and self.config is not None
+        return Composer(self.hydra_context.config_loader, self.config)
+
     def sweep(self, arguments: list[str]) -> Any:
         """Train every point of the grid.
 
@@ -82,10 +92,11 @@ class GridSweeper(Sweeper):
                 said = [f"{group}={chosen[group]}" for group in groups if chosen.get(group)]
                 said += [f"hydra.sweeper.{key}" for key in self.of_a_search]
                 raise ConfigError(f"hydra/sweeper=grid: has no use for {said[0]}; take hydra/sweeper=optuna")
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*(f"{k}={v}" for k, v in self.params.items()), *arguments])
         folder = Path(self.config.hydra.sweep.dir)
         with refusals():
+            words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+            self.composer.checker.check(words, several=True)
+            overrides = self.composer.checker.parser.parse_overrides(words)
             for override in overrides:
                 if override.is_sweep_override() and not override.is_discrete_sweep():
                     raise ConfigError(
@@ -118,14 +129,15 @@ class GridSweeper(Sweeper):
 
         assert self.hydra_context is not None and self.config is not None
         ours = self.launcher if isinstance(self.launcher, TrialLauncher) else None
-        composer = ours.composer if ours else Composer(self.hydra_context.config_loader, self.config)
         checked: Checked = {}
         for overrides in points:
             try:
-                cfg = composer.compose(overrides)
-                checked[tuple(overrides)] = task_config(cfg), composer.plain(cfg)
+                cfg = self.composer.check_and_compose(overrides)
+                checked[tuple(overrides)] = task_config(cfg), self.composer.plain(cfg)
             except ConfigError as error:
                 raise ConfigError(f"{' '.join(filter_overrides(overrides))}: {error}") from None
+        if not points:
+            raise ConfigError("hydra/sweeper=grid: gives no trial; a choice() or range() is without values")
         configs = [config for config, _ in checked.values()]
         preflight(configs, folder, not (ours and ours.elsewhere) or configs[0].dry_run)
         if self.only is not None:
@@ -135,6 +147,10 @@ class GridSweeper(Sweeper):
                 raise ConfigError(
                     f"hydra.sweeper.only={self.only}: none of the grid's trials is in this file"
                 )
+        distinct: dict[str, list[str]] = {}
+        for point in points:
+            distinct.setdefault(identity(checked[tuple(point)][0]), point)
+        total, points = len(points), list(distinct.values())
         configs = [checked[tuple(point)][0] for point in points]
         if self.plan is not None:
             trials = [
@@ -143,6 +159,9 @@ class GridSweeper(Sweeper):
             ]
             write(Path(self.plan), json.dumps(trials, indent=1) + "\n")
             raise SystemExit(0)
+        if total > len(points):
+            equal = total - len(points)
+            say(f"{equal} of {total} points are the same trial as another point: each trial is trained once")
         if configs[0].dry_run:
             from rnnbench.plan import show_plan
 
@@ -151,13 +170,6 @@ class GridSweeper(Sweeper):
         if ours:
             ours.checked = checked
         return points, configs[0]
-
-
-def identity(config: Config) -> str:
-    """The trial hash of a configuration, with the checksum of its data."""
-    from rnnbench import tasks
-
-    return trial_hash(config, tasks.load(config.data).checksum)
 
 
 def _check_no_search(folder: Path) -> None:

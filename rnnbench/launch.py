@@ -7,6 +7,7 @@ command line is answered from here.
 import importlib
 import os
 import sys
+import traceback
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -27,8 +28,9 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from rnnbench import config as schema
 from rnnbench.budget import resolved
 from rnnbench.compose import Composer
-from rnnbench.config import Config, ConfigError, check_tree, own_code, to_yaml, typed
+from rnnbench.config import Config, ConfigError, check_tree, own_code, to_yaml, trial_hash, typed
 from rnnbench.files import write
+from rnnbench.overrides import check_given, check_settings
 
 if TYPE_CHECKING:
     from rnnbench.ledger import Job, Sweep
@@ -75,22 +77,27 @@ def task_config(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: it cannot be run.
     """
-    return resolved(own_code(typed(cfg)))
+    config = typed(cfg)
+    if "hydra" in cfg:
+        check_given(cfg.hydra.overrides.task, config)
+    return resolved(own_code(config))
 
 
 class Gate(Callback):
     """Checks a single run before Hydra makes its folder; a sweep is checked by its sweeper."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with refusals():
+        with fatal(), refusals():
+            check_settings(config, "sweep")
             check_tree(OmegaConf.to_container(config))
             if "rnnbench" not in str(config.hydra.sweeper._target_):  # it makes its folder at once
                 own_folder(config, "sweep")
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with refusals():
+        with fatal(), refusals():
             from rnnbench.preflight import preflight
 
+            check_settings(config, "run")
             check_tree(OmegaConf.to_container(config))
             checked = task_config(config)
             chosen, given = config.hydra.runtime.choices.get("search"), config.hydra.overrides.task
@@ -108,10 +115,20 @@ class Gate(Callback):
 
 
 @contextmanager
+def fatal() -> Iterator[None]:
+    """End the process with the traceback of any error: Hydra turns one of a callback into a warning."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(1) from None
+
+
+@contextmanager
 def refusals() -> Iterator[None]:
     """Turn a ConfigError into one message and exit code 1 (a traceback under HYDRA_FULL_ERROR=1).
 
-    SystemExit, since Hydra turns any other exception of a callback into a warning.
+    SystemExit, which Hydra passes on wherever it is raised.
     """
     try:
         yield
@@ -121,6 +138,32 @@ def refusals() -> Iterator[None]:
         from rnnbench.show import refuse
 
         raise refuse(str(error)) from None
+
+
+def identity(config: Config) -> str:
+    """The trial hash of a configuration, with the checksum of its data."""
+    from rnnbench import tasks
+
+    return trial_hash(config, tasks.load(config.data).checksum)
+
+
+def check_distinct(jobs: Sequence[tuple[Sequence[str], Config]]) -> None:
+    """Refuse jobs that are one trial; our own sweeper has each trained once.
+
+    Args:
+        jobs: overrides and configurations.
+
+    Raises:
+        ConfigError: names two of them.
+    """
+    known: dict[str, Sequence[str]] = {}
+    for overrides, config in jobs if len(jobs) > 1 else ():
+        before = known.setdefault(identity(config), overrides)
+        if before is not overrides:
+            raise ConfigError(
+                f"{' '.join(overrides)}: is the same trial as {' '.join(before)}; leave one away, or take "
+                "hydra/sweeper=grid, which trains it once"
+            )
 
 
 def own_folder(config: DictConfig, kind: str) -> Path:
@@ -265,10 +308,13 @@ class TrialLauncher(Launcher, ABC):
         setup_globals()
         folder = Path(self.config.hydra.sweep.dir)
         with refusals(), self.composing:
+            if not job_overrides:
+                raise ConfigError("hydra/sweeper: gives no trial; a range may be without values")
             for overrides in job_overrides:
                 if tuple(overrides) not in self.checked:  # a sweeper other than ours
-                    cfg = self.composer.compose(overrides)
+                    cfg = self.composer.check_and_compose(overrides)
                     self.checked[tuple(overrides)] = task_config(cfg), self.composer.plain(cfg)
+            check_distinct([(overrides, self.checked[tuple(overrides)][0]) for overrides in job_overrides])
         first, _ = self.checked[tuple(job_overrides[0])]
         name = job_name(list(self.config.hydra.overrides.task), first)
         with refusals(), open_sweep(folder, first, name, single=False, elsewhere=self.elsewhere) as sweep:
@@ -293,9 +339,9 @@ class TrialLauncher(Launcher, ABC):
         """The job with these overrides, to be trained by whoever asks for it.
 
         Raises:
-            ConfigError, HydraException: it cannot be run.
+            ConfigError: it cannot be run.
         """
-        cfg = self.composer.compose(overrides)
+        cfg = self.composer.check_and_compose(overrides)
         job = self._job(task_config(cfg), self.composer.plain(cfg), overrides)
         job.folder = folder
         return job

@@ -1,11 +1,12 @@
 """What could not run is refused before anything is made: data, batch size, store, folder, device, kernel."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rnnbench import tasks
-from rnnbench.config import Config, ConfigError, Readout
+from rnnbench.config import Config, ConfigError, Readout, flatten
 from rnnbench.record import check_store
 
 
@@ -33,6 +34,7 @@ def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> Non
                 f"fit.batch_size={config.fit.batch_size}: must be at most the {shape.train} training "
                 f"examples of data={config.data.name}"
             )
+    check_alike(configs)
     for config in unique(configs, lambda c: repr(c.tracking)):
         if config.tracking.uri is not None:
             check_store(config.tracking.uri)
@@ -47,6 +49,21 @@ def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> Non
     for config in unique(configs, lambda c: repr((c.model, c.fit.kernel, c.fit.device))):
         make_cell(config.model)
         choose(config)
+
+
+def check_alike(configs: Sequence[Config]) -> None:
+    """Refuse trials of one sweep that differ in what a sweep has one of: where its records go.
+
+    Raises:
+        ConfigError: names the key and two of its values.
+    """
+    first, *others = [flatten({"tracking": asdict(c.tracking), "dry_run": c.dry_run}) for c in configs]
+    for other in others:
+        for key in first:
+            if other[key] != first[key]:
+                raise ConfigError(
+                    f"{key}={other[key]}: all trials of a sweep have the same, and others have {first[key]}"
+                )
 
 
 def check_model(config: Config, shape: tasks.Shape) -> None:

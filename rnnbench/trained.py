@@ -25,7 +25,6 @@ from rnnbench.config import (
     Text,
     check_words,
     explained,
-    mask,
     recalled,
     typed,
 )
@@ -250,9 +249,6 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     Raises:
         ConfigError: the trial cannot be run.
     """
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     from rnnbench import launch
     from rnnbench.compose import compose_one
     from rnnbench.ledger import Job
@@ -260,11 +256,8 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
 
     check_words(overrides)
     launch.register()
-    try:
-        cfg = compose_one(overrides)
-        config = launch.task_config(cfg)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(mask(str(error))) from error
+    cfg = compose_one(overrides)
+    config = launch.task_config(cfg)
     if config.dry_run or cfg.hydra.runtime.choices.get("search"):
         key = "dry_run=true" if config.dry_run else "search"
         raise ConfigError(f"{key}: is for the command line (python -m rnnbench ...); run trains one trial")

@@ -22,6 +22,7 @@ ORDER = [
     {"engine", "memory"},
     {"checkpoint"},
     {"record"},
+    {"overrides"},
     {"compose"},
     {"ledger"},
     {"budget", "plan", "preflight", "train"},
@@ -67,7 +68,7 @@ QUICK = {
     "ledger",
     "train",
 }
-QUICK |= {"compose", "launch", "grid", "sweep", "remote", "app", "__main__"}
+QUICK |= {"compose", "overrides", "launch", "grid", "sweep", "remote", "app", "__main__"}
 SECONDS = {"torch", "torchvision", "mlflow", "pandas", "sklearn", "matplotlib"}
 
 

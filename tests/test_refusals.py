@@ -5,20 +5,20 @@ import sys
 
 import hydra
 import pytest
-from hydra.errors import HydraException
 
 from rnnbench import launch
 from rnnbench.config import ConfigError, conf_folder
+from rnnbench.overrides import compose_words
 from rnnbench.preflight import preflight
 
 # Commands, and words of their message.
 COMMANDS = {
-    "model=foo": ["model/foo", "gru", "lstm", "rnn"],
-    "optim=lion": ["optim/lion", "adam", "rmsprop", "sgd"],
-    "data=imagenet": ["data/imagenet", "digits", "mnist"],
+    "model=foo": ["model=foo", "gru", "lstm", "rnn"],
+    "optim=lion": ["optim=lion", "adam", "rmsprop", "sgd"],
+    "data=imagenet": ["data=imagenet", "digits", "mnist"],
     "model.name=foo": ["model.name=foo", "lstm"],
     "model.hidden_size=0": ["model.hidden_size=0", "at least 1"],
-    "model.hidden_size=ten": ["model.hidden_size", "ten", "Integer"],
+    "model.hidden_size=ten": ["model.hidden_size=ten", "whole number"],
     "optim.lr=nan": ["optim.lr=nan", "above 0"],
     "fit.batch_size=5000": ["fit.batch_size=5000", "training examples"],
     "tracking.uri=nonsense": ["tracking.uri=nonsense", "sqlite:///mlflow.db"],
@@ -43,7 +43,7 @@ VALUES = {
     "optim.lr=-1": ["optim.lr=-1", "above 0"],
     "optim.lr=inf": ["optim.lr=inf", "finite"],
     "optim.weight_decay=-1": ["optim.weight_decay=-1", "at least 0"],
-    "optim.momentum=0.9": ["momentum", "Adam"],
+    "optim.momentum=0.9": ["optim.momentum=0.9", "optim=sgd or optim=rmsprop"],
     "optim=sgd optim.momentum=1": ["optim.momentum=1", "below 1"],
     "optim=sgd optim.momentum=0 optim.nesterov=true": ["optim.nesterov=true", "momentum"],
     "optim.beta1=1": ["optim.beta1=1", "below 1"],
@@ -83,8 +83,8 @@ VALUES = {
     "data.order=diagonal": ["data.order", "diagonal", "rows"],
     "objective=speed": ["objective=speed", "best/val_accuracy"],
     "seed=-1": ["seed=-1", "at least 0"],
-    "seed=1.5": ["seed", "1.5", "Integer"],
-    "model.hiden_size=3": ["hiden_size"],
+    "seed=1.5": ["seed=1.5", "whole number"],
+    "model.hiden_size=3": ["did you mean model.hidden_size=3?"],
     "tracking.uri=ftp://host/x": ["tracking.uri=ftp://host/x", "http://"],
     "tracking.uri=http://": ["tracking.uri=http://", "host"],
 }
@@ -116,10 +116,10 @@ def test_a_value_is_refused(overrides, tmp_path):
     launch.register()
     with (
         hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"),
-        pytest.raises((ConfigError, HydraException)) as refusal,
+        pytest.raises(ConfigError) as refusal,
     ):
-        preflight([launch.task_config(hydra.compose("config", overrides.split()))], tmp_path)
-    message = f"{refusal.value} {refusal.value.__cause__}"  # Hydra prints both
+        preflight([launch.task_config(compose_words(overrides.split()))], tmp_path)
+    message = str(refusal.value)
     assert all(word in message for word in VALUES[overrides]), message
     assert list(tmp_path.iterdir()) == []
 
@@ -127,7 +127,7 @@ def test_a_value_is_refused(overrides, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ("model=lstm,foo", ["model/foo"]),
+        ("model=lstm,foo", ["model=foo"]),
         ("model.hidden_size=4,0", ["model.hidden_size=0", "at least 1"]),
         ("model=lstm,gru model.forget_bias=1", ["gru has no forget gate"]),
         ("fit.batch_size=8,5000", ["fit.batch_size=5000"]),

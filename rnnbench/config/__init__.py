@@ -16,9 +16,11 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from rnnbench.config.checks import check, check_uri
 from rnnbench.config.imports import asked, failure, imported, names, own_code, recalled, register, registered
+from rnnbench.config.keys import check_keys, said_of, written
 from rnnbench.config.metrics import (
     bounds,
     direction,
@@ -156,12 +158,13 @@ def typed(tree: Any) -> Config:
         ConfigError: from `check`.
     """
     if isinstance(tree, DictConfig) and OmegaConf.get_type(tree) is Config:  # as Hydra composes it
-        for part in ("model", "data"):
-            for key in sorted(OmegaConf.missing_keys(tree[part])):
-                raise ConfigError(f"{part}.{key}: has no value; give {part}.{key}=...")
-        parts: dict[str, Any] = {field.name: tree[field.name] for field in fields(Config)}
-        for name, part in parts.items():
-            parts[name] = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
+        try:
+            check_keys(tree)
+            parts: dict[str, Any] = {field.name: tree[field.name] for field in fields(Config)}
+            for name, part in parts.items():
+                parts[name] = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
+        except OmegaConfBaseException as error:  # what the value of a key refers to
+            raise ConfigError(said_of(error, written(tree, str(error.full_key)))) from error
         config = Config(**parts)
         check(config)
         return config

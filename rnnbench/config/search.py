@@ -28,7 +28,7 @@ class Search:
     n_jobs: int = 4  # trials in flight, in this process
     max_failure_rate: float = 0.5  # of the finished trials, from the tenth on
     sampler: dict[str, Any] = field(default_factory=dict)
-    params: Optional[dict[str, Any]] = None  # the space, a line of Hydra's syntax each
+    params: Optional[dict[str, Any]] = field(default_factory=dict)  # the space, a line of Hydra's syntax each
     custom_search_space: Optional[str] = None  # dotted name of a function (cfg, trial) that draws more
     space: dict[str, Any] = field(default_factory=dict)  # the space of search=NAME: Drawn, or lists of it
     pruner: dict[str, Any] = field(default_factory=dict)

@@ -8,7 +8,6 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from optuna.pruners import BasePruner
@@ -84,7 +83,6 @@ def make_plan(
 
     Raises:
         ConfigError: names the key, the value and what would do.
-        HydraException: an override cannot be composed.
     """
     settings = _settings(config)
     _check_numbers(settings)
@@ -92,7 +90,7 @@ def make_plan(
     params = [f"{key}={text(value)}" for key, value in (settings.params or {}).items()]
     parser = OverridesParser.create(config_loader=loader)
     parameters, fixed = read_space(settings.space, [*params, *arguments], parser)
-    cfg = composer.compose(fixed)
+    cfg = composer.check_and_compose(fixed)
     base = task_config(cfg)
     lookup = _lookup(cfg)
     space = Space([p for p in parameters if _matters(p.when, lookup, {q.key for q in parameters})])
@@ -228,10 +226,9 @@ def _check_pruning(settings: Search, objectives: Sequence[str], base: Config) ->
 
 def _compose(composer: Composer, fixed: Sequence[str], point: Sequence[str]) -> Config:
     try:
-        return task_config(composer.compose([*fixed, *point]))
-    except (ConfigError, HydraException) as error:
-        cause = f" {error.__cause__}" if error.__cause__ else ""
-        raise ConfigError(f"{' '.join(point)}: {error}{cause}") from None
+        return task_config(composer.check_and_compose([*fixed, *point]))
+    except ConfigError as error:
+        raise ConfigError(f"{' '.join(point)}: {error}") from None
 
 
 def file_exists(url: str | None) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.utils import get_method
 from omegaconf import DictConfig
@@ -207,7 +207,7 @@ class StackSearch(Search):
             name = f"trial {suggestion.number}: {job_name(suggestion.overrides, self.plan.base)}"
             try:
                 job = self.launcher.job(self.overrides(suggestion), self.plan.folder / str(suggestion.number))
-            except (ConfigError, HydraException) as error:
+            except ConfigError as error:
                 self._never_trained(suggestion, str(error))
                 continue
             job.name, job.tags = name, tags_of(self.study.name, suggestion.number)
