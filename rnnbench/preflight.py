@@ -1,5 +1,7 @@
 """What could not run is refused before anything is made: data, batch size, store, folder, device, kernel."""
 
+import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -94,21 +96,55 @@ def unique(configs: Iterable[Config], key: Callable[[Config], str]) -> list[Conf
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be written to, by trying where it or its parents exist.
+    """Refuse a folder that cannot be made or written to, by trying where it or its parents exist.
 
     Raises:
         ConfigError: names the folder.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    probe = existing / f".rnnbench-{time.time_ns()}"
+    probe = _nearest(folder) / f".rnnbench-{time.time_ns()}"
     try:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(
-            f"hydra.sweep.dir={folder}: cannot be written to ({error.strerror}); "
-            "give a folder of your own: hydra.sweep.dir=..., or hydra.run.dir=... without -m"
-        ) from None
+        raise _no_folder(folder, f"cannot be written to ({error.strerror})") from None
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there.
+
+    Raises:
+        ConfigError: something else is in the way: a file, a link to nowhere, a name that is too long.
+    """
+    try:
+        whole = folder.absolute()
+    except FileNotFoundError:
+        raise _no_folder(folder, "the folder that this command runs in was deleted") from None
+    for path in (whole, *whole.parents):
+        try:
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                longest = os.pathconf(path, "PC_NAME_MAX")
+                if any(len(os.fsencode(part)) > longest for part in whole.relative_to(path).parts):
+                    raise _no_folder(folder, f"a name has more than {longest} bytes")
+                return path
+        except FileNotFoundError:
+            if os.path.islink(path):
+                raise _no_folder(folder, f"{path} is a link to what is not there") from None
+        except NotADirectoryError:  # a part further up is a file
+            pass
+        except (OSError, ValueError) as error:  # a loop of links, a name that is too long, a NUL in it
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise _no_folder(folder, f"cannot be made ({why})") from None
+        else:
+            raise _no_folder(folder, f"{path} is no folder")
+    return whole
+
+
+def _no_folder(folder: Path, why: str) -> ConfigError:
+    shown = str(folder) if len(str(folder)) < 200 else f"{str(folder)[:200]}..."
+    return ConfigError(
+        f"hydra.sweep.dir={shown}: {why}; "
+        "give a folder of your own: hydra.sweep.dir=..., or hydra.run.dir=... without -m"
+    )
 
 
 def check_cuda(device: str) -> None:

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnbench import limits, memory
+from rnnbench.config import ConfigError
 from rnnbench.kernels.compiled import cores, threads_asked
+from rnnbench.preflight import check_folder
 from rnnbench.record import provenance as tags_of
 from rnnbench.record.store import PATIENCE, seconds
 
@@ -263,3 +265,46 @@ def test_a_user_without_a_name_and_a_home_trains(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "s" / "0" / "weights.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("x" * 300, "too long|more than 255 bytes"),
+        ("here/" + "x" * 300 + "/y", "more than 255 bytes"),
+        ("here/" + "\u00e9" * 200, "more than 255 bytes"),  # 400 bytes
+        ("nowhere", "a link to what is not there"),
+        ("nowhere/y/z", "a link to what is not there"),
+        ("loop", "symbolic links"),
+        ("loop/y", "symbolic links"),
+        ("file", "no folder"),
+        ("file/y/z", "no folder"),
+        ("a\0b", "null"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_refused(name: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "nowhere").symlink_to("not/there")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=f"(?s)hydra.sweep.dir=.*({why})"):
+        check_folder(tmp_path / name)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_that_can_be_made_is_not_refused(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    for name in ("there", "there/x/y", "link", "link/x", "new", "x" * 255):
+        check_folder(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"there", "link"}
+
+
+def test_the_folder_that_a_command_runs_in_may_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="was deleted"):
+        check_folder(Path("multirun/x"))
