@@ -181,14 +181,16 @@ def set_aside(error: Damaged, then: str) -> None:
 
 
 def show_warnings() -> None:
-    """On a terminal of ours, show the warning of a damaged file as a message, not as a line of code."""
-    usual = warnings.formatwarning
+    """In a command of ours, show the warning of a damaged file as a message, not as a line of code; once."""
+    usual, told = warnings.formatwarning, set[str]()
 
     def shown(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
         if issubclass(category, DamagedWarning):
-            return f"warning: {printable(str(message))}\n"
+            again = str(message) in told  # Python tells it again after libraries have changed its filters
+            told.add(str(message))
+            return "" if again else f"warning: {printable(str(message))}\n"
         return usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = shown

@@ -255,6 +255,20 @@ def test_a_damaged_record_is_named_once_and_set_aside_where_it_is_trained_again(
     assert read_result(sweep / "1")["job"] == "ab"
 
 
+def test_a_command_of_ours_tells_a_damaged_file_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        warnings.showwarning = warnings._showwarning_orig  # type: ignore[attr-defined]  # not pytest's
+        files.show_warnings()
+        for _ in range(2):
+            files.warn(Damaged(Path("x\n.json"), "is damaged"), "skipped")
+            warnings.resetwarnings()  # as libraries do
+    assert capsys.readouterr().err == "warning: x\\n.json: is damaged; skipped\n"
+
+
 def test_a_damaged_sweep_json_is_set_aside_and_the_sweep_stays_what_it_is_in_mlflow(
     made: Path, tmp_path: Path
 ) -> None:
