@@ -186,15 +186,18 @@ def load(run: str | Path) -> Trained:
         raise ConfigError(f"{run}: {error}") from None
     except Exception as error:  # whatever the bytes of a damaged file make of it
         raise ConfigError(f"{folder / 'config.yaml'}: cannot be read ({explained(error)})") from error
-    facts = result.get("weights", {})
+    facts = result.get("weights")
     content = file.read_bytes()
-    if facts.get("sha256", sha256(content).hexdigest()) != sha256(content).hexdigest():
+    if isinstance(facts, dict) and facts.get("sha256") != sha256(content).hexdigest():
         raise ConfigError(f"{file}: is damaged, its sha256 is not the one in result.json; train it again")
-    if not facts:  # of a record before these facts were in it
+    if facts is None:  # of a record before these facts were in it
         shape = _shape(config.data)
         facts = {"input_size": shape.input_size, "outputs": shape.outputs, "goal": shape.goal.value}
-    goal = Goal(facts["goal"])
-    network = Network(config.model, facts["input_size"], facts["outputs"], goal.every_step)
+    try:
+        goal, input_size, outputs = Goal(facts["goal"]), int(facts["input_size"]), int(facts["outputs"])
+    except (KeyError, ValueError, TypeError):
+        raise ConfigError(f"{folder / 'result.json'}: is damaged, what it says of weights.pt") from None
+    network = Network(config.model, input_size, outputs, goal.every_step)
     try:
         parameters = torch.load(io.BytesIO(content), weights_only=True)["parameters"]
         assert parameters.shape == (network.count(),)

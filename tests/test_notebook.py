@@ -22,6 +22,7 @@ from rnnbench import tasks
 from rnnbench.cells import class_of
 from rnnbench.config import Arrays, Config, ConfigError, Images, Model, Music, Sgd, Text, plain, to_yaml
 from rnnbench.network import Network
+from rnnbench.record.folder import JobFolder
 from tests.conftest import make_config
 from tests.test_own_identity import leaky, typed_in
 
@@ -57,15 +58,16 @@ def server() -> Iterator[tuple[str, list[str]]]:
 
 def forge(folder: Path, config: Config, width: int, outputs: int, facts: bool, every_step: bool) -> Path:
     """The record of a finished trial of any configuration, with weights of zeros."""
-    folder.mkdir()
+    dataset = {"name": config.data.name, "checksum": "x" * 64}
+    job = JobFolder.start(folder, name="forged", config=config, trial="x" * 16, dataset=dataset, tags={})
     network = Network(config.model, width, outputs, every_step)
     torch.save({"parameters": torch.zeros(network.count())}, folder / "weights.pt")
-    (folder / "config.yaml").write_text(to_yaml(plain(config)))
     goal = "keys" if every_step else "label"
-    digest = hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest()
-    known = {"weights": {"sha256": digest, "input_size": width, "outputs": outputs, "goal": goal}}
-    result = {"metrics": {}, "tags": {}, "dataset": {"checksum": "x" * 64}, "started": 1}
-    (folder / "result.json").write_text(json.dumps(result | (known if facts else {})))
+    if facts:
+        digest = hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest()
+        known = {"sha256": digest, "input_size": width, "outputs": outputs, "goal": goal}
+        job.result["weights"] = known
+    job.end("finished", {})
     return folder
 
 
@@ -357,4 +359,17 @@ def test_a_damaged_configuration_is_named(text):
     folder = forge(Path("r"), make_config("gru"), 8, 10, True, False)
     (folder / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"config\.yaml: cannot be read"):
+        rnnbench.load(folder)
+
+
+@pytest.mark.parametrize(
+    "facts", [3, [], {}, {"goal": "other"}, {"goal": "label", "input_size": "x", "outputs": 3}]
+)
+def test_damaged_facts_are_named(facts):
+    folder = forge(Path("r"), make_config("gru"), 8, 10, True, False)
+    result = json.loads((folder / "result.json").read_text())
+    if isinstance(facts, dict) and facts:
+        facts = facts | {"sha256": result["weights"]["sha256"]}
+    (folder / "result.json").write_text(json.dumps(result | {"weights": facts}))
+    with pytest.raises(ConfigError, match="is damaged"):
         rnnbench.load(folder)
