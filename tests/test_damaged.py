@@ -255,18 +255,14 @@ def test_a_damaged_record_is_named_once_and_set_aside_where_it_is_trained_again(
     assert read_result(sweep / "1")["job"] == "ab"
 
 
-def test_a_command_of_ours_tells_a_damaged_file_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_of_ours_tells_a_damaged_file_once_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     with warnings.catch_warnings():
-        warnings.resetwarnings()
-        warnings.showwarning = warnings._showwarning_orig  # type: ignore[attr-defined]  # not pytest's
         files.show_warnings()
-        for _ in range(2):
-            files.warn(Damaged(Path("x\n.json"), "is damaged"), "skipped")
-            warnings.resetwarnings()  # as libraries do
-    assert capsys.readouterr().err == "warning: x\\n.json: is damaged; skipped\n"
+    damaged = DamagedWarning("x\n.json: is damaged; skipped")
+    shown = [warnings.formatwarning(damaged, DamagedWarning, "files.py", 1) for _ in range(2)]
+    assert shown == ["warning: x\\n.json: is damaged; skipped\n", ""]
+    assert "f.py:1: UserWarning: x" in warnings.formatwarning(UserWarning("x"), UserWarning, "f.py", 1)
 
 
 def test_a_damaged_sweep_json_is_set_aside_and_the_sweep_stays_what_it_is_in_mlflow(
