@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from rnnbench.record import check_store, records, sqlite_file, ui_command
 from rnnbench.record import sqlite as made
 from rnnbench.record.__main__ import main, sync
 from rnnbench.record.delivery import Delivery
-from rnnbench.record.store import absolute, driven, sqlite_uri
+from rnnbench.record.store import StoreError, absolute, driven, sqlite_uri
 from tests.mlflow_store import ENVIRONMENT, assert_exact, claim, make_sweep, train
 
 HERE = Path(__file__).parent
@@ -100,6 +101,7 @@ BROKEN_OFF = {
     "no version": ["DELETE FROM alembic_version"],
     "no table of versions": ["DROP TABLE alembic_version"],
     "half-way": ["UPDATE alembic_version SET version_num = '451aebb31d03'", "DROP TABLE inputs"],
+    "a table that is gone": ["DROP TABLE metrics"],
     "a table that is being changed": ["DELETE FROM alembic_version", "CREATE TABLE _alembic_tmp_runs (x)"],
 }
 
@@ -166,6 +168,48 @@ def test_the_store_of_a_newer_mlflow_or_of_another_program_is_left_alone(
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and reason in said
     assert (tmp_path / "mlflow.db").read_bytes() == before and not list(tmp_path.glob("*.unusable*"))
+
+
+@pytest.mark.parametrize("damage", ["cut off", "overwritten", "a page"])
+def test_a_damaged_store_is_named_and_left_alone(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    file = tmp_path / "mlflow.db"
+    whole = file.read_bytes()
+    with closing(sqlite3.connect(file)) as tables:
+        (page,) = tables.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'alembic_version'"
+        ).fetchone()
+        (size,) = tables.execute("PRAGMA page_size").fetchone()
+    damaged = {
+        "cut off": whole[:50_000],
+        "overwritten": whole[:size] + b"x" * (len(whole) - size),
+        "a page": whole[: size * (page - 1)] + b"x" * size + whole[size * page :],
+    }
+    file.write_bytes(damaged[damage])
+    before = file.read_bytes()
+    folder = make_sweep(tmp_path / "sweep", store, jobs=1)
+    assert sync(folder) == 1
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and file.read_bytes() == before
+    assert f"{file} is damaged" in said or f"{file} is not an SQLite database" in said
+    file.rename(tmp_path / "away")  # as it says
+    assert sync(folder) == 0
+    assert_exact(store, folder)
+
+
+def test_a_store_that_is_locked_is_tried_again(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(made, "WAIT", 0.01)
+    folder = make_sweep(tmp_path / "sweep", store, jobs=1)
+    holder = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreError, match="locked"):
+        Delivery(folder).deliver([])
+    holder.close()
+    assert sync(folder) == 0
+    assert_exact(store, folder)
 
 
 def test_an_empty_file_becomes_a_store_and_a_dead_makers_files_go(tmp_path: Path) -> None:

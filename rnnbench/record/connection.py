@@ -10,7 +10,7 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from rnnbench.record.sqlite import prepare
-from rnnbench.record.store import PATIENCE, Refusal, Silent, driven, silence, sqlite_file
+from rnnbench.record.store import PATIENCE, WAIT, Refusal, Silent, driven, silence, sqlite_file
 
 # Unless the user has set them: an answer in time, or trouble is reported and the call repeated
 # later by us, who look first at what arrived. Repeated by the HTTP client, a create_run whose answer
@@ -24,7 +24,6 @@ ENVIRONMENT = {
 }
 
 FOLDER_CHARS = 200  # of the name of an experiment's folder
-WAIT = 60  # seconds that a writer of a SQLite file waits for the others
 
 
 def connect(uri: str, experiment: str, say: Callable[[str], None]) -> tuple[Any, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rnnbench.record.store import Refusal, absolute, driven, first_line, sqlite_uri
+from rnnbench.record.store import WAIT, Refusal, StoreError, absolute, driven, first_line, sqlite_uri
 
 PART = ".part-"  # behind the file's name while its tables are made
 COMPANIONS = ("", "-journal", "-wal", "-shm")  # SQLite's own files beside a database
@@ -32,7 +32,20 @@ def prepare(file: Path, say: Callable[[str], None]) -> None:
 
     Raises:
         Refusal: the file has runs, or is another program's, and its tables are not this MLflow's.
+        StoreError: another process keeps it locked.
     """
+    try:
+        _prepare(file, say)
+    except sqlite3.OperationalError as error:
+        raise StoreError(first_line(error)) from error
+    except sqlite3.DatabaseError as error:
+        raise Refusal(
+            f"{file} is damaged ({first_line(error)}); put a copy in its place, or move it away, and all "
+            "records are delivered to a new one"
+        ) from error
+
+
+def _prepare(file: Path, say: Callable[[str], None]) -> None:
     for left in file.parent.glob(f"{glob.escape(file.name)}{PART}*"):
         left.unlink()  # of a maker that was killed
     while (state := _state(file)) == "unfinished":
@@ -51,20 +64,23 @@ def _state(file: Path) -> str:
     Raises:
         Refusal: the tables are another MLflow's, or another program's.
     """
-    import mlflow
+    import mlflow.store.db.utils  # which brings all tables into the metadata
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
+    from mlflow.store.db.base_sql_model import Base
 
     if not file.exists():
         return "absent"
     script = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
     head = script.get_current_head()
-    with closing(sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=rw", uri=True, timeout=60)) as db:
+    name = f"file:{quote(str(file.absolute()))}?mode=rw"  # a dead writer's journal is rolled back
+    with closing(sqlite3.connect(name, uri=True, timeout=WAIT)) as db:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         versioned = "alembic_version" in tables
         row = db.execute("SELECT version_num FROM alembic_version").fetchone() if versioned else None
         version = row[0] if row else None
-        if version == head:
+        missing = sorted(set(Base.metadata.tables) - tables)
+        if version == head and not missing:
             return "whole"
         if not tables:
             return "absent"
@@ -75,6 +91,7 @@ def _state(file: Path) -> str:
             for table in tables
         )
     found = f"found version {version}, expected {head}"
+    found += f"; there is no table {missing[0]}" if missing else ""
     try:
         script.get_revisions(version or ())
     except CommandError as error:
@@ -85,8 +102,8 @@ def _state(file: Path) -> str:
     if empty:
         return "unfinished"
     raise Refusal(
-        f"{file} was made by an older version of MLflow, or its upgrade broke off ({found}); copy the file, "
-        f"then: mlflow db upgrade {driven(sqlite_uri(file))}"
+        f"{file} was made by an older version of MLflow, its upgrade broke off, or it is damaged ({found}); "
+        f"copy the file, then: mlflow db upgrade {driven(sqlite_uri(file))}"
     )
 
 

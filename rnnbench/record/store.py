@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 from rnnbench.config import ConfigError, mask
 
 PATIENCE = "15"  # seconds that a server has for an answer, unless MLFLOW_HTTP_REQUEST_TIMEOUT says otherwise
+WAIT = 60  # seconds that a writer of a SQLite file waits for the others
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
