@@ -103,8 +103,15 @@ def test_an_installed_package_is_found_by_its_entry_point(tmp_path, monkeypatch)
     )
     (site / "leaks-2.5.dist-info" / "entry_points.txt").write_text("[rnnbench]\nleaks = leaks\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ["PYTHONPATH"]]))
-    run(tmp_path, "model.name=leaky", "data.train_size=100", "fit.epochs=1", "tracking.uri=null",
-        "hydra.run.dir=r/0")  # fmt: skip
+    words = [
+        "model.name=leaky",
+        "data.train_size=100",
+        "fit.epochs=1",
+        "tracking.uri=null",
+        "hydra.run.dir=r/0",
+    ]
+    # Started anew, since a forked process has read its PYTHONPATH already.
+    subprocess.run([sys.executable, "-m", "rnnbench", *words], cwd=tmp_path, check=True, capture_output=True)
     tags = json.loads((tmp_path / "r/0/result.json").read_text())["tags"]
     assert tags["rnnbench.import.leaks"] == "2.5"
 
