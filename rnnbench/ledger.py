@@ -342,7 +342,7 @@ def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
     failed = error is not None or (sweep.compared and any(result["status"] == "failed" for result in ended))
     if ended:
         goal = show.judge(objective(config), ended)
-        comparison = show.compare(show.once(ended), goal)
+        comparison = show.compare(ended, goal)
         comparison.save(sweep.folder)
         if sweep.compared:
             whole = os.path.relpath(sweep.folder / "comparison.md")

@@ -371,18 +371,6 @@ def _in_lines(name: str, width: int, breaks: str) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def once(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The result that counts of each trial: its newest finished one, else its newest.
-
-    Args:
-        results: as `rnnbench.record.read_result` gives them.
-    """
-    counts: dict[str, dict[str, Any]] = {}
-    for result in sorted(results, key=lambda result: (result["status"] == "finished", result["started"])):
-        counts[result["trial"]] = result
-    return [result for result in results if counts[result["trial"]] is result]
-
-
 def compare(results: Sequence[dict[str, Any]], goal: str | None = None) -> Comparison:
     """One row for each configuration, seeds together: what varied, parameters, accuracies, seconds.
 

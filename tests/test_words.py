@@ -361,10 +361,10 @@ def test_the_table_counts_a_trial_once():
                 "metrics": metrics if status == "finished" else {}}  # fmt: skip
 
     twice = [result("a", 0, 0.5, 1), result("a", 0, 0.7, 2), result("a", 0, 0.0, 3, "failed")]
-    (row,) = show.compare(show.once(twice)).rows
+    (row,) = show.compare(twice).rows
     assert row[-1] == "1"
     assert "0.7000" in row
-    (row,) = show.compare(show.once([*twice, result("b", 1, 0.9, 4)])).rows
+    (row,) = show.compare([*twice, result("b", 1, 0.9, 4)]).rows
     assert row[-1] == "2"
     assert "0.8000 ± 0.1414" in row
 
