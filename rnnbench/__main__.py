@@ -9,18 +9,22 @@ import hydra
 from hydra._internal import utils
 from hydra.errors import CompactHydraException
 
+from rnnbench import __version__
 from rnnbench.app import app
 from rnnbench.config import check_words, conf_folder
 from rnnbench.files import show_warnings
 from rnnbench.launch import refusals, register
 from rnnbench.overrides import Checker, explained, loader_of, read_arguments
-from rnnbench.show import complain, open_streams
+from rnnbench.show import complain, open_streams, say
 
 
 def main() -> None:
     """The application; exit code 1 for what was refused or failed, 130 for Ctrl-C, 143 for SIGTERM."""
     open_streams()
     show_warnings()
+    if sys.argv[1:] == ["--version"]:  # Hydra would give its own
+        say(f"rnnbench {__version__}")
+        return
     register()
     words = sys.argv[1:]
     # Hydra prints an error in its own words and ends the process: here it is to be said in ours.

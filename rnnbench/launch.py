@@ -260,11 +260,13 @@ def open_sweep(
 
 def run_jobs(sweep: "Sweep", jobs: "Sequence[Job]", max_stack: int | None) -> None:
     """Train the jobs that have no finished record of the same trial yet."""
+    from rnnbench.show import say
+
     todo = [job for job in jobs if not sweep.finished(job)]
     if len(todo) < len(jobs):
-        from rnnbench.show import say
-
         say(f"{len(jobs) - len(todo)} of {len(jobs)} trials are finished already in {sweep.folder}")
+    elif len(jobs) > 1:
+        say(f"{len(jobs)} trials; each has its folder, by number, in {os.path.relpath(sweep.folder)}")
     if todo:
         from rnnbench.train import train
 

@@ -95,6 +95,7 @@ class Sweep:
     interrupted: bool = False
     lock: RLock = field(default_factory=RLock)  # held by whoever writes records or to the terminal
     compared: bool = True  # whether its table compares all trials
+    traces: set[str] = field(default_factory=set)  # the tracebacks that were printed
 
     def begin(self, job: Job, fresh: "Checkpoint") -> "Checkpoint":
         """A job has its place in a stack: its record begins, or goes on. Where the trial is to start from.
@@ -220,7 +221,8 @@ class Sweep:
         job.error = message
         trace = "".join(traceback.format_exception(error)) if error else None
         self._end(job, "failed", f"failed: {message}; {job.folder}", error=message, trace=trace)
-        if trace:
+        if trace and trace not in self.traces:  # the trials of a stack often fail for the same reason
+            self.traces.add(trace)
             show.complain(trace)
 
     @_unless_deleted

@@ -25,7 +25,7 @@ def show_plan(configs: Sequence[Config], max_stack: int | None) -> None:
     groups: dict[object, list[Config]] = {}
     for config in configs:
         groups.setdefault(shape_key(config), []).append(config)
-    show.say(f"{len(configs)} trials in {len(groups)} kinds of stacks")
+    show.say(f"{counted(len(configs), 'trial')} in {counted(len(groups), 'kind')} of stacks")
     total = 0.0
     for members in groups.values():
         config = members[0]
@@ -38,8 +38,8 @@ def show_plan(configs: Sequence[Config], max_stack: int | None) -> None:
         total += seconds
         show.say(
             f"  {len(members)} x {config.model.name}, hidden size {config.model.hidden_size}, "
-            f"{config.model.num_layers} layers on {config.data.name}: {parameters:,} parameters, "
-            f"{rounds} stacks of up to {width}, about {memory / 2**20:,.0f} MiB, {clock(seconds)}"
+            f"{counted(config.model.num_layers, 'layer')} on {config.data.name}: {parameters:,} parameters, "
+            f"{counted(rounds, 'stack')} of up to {width}, about {memory / 2**20:,.0f} MiB, {clock(seconds)}"
         )
     show.say(
         f"about {clock(total)} in all on {configs[0].fit.device}, early stopping aside; nothing was trained"
@@ -84,6 +84,11 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, floa
     seconds = step * (train + watched / 3 / config.fit.evaluate_every) / B
     data = (shape.train + shape.val + shape.test) * (shape.test_steps or shape.steps) * shape.input_size
     return seconds, data + width * trial_bytes(config, shape), stack.network.count()
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things in words: 1 trial, 2 trials."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:

@@ -71,14 +71,18 @@ class Stream(io.TextIOBase):
 
     Args:
         name: `stdout` or `stderr`.
+        over: the stream to write to; None: that of this name.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, over: Any = None) -> None:
+        self.name, self.over = name, over
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)  # what streams have besides, buffer for one
 
     @property
     def _target(self) -> Any:
-        target = getattr(sys, self.name)
+        target = getattr(sys, self.name) if self.over is None else self.over
         return getattr(target, "rich_proxied_file", target)  # a progress display puts itself before it
 
     @property
@@ -134,9 +138,10 @@ class Stream(io.TextIOBase):
 
 
 def open_streams() -> None:
-    """Open on the null device what a shell has closed (`>&-`) of stdin, stdout and stderr.
+    """For a command: whatever prints, Hydra and code of one's own too, fails by no terminal.
 
-    Otherwise the next file that is opened would have its number, and whoever prints would write into it.
+    What a shell has closed (`>&-`) of stdin, stdout and stderr is opened on the null device: otherwise the
+    next file that is opened would have its number, and whoever prints would write into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -151,6 +156,8 @@ def open_streams() -> None:
             mode = "w" if number else "r"
             stream = open(number, mode, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
+        if number and not isinstance(getattr(sys, name), Stream):
+            setattr(sys, name, Stream(name, getattr(sys, name)))
 
 
 stdout, stderr = Stream("stdout"), Stream("stderr")
@@ -326,7 +333,7 @@ class Comparison:
         columns = []
         for n in kept:
             cells = [_cell(row[n]) for row in self.rows]
-            number = all(cell[:1].isdigit() for cell in cells)
+            number = all(not cell or cell[0].isdigit() for cell in cells)
             if n == kept[0] and self.best:
                 cells = [f"{cell} *" if k in self.best else cell for k, cell in enumerate(cells)]
             widest = max(map(len, cells), default=0)

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnbench import show
+from rnnbench import __version__, show
+from rnnbench.__main__ import main
 from rnnbench.config import to_yaml
 from rnnbench.launch import labels
 from rnnbench.plain_text import printable
@@ -240,6 +241,34 @@ def test_a_stream_that_takes_nothing_fails_nothing(stream, monkeypatch: pytest.M
     live.end("ended", 0, failed=False)
     live.close()
     assert str(refuse("z").code) == "error: z"
+
+
+def test_what_others_print_in_a_command_fails_nothing_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    monkeypatch.setattr(sys, "stderr", Broken(BrokenPipeError()))
+    show.open_streams()
+    show.open_streams()  # once is enough
+    print("0.5 ± 0.1", flush=True)
+    print("x", file=sys.stderr, flush=True)
+    say("ü")
+    assert narrow.buffer.getvalue() == b"0.5 +- 0.1\n\\xfc\n"
+    assert sys.stdout.buffer is narrow.buffer
+
+
+def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["rnnbench", "--version"])
+    main()
+    assert capsys.readouterr().out == f"rnnbench {__version__}\n"
+
+
+def test_the_shell_completes(tmp_path: Path) -> None:
+    line = "rnnbench model=ls"
+    done = subprocess.run(
+        [sys.executable, "-m", "rnnbench", "-sc", "query=bash"], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"COMP_LINE": line, "COMP_POINT": str(len(line))},
+    )  # fmt: skip
+    assert done.stdout.split() == ["model=lstm", "model=lstm_peephole"], done.stderr
 
 
 @pytest.mark.parametrize("kind", ["dead pipe", "full device", "closed"])
