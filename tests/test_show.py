@@ -18,8 +18,10 @@ from rnnbench import __version__, show
 from rnnbench.__main__ import main
 from rnnbench.config import to_yaml
 from rnnbench.launch import labels
+from rnnbench.ledger import _say_best
 from rnnbench.plain_text import printable
 from rnnbench.show import Live, compare, complain, judge, legend, mean_sd, refuse, say, visible, warn
+from rnnbench.train import _say_resumed
 from tests.test_app import QUICK
 
 
@@ -165,6 +167,27 @@ def test_a_trial_that_trains_alone_shows_its_epochs(epochs: int, lines: int, cap
         assert len(said) in ((lines, lines + 1) if trials == 1 else (0,))
         if trials == 1:
             assert said[-1] == f"epoch {epochs}/{epochs}, train/loss 0.25, val/accuracy 0.5000"
+
+
+def test_the_best_trial_of_a_grid_can_be_trained_again_from_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["rnnbench", "-m", "--config-dir", "my conf", "model=lstm,gru"])
+    words = ["model=gru", "data.path='a b.npz'", "seed=1"]
+    (tmp_path / "1" / ".hydra").mkdir(parents=True)
+    (tmp_path / "1" / ".hydra" / "overrides.yaml").write_text(to_yaml(words))
+    results = [result("lstm", 0, 0.8), result("gru", 1, 0.9), result("rnn", 0, 0.95, "failed")]
+    _say_best("best/val_accuracy", [tmp_path / str(n) for n in range(3)], results)
+    best, command = capsys.readouterr().out.splitlines()
+    assert best.startswith("best: trial 1, val/accuracy 0.9000; ") and best.endswith("/1")
+    given = shlex.split(command)
+    assert given == ["python", "-m", "rnnbench", "--config-dir", "my conf", *words]
+
+
+def test_resumed_trials_say_from_which_epoch(capsys) -> None:
+    _say_resumed([12, 12, 0, 7, 12])
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["1 trial goes on from epoch 7", "3 trials go on from epoch 12"]
 
 
 # What a terminal can show
