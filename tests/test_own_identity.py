@@ -1,5 +1,6 @@
 """Laws of code of one's own: the class that trains is that of the file, and the trial knows all its code."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -189,6 +190,23 @@ def test_helpers_of_one_name_are_kept_apart(tmp_path):
     assert trial_hash(one, "x") != trial_hash(two, "x")
 
 
+def test_what_one_file_adds_to_the_path_is_not_searched_for_another(tmp_path):
+    """Two files, each with a folder of helpers of its own, are together what each is alone."""
+    append = "import os, sys\nsys.path.append(os.path.join(os.path.dirname(__file__), 'lib'))\n"
+    at_once = append + "from helper_p import KEEP\n" + leaky("KEEP")
+    late = append + leaky("KEEP", late="from helper_p import KEEP")
+    path = list(sys.path)
+    for n, mine in enumerate((at_once, late)):
+        files = []
+        for keep in ("0.9", "0.4"):
+            home = write(tmp_path / f"{n}{keep}", {"mine.py": mine, "lib/helper_p.py": f"KEEP = {keep}"})
+            files.append(config_of(home / "mine.py"))
+        assert [keep_of(config) for config in files] == [pytest.approx(0.9), pytest.approx(0.4)]
+        assert all("helper_p" in imported(config) for config in files)
+        assert trial_hash(files[0], "x") != trial_hash(files[1], "x")
+    assert sys.path == path
+
+
 def test_the_users_own_modules_stay_as_they_are(tmp_path, monkeypatch):
     write(tmp_path, {"mine.py": leaky("helper_u.KEEP", "import helper_u"), "helper_u.py": "KEEP = 0.9"})
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -248,6 +266,9 @@ def test_a_worker_sees_the_same_trial(tmp_path, monkeypatch):
 
 # Files that cannot be used, and what the message says after the file's name.
 UNUSABLE = {
+    "import rnnbench\nrnnbench.run('rnnbench_import=mine.py')": "mine.py:2: it trains while it is imported",
+    "from .broken import x": "mine.py:1: ImportError: .broken is relative, but",
+    "class E(Exception):\n    def __str__(self): 1 / 0\nraise E": "mine.py:3: E: its message cannot be",
     "import sys\nsys.exit()": "mine.py:2: SystemExit",
     "import sys\n\nsys.exit('enough')": "mine.py:3: SystemExit: enough",
     "x = 1\ndef f(:\n": "mine.py:2: SyntaxError: invalid syntax",
@@ -273,6 +294,12 @@ def test_a_file_that_cannot_be_used_is_refused_with_its_line(tmp_path, monkeypat
         config_of("mine.py")
     assert str(error.value).startswith("rnnbench_import=mine.py: ")
     assert words in str(error.value)
+
+
+def test_a_notebook_is_no_file_of_code(tmp_path):
+    write(tmp_path, {"mine.ipynb": '{"cells": []}'})
+    with pytest.raises(ConfigError, match="is a notebook; save the cell that registers as a file"):
+        config_of(tmp_path / "mine.ipynb")
 
 
 def test_the_message_of_a_file_that_exits_is_all_and_the_code_is_1(tmp_path):
@@ -353,6 +380,69 @@ def test_a_class_of_a_notebook_is_known_by_its_content():
     for scope, value in zip(helpers, ("0.9", "0.4"), strict=True):
         exec(f"def keep(): return {value}", scope)
     assert len({hash_now(leaky("keep()"), keep=scope["keep"]) for scope in helpers}) == 2
+
+
+# Lines before a class of a notebook and how it gets its number, which is V.
+HELD = {
+    "partial": ("from functools import partial\ndef f(v): return v\nkeep = partial(f, V)", "keep()"),
+    "a function in a partial": (
+        "from functools import partial\ndef f(v): return V\nkeep = partial(f, 0)",
+        "keep()",
+    ),
+    "cached": ("from functools import lru_cache\n@lru_cache\ndef keep(): return V", "keep()"),
+    "attribute": ("class P: pass\np = P(); p.keep = V", "p.keep"),
+    "function as attribute": ("class P: pass\np = P(); p.keep = lambda: V", "p.keep()"),
+    "bound method": (
+        "class P:\n    def keep(self): return self.v\np = P(); p.v = V; keep = p.keep",
+        "keep()",
+    ),
+    "slots": ("class P: __slots__ = ['keep']\np = P(); p.keep = V", "p.keep"),
+    "tensor": ("import torch\nkeep = torch.tensor([V], dtype=torch.bfloat16)", "keep"),
+    "array": ("import numpy\nkeep = numpy.array([V])", "float(keep[0])"),
+    "module": ("import torch\np = torch.nn.Linear(1, 1)\nfor w in p.parameters(): w.data.fill_(V)",
+               "p.weight.detach()[0]"),
+    "autograd": ("import torch\nclass P(torch.autograd.Function):\n    @staticmethod\n"
+                 "    def forward(ctx, x): return x * V\n    @staticmethod\n"
+                 "    def backward(ctx, g): return g", "P.apply(torch.tensor(1.0))"),
+    "enum": ("from enum import Enum\nclass P(Enum):\n    keep = V", "P.keep.value"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("before, keep", HELD.values(), ids=HELD.keys())
+def test_whatever_a_class_of_a_notebook_reaches_is_in_its_identity(before, keep):
+    def hash_now(value: str) -> tuple[str, float]:
+        typed_in(before.replace("V", value) + "\n" + leaky("kept", late=f"kept = {keep}"))
+        config = config_of()
+        return trial_hash(config, "x"), keep_of(config)
+
+    (slow, most), (fast, little), (again, _) = (hash_now(value) for value in ("0.9", "0.4", "0.9"))
+    assert (most, little) == (pytest.approx(0.9, abs=0.01), pytest.approx(0.4, abs=0.01))
+    assert slow == again != fast
+
+
+def test_a_module_is_known_as_it_was_imported_until_it_is_reloaded(tmp_path, monkeypatch):
+    """Its file was edited since: what trains is what is in memory."""
+    write(
+        tmp_path,
+        {"mine_r.py": leaky("helper_r.KEEP", "import helper_r"), "helper_r.py": "KEEP = 0.9"},
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import helper_r  # type: ignore[import-not-found]
+    import mine_r  # type: ignore[import-not-found]
+
+    def in_a_notebook() -> tuple[str, float]:
+        typed_in(leaky("helper_r.KEEP", "import helper_r"))
+        return trial_hash(config_of(), "x"), keep_of(config_of())
+
+    first, noted = hash_of(), in_a_notebook()
+    (tmp_path / "helper_r.py").write_text("KEEP = 0.44")
+    importlib.reload(mine_r)
+    assert (hash_of(), keep_of(config_of())) == (first, pytest.approx(0.9))
+    assert in_a_notebook() == noted
+    importlib.reload(helper_r)
+    importlib.reload(mine_r)
+    assert hash_of() != first and keep_of(config_of()) == pytest.approx(0.44)
+    assert in_a_notebook()[0] != noted[0]
 
 
 def test_a_module_that_the_user_imports_is_known_like_the_file(tmp_path, monkeypatch):

@@ -93,11 +93,13 @@ class Code(Sources):
     """A file of one's own as a trial imports it, with modules that are apart from those of other trials.
 
     While it is imported sys.modules has only its modules from outside of installed packages, each made from
-    its source as it is now. An import statement that runs later, inside a function, finds the same ones.
+    its source as it is now, and what it adds to sys.path is there for no other code. An import statement that
+    runs later, inside a function, finds the same ones.
     """
 
     def __init__(self, file: str, name: str, folder: str | None) -> None:
         super().__init__(file, name, folder)
+        self.path: list[str] | None = None  # sys.path as it has left it
         self.modules: dict[str, ModuleType] = {}
         self.found: set[str] = set()  # names of its modules
         self.registered: dict[Key, Entry] = {}
@@ -112,11 +114,15 @@ class Code(Sources):
                 del sys.modules[name]
             sys.modules.update(self.modules)
             sys.meta_path.insert(0, self)
+            path = list(sys.path)
+            sys.path[:] = self.path or path
             before, ACTIVE.code = getattr(ACTIVE, "code", None), self
             try:
                 yield
             finally:
                 ACTIVE.code = before
+                self.path = list(sys.path)
+                sys.path[:] = path
                 sys.meta_path.remove(self)
                 self.modules = {name: sys.modules.pop(name) for name in self.found & sys.modules.keys()}
                 sys.modules.update(others)
@@ -144,6 +150,11 @@ class Code(Sources):
         level: int = 0,
     ) -> ModuleType:
         """`__import__` of its modules."""
+        if level and not globals.get("__package__"):
+            raise ImportError(
+                f"{'.' * level}{name} is relative, but the file is not imported as a part of its package; "
+                "name a file beside the package that imports from it (from PACKAGE.MODULE import ...)"
+            )
         wanted = resolve_name("." * level + name, globals["__package__"]) if level else name
         top = wanted.partition(".")[0]
         own = top in {found.partition(".")[0] for found in (*self.found, *self.contents)}
@@ -221,7 +232,8 @@ def _load(key: str, said: str, code: Code, point: EntryPoint | None = None) -> C
             raise ConfigError(
                 f"{said}: {explained(error)}; correct the file (HYDRA_FULL_ERROR=1 shows the traceback)"
             ) from error
-        code.trace()
+        with code.active():
+            code.trace()
         versions.append(code)
         return code
 
@@ -235,6 +247,11 @@ def _file(name: str) -> Code:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"rnnbench_import={name}: cannot be read ({reason}); give a Python file") from None
+    if path.suffix == ".ipynb":
+        raise ConfigError(
+            f"rnnbench_import={name}: is a notebook; save the cell that registers as a file NAME.py, or call "
+            "rnnbench.run in the notebook"
+        )
     return _load(str(path), f"rnnbench_import={name}", Code(str(path), path.stem, str(path.parent)))
 
 
@@ -332,8 +349,11 @@ def own_code(config: Config) -> Config:
         own, have registered.
 
     Raises:
-        ConfigError: a file is not there, or raises; two files register different classes under one name.
+        ConfigError: a file is not there, or raises; two files register different classes under one name; a
+            file that is being imported trains.
     """
+    if getattr(ACTIVE, "code", None) is not None:
+        raise ConfigError('it trains while it is imported; put that below if __name__ == "__main__":')
     codes = [_file(name) for name in (config.rnnbench_import or "").split(":") if name]
     text = config.rnnbench_import
     imports = Own(text, _merged(code.identity for code in codes)) if text and codes else text

@@ -3,7 +3,6 @@
 import ast
 import hashlib
 import os
-import pickle
 import site
 import sys
 import sysconfig
@@ -147,9 +146,32 @@ class Sources:
             return False
 
 
+# By module: its spec, and its file as it was when it was first seen. A reload makes a new spec.
+AS_IMPORTED: dict[str, tuple[object, str, bytes]] = {}
+
+
+class Imported(Sources):
+    """The sources of a module that Python has imported, as they were then.
+
+    A module in sys.modules stays what it is when its file is edited, until it is reloaded.
+    """
+
+    def read(self, name: str, file: str) -> bytes:
+        module = sys.modules.get(name)
+        held = getattr(module, "__file__", None)
+        content = super().read(name, file)
+        if held is not None and os.path.realpath(held) == os.path.realpath(file):
+            spec = getattr(module, "__spec__", None)
+            before = AS_IMPORTED.get(name)
+            if before is None or before[0] is not spec or before[1] != file:
+                AS_IMPORTED[name] = (spec, file, content)
+            self.contents[name] = content = AS_IMPORTED[name][2]
+        return content
+
+
 def traced(file: str, name: str) -> Sources:
     """The sources of a module that was imported already."""
-    sources = Sources(file, name)
+    sources = Imported(file, name)
     sources.read(name, file)
     sources.trace()
     return sources
@@ -162,15 +184,19 @@ def fingerprint(value: Any) -> str:
     return digest.hexdigest()
 
 
-def _feed(digest: Any, value: Any, seen: dict[int, Any]) -> None:
-    """Add a value to a digest; where code was typed, and the numbers of its lines, do not matter."""
+def _feed(digest: Any, value: Any, seen: dict[int, tuple[int, Any]]) -> None:
+    """Add a value to a digest; where code was typed, and the numbers of its lines, do not matter.
+
+    Args:
+        seen: by id what was added before, with its number; this keeps it, so that no other has its id.
+    """
     digest.update(f"<{type(value).__name__}>".encode())
     if isinstance(value, (str, bytes, int, float, complex, type(None))):
         digest.update(repr(value).encode())
     elif id(value) in seen:
-        digest.update(str(list(seen).index(id(value))).encode())
+        digest.update(str(seen[id(value)][0]).encode())
     else:
-        seen[id(value)] = value
+        seen[id(value)] = len(seen), value
         for part in _parts(value):
             _feed(digest, part, seen)
         digest.update(b";")
@@ -199,10 +225,24 @@ def _parts(value: Any) -> list[Any]:
             return list(value)
         case set() | frozenset():
             return sorted(value, key=repr)
+    return [type(value), *_state(value)]
+
+
+def _state(value: Any) -> list[Any]:
+    """What an object of any other class holds."""
+    if hasattr(value, "__wrapped__"):  # a function behind a cache
+        return [value.__wrapped__]
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor) and value.layout is torch.strided:
+        held = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return [str(value.dtype), list(value.shape), held]
     try:
-        return [type(value), pickle.dumps(value)]
-    except Exception:  # whatever its class makes of being pickled
-        return [type(value)]
+        made = value.__reduce_ex__(4)
+    except Exception:  # whatever its class makes of being copied
+        return [getattr(value, "__dict__", {})]
+    if isinstance(made, str):  # a name
+        return [made]
+    return [list(part) if isinstance(part, Iterator) else part for part in made]
 
 
 def _known(value: Any) -> list[Any]:
@@ -236,8 +276,11 @@ def _closed(function: FunctionType) -> list[Any]:
 
 
 def _parts_of_class(kind: type) -> list[Any]:
-    about_the_text = ("__module__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__")
-    held = {key: part for key, part in sorted(vars(kind).items()) if key not in about_the_text}
+    about_the_text = ["__module__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__"]
+    counted = [
+        "_backward_cls"
+    ]  # of a torch.autograd.Function: it has the number of this class in the process
+    held = {key: part for key, part in sorted(vars(kind).items()) if key not in about_the_text + counted}
     return [kind.__qualname__, list(kind.__bases__), held]
 
 
@@ -282,7 +325,10 @@ def blamed(error: BaseException) -> str | None:
 def explained(error: BaseException) -> str:
     """What an exception says, behind the line of one's own code that it comes from, if it does."""
     where = blamed(error)
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    try:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+    except Exception:  # whatever its class makes of being printed
+        text = "its message cannot be printed"
     said = [] if isinstance(error, ConfigError) else [type(error).__name__]
     words = ". ".join([": ".join([*said, *([str(text)] if text else [])]), *getattr(error, "__notes__", [])])
     return f"{where}: {words}" if where else words
