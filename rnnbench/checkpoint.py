@@ -49,7 +49,7 @@ def load(folder: Path, fresh: Checkpoint, made_by: dict[str, str]) -> Checkpoint
         Unusable: it is damaged, or another trial's, version's or kernel's.
     """
     try:
-        held: dict[str, Any] = torch.load(folder / FILE, weights_only=True)
+        held: dict[str, Any] = torch.load(io.BytesIO(files.read_bytes(folder / FILE)), weights_only=True)
         theirs, slot, rows, digest = (held[key] for key in ("made_by", "slot", "rows", "sha256"))
         sound = digest == _digest(slot, rows)
     except Exception as error:  # whatever its bytes make of it

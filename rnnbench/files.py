@@ -9,6 +9,7 @@ import errno
 import io
 import json
 import os
+import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -86,8 +87,22 @@ def read(path: Path) -> str:
         FileNotFoundError: it is not there.
         Damaged: it cannot be read, or is no text.
     """
+    return read_bytes(path).decode("utf-8", "surrogateescape")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        Damaged: it cannot be read, or is a pipe or a device, which might have no end.
+    """
     try:
-        return path.read_bytes().decode("utf-8", "surrogateescape")
+        # Without waiting: the other end of a pipe may never come.
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Damaged(path, "is no file")
+            return file.read()
     except FileNotFoundError:
         raise
     except OSError as error:

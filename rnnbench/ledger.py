@@ -14,11 +14,9 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-import yaml
-
 from rnnbench import show, tasks
 from rnnbench.config import Config, ConfigError, Select, imported, objective, trial_hash
-from rnnbench.files import Damaged, set_aside, write_csv
+from rnnbench.files import Damaged, set_aside, sound, write_csv
 from rnnbench.record import (
     Courier,
     JobFolder,
@@ -26,6 +24,7 @@ from rnnbench.record import (
     previous,
     provenance,
     read_metrics,
+    read_overrides,
     results,
     sync_command,
     ui_command,
@@ -372,9 +371,8 @@ def _say_best(goal: str | None, folders: Sequence[Path], results: Sequence[dict[
         return
     folder, value = folders[best[0]], show.number(goal, values[best[0]])
     show.say(f"best: trial {folder.name}, {show.title(goal)} {value}; {os.path.relpath(folder)}", "bold")
-    given = folder / ".hydra" / "overrides.yaml"
-    if given.exists():
-        show.say(f"  {show.train_command(yaml.safe_load(given.read_text(encoding='utf-8')))}")
+    for words in sound([folder], read_overrides):
+        show.say(f"  {show.train_command(words)}")
 
 
 def _recorded(folder: Path, epochs: int) -> bool:

@@ -404,7 +404,7 @@ def compare(results: Sequence[dict[str, Any]], goal: str | None = None) -> Compa
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for result in results:
         values = tuple(_text(result["params"].get(key, "")) for key in varied)
-        groups.setdefault((str(result["params"]["model.name"]), *values), []).append(result)
+        groups.setdefault((str(result["params"].get("model.name", "")), *values), []).append(result)
     metrics = dict.fromkeys(result["params"].get("data.metric", "accuracy") for result in results)
     titles: dict[str, str] = {}
     for metric in metrics:
@@ -415,13 +415,15 @@ def compare(results: Sequence[dict[str, Any]], goal: str | None = None) -> Compa
         }
     watched = [name for name in titles if any(name in result["metrics"] for result in done)]
     heading = ["model", *varied, "parameters", *(titles[name] for name in watched), "seconds", "seeds"]
+    took = "time/train_seconds"
     rows = []
     goals: list[float] = []  # the goal of each row
     for labels, members in groups.items():
         finished = [member["metrics"] for member in members if member["status"] == "finished"]
-        parameters = f"{finished[0]['parameters/total']:,.0f}" if finished else ""
+        counts = [metrics["parameters/total"] for metrics in finished if "parameters/total" in metrics]
+        parameters = f"{counts[0]:,.0f}" if counts else ""
         cells = [mean_sd([m[name] for m in finished if name in m], name) for name in watched]
-        seconds = mean_sd([metrics["time/train_seconds"] for metrics in finished], "time/train_seconds")
+        seconds = mean_sd([m[took] for m in finished if took in m], took)
         rest = {s: sum(m["status"] == s for m in members) for s in sorted({m["status"] for m in members})}
         rest.pop("finished", None)
         count = "".join([str(len(finished)), *(f", {number} {status}" for status, number in rest.items())])

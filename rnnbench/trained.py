@@ -29,6 +29,7 @@ from rnnbench.config import (
     typed,
 )
 from rnnbench.engine import Stack
+from rnnbench.files import read, read_bytes
 from rnnbench.network import Network, TorchNetwork, to_torch
 from rnnbench.record import download, read_result
 from rnnbench.tasks import Goal
@@ -181,13 +182,13 @@ def load(run: str | Path) -> Trained:
     result = read_result(folder) if (folder / "result.json").exists() else {}
     tags = {name.removeprefix(IMPORT): tag for name, tag in result.get("tags", {}).items() if IMPORT in name}
     try:
-        config = recalled(typed(OmegaConf.load(folder / "config.yaml")), tags)
+        config = recalled(typed(OmegaConf.load(io.StringIO(read(folder / "config.yaml")))), tags)
     except ConfigError as error:
         raise ConfigError(f"{run}: {error}") from None
     except Exception as error:  # whatever the bytes of a damaged file make of it
         raise ConfigError(f"{folder / 'config.yaml'}: cannot be read ({explained(error)})") from error
     facts = result.get("weights")
-    content = file.read_bytes()
+    content = read_bytes(file)
     if isinstance(facts, dict) and facts.get("sha256") != sha256(content).hexdigest():
         raise ConfigError(f"{file}: is damaged, its sha256 is not the one in result.json; train it again")
     if facts is None:  # of a record before these facts were in it

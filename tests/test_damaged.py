@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -18,9 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnnbench
-from rnnbench import files, tasks
+from rnnbench import checkpoint, files, tasks
+from rnnbench.checkpoint import Unusable
 from rnnbench.config import Tracking, trial_hash
-from rnnbench.files import Damaged, DamagedWarning
+from rnnbench.engine import Checkpoint, Slot
+from rnnbench.files import Damaged, DamagedWarning, sound
 from rnnbench.ledger import Job, Sweep
 from rnnbench.paper.reading import Folders
 from rnnbench.record import (
@@ -29,17 +32,21 @@ from rnnbench.record import (
     job_folders,
     read_delivery,
     read_metrics,
+    read_overrides,
     read_result,
     read_sweep,
+    results,
     undelivered,
 )
 from rnnbench.record.__main__ import find
 from rnnbench.record.folder import inherit, read_confusion
 from rnnbench.remote.sent import SentStack, sent
+from rnnbench.show import compare, judge
 
 PACKAGE = Path(rnnbench.__file__).parent
 SEEDS = (0, 1, 2)
-OF_A_JOB = ("result.json", "metrics.csv", "mlflow.json", "config.yaml", "confusion.csv", "weights.pt")
+OF_A_JOB = ("result.json", "metrics.csv", "mlflow.json", "config.yaml", "confusion.csv", "weights.pt",
+            ".hydra/overrides.yaml", "checkpoint.pt")  # fmt: skip
 KINDS = (*OF_A_JOB, "sweep.json", "sweep's mlflow.json", "stack")
 FINAL = {"best/val_accuracy": 0.5, "best/epoch": 2.0, "parameters/total": 9.0, "time/train_seconds": 1.0}
 
@@ -74,6 +81,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             job.end("finished", FINAL)
             files.write_csv(job.path / "confusion.csv", [[3, 1], [0, 4]])
             torch.save({"parameters": torch.zeros(9)}, job.path / "weights.pt")
+            torch.save({"made_by": {}}, job.path / "checkpoint.pt")
+            (job.path / ".hydra").mkdir()
+            (job.path / ".hydra" / "overrides.yaml").write_text(f"- seed={seed}\n")
         tags = {"rnnbench.study": "one", "rnnbench.best_command": "x", "rnnbench.best_trial": "0"}
         held.note(study={"tags": tags, "metrics": {"study/complete": 3.0}})
         held.end("finished")
@@ -110,6 +120,14 @@ def read_everything(sweep: Path, damaged: str) -> None:
     assert find(sweep.parent) == [sweep]
     assert {"0", "2"} <= {job.name for job in job_folders(sweep)}
     assert {"0-a"} <= {stack.name for stack in sent(sweep)}
+    assert next(sound([sweep / "0"], read_overrides)) == ["seed=0"]
+    list(sound([sweep / "1"], read_overrides))
+    ended = list(results(sweep).values())
+    compare(ended, judge("best/val_accuracy", ended)).save(sweep)
+    with suppress(rnnbench.ConfigError):
+        rnnbench.load(sweep / "1")
+    with suppress(Unusable):
+        checkpoint.load(sweep / "1", Checkpoint(Slot(make_config(seed=1)), {}), {})
     if damaged != "sweep.json":
         assert {job.name for job in undelivered(sweep)} <= {"0", "1", "2"}
 
@@ -222,7 +240,19 @@ def far(file: Path) -> None:
     file.write_bytes(file.read_bytes().replace(b'"started": 1', b'"started": 1' + b"9" * 6))
 
 
-@pytest.mark.parametrize("how", [as_folder, as_dangling, as_loop, empty, foreign, deep, far])
+def as_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def as_device(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    "how", [as_folder, as_dangling, as_loop, as_pipe, as_device, empty, foreign, deep, far]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_stands_in_a_files_place_all_beside_it_works(
     kind: str, how: Callable[[Path], None], made: Path, tmp_path: Path
@@ -276,6 +306,24 @@ def test_a_damaged_sweep_json_is_set_aside_and_the_sweep_stays_what_it_is_in_mlf
         pass
     assert read_sweep(sweep)["sweep"] == "ab" and read_sweep(sweep)["started"] == before["started"]
     assert len(job_folders(sweep)) == 3
+
+
+@given(
+    part=st.sampled_from(["params", "metrics", "tags"]),
+    name=st.sampled_from(["status", "trial", "name", "folder", "run_id", "error", "started", "ended"]),
+    text=st.text(max_size=3),
+)
+def test_nothing_that_a_record_holds_takes_the_place_of_a_column(
+    part: str, name: str, text: str, made: Path
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        sweep = Path(folder).resolve() / "s"
+        shutil.copytree(made, sweep)
+        wanted = rnnbench.records(sweep)
+        result = json.loads((sweep / "1" / "result.json").read_text())
+        result[part][name] = 0.5 if part == "metrics" else text
+        (sweep / "1" / "result.json").write_text(json.dumps(result))
+        assert rnnbench.records(sweep).equals(wanted)
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])

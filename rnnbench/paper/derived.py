@@ -9,12 +9,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rnnbench.config import ConfigError, identifies
+from rnnbench.files import sound
 from rnnbench.paper.aggregate import Planned
 from rnnbench.paper.definition import Table
 from rnnbench.paper.planning import MULTIRUN
 from rnnbench.paper.provenance import Pinned
 from rnnbench.paper.reading import Folders, Record, Source
-from rnnbench.record import read_sweep
+from rnnbench.record import read_overrides, read_sweep
 
 MANY = 12  # rows, above which each is not tested against the best
 
@@ -98,8 +99,7 @@ def _plain(value: Any) -> Any:
 
 def _overrides(job: Path) -> list[str]:
     """What a job was composed from, as Hydra has left it in its folder."""
-    file = job / ".hydra" / "overrides.yaml"
-    return [str(word) for word in OmegaConf.load(file)] if file.exists() else []
+    return next(sound([job], read_overrides), [])
 
 
 def _rows(planned: Sequence[Planned]) -> list[str]:

@@ -12,6 +12,7 @@ from rnnbench.record.folder import (
     previous,
     read_delivery,
     read_metrics,
+    read_overrides,
     read_result,
 )
 from rnnbench.record.provenance import provenance
@@ -46,6 +47,7 @@ __all__ = [
     "provenance",
     "read_delivery",
     "read_metrics",
+    "read_overrides",
     "read_result",
     "read_sweep",
     "records",

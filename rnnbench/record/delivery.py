@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from rnnbench.files import Damaged, sound, write_json
+from rnnbench.files import Damaged, read, sound, write_json
 from rnnbench.record.connection import connect, patient, settle
 from rnnbench.record.folder import NETWORK, end_of, read_delivery, read_metrics, read_result
 from rnnbench.record.store import Refusal, Silent, StoreError, absolute, first_line, sqlite_file
@@ -290,8 +290,8 @@ class Delivery:
         try:
             if not file.exists() or file.parent.samefile(folder):
                 return True
-            return identity not in file.read_text(encoding="utf-8", errors="replace")
-        except OSError:  # it cannot be looked at: it may have it
+            return identity not in read(file)
+        except (OSError, Damaged):  # it cannot be looked at: it may have it
             return False
 
     def _run(

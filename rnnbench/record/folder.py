@@ -17,6 +17,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rnnbench.config import Config, flatten, plain, to_yaml
 from rnnbench.files import Damaged, check, read, read_json, set_aside, sound, texts, warn, write, write_json
 
@@ -322,6 +324,25 @@ def read_confusion(folder: Path) -> list[list[int]]:
     if not counts or any(len(row) != len(counts) or min(row) < 0 for row in counts):
         raise Damaged(file, "is damaged, or another tool's: it is no square of counts")
     return counts
+
+
+def read_overrides(folder: Path) -> list[str]:
+    """What a job was composed from, as Hydra leaves it in the job folder.
+
+    Raises:
+        FileNotFoundError: it has left nothing.
+        Damaged: the file holds something else.
+    """
+    file = folder / ".hydra" / "overrides.yaml"
+    try:
+        words = yaml.safe_load(read(file))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, Damaged):
+            raise
+        raise Damaged(file, "is damaged: no YAML") from None
+    if not isinstance(words, list) or not texts(words):
+        raise Damaged(file, "is damaged, or another tool's: it is no list of overrides")
+    return words
 
 
 def read_lengths(folder: Path) -> list[tuple[int, float]]:

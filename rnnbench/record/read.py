@@ -46,7 +46,7 @@ def records(source: str | Path | Sequence[str | Path] = "multirun") -> "pandas.D
     else:
         sources = [source] if isinstance(source, (str, Path)) else source
         rows = [row for path in sources for row in _from_folders(Path(path))]
-    rows.sort(key=lambda row: (row["started"], row["trial"]))
+    rows.sort(key=lambda row: (row["started"] or 0, row["trial"] or ""))
     # The texts of pandas are UTF-8; the name of a folder need not be, and goes into a column of objects.
     odd = {name for row in rows for name, value in row.items() if isinstance(value, str) and not _utf8(value)}
     frame = pandas.DataFrame([{name: None if name in odd else row[name] for name in row} for row in rows])
@@ -71,7 +71,7 @@ def _from_folders(folder: Path) -> Iterator[dict[str, Any]]:
 def _from_folder(job: Path) -> dict[str, Any]:
     result = read_result(job)
     epochs = {name: value for row in read_metrics(job) for name, value in row.items() if name not in ROW}
-    return {
+    columns = {
         "status": status_now(result, job),
         "trial": result["trial"],
         "name": result["name"],
@@ -80,12 +80,10 @@ def _from_folder(job: Path) -> dict[str, Any]:
         "error": result["error"],
         "started": result["started"],
         "ended": result["ended"],
-        **result["params"],
-        **epochs,
-        **result["metrics"],
-        **result["tags"],
-        "rnnbench.data": result["dataset"]["checksum"],
     }
+    found = result["params"] | epochs | result["metrics"] | result["tags"]
+    # Last again: nothing that a record holds has the name of a column and another meaning.
+    return columns | found | {"rnnbench.data": result["dataset"]["checksum"]} | columns
 
 
 def _from_mlflow(uri: str) -> Iterator[dict[str, Any]]:
@@ -98,7 +96,7 @@ def _from_mlflow(uri: str) -> Iterator[dict[str, Any]]:
         runs = client.search_runs(experiments, "tags.`rnnbench.job` != ''", page_token=page)
         for run in runs:
             tags = run.data.tags
-            yield {
+            columns = {
                 "status": run.data.tags.get(
                     "rnnbench.status", STATUS[run.info.status]
                 ),  # pruned has no word there
@@ -107,14 +105,15 @@ def _from_mlflow(uri: str) -> Iterator[dict[str, Any]]:
                 "run_id": run.info.run_id,
                 "started": run.info.start_time,
                 "ended": run.info.end_time,
-                **{name: value(text) for name, text in run.data.params.items()},
-                **{name: number(metric) for name, metric in run.data.metrics.items()},
-                **{
-                    name: tag
-                    for name, tag in tags.items()
-                    if name not in BOOKKEEPING and not name.startswith("mlflow.")
-                },
             }
+            found: dict[str, Any] = {name: value(text) for name, text in run.data.params.items()}
+            found |= {name: number(metric) for name, metric in run.data.metrics.items()}
+            found |= {
+                name: tag
+                for name, tag in tags.items()
+                if name not in BOOKKEEPING and not name.startswith("mlflow.")
+            }
+            yield columns | found | columns
         page = runs.token
         if not page:
             return
