@@ -319,7 +319,7 @@ class Sweep:
             if same:
                 job.folder = same.pop(0)
                 continue
-            while number in taken:
+            while number in taken or _in_the_way(self.folder / str(number)):
                 number += 1
             taken.add(number)
             job.folder = self.folder / str(number)
@@ -373,6 +373,11 @@ def _say_best(goal: str | None, folders: Sequence[Path], results: Sequence[dict[
     show.say(f"best: trial {folder.name}, {show.title(goal)} {value}; {os.path.relpath(folder)}", "bold")
     for words in sound([folder], read_overrides):
         show.say(f"  {show.train_command(words)}")
+
+
+def _in_the_way(folder: Path) -> bool:
+    """Whether something that is no folder has the name of one."""
+    return os.path.lexists(folder) and not folder.is_dir()
 
 
 def _recorded(folder: Path, epochs: int) -> bool:

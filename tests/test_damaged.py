@@ -267,6 +267,37 @@ def test_whatever_stands_in_a_files_place_all_beside_it_works(
         read_everything(sweep, "")
 
 
+@pytest.mark.parametrize("how", [as_dangling, as_loop, empty, as_pipe, as_device])
+def test_what_stands_in_the_place_of_a_job_folder_stays_and_the_trial_gets_another(
+    how: Callable[[Path], None], made: Path, tmp_path: Path
+) -> None:
+    sweep = tmp_path / "s"
+    shutil.copytree(made, sweep)
+    shutil.rmtree(sweep / "1")
+    (sweep / "1").touch()
+    how(sweep / "1")
+    resume(sweep)
+    assert os.path.lexists(sweep / "1") and not (sweep / "1").is_dir()
+    assert len(rnnbench.records(sweep)) == 3
+
+
+@pytest.mark.parametrize("how", [as_folder, as_dangling, as_loop])
+def test_a_folder_that_cannot_be_locked_is_refused_and_can_be_read(
+    how: Callable[[Path], None], made: Path, tmp_path: Path
+) -> None:
+    sweep = tmp_path / "s"
+    shutil.copytree(made, sweep)
+    result = json.loads((sweep / "1" / "result.json").read_text())
+    files.write_json(sweep / "1" / "result.json", result | {"status": "running"})
+    how(sweep / ".lock")
+    assert list(rnnbench.records(sweep)["status"]) == ["finished", "running", "finished"]
+    with (
+        pytest.raises(rnnbench.ConfigError, match=f"hydra.sweep.dir={sweep}: cannot be locked"),
+        claim(sweep),
+    ):
+        pass
+
+
 def test_a_damaged_record_is_named_once_and_set_aside_where_it_is_trained_again(
     made: Path, tmp_path: Path
 ) -> None:

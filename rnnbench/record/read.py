@@ -81,7 +81,7 @@ def _from_folder(job: Path) -> dict[str, Any]:
         "started": result["started"],
         "ended": result["ended"],
     }
-    found = result["params"] | epochs | result["metrics"] | result["tags"]
+    found: dict[str, Any] = result["params"] | epochs | result["metrics"] | result["tags"]
     # Last again: nothing that a record holds has the name of a column and another meaning.
     return columns | found | {"rnnbench.data": result["dataset"]["checksum"]} | columns
 

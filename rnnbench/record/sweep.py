@@ -5,6 +5,7 @@ lock of its own beside the common one, which it takes for moments only. Workers,
 train stacks for the one that holds it, hold a lock each too: they may outlive it.
 """
 
+import errno
 import os
 import platform
 import shlex
@@ -78,6 +79,12 @@ class SweepFolder:
         except Timeout:
             raise ConfigError(
                 f"{key}={path}: in use by {_holder(file)}; wait for it, or give another folder"
+            ) from None
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ConfigError(
+                f"{key}={path}: cannot be locked ({LOCK}: {error.strerror}); give another folder"
             ) from None
         if not elsewhere and (busy := workers(path)):
             lock.release()
@@ -301,11 +308,11 @@ def _sharers(path: Path) -> list[Path]:
 
 
 def _taken(lock: Path, patience: float = 0) -> bool:
-    """Whether a living process holds the lock, still after so many seconds."""
+    """Whether a living process holds the lock, still after so many seconds; or may, as far as we can see."""
     probe = FileLock(lock)
     try:
         probe.acquire(timeout=patience)
-    except Timeout:
+    except (Timeout, OSError):  # another user's folder: it may be in use
         return True
     probe.release()
     return False
