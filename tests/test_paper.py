@@ -20,7 +20,7 @@ from mlflow_store import DATASET, TAGS, claim, client
 from test_plain_text import NAMES, Tags, from_cell, names, read_back, rows_of
 
 from rnnbench.config import Config, ConfigError, Model, conf_folder, flatten, plain, trial_hash
-from rnnbench.paper.__main__ import texts
+from rnnbench.paper.__main__ import main, texts
 from rnnbench.paper.aggregate import Filled, Planned, fill
 from rnnbench.paper.definition import KINDS, Table, find_table, read_table, table_of
 from rnnbench.paper.figures import draw
@@ -28,6 +28,7 @@ from rnnbench.paper.latex import _cell, _form, escaped, latex
 from rnnbench.paper.notes import notes
 from rnnbench.paper.numbers import differing, same
 from rnnbench.paper.page import report
+from rnnbench.paper.planning import App
 from rnnbench.paper.plots import front
 from rnnbench.paper.provenance import verify
 from rnnbench.paper.published import beside, read_published
@@ -285,7 +286,7 @@ def test_protocols_are_not_mixed(tmp_path):
     ("changes", "message"),
     [
         ({"metrics": ["test/f1"]}, r"metrics: no run has test/f1; there is .*test/accuracy, test/loss"),
-        ({"rows": ["model.nam"]}, r"rows, columns, over: model\.nam is no key of the config"),
+        ({"rows": ["model.nam"]}, r"rows, columns, over: model\.nam is no key of the trial"),
         ({"rows": ["data.name"]}, r"model\.name: is lstm and gru in one cell"),
         ({"compare": "mgu"}, r"compare=mgu: must be best or one of the rows: lstm, gru, rnn"),
         ({"statistic": "mode"}, r"statistic=mode: must be one of mean, median, iqm"),
@@ -319,13 +320,94 @@ def test_a_table_file_is_refused_by_its_name(tmp_path):
         ConfigError, match=r"table=nothing: there is no such table; there is adding50, .*digits"
     ):
         find_table("nothing", [])
+    with pytest.raises(ConfigError, match=r"table=digit: there is no such table; did you mean digits\?"):
+        find_table("digit", [])
     file = tmp_path / "bad.yaml"
-    file.write_text("title: x\nsweep: [a]\nmetrics: [m]\nrow: [x]\n")
-    with pytest.raises(ConfigError, match=r"bad\.yaml: Key 'row' not in 'Table'"):
+    file.write_bytes(b"title: \xff")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: cannot be read \('utf-8' codec"):
         read_table(file)
     file.write_text("title: x\nmetrics: [m]\n")
     with pytest.raises(ConfigError, match=r"bad\.yaml: sweep: has no value, and a table needs one"):
         read_table(file)
+
+
+# A line more in a table file, or one in place of that key's, and what is said of it.
+MISTAKES = {
+    "row: [x]": "row: there is no such key; did you mean rows?",
+    "statistc: mean": "statistc: there is no such key; did you mean statistic?",
+    "figures: {f: {kindd: box}}": "figures.f.kindd: there is no such key; did you mean kind?",
+    "figures: {f: box}": "figures.f: must be keys with their values",
+    "figures: {f: {x: a}}": "figures.f.kind: has no value",
+    "figures: {../f: {kind: box}}": "figures.../f: becomes the name of a file",
+    "rows: model.name": "rows: must be a list: rows: [model.name]",
+    "rows: {a: b}": "rows: must be a list",
+    "rows: [model.name, model.name]": "rows, columns, over: model.name is named twice",
+    "columns: [model.name]": "rows, columns, over: model.name is named twice",
+    "over: [seed]\nspread: none": "over: a cell sums over its seeds anyhow",
+    "sweep: []": "sweep: is empty; name the trials",
+    "sweep: [{seed: 1}]": "sweep: must be text, and {'seed': 1} is not",
+    "metrics: [a, a]": "metrics: a is named twice",
+    "metrics: [null]": "metrics: must be text, and None is not",
+    "statistic: [mean]": "statistic: must be text",
+    "wide: maybe": "wide: must be true or false, and 'maybe' is not",
+    "labels: [a]": "labels: must be keys with their values",
+    "digits: {m: x}": "digits.m: must be a whole number",
+    "digits: {m: true}": "digits.m: must be a whole number",
+    "digits: {m: -1}": "digits.m=-1: must be from 0 to 15",
+    "tuned: {rows: [a], search: [], trials: 0, fresh: 1}": "tuned: needs rows, and trials of at least 1",
+    "caption: ${nope}": "caption: Interpolation key 'nope' not found",
+    "caption: [x": ":5: expected ',' or ']'",
+    "wide: true\nwide: false": "found duplicate key wide",
+}
+
+
+@pytest.mark.parametrize("line, message", MISTAKES.items(), ids=MISTAKES.keys())
+def test_a_mistake_in_a_table_file_is_named_with_its_key(tmp_path, line, message):
+    lines = {"title": "title: x", "sweep": "sweep: [a]", "metrics": "metrics: [m]"}
+    file = tmp_path / "bad.yaml"
+    file.write_text("\n".join((lines | {line.partition(":")[0]: line}).values()) + "\n")
+    with pytest.raises(ConfigError) as error:
+        read_table(file)
+    assert message in str(error.value) and str(error.value).startswith(str(file))
+
+
+@pytest.mark.parametrize("text", ["", "3", "- a", "text", "null"])
+def test_what_is_no_table_is_refused(tmp_path, text):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
+        read_table(tmp_path / "bad.yaml")
+
+
+def test_a_mistake_in_a_table_is_found_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(App, "points", lambda *_: PLANNED)
+    monkeypatch.setattr(App, "run", lambda *_: pytest.fail("it trains"))
+    (tmp_path / "table").mkdir()
+    for line, message in {
+        "compare: mgu": "compare=mgu: must be best or one of the rows: lstm, gru, rnn",
+        "rows: [model.nam]": "model.nam is no key of the trial model=lstm seed=0; did you mean model.name",
+        "rows: [data.name]": "model.name: is lstm and gru in one cell",
+        "published: {key: x, task: x, metric: x, ours: test/accuracy}": "published.key=x: is not known",
+    }.items():
+        (tmp_path / "table" / "mine.yaml").write_text(
+            f"title: x\nsweep: [a]\nmetrics: [test/accuracy]\n{line}"
+        )
+        monkeypatch.setattr("sys.argv", ["paper", "--config-dir=.", "table=mine"])
+        with pytest.raises(SystemExit) as error:
+            main()
+        assert message in str(error.value)
+
+
+@pytest.mark.parametrize("values", [(math.nan,), (math.nan, math.inf), (0.5, math.nan)])
+def test_every_figure_is_drawn_whatever_has_diverged(tmp_path, values):
+    planned = []
+    for model in ("lstm", "gru"):
+        for seed, value in enumerate(values if model == "lstm" else (math.nan,)):
+            leave(tmp_path / model / str(seed), config_of(model, seed), value)
+            planned.append(planned_of(config_of(model, seed)))
+    kinds = {kind: {"kind": kind} for kind in ("pareto", "scatter", "box", "violin", "profile")}
+    result = filled(tmp_path, planned, figures=kinds)
+    assert len(draw(result, Folders(tmp_path), [], tmp_path)) == 3 * len(kinds)
 
 
 def test_no_records_are_refused(tmp_path, runs):

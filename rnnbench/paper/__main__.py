@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rnnbench.config import ConfigError, check_words
 from rnnbench.files import show_warnings, write
-from rnnbench.paper.aggregate import Filled, Planned, fill
+from rnnbench.paper.aggregate import Filled, Planned, arrange, fill
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.derived import derive, name_of, table_file
 from rnnbench.paper.figures import draw
@@ -23,6 +23,7 @@ from rnnbench.paper.notes import notes
 from rnnbench.paper.page import report
 from rnnbench.paper.planning import MULTIRUN, App, Plan, Wanted, make_plan, portable, searched
 from rnnbench.paper.provenance import provenance, verify, warnings
+from rnnbench.paper.published import cited
 from rnnbench.paper.reading import Source
 from rnnbench.paper.text import fragment, layout, long, markdown
 from rnnbench.show import Comparison, complain, open_streams, refuse, say, warn
@@ -90,10 +91,14 @@ def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Nam
     """One table: plan, run, write."""
     table = read_table(find_table(name, given.config_dir))
     table.sweep = [*table.sweep, *extra]
+    if table.published is not None:
+        cited(table.published)  # refused before anything is trained
     app = App(name, [folder.absolute() for folder in given.config_dir])
     if not given.no_run:
         app.deliver()
     plan = make_plan(table, app, where)
+    if all(wanted.done for wanted in plan.searches):
+        arrange(table, plan.planned)
     tell(table, plan)
     if not given.no_run:
         reckon(table, app, plan)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnbench.config import ConfigError, bounds, direction, identifies, on_test
+from rnnbench.config.keys import either, nearest
 from rnnbench.paper import statistics
 from rnnbench.paper.definition import Table
 from rnnbench.paper.reading import Record, Source
@@ -111,7 +112,7 @@ class Filled:
 
     def name(self, key: Key) -> str:
         """How a row or a group of columns is printed."""
-        return " ".join(self.table.label(as_text(part)) for part in key)
+        return row_name(self.table, key)
 
 
 def latest(planned: Sequence[Planned], source: Source) -> tuple[dict[str, Record], list[str]]:
@@ -142,12 +143,8 @@ def fill(table: Table, planned: Sequence[Planned], source: Source) -> Filled:
             a metric; there is nothing at all.
     """
     counts, superseded = latest(planned, source)
-    cells: dict[tuple[Key, Key], Cell] = {}
-    for trial in planned:
-        at = _key(trial, table.rows), _key(trial, table.columns)
-        cells.setdefault(at, Cell()).planned.append(trial)
-    for (row, column), cell in cells.items():
-        _check_alike(table, row, column, cell)
+    cells = arrange(table, planned)
+    for cell in cells.values():
         for trial in _once(cell.planned):
             record = counts.get(trial.trial)
             if record is not None and record.status == "finished":
@@ -155,7 +152,6 @@ def fill(table: Table, planned: Sequence[Planned], source: Source) -> Filled:
             else:
                 status = "missing" if record is None else record.status
                 cell.lost[status] = cell.lost.get(status, 0) + 1
-    _check_protocols(table, planned)
     _check_metrics(table, cells)
     for cell in cells.values():
         for metric in table.metrics:
@@ -165,6 +161,37 @@ def fill(table: Table, planned: Sequence[Planned], source: Source) -> Filled:
     filled = Filled(table, rows, columns, cells, [], 0, set(), superseded)
     _compare(filled)
     return filled
+
+
+def arrange(table: Table, planned: Sequence[Planned]) -> dict[tuple[Key, Key], Cell]:
+    """The cells by row and column, with the trials that each needs.
+
+    Raises:
+        ConfigError: what stands in a cell varies with more than the seed; protocols are mixed; the row that
+            the others are to be compared with is not there.
+    """
+    cells: dict[tuple[Key, Key], Cell] = {}
+    for trial in planned:
+        at = _key(trial, table.rows), _key(trial, table.columns)
+        cells.setdefault(at, Cell()).planned.append(trial)
+    for (row, column), cell in cells.items():
+        _check_alike(table, row, column, cell)
+    _check_protocols(table, planned)
+    rows = dict.fromkeys(row for row, _ in cells)
+    if table.compare not in (None, "best") and not any(_is_named(table, row) for row in rows):
+        names = ", ".join(" ".join(map(as_text, row)) for row in rows)
+        raise ConfigError(f"compare={table.compare}: must be best or one of the rows: {names}")
+    return cells
+
+
+def _is_named(table: Table, row: Key) -> bool:
+    """Whether a row is the one that the others are to be compared with."""
+    return table.compare in (row_name(table, row), " ".join(map(as_text, row)))
+
+
+def row_name(table: Table, key: Key) -> str:
+    """How a row or a group of columns is printed."""
+    return " ".join(table.label(as_text(part)) for part in key)
 
 
 def _once(planned: Sequence[Planned]) -> list[Planned]:
@@ -180,7 +207,11 @@ def judged(metric: str) -> bool:
 def _key(trial: Planned, keys: Sequence[str]) -> Key:
     for key in keys:
         if key not in trial.params:
-            raise ConfigError(f"rows, columns, over: {key} is no key of the config of {trial.overrides}")
+            near = nearest(key, trial.params)
+            hint = f"; did you mean {either(near)}?" if near else ""
+            raise ConfigError(
+                f"rows, columns, over: {key} is no key of the trial {' '.join(trial.overrides)}{hint}"
+            )
     return tuple(trial.params[key] for key in keys)
 
 
@@ -330,14 +361,10 @@ def _draft(
 
 def _reference(filled: Filled, there: dict[Key, Cell], value: dict[Key, float]) -> Key | None:
     """The row that the others are compared with; None if it has no figure to compare in this column."""
-    wanted = filled.table.compare
-    if wanted == "best":
+    if filled.table.compare == "best":
         return max(there, key=lambda row: value[row])
-    for row in filled.rows:
-        if wanted in (filled.name(row), " ".join(map(as_text, row))):
-            return row if row in there else None
-    names = ", ".join(" ".join(map(as_text, row)) for row in filled.rows)
-    raise ConfigError(f"compare={wanted}: must be best or one of the rows: {names}")
+    row = next(row for row in filled.rows if _is_named(filled.table, row))
+    return row if row in there else None
 
 
 def as_text(value: Any) -> str:

@@ -8,18 +8,22 @@ columns: []                                     # a group of columns for each va
 metrics: [parameters/total, test/accuracy]
 """
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from rnnbench.config import ConfigError, conf_folder
+from rnnbench.config.keys import either, nearest
 
 STATISTICS = ("mean", "median", "iqm")
 SPREADS = ("deviation", "student", "bootstrap", "none")
 TESTS = ("permutation", "wilcoxon")
+FILE_NAME = re.compile(r"\w[\w .-]{0,99}")
 KINDS = ("curves", "pareto", "scatter", "box", "violin", "sensitivity", "importances", "confusion", "profile")
 
 
@@ -116,35 +120,89 @@ def find_table(name: str, folders: list[Path]) -> Path:
         if (folder / "table" / f"{name}.yaml").exists():
             return folder / "table" / f"{name}.yaml"
     there = sorted({file.stem for folder in places for file in (folder / "table").glob("*.yaml")})
-    raise ConfigError(f"table={name}: there is no such table; there is {', '.join(there)}")
+    near = (
+        f"did you mean {either(meant)}?" if (meant := nearest(name, there)) else f"there is {either(there)}"
+    )
+    raise ConfigError(f"table={name}: there is no such table; {near}")
 
 
 def read_table(file: Path) -> Table:
     """The table that a file describes.
 
     Raises:
-        ConfigError: a key that tables do not have, or a value that would not do.
+        ConfigError: it is not YAML; a key that tables do not have, or a value that would not do; no sweep.
     """
     try:
-        return table_of(OmegaConf.to_container(OmegaConf.load(file), resolve=True))
-    except (ConfigError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{file}: {str(error).splitlines()[0]}") from None
+        table = table_of(OmegaConf.to_container(OmegaConf.load(file), resolve=True))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
+        raise ConfigError(f"{file}:{line}: {error.problem}; correct the YAML") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{file}: {error.full_key}: {str(error).splitlines()[0]}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); give a YAML file") from None
+    if not table.sweep and table.tuned is None:
+        raise ConfigError(f"{file}: sweep: is empty; name the trials: [model=lstm,gru, seed=range(3)]")
+    return table
 
 
 def table_of(tree: Any) -> Table:
     """The table that plain dicts describe, checked.
 
     Raises:
-        ConfigError, OmegaConfBaseException: see `read_table`.
+        ConfigError: names the key whose value would not do.
     """
-    typed = OmegaConf.merge(OmegaConf.structured(Table), tree)
-    try:
-        table = OmegaConf.to_object(typed)
-    except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key}: has no value, and a table needs one") from None
-    assert isinstance(table, Table)
+    table: Table = _made(Table, tree, "")
     _check(table)
     return table
+
+
+def _made(kind: Any, value: Any, key: str) -> Any:
+    """A value of plain YAML as a field of a table has it.
+
+    Args:
+        kind: the type of the field.
+    """
+    if get_origin(kind) is Union:  # Optional
+        return None if value is None else _made(get_args(kind)[0], value, key)
+    if is_dataclass(kind):
+        return _object(kind, _dict(value, key), key)
+    if get_origin(kind) is dict:
+        named = {str(name): held for name, held in _dict(value, key).items()}
+        return {name: _made(get_args(kind)[1], held, f"{key}.{name}") for name, held in named.items()}
+    if get_origin(kind) is list:
+        if not isinstance(value, list):
+            like = f"[{value}]" if isinstance(value, str | int | float) else "[..., ...]"
+            raise ConfigError(f"{key}: must be a list: {key}: {like}")
+        return [_made(get_args(kind)[0], held, key) for held in value]
+    if kind is str and isinstance(value, str | int | float):
+        return str(value)
+    if kind is not str and type(value) is kind:
+        return value
+    said = {str: "text", bool: "true or false", int: "a whole number"}[kind]
+    raise ConfigError(f"{key}: must be {said}, and {value!r} is not")
+
+
+def _dict(value: Any, key: str) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        where = f"{key}: must be" if key else "a table is"
+        raise ConfigError(f"{where} keys with their values ({key or 'title'}: ...), and {value!r} is not")
+    return value
+
+
+def _object(kind: Any, tree: dict[Any, Any], key: str) -> Any:
+    kinds, before = get_type_hints(kind), f"{key}." if key else ""
+    for name in tree:
+        if name not in kinds:
+            near = nearest(str(name), kinds) or list(kinds)
+            raise ConfigError(f"{before}{name}: there is no such key; did you mean {either(near)}?")
+    made = kind(**{name: _made(kinds[name], value, before + name) for name, value in tree.items()})
+    for name in kinds:
+        if getattr(made, name) == MISSING:
+            raise ConfigError(f"{before}{name}: has no value, and a table needs one")
+    return made
 
 
 def _check(table: Table) -> None:
@@ -158,6 +216,21 @@ def _check(table: Table) -> None:
             raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}")
     if not table.rows or not table.metrics:
         raise ConfigError("rows, metrics: a table needs at least one of each")
+    for keys, names in (("rows, columns, over", _named(table)), ("metrics", table.metrics)):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"{keys}: {twice[0]} is named twice; once is enough")
+    if "seed" in table.over:
+        raise ConfigError("over: a cell sums over its seeds anyhow; name what else it sums over")
+    for metric, digits in table.digits.items():
+        if not 0 <= digits <= 15:
+            raise ConfigError(f"digits.{metric}={digits}: must be from 0 to 15, the digits after the point")
+    for name in table.figures:
+        if not FILE_NAME.fullmatch(name):
+            raise ConfigError(
+                f"figures.{name}: becomes the name of a file; take letters, digits, dots, dashes and blanks"
+            )
+    if table.tuned is not None and (table.tuned.trials < 1 or not table.tuned.rows):
+        raise ConfigError("tuned: needs rows, and trials of at least 1")
     if table.spread == "student" and (table.statistic != "mean" or table.over):
         raise ConfigError(
             f"spread=student: is the interval of a mean over seeds; with statistic={table.statistic} and "
@@ -173,6 +246,11 @@ def _check(table: Table) -> None:
     named = {*table.rows, *table.columns}
     if table.tuned is not None and any(named.isdisjoint(_keys(row.split())) for row in table.tuned.rows):
         raise ConfigError(f"tuned.rows={table.tuned.rows}: rows={table.rows} do not tell them apart")
+
+
+def _named(table: Table) -> list[str]:
+    """The keys of the configuration that a table is laid out by."""
+    return [*table.rows, *table.columns, *table.over]
 
 
 def _keys(overrides: list[str]) -> list[str]:

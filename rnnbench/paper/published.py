@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rnnbench.config import ConfigError, direction
 from rnnbench.paper.aggregate import Filled, Key
+from rnnbench.paper.definition import Published
 
 FILE = Path(__file__).with_name("published.csv")
 
@@ -25,15 +26,12 @@ def read_published() -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def beside(filled: Filled) -> Beside | None:
-    """The published figures that the table names, if it does: those of each row's model, on the test set.
+def cited(wanted: Published) -> list[dict[str, str]]:
+    """The published figures that a table names, on the test set.
 
     Raises:
         ConfigError: there are none of this paper, task and metric, or the other direction is better there.
     """
-    wanted = filled.table.published
-    if wanted is None:
-        return None
     known = read_published()
     for column in ("key", "task", "metric"):
         value = getattr(wanted, column)
@@ -48,6 +46,19 @@ def beside(filled: Filled) -> Beside | None:
             f"published.ours={wanted.ours}: is better {better}, and the published {wanted.metric} is not; "
             "name the metric that measures the same"
         )
+    return known
+
+
+def beside(filled: Filled) -> Beside | None:
+    """The published figures that the table names, if it does: those of each row's model.
+
+    Raises:
+        ConfigError: see `cited`.
+    """
+    wanted = filled.table.published
+    if wanted is None:
+        return None
+    known = cited(wanted)
     values = {}
     for row in filled.rows:
         names = [str(part) for part in row]
@@ -56,5 +67,5 @@ def beside(filled: Filled) -> Beside | None:
         ]
         if theirs:
             values[row] = theirs[0]
-    cited = f"Published: {known[0]['paper']}, {known[0]['where']}."
-    return Beside(wanted.ours, values, [cited, *wanted.caveats])
+    source = f"Published: {known[0]['paper']}, {known[0]['where']}."
+    return Beside(wanted.ours, values, [source, *wanted.caveats])
