@@ -298,6 +298,24 @@ def test_answers_beyond_float32_are_refused(tmp_path):
     assert np.abs(tasks.load(data).inputs).max() <= 1
 
 
+@pytest.mark.parametrize(
+    "y, message", [(Y * 0 + 0.5, "the same answer everywhere"), (np.zeros((60, 0)), "shape")]
+)
+def test_numbers_that_teach_nothing_are_refused(tmp_path, y, message):
+    data = arrays(tmp_path, x_train=X, y_train=y)
+    data.metric = "mse"
+    with pytest.raises(ConfigError, match=f"y_train has .*{message}"):
+        tasks.shape(data)
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_class_that_is_alone_where_it_is_measured_is_said(tmp_path, capsys, part):
+    tasks.load(arrays(tmp_path, x_train=X, y_train=Y, **{f"x_{part}": X[:4], f"y_{part}": np.full(4, 2)}))
+    assert f"class 2 is alone in {part}, where" in capsys.readouterr().err
+    tasks.load(arrays(tmp_path, x_train=X, y_train=Y))
+    assert "alone" not in capsys.readouterr().err
+
+
 def test_classes_that_training_does_not_see_are_said(tmp_path, capsys):
     data = arrays(tmp_path, x_train=X, y_train=np.r_[Y[:59], 3])
     for data.split_seed in range(20):

@@ -73,6 +73,12 @@ class OwnArrays:
                 f"data.path={data.path}: {_list(rare)} of the classes are not among the "
                 f"{len(splits['train'])} examples for training, only in validation or test"
             )
+        for part in ("val", "test"):
+            if label and len(alone := np.unique(y[splits[part]])) == 1:
+                show.warn(
+                    f"data.path={data.path}: class {alone[0]} is alone in {part}, where an answer that is "
+                    "always the same scores 1.0"
+                )
         if x.dtype != np.uint8:
             x = ((x.astype(np.float64) - data.mean) / data.std).astype(np.float32)
         return Task(
@@ -183,6 +189,7 @@ def check(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
                 y.ndim not in (1, 2)
                 or y.dtype.kind != "f"
                 or y.shape[1:] != width
+                or 0 in y.shape
                 or not np.isfinite(y).all()
             ):
                 raise refuse(
@@ -190,6 +197,8 @@ def check(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
                     f"has shape {y.shape} of {y.dtype}; must be finite floats (N,) or (N, outputs), or take "
                     "data.metric=accuracy",
                 )
+            if part == "train" and (y == y[0]).all():
+                raise refuse("y_train", "has the same answer everywhere, so that there is nothing to learn")
             if count := _beyond(y, LARGEST**0.5):
                 raise refuse(
                     f"y_{part}",
