@@ -14,7 +14,7 @@ from rnnbench.app import app
 from rnnbench.config import check_words, conf_folder
 from rnnbench.files import show_warnings
 from rnnbench.launch import refusals, register
-from rnnbench.overrides import Checker, explained, loader_of, read_arguments
+from rnnbench.overrides import Checker, explained, is_sweep, loader_of, read_arguments
 from rnnbench.show import complain, open_streams, say
 
 
@@ -34,7 +34,7 @@ def main() -> None:
             check_words(words)  # before Hydra, whose messages quote what they cannot read
             arguments = read_arguments(words)
             if not arguments.shell_completion:
-                Checker(loader_of(arguments)).check(arguments.overrides, several=arguments.multirun)
+                Checker(loader_of(arguments)).check(arguments.overrides, several=is_sweep(arguments))
             with explained(arguments.overrides):
                 hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(app)()
     except KeyboardInterrupt as stopped:

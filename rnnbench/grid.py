@@ -5,6 +5,8 @@ trials that a table lacks.
 """
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from rnnbench.launch import (
     refusals,
     task_config,
 )
+from rnnbench.overrides import of_point
 from rnnbench.record import results
 from rnnbench.show import say
 
@@ -94,6 +97,13 @@ class GridSweeper(Sweeper):
                 raise ConfigError(f"hydra/sweeper=grid: has no use for {said[0]}; take hydra/sweeper=optuna")
         folder = Path(self.config.hydra.sweep.dir)
         with refusals():
+            size = self.max_batch_size
+            if size is not None and (type(size) is not int or size < 1):
+                raise ConfigError(
+                    f"hydra.sweeper.max_batch_size={size}: must be a whole number of at least 1, or null"
+                )
+            if not isinstance(self.params, Mapping):
+                raise ConfigError("hydra.sweeper.params: must be a mapping, such as {seed: '0,1'}")
             words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
             self.composer.checker.check(words, several=True)
             overrides = self.composer.checker.parser.parse_overrides(words)
@@ -135,13 +145,14 @@ class GridSweeper(Sweeper):
                 cfg = self.composer.check_and_compose(overrides)
                 checked[tuple(overrides)] = task_config(cfg), self.composer.plain(cfg)
             except ConfigError as error:
-                raise ConfigError(f"{' '.join(filter_overrides(overrides))}: {error}") from None
+                raise of_point(filter_overrides(overrides), error) from None
         if not points:
             raise ConfigError("hydra/sweeper=grid: gives no trial; a choice() or range() is without values")
         configs = [config for config, _ in checked.values()]
         preflight(configs, folder, not (ours and ours.elsewhere) or configs[0].dry_run)
         if self.only is not None:
-            wanted = set(Path(self.only).read_text(encoding="utf-8").split())
+            with _named("only", self.only):
+                wanted = set(Path(self.only).read_text(encoding="utf-8").split())
             points = [point for point in points if identity(checked[tuple(point)][0]) in wanted]
             if not points:
                 raise ConfigError(
@@ -157,7 +168,8 @@ class GridSweeper(Sweeper):
                 {"overrides": point, "trial": identity(config), "params": flatten(plain(config))}
                 for point, config in zip(points, configs, strict=True)
             ]
-            write(Path(self.plan), json.dumps(trials, indent=1) + "\n")
+            with _named("plan", self.plan):
+                write(Path(self.plan), json.dumps(trials, indent=1) + "\n")
             raise SystemExit(0)
         if total > len(points):
             equal = total - len(points)
@@ -170,6 +182,16 @@ class GridSweeper(Sweeper):
         if ours:
             ours.checked = checked
         return points, configs[0]
+
+
+@contextmanager
+def _named(key: str, file: str) -> Iterator[None]:
+    """Say which setting named a file that cannot be read or written."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"hydra.sweeper.{key}={file}: {reason}; give another file") from error
 
 
 def _check_no_search(folder: Path) -> None:

@@ -287,7 +287,7 @@ class TrialLauncher(Launcher, ABC):
     elsewhere = False  # whether other processes train, which may outlive this one
 
     def __init__(self, max_stack: int | None) -> None:
-        if max_stack is not None and max_stack < 1:
+        if max_stack is not None and (type(max_stack) is not int or max_stack < 1):
             raise ConfigError(f"hydra.launcher.max_stack={max_stack}: must be a whole number of at least 1")
         self.max_stack = max_stack
         self.checked: Checked = {}  # filled by our sweeper

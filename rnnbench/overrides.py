@@ -24,7 +24,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep, Sweep
+from hydra.core.override_parser.types import Glob, Override, RangeSweep, Sweep
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -47,13 +47,16 @@ from rnnbench.config.keys import (
     shown,
     stray_keys,
     unknown_key,
+    wrong_value,
 )
 
+SHELLS = ("bash", "fish", "zsh")
 GRID = ("max_batch_size", "params", "plan", "only")
+EXAMPLES = {"choice": "a,b", "range": "3", "interval": "0.1,1", "glob": "*"}
 FUNCTIONS = ("choice", "range", "interval", "glob", "tag", "sort", "shuffle", "int", "float", "str", "bool")
 # Sections, of which each trial has one option; and those that a whole sweep has one of.
 SECTIONS = tuple(field.name for field in fields(Config) if f"{field.name}" not in keys())
-OF_THE_SWEEP = ("tracking", "dry_run")
+OF_THE_SWEEP = ("tracking", "dry_run", "search")
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -65,8 +68,12 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = get_args_parser()
     parser.allow_abbrev = False
     flags = parser._option_string_actions
+    if "--version" in words:
+        raise ConfigError("--version: stands alone: python -m rnnbench --version")
     for number, word in enumerate(words):
         flag, _, value = word.partition("=")
+        if value and flag in flags and flags[flag].nargs == 0:
+            raise ConfigError(f"{word}: takes no value; write {flag}")
         if not re.match("--?[A-Za-z]", word) or flag in flags:
             continue
         before = flags.get(words[number - 1]) if number else None
@@ -103,7 +110,30 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
         raise ConfigError(f"{' '.join(chosen)}: only one of these at a time")
     if arguments.resolve and not (arguments.cfg or arguments.help):
         raise ConfigError("--resolve: goes with --cfg job")
+    if arguments.help and (bare := next((w for w in arguments.overrides if "=" not in w), None)):
+        raise ConfigError(f"{bare}: --help tells of all groups and keys at once, without a word after it")
+    asked = [word.partition("=")[0] for word in arguments.overrides]
+    if arguments.shell_completion and sum(word in ("install", "uninstall", "query") for word in asked) != 1:
+        raise ConfigError("--shell-completion: goes with install=SHELL or uninstall=SHELL")
+    if arguments.shell_completion and not set(arguments.overrides) & {
+        f"{do}={shell}" for do in ("install", "uninstall", "query") for shell in SHELLS
+    }:
+        raise ConfigError(f"{' '.join(arguments.overrides)}: there are completions for {either(SHELLS)}")
     return arguments
+
+
+def is_sweep(arguments: argparse.Namespace) -> bool:
+    """Whether a command line asks for a sweep: by its flag, or as Hydra has it in its settings.
+
+    Raises:
+        ConfigError: it asks for both a sweep and a single run.
+    """
+    modes = [word.rpartition("=")[2] for word in arguments.overrides if word.startswith("hydra.mode=")]
+    if modes[-1:] == ["RUN"] and arguments.multirun:
+        raise ConfigError(
+            "hydra.mode=RUN: is of a single run, and -m makes this a sweep; leave one of the two out"
+        )
+    return bool(arguments.multirun or modes[-1:] == ["MULTIRUN"])
 
 
 def loader_of(arguments: argparse.Namespace) -> ConfigLoaderImpl:
@@ -115,7 +145,7 @@ def loader_of(arguments: argparse.Namespace) -> ConfigLoaderImpl:
     path = create_config_search_path(arguments.config_path or str(conf_folder()))
     if arguments.config_dir is not None:
         folder = os.path.abspath(arguments.config_dir)
-        if not os.path.isdir(folder):
+        if not arguments.config_dir or not os.path.isdir(folder):
             raise ConfigError(f"--config-dir={arguments.config_dir}: is not a folder")
         path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     return ConfigLoaderImpl(path)
@@ -217,6 +247,8 @@ class Checker:
             one = better(key, word.partition("=")[2])
             hint = f", or {key}={one} if this is one number" if one and "," in word else ""
             raise ConfigError(f"{word}: several values are a sweep: put -m before all values{hint}")
+        if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+            raise ConfigError(f"{word}: a whole sweep has one {key}; give one value")
         if section := next((s for s in OF_THE_SWEEP if key == s or key.startswith(f"{s}.")), None):
             raise ConfigError(f"{word}: all trials of a sweep have the same {section}; give one value")
         if isinstance(sweep, RangeSweep) and not (sweep.step and len(list(sweep.range()))):
@@ -226,6 +258,11 @@ class Checker:
         """Refuse an option that a group does not have."""
         word, group, value = str(override.input_line), override.key_or_group, override.value()
         if override.is_sweep_override():
+            if isinstance(value, Glob) and not value.filter(self.options(group)):
+                raise ConfigError(
+                    f"{word}: none of the options is like this; "
+                    f"{group} is one of {', '.join(sorted(self.options(group)))}"
+                )
             if not override.is_choice_sweep():
                 return
             names = list(override.sweep_string_iterator())
@@ -271,6 +308,14 @@ class Checker:
             return f"{word}: there is no {function[1]}(); did you mean {either(f'{n}(...)' for n in near)}?"
         if "=" not in word:
             return self._no_value(word, before, after)
+        if function := re.fullmatch(r"[^=]+=(choice|range|interval|glob)\(\s*\)", word):
+            return (
+                f"{word}: {function[1]}() has no values; for example {function[1]}({EXAMPLES[function[1]]})"
+            )
+        key, _, value = word.partition("=")
+        apart = re.search(r"[^\w,\s]", value) and self.files.group_exists(key)
+        if apart and (names := several_options(value, self.options(key))):
+            return f"{word}: several options are a sweep: -m {key}={','.join(names)}"
         for fault, form in _repairs(word, after):
             if form != word and self._reads(form):
                 try:
@@ -279,7 +324,7 @@ class Checker:
                     return f"{word}: {fault}; read as {form}: {error}"
                 advice = " after -m" if self.parser.parse_override(form).is_sweep_override() else ""
                 return f"{word}: {fault}; write {shown(form)}{advice}"
-        if not re.fullmatch(r"[~+]{0,2}\w[\w./@:-]*", word.partition("=")[0]):
+        if not re.fullmatch(r"[~+]{0,2}[A-Za-z0-9_][A-Za-z0-9_./@:-]*", key):
             return f"{word}: a key has letters, digits, _ and dots; write key=value, for example seed=1"
         first = re.sub(r"^Error parsing override .*\n|\nSee https:[\s\S]*|LexerNoViable\S* .*", "", reason)
         return f"{word}: cannot be read; " + (first.splitlines() or ["write key=value, such as seed=1"])[0]
@@ -298,7 +343,9 @@ class Checker:
             return f"{word}: has no value; write {name}=NAME, with one of {', '.join(options)}"
         if before.endswith("="):
             return f"{before} {word}: has a space after =; write {shown(before + name)}"
-        if before.partition("=")[2] and re.fullmatch(r"[\w.+-]+,?", word) and not name.isalpha():
+        group = before.partition("=")[0]
+        option = self.files.group_exists(group) and name in self.options(group)
+        if before.partition("=")[2] and re.fullmatch(r"[\w.+-]+,?", word) and (option or not name.isalpha()):
             return (
                 f"{word}: is not key=value; several values of a key are separated by commas, without spaces: "
                 f"{before.rstrip(',')},{name}"
@@ -323,12 +370,20 @@ def _sweep_within(value: Any) -> Sweep | None:
 
 def no_option(group: str, name: str, options: Sequence[str]) -> str:
     """What is to be said of an option that a group does not have."""
+    if names := several_options(name, options):
+        return f"{group}={name}: several options are a sweep: -m {group}={','.join(names)}"
     near = nearest(name, options)
     if near:
         return (
             f"{group}={name}: there is no such option; did you mean {either(f'{group}={o}' for o in near)}?"
         )
     return f"{group}={name}: there is no such option; {group} is one of {', '.join(sorted(options))}"
+
+
+def several_options(text: str, options: Sequence[str]) -> list[str]:
+    """The options that a text consists of, whatever stands between them; [] if it is not several."""
+    names = re.findall(r"\w+", text)
+    return names if len(names) > 1 and set(names) <= set(options) else []
 
 
 def _repairs(word: str, after: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -430,6 +485,10 @@ def check_settings(config: DictConfig, kind: str) -> None:
         known = setting in hydra_keys() or setting.rpartition(".")[2].startswith("_")
         if key in strays or (ours and not known):
             raise ConfigError(unknown_hydra_key(key, value))
+        if kind == "run" and re.match(r"hydra[./](launcher|sweeper)\b", key):
+            raise ConfigError(
+                f"{word}: is of a sweep, and this is a single run; leave it out, or put -m first"
+            )
         if kind == "run" and key.startswith("hydra.sweep."):
             form = shown(f"hydra.run.dir={value}")
             raise ConfigError(
@@ -452,6 +511,17 @@ def check_given(words: Sequence[str], config: Config) -> None:
             f"{sized[-1]}: model.budget={config.model.budget} chooses the hidden size; leave one of the two "
             "away, or give model.budget=null"
         )
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        flag = key in keys() and keys()[key].kind is bool
+        if flag and re.fullmatch(r"[-+]?[\d.]+", value) and value not in ("0", "1"):
+            raise ConfigError(wrong_value(key, value))  # OmegaConf takes each number but 0 for true
+
+
+def of_point(words: Sequence[str], error: ConfigError) -> ConfigError:
+    """The error of a point of a sweep, which names the point unless it begins with a word of it."""
+    named = any(str(error).startswith(f"{word}: ") for word in words)
+    return error if named else ConfigError(f"{' '.join(words)}: {error}")
 
 
 @contextmanager
@@ -480,6 +550,8 @@ def explain(error: Exception, words: Sequence[str]) -> str:
         if group:
             return no_option(group, name, error.options or [])
         return f"--config-name={name}: there is no such file"
+    if isinstance(error.__cause__, ConfigError):  # of a launcher or sweeper that Hydra makes
+        return str(error.__cause__)
     place = re.match(r"In '(.*?)': ", str(error))
     prefix = f"{place[1]}.yaml: " if place else ""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__

@@ -547,7 +547,11 @@ def mean_sd(values: Sequence[float], metric: str) -> str:
     finite = [value for value in values if math.isfinite(value)]
     parts = [number(metric, statistics.fmean(finite))] if finite else []
     if len(finite) > 1:
-        parts = [f"{parts[0]} ± {number(metric, statistics.stdev(finite))}"]
+        deviation = statistics.stdev(finite)
+        shown = number(metric, deviation)
+        if metric.endswith("_seconds") and "e" not in parts[0]:  # to as many digits as the mean
+            shown = f"{deviation:.{len(parts[0].partition('.')[2])}f}"
+        parts = [f"{parts[0]} ± {shown}"]
     if len(finite) < len(values):
         parts.append(f"{len(values) - len(finite)} not finite")
     return ", ".join(parts)

@@ -256,11 +256,13 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     from rnnbench import launch
     from rnnbench.compose import compose_one
     from rnnbench.ledger import Job
+    from rnnbench.overrides import check_settings
     from rnnbench.preflight import preflight
 
     check_words(overrides)
     launch.register()
     cfg = compose_one(overrides)
+    check_settings(cfg, "run")
     config = launch.task_config(cfg)
     if config.dry_run or cfg.hydra.runtime.choices.get("search"):
         key = "dry_run=true" if config.dry_run else "search"

@@ -386,7 +386,7 @@ def test_what_a_stranger_wrote_into_a_journal_is_not_printed_ready_to_paste(here
 def test_a_pruned_trial_shows_what_it_had_reached(here, tmp_path):
     pruner = ["hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.reduction_factor=2", "fit.epochs=5"]
     out, _ = here(*search(*settings(n_trials=8, n_jobs=4), *pruner, space=SPACE[2:]))
-    lines = [line for line in out.splitlines() if "pruned at epoch 1, best/val_accuracy 0." in line]
+    lines = [line for line in out.splitlines() if "pruned at epoch 1, val/accuracy 0." in line]
     assert lines and all(line.startswith("trial") for line in lines)
     assert sum("(pruned at epoch 1)" in line for line in out.splitlines()) == len(lines)
     values = [float(line.split()[1]) for line in out.splitlines() if re.match(r" +\d+ +0\.\d+", line)]

@@ -43,6 +43,8 @@ def test_mean_and_deviation_by_hand():
     assert mean_sd([0.8, 0.9, 1.0], "val/accuracy") == "0.9000 ± 0.1000"
     assert mean_sd([0.8], "val/accuracy") == "0.8000"  # one seed has no deviation
     assert mean_sd([], "val/accuracy") == ""
+    assert mean_sd([0.62, 0.62], "time/train_seconds") == "0.62 ± 0.00"  # as many digits as the mean
+    assert mean_sd([12.0, 12.5], "time/train_seconds") == "12.2 ± 0.4"
     assert mean_sd([0.000053, 0.000055], "test/mse") == "5.4e-05 ± 1.414e-06"
     assert mean_sd([0.9, 0.90002], "val/accuracy") == "0.9000 ± 1.41e-05"  # not zero
 

@@ -10,9 +10,10 @@ from omegaconf import OmegaConf
 
 import rnnbench
 from rnnbench import launch, show
+from rnnbench.cells import class_of
 from rnnbench.config import DATA, OPTIMISERS, Config, ConfigError, conf_folder, plain
 from rnnbench.config.keys import is_free, keys, nearest, unknown_key
-from rnnbench.overrides import Checker, compose_words, loader_of, read_arguments
+from rnnbench.overrides import Checker, compose_words, is_sweep, loader_of, of_point, read_arguments
 from rnnbench.preflight import check_alike
 from tests.test_refusals import assert_refused, command
 
@@ -90,7 +91,19 @@ SINGLE = {
     "=3": "a key has letters",
     "model=hidden_size=3": "write model.hidden_size=3",
     "tracking.experiment=a=b": "need quotes",
+    # several options, whatever stands between them
+    "model=(lstm,gru)": "several options are a sweep: -m model=lstm,gru",
+    "model='{lstm,gru}'": "several options are a sweep: -m model=lstm,gru",
+    "'model=lstm;gru'": "several options are a sweep: -m model=lstm,gru",
+    "'model=lstm gru'": "several options are a sweep: -m model=lstm,gru",
+    "model=lstm/gru": "several options are a sweep: -m model=lstm,gru",
+    "seed=choice()": "choice() has no values; for example choice(a,b)",
+    "é=1": "a key has letters, digits, _ and dots",
     # values of the wrong kind
+    "model.bidirectional=2": "must be true or false",
+    "dry_run=-1": "must be true or false",
+    "fit.epochs=99999999999999999999": "must be below 2**63",
+    "seed=9223372036854775808": "must be below 2**63",
     "seed=0..3": 'write "seed=range(4)" after -m',
     "seed=2-4": 'write "seed=range(2,5)" after -m',
     "fit.epochs=1e1": "must be a whole number; write fit.epochs=10",
@@ -124,6 +137,14 @@ SINGLE = {
     "--cfg": "expected one argument",
     "--cfg jobs": "invalid choice",
     "--cfg job -m": "only one of these at a time",
+    "--multirun=true": "takes no value; write --multirun",
+    "-m=true seed=0,1": "takes no value; write -m",
+    "--help seed": "seed: --help tells of all groups and keys at once",
+    "--version seed=1": "stands alone",
+    "--shell-completion": "goes with install=SHELL",
+    "-sc foo": "goes with install=SHELL",
+    "-sc install=cmd": "there are completions for bash, fish or zsh",
+    "--config-dir= seed=1": "is not a folder",
 }  # fmt: skip
 
 # The same after -m.
@@ -138,6 +159,11 @@ SEVERAL = {
     "tracking=mlflow,none": "all trials of a sweep have the same tracking",
     "tracking.experiment=a,b": "all trials of a sweep have the same tracking",
     "dry_run=true,false": "all trials of a sweep have the same dry_run",
+    "search=rate,lstm_gru": "all trials of a sweep have the same search",
+    "hydra/launcher=basic,stack": "a whole sweep has one hydra/launcher",
+    "hydra.sweep.dir=a,b": "a whole sweep has one hydra.sweep.dir",
+    "model=glob(z*)": "none of the options is like this; model is one of cifg",
+    "model=lstm gru": "separated by commas, without spaces: model=lstm,gru",
     "model=lstm, gru": "write model=lstm,gru",
 }
 
@@ -269,6 +295,44 @@ def test_whatever_is_typed_ends_in_a_configuration_or_one_message(words):
                 assert foreign not in message
 
 
+@pytest.mark.parametrize(
+    "word",
+    ["hydra/launcher=slurm", "hydra.launcher.max_stack=1", "hydra/sweeper=optuna", "hydra.sweeper.plan=x"],
+)
+def test_what_is_of_a_sweep_is_refused_of_a_single_run(word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"is of a sweep, and this is a single run; leave it out, or put -m"
+    ):
+        rnnbench.run(word, "tracking.uri=null")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_may_be_asked_for_by_its_setting():
+    assert is_sweep(read_arguments(["hydra.mode=MULTIRUN", "seed=0,1"]))
+    assert not is_sweep(read_arguments(["hydra.mode=RUN"]))
+    with pytest.raises(ConfigError, match="leave one of the two out"):
+        is_sweep(read_arguments(["-m", "hydra.mode=RUN"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.hidden_size=4", "seed=x"], "seed=x: must be a whole number"),
+        (["model=gru", "model.hidden_size=4"], "model.forget_bias=1.0: gru has no forget gate"),
+    ],
+)
+def test_a_message_names_the_point_of_a_sweep_once(words, message):
+    named = any(message.startswith(word) for word in words)
+    expected = message if named else f"{' '.join(words)}: {message}"
+    assert str(of_point(words, ConfigError(message))) == expected
+
+
+def test_a_cell_of_nearly_that_name_is_found():
+    with pytest.raises(ConfigError, match=r"did you mean model.name=lstm"):
+        class_of("lsmt")
+
+
 def test_python_answers_as_the_command_does():
     with pytest.raises(ConfigError, match=r"lr=0.1: there is no key lr; did you mean optim.lr=0.1\?"):
         rnnbench.run("lr=0.1")
@@ -302,6 +366,23 @@ COMMANDS = {
     "-m +lr=0.001,0.5": "did you mean optim.lr=0.001,0.5?",
     "-m hydra/launcher=basic hydra/sweeper=basic seed=range(0)": "a range without values",
     "-m hydra/launcher=basic hydra/sweeper=basic model=lstm,gru ++lr=1": "did you mean optim.lr=1?",
+    "-m hydra.sweeper.max_batch_size=0 seed=0,1": "hydra.sweeper.max_batch_size=0: must be a whole number",
+    "-m hydra.sweeper.max_batch_size=x seed=0,1": "hydra.sweeper.max_batch_size=x: must be a whole number",
+    "-m hydra.launcher.max_stack=1.5 seed=0,1": "hydra.launcher.max_stack=1.5: must be a whole number",
+    "-m hydra.launcher.max_stack=x seed=0,1": "hydra.launcher.max_stack=x: must be a whole number",
+    "-m hydra.sweeper.only=/nowhere seed=0,1": "hydra.sweeper.only=/nowhere: No such file",
+    "-m hydra.sweeper.plan=/nowhere/x seed=0,1": "hydra.sweeper.plan=/nowhere/x: No such file",
+    "-m +hydra.sweeper.params=[seed]": "hydra.sweeper.params: must be a mapping",
+    "-m hydra/sweeper=optuna model.hidden_size=interval(4,8)": '"model.hidden_size=int(interval(4,8))"',
+    "-m hydra/sweeper=optuna optim.lr=tag(lgo,interval(0.1,1))": "there is no tag lgo here",
+    "-m hydra/sweeper=optuna model=glob(z*)": "none of the options is like this",
+    "-m hydra/sweeper=optuna optim.lr=choice(0.1,1) hydra.sweeper.objectives=x": "must be a list, in",
+    "-m hydra/sweeper=optuna +hydra.sweeper.space={optim.lr:{over:'choice(1,2)',when:'modle=lstm'}}": (
+        "there is no key modle; did you mean model"
+    ),
+    "-m hydra/sweeper=optuna +hydra.sweeper.space={optim.lr:{over:'choice(1,2)',when:'model=lsmt'}}": (
+        "did you mean model=lstm"
+    ),
     "-m hydra/sweeper=optuna +lr=interval(0.001,0.1)": "did you mean optim.lr=interval(0.001,0.1)?",
     "-m hydra/sweeper=optuna hydra.sweeper.params={+lr:interval(1,2)}": "interval(...) stands in quotes",
     "-m hydra/sweeper=optuna hydra.sweeper.params={+lr:'interval(1,2)'}": 'write "+hydra.sweeper.params=',

@@ -15,6 +15,7 @@ from rnnbench.cells.lstm import LSTM
 from rnnbench.cells.minimal import MinGRU, MinLSTM
 from rnnbench.cells.rnn import IRNN, RNN
 from rnnbench.config import ConfigError, Model, asked, defined, names, register, registered
+from rnnbench.config.keys import no_name
 
 __all__ = [
     "CELLS",
@@ -107,7 +108,7 @@ def class_of(name: str) -> type[Cell]:
         kind: type[Cell] = entry.made
         return kind
     if name not in CELLS:
-        raise ConfigError(f"model.name={name}: must be one of {', '.join([*CELLS, *names('cell')])}")
+        raise ConfigError(no_name("model.name", name, [*CELLS, *names("cell")]))
     return CELLS[name]
 
 

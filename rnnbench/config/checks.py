@@ -51,6 +51,16 @@ def _share(*named: tuple[str, float]) -> None:
             refuse(key, value, "must be at least 0 and below 1")
 
 
+def _check_whole(tree: Any, prefix: str) -> None:
+    """Refuse whole numbers that no tensor, and no store of records, has room for."""
+    for key, value in vars(tree).items():
+        name = f"{prefix}{key}"
+        if is_dataclass(value):
+            _check_whole(value, f"{name}.")
+        elif isinstance(value, int) and abs(value) >= 2**63:
+            refuse(name, value, "must be below 2**63")
+
+
 def check(config: Config) -> None:
     """Refuse what cannot be run.
 
@@ -61,6 +71,7 @@ def check(config: Config) -> None:
         for key, value in vars(content).items() if is_dataclass(content) else [("", content)]:
             if isinstance(value, str | dict):
                 check_tree(value, f"{part}.{key}".rstrip("."))
+    _check_whole(config, "")
     model, optim, data, fit = config.model, config.optim, config.data, config.fit
     if type(optim) is not OPTIMISERS.get(optim.name):
         refuse("optim.name", optim.name, f"choose with optim=NAME, one of {', '.join(OPTIMISERS)}")

@@ -198,6 +198,13 @@ def better(key: str, text: str) -> str | None:
     return said if said != text else None
 
 
+def no_name(key: str, name: str, known: Collection[str]) -> str:
+    """What is to be said of a name that none of the known ones is."""
+    near = nearest(name, known)
+    advice = f"; did you mean {either(f'{key}={other}' for other in near)}?" if near else ""
+    return f"{key}={name}: must be one of {', '.join(known)}{advice}"
+
+
 def wrong_value(key: str, value: str) -> str:
     """What is to be said of a value of the wrong kind."""
     form = better(key, value)
@@ -228,6 +235,17 @@ def stray_keys(tree: DictConfig) -> Iterator[str]:
             yield from stray_keys(node)
 
 
+# What OmegaConf says of values of the wrong kind, and what is to be said.
+REASONS = {
+    r"^Invalid value assigned: .* is not a ListConfig.*": "must be a list, in brackets: [a,b]",
+    r"^Cannot assign .* to Dict.*": "must be a mapping, such as {key: value}",
+    r"^field .* is not Optional$": "cannot be null; leave it out, or give a value",
+    r"^Value .* could not be converted to Integer$": "must be a whole number",
+    r"^Value .* could not be converted to Float$": "must be a number",
+    r"^Value .* is not a valid bool.*": "must be true or false",
+}
+
+
 def said_of(error: OmegaConfBaseException, value: str | None = None) -> str:
     """What is to be said of an error of OmegaConf's.
 
@@ -243,6 +261,8 @@ def said_of(error: OmegaConfBaseException, value: str | None = None) -> str:
             quoted = re.match(r".*?alue '(.*?)'", reason)
             value = quoted[1] if quoted else None
         return f"{key}: {reason}" if value is None else wrong_value(key, value)
+    for pattern, said in REASONS.items():
+        reason = re.sub(pattern, said, reason)
     if not key or "_dummy_" in key:  # of a text that Hydra looks up by itself
         return reason
     return f"{key}: {reason}" if value is None else f"{key}={value}: {reason}"

@@ -17,10 +17,12 @@ from rnnbench import config as schema
 from rnnbench import tasks
 from rnnbench.compose import Composer
 from rnnbench.config import Config, ConfigError, Search, final_metrics, objective, per_epoch
+from rnnbench.config.keys import is_free, keys, unknown_key
 from rnnbench.launch import task_config
+from rnnbench.overrides import Checker, no_option, of_point
 from rnnbench.preflight import preflight
 from rnnbench.sweep import settings as by_name
-from rnnbench.sweep.space import Lookup, Space, read_space, text
+from rnnbench.sweep.space import Lookup, Parameter, Space, read_space, text
 from rnnbench.sweep.storage import check_storage, file_of
 
 
@@ -88,11 +90,14 @@ def make_plan(
     _check_numbers(settings)
     by_name.notice(settings.sampler)
     params = [f"{key}={text(value)}" for key, value in (settings.params or {}).items()]
+    composer.checker.check([*params, *arguments], several=True)
     parser = OverridesParser.create(config_loader=loader)
     parameters, fixed = read_space(settings.space, [*params, *arguments], parser)
     cfg = composer.check_and_compose(fixed)
     base = task_config(cfg)
     lookup = _lookup(cfg)
+    for parameter in parameters:
+        _check_when(parameter, composer.checker)
     space = Space([p for p in parameters if _matters(p.when, lookup, {q.key for q in parameters})])
     objectives = _objectives(settings, base)
     directions = _directions(settings, objectives)
@@ -118,7 +123,8 @@ def make_plan(
         try:
             get_method(settings.custom_search_space)
         except Exception as error:  # Hydra raises what importing the user's module raises
-            raise ConfigError(f"hydra.sweeper.custom_search_space: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"hydra.sweeper.custom_search_space: {reason}") from error
     samples = [_compose(composer, fixed, point) for point in space.corners(lookup)]
     preflight(samples, folder, here or base.dry_run)
     return Plan(
@@ -160,6 +166,21 @@ def _lookup(cfg: DictConfig) -> Lookup:
         return text(value) if value is None or isinstance(value, bool | int | float | str) else str(value)
 
     return lookup
+
+
+def _check_when(parameter: Parameter, checker: Checker) -> None:
+    """Refuse a condition on a key, or an option of a group, that there is not."""
+    when = parameter.when
+    if when is None:
+        return
+    place = f"hydra.sweeper.space: {parameter.key}: when"
+    if checker.files.group_exists(when.key):
+        options = checker.options(when.key)
+        for value in when.values:
+            if value not in (*options, "null"):
+                raise ConfigError(f"{place}: {no_option(when.key, value, options)}")
+    elif when.key not in keys() and not is_free(when.key):
+        raise ConfigError(f"{place}: {unknown_key(when.key, ','.join(when.values))}")
 
 
 def _matters(when: Any, lookup: Lookup, searched: set[str]) -> bool:
@@ -228,7 +249,7 @@ def _compose(composer: Composer, fixed: Sequence[str], point: Sequence[str]) -> 
     try:
         return task_config(composer.check_and_compose([*fixed, *point]))
     except ConfigError as error:
-        raise ConfigError(f"{' '.join(point)}: {error}") from None
+        raise of_point(point, error) from None
 
 
 def file_exists(url: str | None) -> bool:

@@ -64,7 +64,7 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
     importances = draw(study.study, plan.objectives, pictures)
     if importances:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in importances.items())
-        say(f"importances for {plan.objectives[0]}: {shares}")
+        say(f"importances for {show.title(plan.objectives[0])}: {shares}")
     say(f"pictures: {pictures}")
     assert search.sweep.records is not None
     search.sweep.records.note(study=_facts(plan, study, done, winners, confirmed, importances, commands))
@@ -112,7 +112,7 @@ def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial
         if trial.state == TrialState.PRUNED:
             values[0] += f" (pruned at epoch {trial.last_step})"
         rows.append([str(trial.number), *values, *(_short(given.get(key, "")) for key in keys)])
-    return show.Comparison(["trial", *plan.objectives, *keys], rows)
+    return show.Comparison(["trial", *map(show.title, plan.objectives), *keys], rows)
 
 
 def _value(name: str, value: float) -> str:
@@ -160,7 +160,7 @@ def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None, lin
         )
     else:
         for name, values in confirmed["metrics"].items():
-            say(f"  {name} on {len(values)} fresh seeds: {mean_sd(values, name)}")
+            say(f"  {show.title(name)} on {len(values)} fresh seeds: {mean_sd(values, name)}")
     if line is not None:
         say(f"  {line}")
 
@@ -181,7 +181,8 @@ def command(plan: Plan, winner: FrozenTrial) -> str | None:
 
 def _values(plan: Plan, trial: FrozenTrial) -> str:
     return ", ".join(
-        f"{name} {_value(name, value)}" for name, value in zip(plan.objectives, trial.values, strict=True)
+        f"{show.title(name)} {_value(name, value)}"
+        for name, value in zip(plan.objectives, trial.values, strict=True)
     )
 
 

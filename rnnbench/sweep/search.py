@@ -312,7 +312,7 @@ class JobSearch(Search):
             result = read_result(folder)
             goal = self.plan.objectives[0]
             shown = result["metrics"].get(goal)
-            how = result["status"] if shown is None else f"{goal} {show.number(goal, shown)}"
+            how = result["status"] if shown is None else f"{show.title(goal)} {show.number(goal, shown)}"
             show.say(f"trial {suggestion.number}: {how}")
 
     def confirm(self, overrides: Sequence[str], number: int, seeds: Sequence[int]) -> list[dict[str, Any]]:

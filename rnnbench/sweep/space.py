@@ -24,6 +24,7 @@ from optuna.distributions import (
 )
 
 from rnnbench.config import ConfigError, Drawn
+from rnnbench.config.keys import fits, shown, wanted
 
 Draw = Callable[["Parameter"], Any]  # a value from a parameter's distribution
 Lookup = Callable[[str], str | None]  # what a key or group is set to where the search does not set it
@@ -303,6 +304,11 @@ def distribution(override: Override) -> BaseDistribution:
         ConfigError: it has no values, or is a logarithmic one that includes 0.
     """
     line, sweep = override.input_line, override.value()
+    unknown = set(getattr(sweep, "tags", ())) - ({"log"} if isinstance(sweep, IntervalSweep) else set())
+    if unknown:
+        raise ConfigError(
+            f"{line}: there is no tag {min(unknown)} here; a search knows tag(log,interval(...))"
+        )
     if isinstance(sweep, IntervalSweep):
         assert sweep.start is not None and sweep.end is not None
         low, high, log = sweep.start, sweep.end, "log" in sweep.tags
@@ -312,6 +318,12 @@ def distribution(override: Override) -> BaseDistribution:
             raise ConfigError(f"{line}: a logarithmic interval must begin above 0")
         if isinstance(low, int) and isinstance(high, int):
             return IntDistribution(low, high, log=log)
+        key, _, given = str(line).partition("=")
+        if not fits(key, str(float(low))):
+            form = shown(
+                f"{key}=int({given})" if not log else f"{key}=tag(log,int(interval({low:g},{high:g})))"
+            )
+            raise ConfigError(f"{line}: {wanted(key)}; write {form}")
         return FloatDistribution(low, high, log=log)
     if isinstance(sweep, RangeSweep) and not sweep.shuffle:
         steps = sorted(sweep.range())

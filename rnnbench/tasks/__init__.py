@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rnnbench.config import ConfigError, Data, asked, names, register, registered
+from rnnbench.config.keys import no_name
 from rnnbench.tasks import synthetic
 from rnnbench.tasks.arrays import OwnArrays
 from rnnbench.tasks.generated import Made
@@ -76,7 +77,7 @@ def kind(data: Data) -> Kind:
         made: Kind = entry.made
         return made
     if data.name not in TASKS:
-        raise ConfigError(f"data.name={data.name}: must be one of {', '.join([*TASKS, *names('task')])}")
+        raise ConfigError(no_name("data.name", data.name, [*TASKS, *names("task")]))
     return TASKS[data.name]
 
 
