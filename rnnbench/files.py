@@ -19,6 +19,7 @@ from rnnbench.config import ConfigError
 from rnnbench.plain_text import printable
 
 T = TypeVar("T")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit that `ulimit -f` has set
 NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)  # of a disk that cannot sync a folder
 
 

@@ -218,7 +218,8 @@ def open_sweep(
         elsewhere: its jobs are trained by workers, who may be at it already.
     """
     from rnnbench import signals
-    from rnnbench.ledger import NO_SPACE, Sweep, close
+    from rnnbench.files import NO_SPACE
+    from rnnbench.ledger import Sweep, close
     from rnnbench.record import Courier, SweepFolder
     from rnnbench.show import warn
 

@@ -1,7 +1,6 @@
 """The books of an open sweep: what becomes of its jobs goes into their folders, to MLflow's courier and
 to the terminal."""
 
-import errno
 import hashlib
 import math
 import os
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from rnnbench import show, tasks
 from rnnbench.config import Config, ConfigError, Select, imported, objective, trial_hash
-from rnnbench.files import Damaged, set_aside, sound, write_csv
+from rnnbench.files import NO_SPACE, Damaged, set_aside, sound, write_csv
 from rnnbench.record import (
     Courier,
     JobFolder,
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 
 P = ParamSpec("P")
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 HASTE = 5.0  # seconds that the last deliveries have where someone waits for the end
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a trial, unless fit.checkpoint_every says else
 

@@ -4,12 +4,15 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from rnnbench import tasks
 from rnnbench.config import Config, ConfigError, Readout, flatten
 from rnnbench.record import check_store
+
+ROOM = 2**16  # bytes that a record takes at its beginning, Hydra's files among them
 
 
 def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> None:
@@ -103,10 +106,15 @@ def check_folder(folder: Path) -> None:
     """
     probe = _nearest(folder) / f".rnnbench-{time.time_ns()}"
     try:
-        probe.touch()
-        probe.unlink()
+        with open(probe, "wb") as file:
+            file.write(bytes(ROOM))
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise _no_folder(folder, f"cannot be written to ({error.strerror})") from None
+    finally:
+        with suppress(OSError):
+            probe.unlink()
 
 
 def _nearest(folder: Path) -> Path:

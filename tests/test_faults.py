@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rnnbench import files
+from rnnbench.config import ConfigError
+from rnnbench.preflight import check_folder
 from rnnbench.record import job_folders, read_metrics, read_result
 from tests.killed import GRID, SHORT, begun, recorded
 from tests.mlflow_store import assert_exact, client, runs_of
@@ -145,6 +149,31 @@ def test_a_full_disk_loses_nothing(small_disk, whole, store):
     run(small_disk, *command)
     assert recorded(small_disk / "s") == whole
     assert_exact(store, small_disk / "s")
+
+
+@pytest.mark.parametrize("left", [0, 4, 12, 40])
+def test_a_disk_that_is_full_at_the_start_is_named_before_anything_is_made(small_disk, left):
+    """By us, not by Hydra, which writes into the folder of a single run first."""
+    (small_disk / "filler").write_bytes(bytes((400 - left) * 1024))
+    with pytest.raises(ConfigError, match=r"cannot be written to \(No space left on device"):
+        check_folder(small_disk / "s")
+    assert [file.name for file in small_disk.iterdir()] == ["filler"]
+
+
+def test_a_limit_on_the_size_of_files_is_one_on_room(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"cannot be written to \(File too large"):
+            check_folder(tmp_path / "s")
+        with pytest.raises(OSError) as caught:
+            files.write(tmp_path / "a", "x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert caught.value.errno in files.NO_SPACE
+    assert not (tmp_path / "s").exists()
 
 
 HUNGRY = """

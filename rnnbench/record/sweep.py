@@ -5,7 +5,6 @@ lock of its own beside the common one, which it takes for moments only. Workers,
 train stacks for the one that holds it, hold a lock each too: they may outlive it.
 """
 
-import errno
 import os
 import platform
 import shlex
@@ -18,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rnnbench.config import ConfigError, Tracking, mask
-from rnnbench.files import Damaged, check, read_json, set_aside, sound, texts, write_json
+from rnnbench.files import NO_SPACE, Damaged, check, read_json, set_aside, sound, texts, write_json
 from rnnbench.record.destinations import note
 from rnnbench.record.folder import STATUSES, moment, moment_or_none, now, read_delivery, read_result
 from rnnbench.record.store import absolute
@@ -81,7 +80,7 @@ class SweepFolder:
                 f"{key}={path}: in use by {_holder(file)}; wait for it, or give another folder"
             ) from None
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in NO_SPACE:
                 raise
             raise ConfigError(
                 f"{key}={path}: cannot be locked ({LOCK}: {error.strerror}); give another folder"
