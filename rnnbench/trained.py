@@ -1,6 +1,7 @@
 """For notebooks: train a trial, and get trained networks back from records."""
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -64,9 +65,11 @@ class Trained:
             raise ConfigError(
                 f"examples: expected (B, T, input) = (B, T, {self.network.input_size}), got {tuple(x.shape)}"
             )
-        if isinstance(data, Images) and not x.is_floating_point():
+        if isinstance(data, Images) and not (x.is_floating_point() and bool(((x >= 0) & (x <= 1)).all())):
+            found = f"from {x.min():g} to {x.max():g}" if x.is_floating_point() else x.dtype
             raise ConfigError(
-                f"examples: expected floats in [0, 1], got {x.dtype}; divide by the largest byte"
+                f"examples: expected floats in [0, 1], got {found}; divide by the largest value that a pixel "
+                "can have"
             )
         x = x.to(self.parameters.dtype)
         x = (x - data.mean) / data.std if isinstance(data, Images | Arrays) else x
@@ -175,10 +178,14 @@ def load(run: str | Path) -> Trained:
         ConfigError: there is no finished trial, or none with weights, or they are damaged; it needs code of
             one's own that has not been imported, or that has changed since.
     """
+    if not Path(run).is_dir() and not RUN_ID.fullmatch(str(run)):
+        raise ConfigError(f"{run}: there is no such folder; give a job folder, or the id of an MLflow run")
     folder = Path(run) if Path(run).is_dir() else download(str(run))
     file = folder / "weights.pt"
     if not file.exists():
-        raise ConfigError(f"{run}: holds no weights.pt; only a trial that has finished leaves one")
+        jobs = sorted(file.parent for file in folder.glob("*/weights.pt"))
+        hint = f"give the folder of a trial in it: {jobs[0]}" if jobs else "only a finished trial leaves one"
+        raise ConfigError(f"{run}: holds no weights.pt; {hint}")
     result = read_result(folder) if (folder / "result.json").exists() else {}
     tags = {name.removeprefix(IMPORT): tag for name, tag in result.get("tags", {}).items() if IMPORT in name}
     try:
@@ -208,6 +215,7 @@ def load(run: str | Path) -> Trained:
     return Trained(config, network, parameters, goal, result)
 
 
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 IMPORT = "rnnbench.import."  # what the tags begin with that name code of one's own
 
 
@@ -259,10 +267,18 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     from rnnbench.overrides import check_settings
     from rnnbench.preflight import preflight
 
+    for word in overrides:
+        if not isinstance(word, str):
+            raise ConfigError(f"{word!r}: give each override as a text: run('model=gru', 'seed=1')")
+        if word.startswith("-"):
+            raise ConfigError(f"{word}: is for the command line; run trains one trial: call it for each")
     check_words(overrides)
     launch.register()
     cfg = compose_one(overrides)
     check_settings(cfg, "run")
+    for word in cfg.hydra.overrides.hydra:
+        if not word.lstrip("+").startswith("hydra.run."):
+            raise ConfigError(f"{word}: is for the command line; run trains in this process and as it is")
     config = launch.task_config(cfg)
     if config.dry_run or cfg.hydra.runtime.choices.get("search"):
         key = "dry_run=true" if config.dry_run else "search"

@@ -141,6 +141,21 @@ def test_bytes_in_place_of_values_are_refused():
     trained = rnnbench.load(forge(Path("r"), make_config("gru"), 8, 10, True, False))
     with pytest.raises(ConfigError, match=r"expected floats in \[0, 1\], got torch.uint8"):
         trained.predict(np.zeros((2, 8, 8), np.uint8))
+    for value, found in ((16.0, "from 0 to 16"), (-0.5, "from -0.5 to 0"), (np.nan, "from nan to nan")):
+        examples = np.zeros((2, 8, 8))
+        examples[1, 2, 3] = value
+        with pytest.raises(ConfigError, match=rf"expected floats in \[0, 1\], got {found}; divide by"):
+            trained.predict(examples)
+
+
+def test_a_place_without_a_trained_network_says_what_would_do(tmp_path):
+    forge(tmp_path / "r" / "0", make_config("gru"), 8, 10, True, False)
+    with pytest.raises(
+        ConfigError, match=r"r: holds no weights\.pt; give the folder of a trial in it: .*r/0"
+    ):
+        rnnbench.load(tmp_path / "r")
+    with pytest.raises(ConfigError, match="q: there is no such folder; give a job folder, or the id of an"):
+        rnnbench.load("q")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -333,8 +348,16 @@ def test_two_threads_do_not_train_in_one_folder(monkeypatch):
         ["search=rate"],
         ["data.val_size=0"],
         ["fit.device=cuda:99"],
+        ["-m", "seed=0,1"],
+        ["--cfg", "job"],
+        ["hydra.job.chdir=true"],
+        ["hydra/launcher=slurm"],
+        ["hydra.sweep.dir=elsewhere"],
+        [["model=gru"]],
+        [{"model": "gru"}],
+        [None],
     ],
-    ids=" ".join,
+    ids=str,
 )
 def test_what_cannot_be_run_is_a_config_error_and_makes_nothing(tmp_path, words):
     with pytest.raises(ConfigError) as error:
