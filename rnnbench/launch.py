@@ -325,7 +325,11 @@ class TrialLauncher(Launcher, ABC):
             for job, label in zip(jobs, labels(job_overrides), strict=True):
                 job.label = label
             trees = [self.checked[tuple(overrides)][1] for overrides in job_overrides]
-            self.train(sweep, jobs, trees, initial_job_idx)
+            try:
+                self.train(sweep, jobs, trees, initial_job_idx)
+            finally:
+                kept = map(filter_overrides, job_overrides)
+                sweep.given |= {job.folder: words for job, words in zip(jobs, kept, strict=True)}
         return [self._result(overrides, job) for overrides, job in zip(job_overrides, jobs, strict=True)]
 
     @abstractmethod

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from rnnbench import show, tasks
 from rnnbench.config import Config, ConfigError, Select, imported, objective, trial_hash
-from rnnbench.files import NO_SPACE, Damaged, set_aside, sound, write_csv
+from rnnbench.files import NO_SPACE, Damaged, set_aside, write_csv
 from rnnbench.record import (
     Courier,
     JobFolder,
@@ -23,7 +23,6 @@ from rnnbench.record import (
     previous,
     provenance,
     read_metrics,
-    read_overrides,
     results,
     sync_command,
     ui_command,
@@ -92,6 +91,7 @@ class Sweep:
     interrupted: bool = False
     lock: RLock = field(default_factory=RLock)  # held by whoever writes records or to the terminal
     compared: bool = True  # whether its table compares all trials
+    given: dict[Path, Sequence[str]] = field(default_factory=dict)  # overrides of its jobs, by folder
     traces: set[str] = field(default_factory=set)  # the tracebacks that were printed
 
     def begin(self, job: Job, fresh: "Checkpoint") -> "Checkpoint":
@@ -346,7 +346,7 @@ def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
         if sweep.compared:
             whole = os.path.relpath(sweep.folder / "comparison.md")
             comparison.print(show.legend(comparison, goal), whole)
-            _say_best(goal, folders, ended)
+            _say_best(goal, folders, ended, sweep.given)
     if config.fit.select is Select.test:
         show.say("This protocol watches the test set: its accuracies are optimistic.", "yellow")
     sweep.records.end("interrupted" if interrupted else "failed" if failed else "finished")
@@ -361,16 +361,26 @@ def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:
             show.say(f"compare: {config.tracking.uri}")
 
 
-def _say_best(goal: str | None, folders: Sequence[Path], results: Sequence[dict[str, Any]]) -> None:
-    """The best trial of a grid: its value, its folder, the command that trains it again."""
+def _say_best(
+    goal: str | None,
+    folders: Sequence[Path],
+    results: Sequence[dict[str, Any]],
+    given: dict[Path, Sequence[str]],
+) -> None:
+    """The best trial of a grid: its value, its folder, the command that trains it again.
+
+    Args:
+        given: overrides by folder, of the jobs of this command. What a file in a folder says of others is
+            not printed ready to paste: somebody else may have written it.
+    """
     values = [result["metrics"].get(goal, math.nan) for result in results]
     best = show.chosen(values, goal) if goal is not None else []
     if goal is None or not best:
         return
     folder, value = folders[best[0]], show.number(goal, values[best[0]])
     show.say(f"best: trial {folder.name}, {show.title(goal)} {value}; {os.path.relpath(folder)}", "bold")
-    for words in sound([folder], read_overrides):
-        show.say(f"  {show.train_command(words)}")
+    if folder in given:
+        show.say(f"  {show.train_command(given[folder])}")
 
 
 def _in_the_way(folder: Path) -> bool:

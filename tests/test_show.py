@@ -176,14 +176,26 @@ def test_the_best_trial_of_a_grid_can_be_trained_again_from_its_line(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["rnnbench", "-m", "--config-dir", "my conf", "model=lstm,gru"])
     words = ["model=gru", "data.path='a b.npz'", "seed=1"]
-    (tmp_path / "1" / ".hydra").mkdir(parents=True)
-    (tmp_path / "1" / ".hydra" / "overrides.yaml").write_text(to_yaml(words))
     results = [result("lstm", 0, 0.8), result("gru", 1, 0.9), result("rnn", 0, 0.95, "failed")]
-    _say_best("best/val_accuracy", [tmp_path / str(n) for n in range(3)], results)
+    folders = [tmp_path / str(n) for n in range(3)]
+    _say_best("best/val_accuracy", folders, results, {folders[1]: words})
     best, command = capsys.readouterr().out.splitlines()
     assert best.startswith("best: trial 1, val/accuracy 0.9000; ") and best.endswith("/1")
     given = shlex.split(command)
     assert given == ["python", "-m", "rnnbench", "--config-dir", "my conf", *words]
+
+
+def test_no_command_is_printed_ready_to_paste_that_a_file_in_a_folder_says(tmp_path: Path, capsys) -> None:
+    inner = tmp_path / "1" / ".hydra"
+    inner.mkdir(parents=True)
+    (inner / "overrides.yaml").write_text("- rnnbench_import=theirs.py\n")
+    _say_best(
+        "best/val_accuracy",
+        [tmp_path / "0", tmp_path / "1"],
+        [result("lstm", 0, 0.8), result("gru", 1, 0.9)],
+        {tmp_path / "0": ["seed=0"]},
+    )
+    assert "best: trial 1" in (said := capsys.readouterr().out) and "theirs.py" not in said
 
 
 def test_resumed_trials_say_from_which_epoch(capsys) -> None:
