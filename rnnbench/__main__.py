@@ -11,7 +11,7 @@ from hydra.errors import CompactHydraException
 
 from rnnbench import __version__
 from rnnbench.app import app
-from rnnbench.config import check_words, conf_folder
+from rnnbench.config import ConfigError, check_words, conf_folder
 from rnnbench.files import show_warnings
 from rnnbench.launch import refusals, register
 from rnnbench.overrides import Checker, explained, is_sweep, loader_of, read_arguments
@@ -31,6 +31,7 @@ def main() -> None:
     utils.run_and_report = _call
     try:
         with refusals():
+            check_here()
             check_words(words)  # before Hydra, whose messages quote what they cannot read
             arguments = read_arguments(words)
             if not arguments.shell_completion:
@@ -45,6 +46,20 @@ def main() -> None:
             raise
         complain(str(error))
         sys.exit(1)
+
+
+def check_here() -> None:
+    """Refuse to run in a folder that is not there any more: Hydra asks for it at once.
+
+    Raises:
+        ConfigError: says so.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the folder that this command runs in is gone ({error.strerror}); change to another: cd ..."
+        ) from None
 
 
 def _call(func: Any) -> Any:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnbench import limits, memory
+from rnnbench.__main__ import check_here
 from rnnbench.config import ConfigError
 from rnnbench.kernels.compiled import cores, threads_asked
 from rnnbench.preflight import check_folder
@@ -308,3 +309,5 @@ def test_the_folder_that_a_command_runs_in_may_be_gone(
     (tmp_path / "gone").rmdir()
     with pytest.raises(ConfigError, match="was deleted"):
         check_folder(Path("multirun/x"))
+    with pytest.raises(ConfigError, match="the folder that this command runs in is gone"):
+        check_here()
