@@ -35,6 +35,7 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from rnnbench.config import Config, ConfigError, Ray, Search, Slurm, conf_folder
 from rnnbench.config.keys import (
@@ -279,6 +280,10 @@ class Checker:
             options = self.options(group)
             if name.removesuffix(".yaml") not in options and not self.files.config_exists(f"{group}/{name}"):
                 raise ConfigError(no_option(group, name, options))
+            try:
+                self.files.load_config(f"{group}/{name}")
+            except (YAMLError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{group}={name}: {unreadable(error)}") from error
 
     def options(self, group: str) -> list[str]:
         """The names of a group's files."""
@@ -378,6 +383,15 @@ def no_option(group: str, name: str, options: Sequence[str]) -> str:
             f"{group}={name}: there is no such option; did you mean {either(f'{group}={o}' for o in near)}?"
         )
     return f"{group}={name}: there is no such option; {group} is one of {', '.join(sorted(options))}"
+
+
+def unreadable(error: YAMLError | UnicodeDecodeError) -> str:
+    """What is to be said of a configuration file that is no YAML."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f"its file is no YAML in UTF-8: {' '.join(str(error).split())}"
+    place = mark.name.removeprefix("file://")
+    return f"{place}:{mark.line + 1}: {getattr(error, 'problem', None)}; correct the YAML"
 
 
 def several_options(text: str, options: Sequence[str]) -> list[str]:
@@ -541,6 +555,8 @@ def explained(words: Sequence[str]) -> Iterator[None]:
         OmegaConfBaseException,
     ) as error:
         raise ConfigError(explain(error, words)) from error
+    except MarkedYAMLError as error:  # of a file that another one names
+        raise ConfigError(unreadable(error)) from error
 
 
 def explain(error: Exception, words: Sequence[str]) -> str:
@@ -567,6 +583,10 @@ def explain(error: Exception, words: Sequence[str]) -> str:
             if given is not None and setting != key and setting in hydra_keys():
                 return f"{given}: adds to a mapping; write {shown(f'+{given}')}"
             return prefix + unknown_hydra_key(key, value)
+        if place and key == place[1].rpartition("/")[0] and key not in SECTIONS:
+            return (
+                f"{prefix}must begin with the line `# @package _global_`, since it sets keys of all sections"
+            )
         return prefix + said_of(cause, value)
     if stray := re.search(r"unexpected keyword argument '(\w+)'[\s\S]*full_key: (\S+)", str(error)):
         return unknown_hydra_key(f"{stray[2]}.{stray[1]}", values.get(f"{stray[2]}.{stray[1]}"))

@@ -38,6 +38,7 @@ from rnnbench.plain_text import markdown, printable, spreadsheet
 
 PLAIN_EVERY = 10.0  # seconds between progress lines where there is no terminal
 NARROWEST = 12  # that a column of names is folded to
+CONFIG_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
 EPOCH_LINES = 30  # of a trial that trains alone, however many epochs it has
 
 # Control characters, marks that turn the direction of text, and bytes of a file name that are not UTF-8.
@@ -508,17 +509,20 @@ def title(metric: str) -> str:
 
 def train_command(overrides: Sequence[str]) -> str:
     """The command line that trains a trial alone, to be pasted into a shell."""
-    return shlex.join(["python", "-m", "rnnbench", *_config_folder(sys.argv), *overrides])
+    return shlex.join(["python", "-m", "rnnbench", *_config_files(sys.argv), *overrides])
 
 
-def _config_folder(words: Sequence[str]) -> list[str]:
-    """The words of a command line that name a folder of one's own configuration."""
+def _config_files(words: Sequence[str]) -> list[str]:
+    """The words of a command line that say where configuration files of one's own are: flags, then values."""
+    flags: list[str] = []
+    values: list[str] = []
     for n, word in enumerate(words):
-        if word.startswith("--config-dir="):
-            return [word]
-        if word in ("--config-dir", "-cd"):
-            return list(words[n : n + 2])
-    return []
+        flag, equals, _ = word.partition("=")
+        if flag in CONFIG_FLAGS:
+            flags += [word] if equals else words[n : n + 2]
+        elif word.startswith("hydra.searchpath="):
+            values.append(word)
+    return [*flags, *values]
 
 
 def _differ_within(results: Sequence[dict[str, Any]], group: str, key: str) -> bool:

@@ -361,6 +361,35 @@ def test_a_key_in_a_file_of_ones_own_is_refused(line, tmp_path):
     assert_refused(command(words, work), ["did you mean model.hidden_size"], work)
 
 
+BROKEN = {
+    b"# @package _global_\nmodel: [lstm\n": "mine.yaml:3: expected ',' or ']'",
+    b"\xff\xfe": "experiment=mine: its file is no YAML in UTF-8",
+    b"model: {hidden_size: 4}\n": "must begin with the line `# @package _global_`",
+    b"": "must begin with the line `# @package _global_`",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_a_file_of_ones_own_that_cannot_be_read_is_named(content, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_bytes(content)
+    with pytest.raises(ConfigError) as refusal:
+        rnnbench.run(f"hydra.searchpath=[{tmp_path}]", "experiment=mine", "tracking.uri=null")
+    assert "mine" in str(refusal.value)
+    assert BROKEN[content] in str(refusal.value)
+    assert_one_message(str(refusal.value))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["--config-dir own", "--config-dir=own", "-cd own", "-cd=own", "-cn mine", "'hydra.searchpath=[/own]'"],
+)
+def test_the_command_to_train_again_finds_the_same_files(line, monkeypatch):
+    words = shlex.split(line)
+    monkeypatch.setattr("sys.argv", ["rnnbench", "-m", *words, "seed=0,1"])
+    assert shlex.split(show.train_command(["seed=1"])) == ["python", "-m", "rnnbench", *words, "seed=1"]
+
+
 COMMANDS = {
     "+lr=0.1": "did you mean optim.lr=0.1?",
     "-m +lr=0.001,0.5": "did you mean optim.lr=0.001,0.5?",
