@@ -499,6 +499,41 @@ def test_verify_finds_an_edited_digit_and_a_missing_run(runs, tmp_path):
         verify(runs, str(runs), texts)
 
 
+def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to each value of a JSON tree, of lists to the first."""
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree[:1]) if isinstance(tree, list) else ()
+    return [(*path, key) for key, _ in inner] + [way for key, v in inner for way in places(v, (*path, key))]
+
+
+def test_a_damaged_provenance_is_named_or_differs(runs, tmp_path):
+    """Whatever stands in place of whatever it holds, `verify` says something, and never raises a bug."""
+    folder = write_out(runs, tmp_path / "out" / "name")
+    file = folder / "provenance.json"
+    good = file.read_text()
+    ways = [way for way in places(json.loads(good)) if way[:3] != ("trials", 0, "params") or len(way) == 3]
+    damaged: list[str] = ["", "[]", "3", "null", "NaN", "{}"]
+    for way in ways:
+        for value in (None, 3, "x", [1], {"a": 1}, ...):
+            tree = part = json.loads(good)
+            for key in way[:-1]:
+                part = part[key]
+            if value is ... and isinstance(part, dict):
+                del part[way[-1]]
+            else:
+                part[way[-1]] = None if value is ... else value
+            damaged.append(json.dumps(tree))
+    for text in damaged:
+        file.write_text(text)
+        try:
+            faults, doubts = verify(folder, str(runs), texts)
+        except ConfigError as error:
+            assert str(error)
+        else:
+            assert (
+                faults or doubts or json.loads(text) | {"versions": 0} == json.loads(good) | {"versions": 0}
+            )
+
+
 V1 = Path(__file__).parent / "tables" / "v1"  # what version 1 of the renderers wrote, and its job folders
 
 

@@ -164,14 +164,17 @@ def verify(
         raise ConfigError(f"{folder}: has no provenance.json; give a folder that rnnbench.paper has made")
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
+        known = _of_kinds({"command": [], "source": "", "versions": {}} | _of_kind(known, dict), KINDS)
         table = table_of(known["table"])
+        for trial in known["trials"]:
+            _of_kinds(trial["params"], {"seed": int, "fit.select": str})
         planned = [
             Planned(t["trial"], _overrides(t["rerun"]), t["params"], t["search"]) for t in known["trials"]
         ]
         jobs = {trial["job"]: trial for trial in known["trials"] if "job" in trial}
-        command, place = known.get("command", []), known.get("source", "")
-        versions = {key: known.get("versions", {}).get(key, 1) for key in VERSIONS}
-    except (ValueError, KeyError) as error:
+        command, place = known["command"], known["source"]
+        versions = {key: known["versions"].get(key, 1) for key in VERSIONS}
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{file}: cannot be read ({error!r}); make the table again") from None
     source = open_source(
         where or (place if "://" in place or Path(place or "?").exists() else default_place())
@@ -206,6 +209,47 @@ def verify(
         earlier = "its marks, intervals and p were computed by an earlier version of the statistics"
         doubts.insert(0, f"{earlier}, and are not compared; make the table again to have today's")
     return faults, doubts
+
+
+# What `verify` reads of provenance.json; of lists of objects what each holds.
+KINDS: dict[str, Any] = {
+    "table": dict,
+    "command": [str],
+    "source": str,
+    "versions": dict,
+    "superseded": [str],
+    "searches": [
+        {"row": str, "study": str, "overrides": [str], "trials": int, "sampler": str, "space": dict}
+    ],
+    "trials": [{"trial": str, "rerun": str, "params": dict, "search": str | None}],
+}
+
+
+def _of_kind(value: Any, kind: Any) -> Any:
+    """The value.
+
+    Raises:
+        TypeError: it is of another type.
+        KeyError: it lacks a key.
+    """
+    if isinstance(kind, list):
+        for part in _of_kind(value, list):
+            _of_kind(part, kind[0])
+    elif isinstance(kind, dict):
+        _of_kinds(value, kind)
+    elif not isinstance(value, kind):
+        raise TypeError(f"{str(value)[:40]} has the place of another type")
+    return value
+
+
+def _of_kinds(tree: Any, kinds: dict[str, Any]) -> dict[str, Any]:
+    """An object whose keys hold values of these types; raises as `_of_kind`."""
+    found: dict[str, Any] = _of_kind(tree, dict)
+    for key, kind in kinds.items():
+        _of_kind(found[key], kind)
+    if not isinstance(found.get("job", ""), str):
+        raise TypeError("the identity of a run is no text")
+    return found
 
 
 def _overrides(rerun: str) -> list[str]:
