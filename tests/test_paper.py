@@ -499,6 +499,17 @@ def test_verify_finds_an_edited_digit_and_a_missing_run(runs, tmp_path):
         verify(runs, str(runs), texts)
 
 
+def test_a_table_with_failed_and_pruned_runs_verifies_also_when_they_were_run_again(runs, tmp_path):
+    leave(runs / "1" / "0", config_of("lstm", 0), 0.0, "failed")
+    leave(runs / "1" / "7", config_of("rnn", 1), 0.0, "pruned")
+    shutil.rmtree(runs / "1" / "8")
+    folder = write_out(runs, tmp_path / "out" / "name")
+    assert "2, 1 failed" in (folder / "table.md").read_text()
+    assert verify(folder, str(runs), texts) == ([], [])
+    leave(runs / "2" / "0", config_of("lstm", 0), 0.5)
+    assert verify(folder, str(runs), texts) == ([], [])
+
+
 def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The way to each value of a JSON tree, of lists to the first."""
     inner = tree.items() if isinstance(tree, dict) else enumerate(tree[:1]) if isinstance(tree, list) else ()

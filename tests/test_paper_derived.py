@@ -104,3 +104,12 @@ def test_a_folder_without_a_finished_trial_is_refused(tmp_path):
     leave(tmp_path / "0", config_of("lstm", 0), 0.8, "failed")
     with pytest.raises(ConfigError, match="there is no record of a trial that has finished"):
         derive([tmp_path])
+
+
+@pytest.mark.parametrize("words", [["r", "nope"], ["nope"], ["r", "nope=x"]])
+def test_the_word_that_is_no_folder_is_named(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r").mkdir()
+    monkeypatch.setattr(sys, "argv", ["paper", *words])
+    with pytest.raises(SystemExit, match=r"error: nope\S*: is no folder; give table=NAME"):
+        main()

@@ -73,9 +73,10 @@ def main() -> None:
             of_folders(list(map(Path, given.what)), given)
             return
         if "table" not in values:
+            stray = next(word for word in given.what if not Path(word).is_dir())
             raise ConfigError(
-                f"{given.what[0]}: give table=NAME, or verify FOLDER, or the folder of a sweep; --help has "
-                "examples"
+                f"{stray}: is no folder; give table=NAME, or verify FOLDER, or the folder of a sweep; --help "
+                "has examples"
             )
         extra = [word for word in given.what if not word.startswith(("table=", "source="))]
         for name in values["table"].split(","):

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -121,13 +121,23 @@ def warnings(filled: Filled) -> list[str]:
 
 
 class Pinned(Source):
-    """Only the runs that a table was made of."""
+    """Only the runs that a table was made of.
 
-    def __init__(self, inner: Source, jobs: set[str]) -> None:
-        self.inner, self.jobs, self.name = inner, jobs, inner.name
+    Args:
+        jobs: the identities of these runs.
+        unfinished: the trials that had no finished run then. Their other runs count, since a table says how
+            many have failed or were pruned.
+    """
+
+    def __init__(self, inner: Source, jobs: set[str], unfinished: Container[str] = ()) -> None:
+        self.inner, self.jobs, self.unfinished, self.name = inner, jobs, unfinished, inner.name
 
     def find(self, trials: Any) -> list[Record]:
-        return [record for record in self.inner.find(trials) if record.job in self.jobs]
+        return [
+            record
+            for record in self.inner.find(trials)
+            if record.job in self.jobs or (record.trial in self.unfinished and record.status != "finished")
+        ]
 
     def of_study(self, study: str) -> list[Record]:
         return self.inner.of_study(study)
@@ -187,7 +197,8 @@ def verify(
     ]
     if len(faults) == len(jobs):
         return [*faults, f"no run of the table is in {source.name}: source=FOLDER or URI names another"], []
-    filled = fill(table, planned, Pinned(source, set(jobs)))
+    unfinished = {trial["trial"] for trial in known["trials"] if "job" not in trial}
+    filled = fill(table, planned, Pinned(source, set(jobs), unfinished))
     there_are = source.searches() if known["searches"] else {}
     searches = [_again(search, there_are.get(search["study"])) for search in known["searches"]]
     filled.command, filled.place = command, place
