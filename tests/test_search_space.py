@@ -10,6 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from rnnbench.config import ConfigError, conf_folder
 from rnnbench.launch import register
+from rnnbench.sweep.identity import _difference
 from rnnbench.sweep.settings import PRUNERS, SAMPLERS, pruner_of, sampler_of
 from rnnbench.sweep.space import Space, read_space
 from rnnbench.sweep.storage import check_storage
@@ -217,3 +218,17 @@ def test_refusals_of_samplers_pruners_and_storages(make, message):
     with pytest.raises(ConfigError, match=message) as refused:
         make()
     assert "secret" not in str(refused.value)
+
+
+def test_where_two_spaces_differ_is_said_in_words():
+    """As a search is refused whose name another one has, in another space."""
+
+    def space(*overrides):
+        parameters, _ = read_space({}, overrides, OverridesParser.create())
+        return Space(parameters).identity()
+
+    there = space("optim.lr=tag(log,interval(0.01,0.1))", "model.num_layers=range(1,4)")
+    here = space("optim.lr=interval(0.01,0.2)", "optim=adam,sgd", "model.num_layers=range(1,4)")
+    assert _difference(there, here) == (
+        "there optim.lr from 0.01 to 0.1 (log), here optim of adam, sgd, optim.lr from 0.01 to 0.2"
+    )

@@ -92,13 +92,26 @@ def _stated(part: Any) -> Any:
     return {key: value for key, value in part.items() if value is not None and value is not False}
 
 
+def _item(item: Any) -> str:
+    """An item of an identity in few words; a parameter as what it is drawn from."""
+    match item:
+        case [name, {"attributes": {"choices": choices}}, _]:
+            return f"{name} of {', '.join(map(str, choices))}"
+        case [name, {"attributes": {"low": low, "high": high, **more}}, _]:
+            step = f" in steps of {more['step']:g}" if more.get("step") not in (None, 1) else ""
+            return f"{name} from {low:g} to {high:g}{step}{' (log)' if more.get('log') else ''}"
+        case [name, str(value), _]:
+            return f"{name}={value}"
+    return str(item)
+
+
 def _difference(there: Any, here: Any) -> str:
     """Where two parts of an identity differ, in few words."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
         return ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in keys[:3])
     if isinstance(there, list) and isinstance(here, list):
-        only_there = ", ".join(str(item) for item in there if item not in here)
-        only_here = ", ".join(str(item) for item in here if item not in there)
+        only_there = ", ".join(_item(item) for item in there if item not in here)
+        only_here = ", ".join(_item(item) for item in here if item not in there)
         return f"there {only_there or 'less'}, here {only_here or 'less'}"
     return f"{there} there, {here} here"
