@@ -284,7 +284,7 @@ def test_a_search_that_is_chosen_stays_as_it_is(chosen):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["digits"], "digits: give table=NAME, or verify FOLDER"),
+        (["digits"], "digits: is no folder; give table=NAME, or verify FOLDER"),
         (["verify"], "verify: give the folder of a table"),
         (["table=nothing"], "table=nothing: there is no such table; there is adding50"),
         (["table=digits", "model=lsmt"], "sweep: In 'config': Could not find 'model/lsmt'"),
