@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from rnnbench.config import ConfigError
 from rnnbench.record import read_result
 from rnnbench.sweep.storage import open_storage
 from tests.test_app import run, start
@@ -97,3 +98,17 @@ def test_the_slurm_example_is_an_array_of_sweepers(tmp_path):
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
     for trial in trials:
         assert read_result(tmp_path / "multirun/s" / str(trial.number))["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "line", [b"[]", b"null", b"{}", b"7", b'{"op_code": 99, "worker_id": "a"}', b"caf\xe9", b"\0\0"]
+)
+def test_a_damaged_journal_is_named_and_left_alone(line: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "study.log"
+    url = f"journal:///{file}"
+    optuna.create_study(study_name="one", storage=open_storage(url))
+    whole = file.read_bytes() + line + b"\n"
+    file.write_bytes(whole)
+    with pytest.raises(ConfigError, match=f"hydra.sweeper.storage={url}: is damaged"):
+        open_storage(url)
+    assert file.read_bytes() == whole

@@ -1,5 +1,6 @@
 """Optuna's journal file under a lock of the kernel's."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,14 +8,37 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
+from rnnbench.files import Damaged
+
 LINE = 2**20  # bytes that an entry does not have
 
 
 def open_journal(file: Path) -> JournalStorage:
-    """The storage in a journal file, which is made if it is not there."""
+    """The storage in a journal file, which is made if it is not there.
+
+    Raises:
+        Damaged: it holds something else.
+    """
     # Without flock (Windows) Optuna's own lock; it is a link to the file, which has to lead somewhere.
     path = file.absolute()
-    return JournalStorage(JournalFileBackend(str(path), KernelLock(path) if os.name == "posix" else None))
+    backend = JournalFileBackend(str(path), KernelLock(path) if os.name == "posix" else None)
+    try:
+        storage = JournalStorage(backend)
+        json.loads(_last_line(path))  # Optuna takes one that it cannot read for half written, and goes on
+        return storage
+    except OSError:
+        raise
+    except Exception as error:  # whatever its lines make of Optuna
+        why = f"is damaged, or no journal of Optuna's ({type(error).__name__}: {error})"
+        raise Damaged(file, why) from error
+
+
+def _last_line(journal: Path) -> bytes:
+    """The last whole line of a journal; an empty object if it has none."""
+    with open(journal, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LINE))
+        lines = file.read().rpartition(b"\n")[0].rsplit(b"\n", 1)
+    return lines[-1] or b"{}"
 
 
 class KernelLock(BaseJournalFileLock):

@@ -15,6 +15,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackErro
 from sqlalchemy.pool import NullPool
 
 from rnnbench.config import ConfigError, check_secret
+from rnnbench.files import Damaged
 from rnnbench.record import check_store, driven, sqlite_file
 from rnnbench.sweep.journal import open_journal
 from rnnbench.sweep.patience import PatientStorage
@@ -90,6 +91,10 @@ def open_storage(url: str | None) -> PatientStorage:
                     RDBStorage(address)
         inner = _database(address, LOST_HOST if kind == "postgresql" else {})
         return PatientStorage(inner, url, CUT_OFF)
+    except Damaged as error:
+        raise ConfigError(
+            f"hydra.sweeper.storage={url}: {error.why}; put a copy in its place, or name another file"
+        ) from None
     except ImportError as error:
         extra = "grpc" if url.startswith("grpc") else "postgres"
         reason = str(error).strip().splitlines()[0]
