@@ -1,12 +1,16 @@
 """The application: what Hydra calls with a composed config, one job at a time."""
 
+from contextlib import chdir
 from pathlib import Path
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rnnbench.launch import TrialFailed, job_folder, job_name, open_sweep, refusals, run_jobs, task_config
+from rnnbench.config import ConfigError
+from rnnbench.hydra_jobs import TrialFailed
+from rnnbench.launch import job_folder, job_name, open_sweep, refusals, run_jobs, task_config
 
 
 def app(cfg: DictConfig) -> float | None:
@@ -15,16 +19,20 @@ def app(cfg: DictConfig) -> float | None:
     A job of a search, under a launcher other than ours, is one suggestion: all its repeats. Its objective
     is their mean, and None if it was pruned.
 
+    What is relative in the configuration is relative to where the command was given; the training itself
+    runs where Hydra has put the job (hydra.job.chdir).
+
     Raises:
         TrialFailed: it ended without a result; its folder says why.
     """
     from rnnbench.ledger import Job
 
     hydra = HydraConfig.get()
-    folder = job_folder(Path(hydra.runtime.output_dir))
     multirun = hydra.mode is RunMode.MULTIRUN
     overrides = list(hydra.overrides.task)
-    with refusals():
+    here = Path.cwd()
+    with refusals(), chdir(hydra.runtime.cwd):
+        folder = _folder(hydra)
         config = task_config(cfg)
         name = job_name(overrides, config)
         # Under Hydra's own sweeper nobody holds the folder, and the launcher may run several jobs at once.
@@ -35,9 +43,27 @@ def app(cfg: DictConfig) -> float | None:
                 from rnnbench.sweep.worker import jobs_of
 
                 jobs = jobs_of(hydra, name, config, folder)
-            run_jobs(sweep, jobs, len(jobs))
+            with chdir(here):
+                run_jobs(sweep, jobs, len(jobs))
     failed = [job.error for job in jobs if job.error is not None]
     if failed:
         raise TrialFailed(failed[0])
     values = [job.value for job in jobs if job.value is not None]
     return sum(values) / len(jobs) if len(values) == len(jobs) else None
+
+
+def _folder(hydra: HydraConf) -> Path:
+    """The job folder; that of a job of a sweep lies in the sweep's, whatever hydra.sweep.subdir calls it.
+
+    Raises:
+        ConfigError: it lies elsewhere.
+    """
+    folder = Path(hydra.runtime.output_dir)
+    if hydra.mode is not RunMode.MULTIRUN:
+        return job_folder(folder)
+    if folder.parent.resolve() != Path(hydra.sweep.dir).resolve():
+        raise ConfigError(
+            f"hydra.sweep.subdir={hydra.sweep.subdir}: must be the name of a folder in hydra.sweep.dir, one "
+            "level; for example run_${hydra.job.num}"
+        )
+    return folder

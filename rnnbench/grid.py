@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.core.utils import JobStatus, filter_overrides
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from rnnbench.compose import Composer
 from rnnbench.config import Config, ConfigError, flatten, plain
 from rnnbench.files import write
+from rnnbench.hydra_jobs import NUMBERED, TrialFailed, check_names, folder_name
 from rnnbench.launch import (
     Checked,
-    TrialFailed,
     TrialLauncher,
     identity,
     job_name,
@@ -120,14 +120,15 @@ class GridSweeper(Sweeper):
             folder = own_folder(self.config, "sweep")
             with open_sweep(folder, first, job_name(arguments, first), single=False, elsewhere=elsewhere):
                 OmegaConf.save(self.config, folder / "multirun.yaml")
-                results: list[JobReturn] = []
-                while len(results) < len(points):
-                    batch = points[len(results) : len(results) + size]
-                    results += self.launcher.launch(batch, initial_job_idx=len(results))
+                batches = [
+                    self.launcher.launch(points[first : first + size], initial_job_idx=first)
+                    for first in range(0, len(points), size)
+                ]
+        results = [result for batch in batches for result in batch]
         failed = sum(result.status is JobStatus.FAILED for result in results)
         if failed:
             raise TrialFailed(f"{failed} of {len(results)} trials failed; see above")
-        return [results]
+        return batches
 
     def _check(self, points: list[list[str]], folder: Path) -> tuple[list[list[str]], Config]:
         """Compose and check the points of the grid; those that are to be trained, and the first's config.
@@ -140,14 +141,20 @@ class GridSweeper(Sweeper):
         assert self.hydra_context is not None and self.config is not None
         ours = self.launcher if isinstance(self.launcher, TrialLauncher) else None
         checked: Checked = {}
-        for overrides in points:
+        names = []
+        for number, overrides in enumerate(points):
             try:
                 cfg = self.composer.check_and_compose(overrides)
                 checked[tuple(overrides)] = task_config(cfg), self.composer.plain(cfg)
+                if checked[tuple(overrides)][1]["hydra"]["sweep"]["subdir"] != NUMBERED:
+                    names.append(folder_name(cfg, number))
             except ConfigError as error:
                 raise of_point(filter_overrides(overrides), error) from None
         if not points:
             raise ConfigError("hydra/sweeper=grid: gives no trial; a choice() or range() is without values")
+        check_names(names)
+        if ours:
+            ours.check([tree for _, tree in checked.values()])
         configs = [config for config, _ in checked.values()]
         preflight(configs, folder, not (ours and ours.elsewhere) or configs[0].dry_run)
         if self.only is not None:

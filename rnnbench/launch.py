@@ -11,15 +11,14 @@ import traceback
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
-from hydra.errors import CompactHydraException
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, filter_overrides, setup_globals
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -30,6 +29,14 @@ from rnnbench.budget import resolved
 from rnnbench.compose import Composer
 from rnnbench.config import Config, ConfigError, check_tree, own_code, to_yaml, trial_hash, typed
 from rnnbench.files import write
+from rnnbench.hydra_jobs import (
+    NUMBERED,
+    Told,
+    TrialFailed,
+    check_alike,
+    folder_name,
+    surroundings,
+)
 from rnnbench.overrides import check_given, check_settings
 
 if TYPE_CHECKING:
@@ -37,10 +44,6 @@ if TYPE_CHECKING:
 
 OWNER = "RNNBENCH_SWEEP"  # environment: the sweep folders that an ancestor of this process holds
 OPEN: "dict[str, Sweep]" = {}  # the sweep folders that this process holds
-
-
-class TrialFailed(CompactHydraException):
-    """A trial ended without a result; its folder says why."""
 
 
 def register() -> None:
@@ -292,11 +295,14 @@ class TrialLauncher(Launcher, ABC):
             raise ConfigError(f"hydra.launcher.max_stack={max_stack}: must be a whole number of at least 1")
         self.max_stack = max_stack
         self.checked: Checked = {}  # filled by our sweeper
+        self.base: dict[str, Any] | None = None  # of a search, what its jobs are compared with
         self.composing = Lock()  # jobs of a search may be launched from several threads
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
+        self.task_function = task_function
         self.config = config
+        self.listened = bool(set(config.hydra.callbacks) - {"rnnbench"})  # whether callbacks are told of jobs
 
     @cached_property
     def composer(self) -> Composer:
@@ -318,19 +324,39 @@ class TrialLauncher(Launcher, ABC):
                     cfg = self.composer.check_and_compose(overrides)
                     self.checked[tuple(overrides)] = task_config(cfg), self.composer.plain(cfg)
             check_distinct([(overrides, self.checked[tuple(overrides)][0]) for overrides in job_overrides])
+            trees = [self.checked[tuple(overrides)][1] for overrides in job_overrides]
+            self.check(trees)
         first, _ = self.checked[tuple(job_overrides[0])]
         name = job_name(list(self.config.hydra.overrides.task), first)
         with refusals(), open_sweep(folder, first, name, single=False, elsewhere=self.elsewhere) as sweep:
             jobs = [self._job(*self.checked[tuple(overrides)], overrides) for overrides in job_overrides]
             for job, label in zip(jobs, labels(job_overrides), strict=True):
                 job.label = label
-            trees = [self.checked[tuple(overrides)][1] for overrides in job_overrides]
             try:
-                self.train(sweep, jobs, trees, initial_job_idx)
+                with self.around(trees[0]):
+                    self.train(sweep, jobs, trees, initial_job_idx)
             finally:
                 kept = map(filter_overrides, job_overrides)
                 sweep.given |= {job.folder: words for job, words in zip(jobs, kept, strict=True)}
+            for job in jobs:  # those that had nothing left to do
+                job.started()
+                job.ended("finished" if job.error is None else "failed")
         return [self._result(overrides, job) for overrides, job in zip(job_overrides, jobs, strict=True)]
+
+    def check(self, trees: Sequence[dict[str, Any]]) -> None:
+        """Refuse what Hydra's settings ask of single jobs and jobs that train together cannot have.
+
+        Args:
+            trees: of each job, the config as plain dicts with the hydra node.
+
+        Raises:
+            ConfigError: names the key.
+        """
+        check_alike(trees, self.elsewhere)
+
+    def around(self, tree: dict[str, Any]) -> AbstractContextManager[None]:
+        """The environment and the logging that Hydra's settings give to the jobs of a sweep."""
+        return nullcontext() if self.elsewhere else surroundings(tree, self.config)
 
     @abstractmethod
     def train(
@@ -349,7 +375,9 @@ class TrialLauncher(Launcher, ABC):
             ConfigError: it cannot be run.
         """
         cfg = self.composer.check_and_compose(overrides)
-        job = self._job(task_config(cfg), self.composer.plain(cfg), overrides)
+        tree = self.composer.plain(cfg)
+        self.check([self.base or tree, tree])
+        job = self._job(task_config(cfg), tree, overrides)
         job.folder = folder
         return job
 
@@ -358,15 +386,36 @@ class TrialLauncher(Launcher, ABC):
 
         job = Job(job_name(overrides, config), config, Path(self.config.hydra.sweep.dir))
         job.prepare = partial(self._prepare, tree, job)
+        if tree["hydra"]["sweep"]["subdir"] != NUMBERED:
+            job.named = partial(self._folder_name, overrides)
+        if self.listened:
+            config_of = partial(self._composed, overrides)
+            told = Told(
+                job, self.hydra_context.callbacks, self.task_function, config_of, partial(number, job)
+            )
+            job.started, job.ended = told.started, told.ended
         return job
+
+    def _composed(self, overrides: Sequence[str]) -> DictConfig:
+        with self.composing:
+            return self.composer.compose(overrides)
+
+    def _folder_name(self, overrides: Sequence[str], number: int) -> str:
+        return folder_name(self._composed(overrides), number)
 
     def _prepare(self, tree: dict[str, Any], job: "Job") -> None:
         """What Hydra leaves in a job's folder."""
         folder, hydra = job.folder, tree["hydra"]
-        number = {"id": folder.name, "num": int(folder.name.partition(".")[0])}
+        name = hydra["output_subdir"]
+        if name is None:
+            return
+        num = number(job)
+        id = folder.name if folder.name.partition(".")[0] == str(num) else str(num)
         place = {"output_dir": str(folder.absolute())}
-        hydra = hydra | {"job": hydra["job"] | number, "runtime": hydra["runtime"] | place}
-        inner = folder / str(self.config.hydra.output_subdir)
+        hydra = hydra | {"job": hydra["job"] | {"id": id, "num": num}, "runtime": hydra["runtime"] | place}
+        if "${" in name:
+            name = OmegaConf.create(tree | {"hydra": hydra}).hydra.output_subdir
+        inner = folder / name
         inner.mkdir(parents=True, exist_ok=True)
         tree = {key: part for key, part in tree.items() if key != "hydra"}
         write(inner / "config.yaml", to_yaml(tree))
@@ -374,13 +423,19 @@ class TrialLauncher(Launcher, ABC):
         write(inner / "overrides.yaml", to_yaml(hydra["overrides"]["task"]))
 
     def _result(self, overrides: Sequence[str], job: "Job") -> JobReturn:
-        result = JobReturn(overrides=filter_overrides(overrides), task_name="rnnbench")
+        name = JobRuntime.instance().get("name")
+        result = JobReturn(overrides=filter_overrides(overrides), task_name=name)
         result.working_dir = os.getcwd()
         if job.error is None:
             result.return_value, result.status = job.value, JobStatus.COMPLETED
         else:
             result.return_value, result.status = TrialFailed(job.error), JobStatus.FAILED
         return result
+
+
+def number(job: "Job") -> int:
+    """hydra.job.num of a job that has its folder."""
+    return int(job.folder.name.partition(".")[0]) if job.number is None else job.number
 
 
 class StackLauncher(TrialLauncher):

@@ -45,6 +45,10 @@ class Job:
     config: Config
     folder: Path
     prepare: Callable[[], None] = lambda: None  # makes the folder's other files, just before it starts
+    named: Callable[[int], str] = str  # the name of its folder, if it gets this number
+    number: int | None = None  # in its sweep; None: its folder says it
+    started: Callable[[], None] = lambda: None  # is called when its record begins, or goes on
+    ended: Callable[[str], None] = lambda status: None  # is called once its record has ended
     tags: dict[str, str] = field(default_factory=dict)  # for its record, besides where it comes from
     watch: "Callable[[Slot], None] | None" = None  # is given its slot after every evaluation
     pruned: bool = False  # whoever watches it has seen enough
@@ -138,6 +142,7 @@ class Sweep:
             tags=tags,
             keep=epochs,
         )
+        job.started()
 
     def _made_by(self, job: Job) -> dict[str, str]:
         """What a checkpoint of a job has to agree with: other kernels round differently."""
@@ -243,6 +248,7 @@ class Sweep:
         if self.live is not None:
             self.live.end(f"{job.title}: {line}", left, failed=error is not None)
         job.record = None
+        job.ended(status)
 
     @_unless_deleted
     def interrupt(self, job: Job) -> None:
@@ -253,6 +259,7 @@ class Sweep:
         job.record.end("interrupted", {})
         self._changed(job)
         job.record = None
+        job.ended("interrupted")
 
     def lose(self, job: Job) -> None:
         """A job's folder was deleted while it trained: there is nothing to write to."""
@@ -260,6 +267,7 @@ class Sweep:
         job.error = f"{job.folder} was deleted while it trained; the same command trains it again"
         self.live.end(f"{job.title}: failed: {job.error}", job.config.fit.epochs, failed=True)
         job.record = None
+        job.ended("failed")
 
     def _changed(self, job: Job) -> None:
         if self.courier is not None:
@@ -302,9 +310,9 @@ class Sweep:
         for trial, folders in (promised or {}).items():
             known = there.setdefault(trial, [])
             known += [folder for folder in folders if folder not in known]
-        taken = {int(path.name) for paths in there.values() for path in paths if path.name.isdecimal()}
+        taken = {path.name for paths in there.values() for path in paths}
         number = first
-        for job in jobs:
+        for position, job in enumerate(jobs, first):
             checksum = tasks.load(job.config.data).checksum
             for other in recorded - {checksum}:
                 if trial_hash(job.config, other) in there:
@@ -316,11 +324,26 @@ class Sweep:
             same = there.get(trial_hash(job.config, checksum))
             if same:
                 job.folder = same.pop(0)
+                job.number = _number(job, position, first + len(taken) + len(jobs))
                 continue
-            while number in taken or _in_the_way(self.folder / str(number)):
+            while (name := job.named(number)) in taken or _in_the_way(self.folder / name):
+                if job.named(number + 1) == name:
+                    raise ConfigError(
+                        f"hydra.sweep.subdir={name}: holds another trial; give a new hydra.sweep.dir, or "
+                        "have ${hydra.job.num} in the name"
+                    )
                 number += 1
-            taken.add(number)
-            job.folder = self.folder / str(number)
+            taken.add(name)
+            job.folder, job.number = self.folder / name, number
+            number += 1
+
+
+def _number(job: Job, position: int, numbers: int) -> int:
+    """The number that gives a job the folder in which its trial was found; where none does, its position."""
+    name = job.folder.name
+    if job.named is str:
+        return int(name) if name.isdigit() else position
+    return next((n for n in (position, *range(numbers)) if job.named(n) == name), position)
 
 
 def close(sweep: Sweep, config: Config, error: BaseException | None) -> None:

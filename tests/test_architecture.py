@@ -25,7 +25,7 @@ ORDER = [
     {"overrides"},
     {"compose"},
     {"ledger"},
-    {"budget", "plan", "preflight", "train"},
+    {"budget", "hydra_jobs", "plan", "preflight", "train"},
     {"launch"},
     {"grid", "trained"},
     {"sweep"},
@@ -68,7 +68,7 @@ QUICK = {
     "ledger",
     "train",
 }
-QUICK |= {"compose", "overrides", "launch", "grid", "sweep", "remote", "app", "__main__"}
+QUICK |= {"compose", "hydra_jobs", "overrides", "launch", "grid", "sweep", "remote", "app", "__main__"}
 SECONDS = {"torch", "torchvision", "mlflow", "pandas", "sklearn", "matplotlib"}
 
 

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from rnnbench import show, signals
 from rnnbench.config import objective
 from rnnbench.files import sound
+from rnnbench.hydra_jobs import for_workers
 from rnnbench.launch import TrialLauncher
 from rnnbench.ledger import Job, Sweep
 from rnnbench.record import abandon, read_metrics, read_result, workers
@@ -54,6 +55,7 @@ class RemoteLauncher(TrialLauncher):
     def __init__(self, max_stack: int | None, retries: int) -> None:
         super().__init__(max_stack)
         self.retries = retries
+        self.environment: dict[str, str] = {}  # of hydra.job.env_set
 
     @abstractmethod
     def submit(self, stacks: Sequence[SentStack]) -> None:
@@ -71,14 +73,14 @@ class RemoteLauncher(TrialLauncher):
         """The sweep ends before these stacks (Ctrl-C, an error): what becomes of them is said, or seen to."""
 
     def train(self, sweep: Sweep, jobs: Sequence[Job], trees: Sequence[dict[str, Any]], first: int) -> None:
+        self.environment = for_workers(trees[0])
         if trees[0]["hydra"]["sweeper"].get("trial") is not None:
             self._suggestion(sweep, jobs[0], trees[0], first)
             return
         living = [stack for stack in sent(sweep.folder) if not stack.done]
         over = self._over(living)
         living = [stack for stack in living if stack.name not in over]
-        usual: Any = OmegaConf.to_container(self.config.hydra.sweep)
-        if trees[0]["hydra"]["sweep"]["subdir"] == usual["subdir"]:
+        if self.base is None:
             promised: dict[str, list[Path]] = {}
             for stack in living:
                 for entry in stack.jobs:
@@ -132,7 +134,9 @@ class RemoteLauncher(TrialLauncher):
         assert sweep.records is not None
         for job in jobs:
             job.prepare()
-        return SentStack.write(sweep.folder, sweep.records.info["sweep"], jobs, self.max_stack, search)
+        return SentStack.write(
+            sweep.folder, sweep.records.info["sweep"], jobs, self.max_stack, search, self.environment
+        )
 
     def _submit(self, stacks: Sequence[SentStack]) -> None:
         for stack in stacks:
@@ -214,6 +218,7 @@ def _take(sweep: Sweep, stack: SentStack, entry: dict[str, Any], watched: Watche
     files = (job.folder / "result.json", job.folder / "metrics.csv")
     if not files[0].exists():
         return
+    job.started()
     stamp = tuple(number for file in files for number in (file.stat().st_mtime_ns, file.stat().st_size))
     if stamp == watched.stamp:
         return
@@ -242,6 +247,7 @@ def _take(sweep: Sweep, stack: SentStack, entry: dict[str, Any], watched: Watche
     if sweep.live is not None:
         left = job.config.fit.epochs - result["epochs"]
         sweep.live.end(f"{job.title}: {line}", left, failed=job.error is not None)
+    job.ended(result["status"])
 
 
 def cut(jobs: Sequence[Job], max_stack: int | None) -> list[list[Job]]:

@@ -147,7 +147,11 @@ class RayLauncher(RemoteLauncher):
 
         path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         here = {"PYTHONPATH": os.pathsep.join(path)}  # the very rnnbench that runs here
-        here |= {name: os.environ[name] for name in ("RNNBENCH_DATA",) if name in os.environ}
+        here |= {
+            name: os.environ[name]
+            for name in ("RNNBENCH_DATA", *self.config.hydra.job.env_copy)
+            if name in os.environ
+        }
         ours: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECTS}
         try:
             ray.init(

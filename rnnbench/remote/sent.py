@@ -47,6 +47,7 @@ class SentStack:
         jobs: Sequence[Job],
         max_stack: int | None,
         search: dict[str, Any] | None,
+        environment: dict[str, str] | None = None,
     ) -> "SentStack":
         """Write the file of a stack; its jobs have their folders.
 
@@ -54,10 +55,11 @@ class SentStack:
             folder: of the sweep.
             sweep: its id.
             search: of the jobs that are one suggestion of a search: hydra.sweeper, hydra.sweep.dir.
+            environment: variables that the worker sets, of hydra.job.env_set.
         """
         from rnnbench import tasks
 
-        file = folder / STACKS / f"{jobs[0].folder.name}-{uuid.uuid4().hex[:8]}.json"
+        file = folder / STACKS / f"{jobs[0].folder.name[:40]}-{uuid.uuid4().hex[:8]}.json"
         file.parent.mkdir(exist_ok=True)
         content = {
             "format": 1,
@@ -65,6 +67,7 @@ class SentStack:
             "cwd": str(Path.cwd()),  # what relative paths in the configurations are relative to
             "max_stack": max_stack,
             "search": search,
+            "environment": environment or {},
             "jobs": [
                 {
                     "name": job.name,

@@ -2,6 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import cast
+
+from hydra.core.utils import env_override
+from omegaconf import OmegaConf
 
 from rnnbench import tasks
 from rnnbench.config import ConfigError, own_code, trial_hash, typed
@@ -28,7 +32,8 @@ def work_on(file: Path) -> None:
             "give a folder on a disk that every node shares"
         )
     stack = SentStack(file.absolute())
-    with work(stack.folder, stack.content["sweep"], stack.name):
+    given = OmegaConf.to_container(OmegaConf.create(stack.content.get("environment", {})), resolve=True)
+    with work(stack.folder, stack.content["sweep"], stack.name), env_override(cast(dict[str, str], given)):
         os.chdir(stack.content["cwd"])
         todo = [entry for entry in stack.jobs if not stack.ended(entry)]
         if not todo:

@@ -4,6 +4,7 @@ Optuna is imported when a search starts: Hydra loads this module to look for plu
 """
 
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -12,6 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.compose import Composer
+from rnnbench.hydra_jobs import check_search
 from rnnbench.launch import StackLauncher, TrialLauncher, open_sweep, own_folder, refusals
 
 
@@ -53,6 +55,11 @@ class OptunaSweeper(Sweeper):
             composer = stacks.composer if stacks else Composer(loader, self.config)
             plan = make_plan(loader, self.config, composer, arguments, here=not elsewhere)
             _check_launcher(plan, self.launcher)
+            check_search(self.config)
+            tree = composer.plain(composer.compose(plan.fixed))
+            if isinstance(self.launcher, TrialLauncher):
+                self.launcher.check([tree])
+                self.launcher.base = tree
             storage = open_storage(plan.storage) if file_exists(plan.storage) else None
             if not plan.base.dry_run:
                 plan.move(own_folder(self.config, "sweep"))
@@ -82,11 +89,12 @@ class OptunaSweeper(Sweeper):
                     if stacks
                     else JobSearch(plan, study, self.config, sweep, self.launcher)
                 )
-                try:
-                    search.run()
-                finally:
-                    del OPEN[study.name]
-                    result = close_study(search, sys.exc_info()[1])
+                with stacks.around(tree) if stacks else nullcontext():
+                    try:
+                        search.run()
+                    finally:
+                        del OPEN[study.name]
+                        result = close_study(search, sys.exc_info()[1])
         return result
 
 
