@@ -141,18 +141,14 @@ class GridSweeper(Sweeper):
         assert self.hydra_context is not None and self.config is not None
         ours = self.launcher if isinstance(self.launcher, TrialLauncher) else None
         checked: Checked = {}
-        names = []
-        for number, overrides in enumerate(points):
+        for overrides in points:
             try:
                 cfg = self.composer.check_and_compose(overrides)
                 checked[tuple(overrides)] = task_config(cfg), self.composer.plain(cfg)
-                if checked[tuple(overrides)][1]["hydra"]["sweep"]["subdir"] != NUMBERED:
-                    names.append(folder_name(cfg, number))
             except ConfigError as error:
                 raise of_point(filter_overrides(overrides), error) from None
         if not points:
             raise ConfigError("hydra/sweeper=grid: gives no trial; a choice() or range() is without values")
-        check_names(names)
         if ours:
             ours.check([tree for _, tree in checked.values()])
         configs = [config for config, _ in checked.values()]
@@ -169,6 +165,13 @@ class GridSweeper(Sweeper):
         for point in points:
             distinct.setdefault(identity(checked[tuple(point)][0]), point)
         total, points = len(points), list(distinct.values())
+        check_names(
+            [
+                folder_name(self.composer.compose(point), number)
+                for number, point in enumerate(points)
+                if checked[tuple(point)][1]["hydra"]["sweep"]["subdir"] != NUMBERED
+            ]
+        )
         configs = [checked[tuple(point)][0] for point in points]
         if self.plan is not None:
             trials = [

@@ -342,7 +342,7 @@ def _number(job: Job, position: int, numbers: int) -> int:
     """The number that gives a job the folder in which its trial was found; where none does, its position."""
     name = job.folder.name
     if job.named is str:
-        return int(name) if name.isdigit() else position
+        return int(name) if name.isdecimal() else position
     return next((n for n in (position, *range(numbers)) if job.named(n) == name), position)
 
 
