@@ -489,7 +489,8 @@ def check_settings(config: DictConfig, kind: str) -> None:
         ConfigError: names the setting.
     """
     strays = set(stray_keys(config.hydra))  # some of which Hydra's own files have
-    for word in OmegaConf.to_container(config.hydra.overrides.hydra):  # which may hold interpolations
+    words: Any = OmegaConf.to_container(config.hydra.overrides.hydra)  # as written, not resolved
+    for word in words:
         key, _, value = str(word).lstrip("+").partition("=")
         setting = ".".join(key.split(".")[:3])
         node = setting.rpartition(".")[0]
