@@ -344,11 +344,14 @@ def test_a_cell_or_a_task_that_cannot_be_made_is_refused_with_its_line(tmp_path,
     made = leaky() + "\n    def __init__(self, model):\n        raise KeyError('x')\n"
     task = "import rnnbench\n@rnnbench.register_task('t')\nclass T:\n    def __init__(self, data):\n"
     task += "        1 / 0\n    def make(self, u): pass\n"
-    monkeypatch.chdir(write(tmp_path, {"shapes.py": broken, "made.py": made, "task.py": task}))
+    bare = task.replace("1 / 0", "pass")
+    files = {"shapes.py": broken, "made.py": made, "task.py": task, "bare.py": bare}
+    monkeypatch.chdir(write(tmp_path, files))
     for words, message in {
         "rnnbench_import=made.py model.name=leaky": "model.name=leaky: made.py:14: KeyError: 'x'",
         "rnnbench_import=shapes.py model.name=leaky model.budget=500": "shapes.py:14: ZeroDivisionError",
         "rnnbench_import=task.py data=own data.name=t": "data.name=t: task.py:5: ZeroDivisionError",
+        "rnnbench_import=bare.py data=own data.name=t": "data.name=t: bare.T lacks steps, input_size",
     }.items():
         with pytest.raises(ConfigError) as error:
             rnnbench.run(*words.split(), "tracking.uri=null", folder="r/0")

@@ -79,6 +79,9 @@ class Made:
             ConfigError: values that the sequences cannot have.
         """
         sequences = self.build(data)
+        needs = ("steps", "input_size", "outputs", "draws", "goal", "metric")
+        if lacking := [name for name in needs if not hasattr(sequences, name)]:
+            raise ConfigError(f"data.name={data.name}: {self.source} lacks {', '.join(lacking)}")
         check_metric(data, sequences.metric)
         val = HELD_OUT if data.val_size is None else data.val_size
         if data.train_size is not None and data.train_size < 1:
