@@ -36,7 +36,7 @@ from rnnbench.hydra_jobs import TrialFailed, check_name
 from rnnbench.ledger import Job
 from rnnbench.record import SweepFolder, read_result, read_sweep
 from rnnbench.remote import SentStack, work_on
-from tests.test_app import numbers
+from tests.test_app import numbers, run
 
 QUICK = ["fit.epochs=1", "model.hidden_size=4", "data.train_size=64", "tracking.uri=null"]
 # The four ways to train a grid in this process.
@@ -543,3 +543,50 @@ def test_a_sweep_without_callbacks_composes_nothing_again(monkeypatch):
         sweep("seed=0,1")
     starts = [read_result(Path("s", name))["started"] for name in folders()]
     assert all(a <= b for a, b in pairwise(starts))
+
+
+# ---- jobs in other processes
+
+NOTES = """import os
+from hydra.experimental.callback import Callback
+
+class Notes(Callback):
+    def on_job_start(self, config, **kwargs):
+        note("start", config, os.environ.get("RNNBENCH_TRIED"))
+
+    def on_job_end(self, config, job_return, **kwargs):
+        note("end", config, job_return.status.name)
+
+def note(*what):
+    with open(os.path.join(os.environ["NOTES"], "notes"), "a") as file:
+        print(what[0], what[1].seed, what[1].hydra.job.num, what[2], file=file)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "sees"),
+    [
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra/sweeper=grid"], "new"),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra/sweeper=basic"], "new"),
+        # Its workers have the environment; callbacks are called by the command, which does not train.
+        (["hydra/launcher=slurm", "hydra.launcher.cluster=local"], "None"),
+    ],
+)
+def test_jobs_in_other_processes_have_the_same(way, sees, tmp_path):
+    for package in ("hydra_plugins.hydra_joblib_launcher", "submitit"):
+        pytest.importorskip(package)
+    (tmp_path / "notes.py").write_text(NOTES)
+    (tmp_path / "mine.py").write_text(CELL.replace('"was_here"', 'os.environ["RNNBENCH_TRIED"]'))
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(tmp_path)])
+    run(
+        tmp_path, "-m", "seed=5,6", "hydra.sweep.dir=s", "hydra.sweep.subdir=run_${hydra.job.num}", *QUICK,
+        "+hydra.callbacks.notes._target_=notes.Notes", "+hydra.job.env_set.RNNBENCH_TRIED=new",
+        "rnnbench_import=mine.py", "model.name=placed", "hydra.output_subdir=null", *way,
+        env=os.environ | {"PYTHONPATH": path, "NOTES": str(tmp_path)},
+    )  # fmt: skip
+    assert folders() == ["run_0", "run_1"]
+    lines = [f"start 5 0 {sees}", "end 5 0 COMPLETED", f"start 6 1 {sees}", "end 6 1 COMPLETED"]
+    assert sorted(Path("notes").read_text().splitlines()) == sorted(lines)
+    assert Path("new").exists()
+    assert not [path for path in Path("s/run_0").iterdir() if path.is_dir()]
