@@ -56,7 +56,7 @@ STACK, SIDE_BY_SIDE = "seed=0,1", "model.hidden_size=5,6"
     ],
 )
 def test_a_signal_leaves_checkpoints_of_the_last_whole_epoch(number, grid, tmp_path):
-    few = ["-m", grid, "data.train_size=256", "tracking.uri=null", "fit.epochs=200"]
+    few = ["-m", grid, "data.train_size=256", "tracking.uri=null", "fit.epochs=500"]
     run(tmp_path, *few, "hydra.sweep.dir=whole")
     # Without the option, and far from a minute: what is kept is kept because of the signal.
     process = start(tmp_path, *few, "hydra.sweep.dir=s")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnbench.config import Artifact, ConfigError, Tracking, check
+from rnnbench.files import DamagedWarning
 from rnnbench.record import JobFolder, SweepFolder, job_folders, read_result, undelivered
 from rnnbench.record.__main__ import sync
 from rnnbench.record.delivery import Delivery, cut, param_name
@@ -191,8 +192,19 @@ def test_a_damaged_record_holds_up_no_other(
     with claim(folder, store, Artifact.confusion) as sweep:
         for number in range(3):
             train(folder, number)
-            (folder / str(number) / "confusion.csv").write_text("5,0\n0,5\n" if number != 1 else "5,x\n")
+        (folder / "1" / "metrics.csv").write_text("epoch,timestamp_ms,loss\n1,x,0.5\n")
         sweep.end("finished")
     assert sync(folder) == 1
-    assert f"the record of {folder}/1: a file of it is damaged" in capsys.readouterr().out
+    assert f"{folder}/1/metrics.csv: is damaged" in capsys.readouterr().out
     assert undelivered(folder) == [folder / "1"]
+
+
+def test_a_damaged_confusion_matrix_costs_its_picture_alone(store: str, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    with claim(folder, store, Artifact.confusion) as sweep:
+        train(folder, 0)
+        (folder / "0" / "confusion.csv").write_text("5,x\n")
+        sweep.end("finished")
+    with pytest.warns(DamagedWarning, match=r"confusion.csv: is damaged"):
+        assert sync(folder) == 0
+    assert undelivered(folder) == []

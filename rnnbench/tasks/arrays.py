@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench import show
 from rnnbench.config import Arrays, ConfigError
 from rnnbench.tasks.task import Goal, Shape, Task, check_metric, held, split_sizes
 
@@ -68,6 +67,8 @@ class OwnArrays:
             )
         splits, how = split(data, {part: len(arrays[f"x_{part}"]) for part in parts})
         label = data.metric == "accuracy"
+        from rnnbench import show  # late: rich takes a tenth of a second, which other tasks do without
+
         if label and (rare := np.setdiff1d(y, y[splits["train"]])).size:
             show.warn(
                 f"data.path={data.path}: {_list(rare)} of the classes are not among the "

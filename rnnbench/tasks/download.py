@@ -17,7 +17,6 @@ import zlib
 from pathlib import Path
 from typing import IO, Any
 
-from rnnbench import show
 from rnnbench.config import ConfigError
 from rnnbench.tasks.files import LIST, Files, Stored, absent, listed, place
 
@@ -174,6 +173,8 @@ def receive(url: str, path: Path, kind: str, wanted: str) -> None:
         Failed: there is no answer, a refusal, or other bytes than those with this md5 or sha256 (`kind`).
     """
     from rich.progress import wrap_file
+
+    from rnnbench import show  # late, with rich: most runs download nothing
 
     plain = f" (not https: taken only if its {kind} is {wanted})" if url.startswith("http://") else ""
     show.complain(f"downloading {url}{plain}")
