@@ -22,10 +22,15 @@ def available(device: str) -> int:
     return min([free, *limits.memory()])
 
 
+def row_bytes(config: Config, shape: Shape) -> int:
+    """Bytes of a trial's parameters, its best ones and the optimiser's memory: the least that it takes."""
+    network = Network(config.model, shape.input_size, shape.outputs)
+    return 4 * network.count() * (2 + len(optim.memory(config.optim)))
+
+
 def trial_bytes(config: Config, shape: Shape) -> int:
     """Bytes that a trial adds to its stack, reckoned from shapes, on the safe side."""
-    network = Network(config.model, shape.input_size, shape.outputs)
-    rows = 4 * network.count() * (2 + len(optim.memory(config.optim)))
+    network, rows = Network(config.model, shape.input_size, shape.outputs), row_bytes(config, shape)
     order = 8 * (shape.train + max(shape.val, shape.test))
     B, T, width = config.fit.batch_size, shape.steps, network.directions * config.model.hidden_size
     if choose(config) is Kernel.compiled:  # its activations belong to the threads

@@ -54,6 +54,29 @@ def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> Non
     for config in unique(configs, lambda c: repr((c.model, c.fit.kernel, c.fit.device))):
         make_cell(config.model)
         choose(config)
+    if here:
+        for config in unique(configs, lambda c: repr((c.model, c.data, c.optim.name, c.fit.device))):
+            check_memory(config)
+
+
+def check_memory(config: Config) -> None:
+    """Refuse a network whose parameters alone are more than the free memory.
+
+    Raises:
+        ConfigError: says how much it takes, and how much there is.
+    """
+    from rnnbench.memory import available, row_bytes
+
+    needed, free = row_bytes(config, tasks.shape(config.data)), available(config.fit.device)
+    if needed > free:
+        budget = config.model.budget
+        given = (
+            f"model.hidden_size={config.model.hidden_size}" if budget is None else f"model.budget={budget}"
+        )
+        raise ConfigError(
+            f"{given}: parameters and optimiser take {needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB "
+            f"are free on {config.fit.device}; give a smaller one"
+        )
 
 
 def check_alike(configs: Sequence[Config]) -> None:

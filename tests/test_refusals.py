@@ -30,6 +30,8 @@ COMMANDS = {
 
 # The same for values that the schema or its checks refuse; these are composed here, without a process.
 VALUES = {
+    "model.hidden_size=1000000": ["model.hidden_size=1000000", "GiB are free on cpu; give a smaller one"],
+    "model.budget=99999999999": ["model.budget=99999999999", "GiB are free on cpu; give a smaller one"],
     "data.name=foo": ["foo", "digits", "mnist"],
     "optim.name=lion": ["optim.name=lion", "sgd"],
     "model.hidden_size=-1": ["model.hidden_size=-1", "at least 1"],
