@@ -56,7 +56,7 @@ GRID = ("max_batch_size", "params", "plan", "only")
 EXAMPLES = {"choice": "a,b", "range": "3", "interval": "0.1,1", "glob": "*"}
 FUNCTIONS = ("choice", "range", "interval", "glob", "tag", "sort", "shuffle", "int", "float", "str", "bool")
 # Sections, of which each trial has one option; and those that a whole sweep has one of.
-SECTIONS = tuple(field.name for field in fields(Config) if f"{field.name}" not in keys())
+SECTIONS = tuple(field.name for field in fields(Config) if field.name not in keys())
 OF_THE_SWEEP = ("tracking", "dry_run", "search")
 
 
