@@ -222,6 +222,8 @@ class Checker:
         if override.is_delete():
             if (section in SECTIONS or key in keys()) and not is_free(key):
                 raise ConfigError(f"{word}: {key} cannot be deleted; give it a value, or leave it as it is")
+            if self.files.group_exists(key) and not isinstance(override.value(), str | None):
+                raise ConfigError(f"{word}: what is left out is an option, by its name; write ~{key}")
             return
         if self.files.group_exists(key):
             if not isinstance(override.value(), dict):
@@ -271,7 +273,7 @@ class Checker:
             if group.partition("/")[0] in (*SECTIONS, "hydra"):
                 form = shown(f"{group}={','.join(map(str, value))}")
                 raise ConfigError(f"{word}: each trial has one {group}; several are a sweep: -m {form}")
-            return
+            names = list(map(str, value))
         else:
             names = [word.partition("=")[2]] if not isinstance(value, str) else [value]
         for name in names:

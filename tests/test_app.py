@@ -152,11 +152,16 @@ def test_a_failing_trial_fails_alone(tmp_path):
 
 
 def test_an_error_fails_its_trial_with_its_traceback(tmp_path):
-    """A network that no memory can hold, beside one that any can."""
-    _, err = run(
-        tmp_path, "-m", "model.hidden_size=10000000,4", "fit.epochs=1", "tracking=none", "hydra.sweep.dir=s",
-        code=1,
-    )  # fmt: skip
+    """A cell that asks for more than any memory, beside one that does not."""
+    (tmp_path / "greedy.py").write_text(
+        "import rnnbench, torch\n\n"
+        "@rnnbench.register_cell('greedy')\n"
+        "class Greedy(rnnbench.Cell):\n"
+        "    def step(self, a, state, layer):\n"
+        "        return (layer.recurrent(state[0], a).tanh() + torch.empty(10**15).sum(),)\n"
+    )
+    given = ["rnnbench_import=greedy.py", "model.name=greedy,gru", "fit.epochs=1", "tracking=none"]
+    _, err = run(tmp_path, "-m", *given, "hydra.sweep.dir=s", code=1)
     bad, good = (read_result(job) for job in jobs(tmp_path / "s"))
     assert (bad["status"], good["status"]) == ("failed", "finished")
     assert "Traceback" in bad["traceback"] and "allocate" in bad["error"]
