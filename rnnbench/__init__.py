@@ -11,20 +11,20 @@ __version__ = "0.1.0"
 __all__ = ["Cell", "ConfigError", "load", "records", "register_cell", "register_task", "run"]
 
 if TYPE_CHECKING:
-    from rnnbench.cells import Cell, register_cell
+    from rnnbench.api import load, run
     from rnnbench.config import ConfigError
-    from rnnbench.record import records
+    from rnnbench.nn.cells import Cell, register_cell
+    from rnnbench.reader import records
     from rnnbench.tasks import register_task
-    from rnnbench.trained import load, run
 
 HOMES = {
-    "Cell": "cells",
+    "Cell": "nn.cells",
     "ConfigError": "config",
-    "load": "trained",
-    "records": "record",
-    "register_cell": "cells",
+    "load": "api",
+    "records": "reader",
+    "register_cell": "nn.cells",
     "register_task": "tasks",
-    "run": "trained",
+    "run": "api",
 }
 
 

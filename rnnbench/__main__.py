@@ -12,10 +12,10 @@ from hydra.errors import CompactHydraException
 from rnnbench import __version__
 from rnnbench.app import app
 from rnnbench.config import ConfigError, check_words, conf_folder
-from rnnbench.files import show_warnings
-from rnnbench.launch import refusals, register
-from rnnbench.overrides import Checker, explained, is_sweep, loader_of, read_arguments
-from rnnbench.show import complain, open_streams, say
+from rnnbench.sweep.launcher import refusals, register
+from rnnbench.sweep.overrides import Checker, explained, is_sweep, loader_of, read_arguments
+from rnnbench.system.files import show_warnings
+from rnnbench.terminal import complain, open_streams, say
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rnnbench.config import ConfigError
-from rnnbench.hydra_jobs import TrialFailed
-from rnnbench.launch import job_folder, job_name, open_sweep, refusals, run_jobs, task_config
+from rnnbench.sweep.hydra_jobs import TrialFailed
+from rnnbench.sweep.launcher import job_folder, job_name, open_sweep, refusals, run_jobs, task_config
 
 
 def app(cfg: DictConfig) -> float | None:
@@ -25,7 +25,7 @@ def app(cfg: DictConfig) -> float | None:
     Raises:
         TrialFailed: it ended without a result; its folder says why.
     """
-    from rnnbench.ledger import Job
+    from rnnbench.sweep.recorder import Job
 
     hydra = HydraConfig.get()
     multirun = hydra.mode is RunMode.MULTIRUN
@@ -40,7 +40,7 @@ def app(cfg: DictConfig) -> float | None:
             if hydra.sweeper.get("trial") is None:
                 jobs = [Job(name, config, folder)]
             else:
-                from rnnbench.sweep.worker import jobs_of
+                from rnnbench.search.pruning import jobs_of
 
                 jobs = jobs_of(hydra, name, config, folder)
             with chdir(here):

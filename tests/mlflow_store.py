@@ -17,17 +17,10 @@ import pytest
 from conftest import make_config
 
 from rnnbench.config import Artifact, Tracking
-from rnnbench.record import (
-    JobFolder,
-    SweepFolder,
-    job_folders,
-    read_metrics,
-    read_result,
-    read_sweep,
-    undelivered,
-)
-from rnnbench.record.delivery import value
-from rnnbench.record.folder import read_delivery
+from rnnbench.mlflow_sync.courier import undelivered
+from rnnbench.mlflow_sync.delivery import value
+from rnnbench.record import JobFolder, SweepFolder, job_folders, read_metrics, read_result, read_sweep
+from rnnbench.record.job_folder import read_delivery
 
 CHECKOUT = Path(__file__).parents[1]
 DATASET = {"name": "digits", "checksum": "ab" * 32, "details": {"digits.csv.gz": "verified"}}

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnbench.cells import make_cell
 from rnnbench.config import ConfigError, Model, Nonlinearity
+from rnnbench.nn.cells import make_cell
 
 TORCH = {
     "lstm": (Model("lstm"), torch.nn.LSTM),

@@ -9,10 +9,10 @@ from conftest import make_config, small_task
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rnnbench import checkpoint
-from rnnbench.checkpoint import Unusable, load, save
 from rnnbench.config import AdamW, Kernel, RMSprop, Schedule, Sgd
-from rnnbench.engine import Stack, conclude
+from rnnbench.train import snapshot as checkpoint
+from rnnbench.train.snapshot import Unusable, load, save
+from rnnbench.train.stack import Stack, conclude
 
 MADE_BY = {"trial": "0123456789abcdef", "kernel": "torch"}
 

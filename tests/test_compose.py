@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import Container, OmegaConf, open_dict
 
-from rnnbench import launch
 from rnnbench.app import app
-from rnnbench.compose import Composer
 from rnnbench.config import conf_folder, to_yaml, typed
+from rnnbench.sweep import launcher
+from rnnbench.sweep.compose import Composer
 
 SWEEP = ["seed=0,1", "hydra.sweep.dir=s"]
 
@@ -25,7 +25,7 @@ SWEEP = ["seed=0,1", "hydra.sweep.dir=s"]
 @contextmanager
 def sweep(*more):
     """Hydra's loader and the config of a sweep."""
-    launch.register()
+    launcher.register()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         yield loader, loader.load_configuration("config", [*SWEEP, *more], RunMode.MULTIRUN)
@@ -316,7 +316,7 @@ def test_the_files_of_a_job(tmp_path, monkeypatch):
     """What the launcher leaves in a job's folder is what the slow way comes to."""
     monkeypatch.chdir(tmp_path)
     with sweep("tracking=none") as (loader, master):
-        made = launch.StackLauncher(max_stack=2)
+        made = launcher.StackLauncher(max_stack=2)
         context = HydraContext(config_loader=loader, callbacks=Callbacks())
         made.setup(hydra_context=context, task_function=app, config=master)
         points = [["model=gru", "fit.epochs=1", f"seed={seed}", "data.train_size=32"] for seed in (0, 1)]

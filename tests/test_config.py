@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnbench import launch
 from rnnbench.config import (
     Adam,
     Config,
@@ -27,6 +26,7 @@ from rnnbench.config import (
     trial_hash,
     typed,
 )
+from rnnbench.sweep import launcher
 
 GROUPS = ("model", "optim", "data", "fit", "tracking", "experiment")
 CHOICES = [
@@ -35,9 +35,9 @@ CHOICES = [
 
 
 def compose(*overrides):
-    launch.register()
+    launcher.register()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return launch.task_config(hydra.compose("config", list(overrides)))
+        return launcher.task_config(hydra.compose("config", list(overrides)))
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -139,4 +139,4 @@ def test_the_objective_and_its_direction():
 
 def test_conf_is_where_the_package_or_the_checkout_is():
     assert (conf_folder() / "config.yaml").exists()
-    assert conf_folder().parent in (Path(launch.__file__).parent, Path(launch.__file__).parents[1])
+    assert conf_folder().parent in (Path(launcher.__file__).parent, Path(launcher.__file__).parents[1])

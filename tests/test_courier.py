@@ -8,14 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rnnbench.record import (
-    Courier,
-    job_folders,
-    undelivered,
-)
+from rnnbench.mlflow_sync.courier import Courier, undelivered
+from rnnbench.mlflow_sync.delivery import Delivery
+from rnnbench.record import job_folders
 from rnnbench.record.__main__ import sync
-from rnnbench.record.delivery import Delivery
-from rnnbench.record.folder import read_delivery, write_json
+from rnnbench.record.job_folder import read_delivery, write_json
 from tests.mlflow_store import (
     ENVIRONMENT,
     Server,

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 import rnnbench
 from rnnbench.config import ConfigError, check_tree, check_words, mask
-from rnnbench.record import records
+from rnnbench.reader import records
 from rnnbench.record.__main__ import sync
-from rnnbench.sweep.storage import check_storage, open_storage
+from rnnbench.search.storage import check_storage, open_storage
 from tests.mlflow_store import Server, make_sweep
 from tests.proxy import Proxy
 from tests.test_app import QUICK

@@ -19,12 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnnbench
-from rnnbench import checkpoint, files, tasks
-from rnnbench.checkpoint import Unusable
+from rnnbench import tasks
+from rnnbench.cluster.stack_file import SentStack, sent
 from rnnbench.config import Tracking, trial_hash
-from rnnbench.engine import Checkpoint, Slot
-from rnnbench.files import Damaged, DamagedWarning, sound
-from rnnbench.ledger import Job, Sweep
+from rnnbench.mlflow_sync.courier import undelivered
 from rnnbench.paper.reading import Folders
 from rnnbench.record import (
     JobFolder,
@@ -36,12 +34,16 @@ from rnnbench.record import (
     read_result,
     read_sweep,
     results,
-    undelivered,
 )
 from rnnbench.record.__main__ import find
-from rnnbench.record.folder import inherit, read_confusion
-from rnnbench.remote.sent import SentStack, sent
-from rnnbench.show import compare, judge
+from rnnbench.record.job_folder import inherit, read_confusion
+from rnnbench.sweep.recorder import Job, Sweep
+from rnnbench.system import files
+from rnnbench.system.files import Damaged, DamagedWarning, sound
+from rnnbench.terminal import compare, judge
+from rnnbench.train import snapshot as checkpoint
+from rnnbench.train.snapshot import Unusable
+from rnnbench.train.stack import Checkpoint, Slot
 
 PACKAGE = Path(rnnbench.__file__).parent
 SEEDS = (0, 1, 2)

@@ -11,8 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from rnnbench import launch
 from rnnbench.config import conf_folder
+from rnnbench.sweep import launcher
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("rnnbench/docs/*.md")), ROOT / "multirun" / "README.md"]
@@ -64,10 +64,10 @@ def test_hydra_composes_every_command(command):
     if "--help" in words or any(word.startswith("rnnbench_import=") for word in words):
         pytest.skip("its page goes on to say what there is, or needs a file of the reader's")
     words = [re.sub(r"=[A-Z_]+$", "=lstm", word) for word in words if word != "-m"]  # model=MODEL
-    launch.register()
+    launcher.register()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        launch.task_config(hydra.compose("config", [first(o) for o in parser.parse_overrides(words)]))
+        launcher.task_config(hydra.compose("config", [first(o) for o in parser.parse_overrides(words)]))
 
 
 def test_there_are_commands_of_every_kind():

@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import make_config, small_task
 
-from rnnbench.cells import CELLS
 from rnnbench.config import AdamW, Readout, RMSprop, Schedule, Select, Sgd
-from rnnbench.engine import Stack, conclude, shape_key
 from rnnbench.kernels.compiled import instruction_sets
-from rnnbench.network import Network, to_torch
+from rnnbench.nn.cells import CELLS
+from rnnbench.nn.network import Network, to_torch
+from rnnbench.train.stack import Stack, conclude, shape_key
 
 
 @pytest.fixture(params=["compiled", "torch"], autouse=True)

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnbench.cells import CELLS, Noise, make_cell
-from rnnbench.cells.minimal import scan
 from rnnbench.config import FORGET_GATES, Model, RecurrentInit
+from rnnbench.nn.cells import CELLS, Noise, make_cell
+from rnnbench.nn.cells.minimal import scan
 from tests.references import REFERENCES, g, mingru, minlstm
 
 RECURRENT = [name for name in CELLS if CELLS[name].recurrent]

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnnbench import files
 from rnnbench.config import ConfigError
-from rnnbench.preflight import check_folder
 from rnnbench.record import job_folders, read_metrics, read_result
+from rnnbench.sweep.preflight import check_folder
+from rnnbench.system import files
 from tests.killed import GRID, SHORT, begun, recorded
 from tests.mlflow_store import assert_exact, client, runs_of
 from tests.test_app import jobs, numbers, run, start
@@ -180,9 +180,10 @@ HUNGRY = """
 import resource, sys
 from pathlib import Path
 from conftest import make_config
-from rnnbench import tasks, train
+from rnnbench import tasks
+from rnnbench.sweep import scheduler as train
 from rnnbench.config import Kernel
-from rnnbench.ledger import Job, Sweep
+from rnnbench.sweep.recorder import Job, Sweep
 
 folder, room = Path(sys.argv[1]), int(sys.argv[2])
 def config(seed):

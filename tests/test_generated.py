@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rnnbench import engine
 from rnnbench.config import Generated
 from rnnbench.tasks.generated import TRAIN, VAL, Made, uniforms
 from rnnbench.tasks.task import Examples, Goal
+from rnnbench.train import stack as engine
 
 
 class Brightest:

@@ -29,13 +29,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
 import rnnbench
-from rnnbench import launch
 from rnnbench.app import app
+from rnnbench.cluster import SentStack, work_on
 from rnnbench.config import ConfigError, conf_folder
-from rnnbench.hydra_jobs import TrialFailed, check_name
-from rnnbench.ledger import Job
 from rnnbench.record import SweepFolder, read_result, read_sweep
-from rnnbench.remote import SentStack, work_on
+from rnnbench.sweep import launcher
+from rnnbench.sweep.hydra_jobs import TrialFailed, check_name
+from rnnbench.sweep.recorder import Job
 from tests.test_app import numbers, run
 
 QUICK = ["fit.epochs=1", "model.hidden_size=4", "data.train_size=64", "tracking.uri=null"]
@@ -114,7 +114,7 @@ def in_a_folder(tmp_path, monkeypatch):
 
 def call(how, *overrides):
     """As the command does it, in this process: `run` or `multirun`; what Hydra gives back."""
-    launch.register()
+    launcher.register()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="rnnbench"):
         words = [*overrides, f"hydra.mode={'RUN' if how == 'run' else 'MULTIRUN'}"]
         return getattr(GlobalHydra.instance().hydra, how)("config", app, words, False)
@@ -297,10 +297,10 @@ def test_a_worker_sets_the_environment_and_a_secret_stays_out_of_its_file(monkey
     """The stack is trained here, as a node would."""
     monkeypatch.setenv("RNNBENCH_TOKEN_OF_MINE", "not to be seen")
     Path("mine.py").write_text(CELL.replace('open("was_here", "w")', "open(os.environ['A'], 'w')"))
-    launch.register()
+    launcher.register()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         words = ["rnnbench_import=mine.py", "model.name=placed", *QUICK]
-        config = launch.task_config(hydra.compose("config", words))
+        config = launcher.task_config(hydra.compose("config", words))
     claim = SweepFolder.claim(
         Path("s"), name="s", command=[], tracking=config.tracking, single=False, elsewhere=True
     )
@@ -535,7 +535,7 @@ def test_a_sweep_folder_whose_name_is_a_number():
 
 def test_a_sweep_without_callbacks_composes_nothing_again(monkeypatch):
     """What nobody listens to costs nothing."""
-    from rnnbench.launch import TrialLauncher
+    from rnnbench.sweep.launcher import TrialLauncher
 
     monkeypatch.setattr(TrialLauncher, "_composed", lambda *_: pytest.fail("composed again"))
     with warnings.catch_warnings():

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnbench.config import Adam, AdamW, ConfigError, Kernel, Model, Nonlinearity, RMSprop, Sgd
-from rnnbench.engine import Stack
 from rnnbench.kernels import choose, compiled, kernel_name, make_compute, missing
 from rnnbench.kernels.compiled import CompiledCompute, instruction_sets
-from rnnbench.network import to_torch
+from rnnbench.nn.network import to_torch
 from rnnbench.tasks import Task
+from rnnbench.train.stack import Stack
 
 PACKAGE = Path(__file__).parents[1] / "rnnbench"
 COMPILER = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)

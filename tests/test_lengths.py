@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from rnnbench.config import Model
 from rnnbench.kernels.losses import measure
-from rnnbench.network import Network, flipped
+from rnnbench.nn.network import Network, flipped
 from rnnbench.tasks import Goal
 
 T, B, K = 7, 4, 2

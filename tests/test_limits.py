@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnbench import limits, memory
 from rnnbench.__main__ import check_here
 from rnnbench.config import ConfigError
 from rnnbench.kernels.compiled import cores, threads_asked
-from rnnbench.preflight import check_folder
+from rnnbench.mlflow_sync.store import PATIENCE, seconds
 from rnnbench.record import provenance as tags_of
-from rnnbench.record.store import PATIENCE, seconds
+from rnnbench.sweep.preflight import check_folder
+from rnnbench.system import limits
+from rnnbench.train import resources
 
 provenance = sys.modules["rnnbench.record.provenance"]
 GIB = 2**30
@@ -85,13 +86,13 @@ CASES = {
     "used, but for what makes room": ("0::/\n", "", v2("", GIB, used=300, cached=100), GIB - 200),
     "v1, used, but for what makes room": ("4:memory:/\n", "", v1("", GIB, used=300, cached=100), GIB - 200),
     "more used than is allowed": ("0::/\n", "", v2("", 5, used=300), 0),
-    "no memory.stat": (
+    "no resources.stat": (
         "0::/\n",
         "",
         {"/sys/fs/cgroup/memory.max": "7\n", "/sys/fs/cgroup/memory.current": "0\n"},
         7,
     ),
-    "no memory.current": ("0::/\n", "", {"/sys/fs/cgroup/memory.max": "7\n"}, 7),
+    "no resources.current": ("0::/\n", "", {"/sys/fs/cgroup/memory.max": "7\n"}, 7),
     "no limit": ("0::/\n", "", v2("", "max"), None),
     "nothing": (None, "", {}, None),
     "nonsense": ("x\n::\n0:\n", "a b - c\n- cgroup2\n", {}, None),
@@ -188,7 +189,7 @@ def test_a_time_that_is_none_is_the_usual_one(text: str) -> None:
 
 
 def test_free_memory_is_there_on_any_machine() -> None:
-    assert memory.available("cpu") > 0
+    assert resources.available("cpu") > 0
 
 
 # Facts about the machine

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rnnbench.record import Courier, job_folders, read_result, read_sweep, undelivered
+from rnnbench.mlflow_sync.courier import Courier, undelivered
+from rnnbench.record import job_folders, read_result, read_sweep
 from rnnbench.record.__main__ import sync
-from rnnbench.record.folder import read_delivery
+from rnnbench.record.job_folder import read_delivery
 from tests.mlflow_store import Server, assert_exact, claim, epoch, start, train, trouble, until
 from tests.proxy import Fault, Proxy
 from tests.test_app import start as start_app

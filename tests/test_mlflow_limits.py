@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnbench.config import Artifact, ConfigError, Tracking, check
-from rnnbench.files import DamagedWarning
-from rnnbench.record import JobFolder, SweepFolder, job_folders, read_result, undelivered
+from rnnbench.config.uris import driven
+from rnnbench.mlflow_sync.courier import undelivered
+from rnnbench.mlflow_sync.delivery import Delivery, cut, param_name
+from rnnbench.mlflow_sync.store import Refusal, first_line
+from rnnbench.record import JobFolder, SweepFolder, job_folders, read_result
 from rnnbench.record.__main__ import sync
-from rnnbench.record.delivery import Delivery, cut, param_name
-from rnnbench.record.folder import write_json
-from rnnbench.record.store import Refusal, driven, first_line
+from rnnbench.record.job_folder import write_json
+from rnnbench.system.files import DamagedWarning
 from tests.conftest import make_config
 from tests.mlflow_store import DATASET, TAGS, Server, assert_exact, claim, client, epoch, make_sweep, train
 
@@ -141,7 +143,7 @@ def test_a_refusal_is_not_repeated_and_shows_mlflows_reason(
     from mlflow.protos.databricks_pb2 import BAD_REQUEST
     from sqlalchemy.exc import DataError
 
-    from rnnbench.record import delivery
+    from rnnbench.mlflow_sync import delivery
 
     calls = []
 
@@ -178,7 +180,7 @@ def test_an_error_is_shown_without_its_preamble(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize("name", [*ODD, r"$\frac{", "漢字"])
 def test_a_picture_is_drawn_whatever_the_name(tmp_path: Path, name: str) -> None:
-    from rnnbench.record.pictures import curves
+    from rnnbench.mlflow_sync.pictures import curves
 
     train(tmp_path, 0)
     write_json(tmp_path / "0" / "result.json", read_result(tmp_path / "0") | {"name": name, "metrics": {}})

@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnbench.config import Artifact, ConfigError
+from rnnbench.config.uris import absolute, check_store, driven, sqlite_file, sqlite_uri, ui_command
+from rnnbench.mlflow_sync import sqlite as made
+from rnnbench.mlflow_sync.delivery import Delivery
+from rnnbench.mlflow_sync.store import StoreError
 from rnnbench.paper.reading import open_source
-from rnnbench.record import check_store, records, sqlite_file, ui_command
-from rnnbench.record import sqlite as made
+from rnnbench.reader import records
 from rnnbench.record.__main__ import main, sync
-from rnnbench.record.delivery import Delivery
-from rnnbench.record.store import StoreError, absolute, driven, sqlite_uri
 from tests.mlflow_store import ENVIRONMENT, assert_exact, claim, make_sweep, train
 
 HERE = Path(__file__).parent
@@ -272,7 +273,7 @@ def test_a_store_in_a_folder_of_any_name(
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
 def test_the_storage_of_a_study_is_the_file_named(tmp_path: Path, name: str, kind: str) -> None:
-    from rnnbench.sweep.storage import check_storage, file_of, open_storage
+    from rnnbench.search.storage import check_storage, file_of, open_storage
 
     file = tmp_path / name / "s.db"
     file.parent.mkdir()

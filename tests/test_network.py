@@ -6,10 +6,10 @@ from conftest import models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnbench.cells import CELLS
 from rnnbench.config import Model
 from rnnbench.kernels.cudnn import CudnnNetwork
-from rnnbench.network import Network, TorchNetwork, to_torch
+from rnnbench.nn.cells import CELLS
+from rnnbench.nn.network import Network, TorchNetwork, to_torch
 
 
 @settings(max_examples=30, deadline=None)

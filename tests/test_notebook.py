@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import rnnbench
 from rnnbench import tasks
-from rnnbench.cells import class_of
 from rnnbench.config import Arrays, Config, ConfigError, Images, Model, Music, Sgd, Text, plain, to_yaml
-from rnnbench.network import Network
-from rnnbench.record.folder import JobFolder
+from rnnbench.nn.cells import class_of
+from rnnbench.nn.network import Network
+from rnnbench.record.job_folder import JobFolder
 from tests.conftest import make_config
 from tests.test_own_identity import leaky, typed_in
 
@@ -315,9 +315,9 @@ def test_runs_in_several_threads_have_a_folder_each_and_their_own_numbers():
 
 
 def test_two_threads_do_not_train_in_one_folder(monkeypatch):
-    from rnnbench import launch
+    from rnnbench.sweep import launcher
 
-    train, refused = launch.run_jobs, []
+    train, refused = launcher.run_jobs, []
 
     def another_meanwhile(*arguments: Any) -> None:
         with pytest.raises(ConfigError, match="another thread trains in it") as error:
@@ -325,7 +325,7 @@ def test_two_threads_do_not_train_in_one_folder(monkeypatch):
         refused.append(error)
         train(*arguments)
 
-    monkeypatch.setattr(launch, "run_jobs", another_meanwhile)
+    monkeypatch.setattr(launcher, "run_jobs", another_meanwhile)
     assert rnnbench.run("model=gru", *QUICK, folder="r/0")["status"] == "finished"
     assert refused
 

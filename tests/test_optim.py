@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnbench import optim
 from rnnbench.config import Adam, AdamW, Fit, RMSprop, Schedule, Sgd
+from rnnbench.nn import optimisers
 
 P, STEPS = 7, 50
 
@@ -29,9 +29,9 @@ def torch_optimiser(config, parameters):
 
 
 def state_of(configs):
-    hyper = [optim.hyperparameters(config) | {"lr": config.lr, "step": 0.0} for config in configs]
+    hyper = [optimisers.hyperparameters(config) | {"lr": config.lr, "step": 0.0} for config in configs]
     state = {name: torch.tensor([[h[name]] for h in hyper], dtype=torch.float64) for name in hyper[0]}
-    return state | {name: torch.zeros(len(configs), P) for name in optim.memory(configs[0])}
+    return state | {name: torch.zeros(len(configs), P) for name in optimisers.memory(configs[0])}
 
 
 rates = st.floats(1e-4, 0.3)
@@ -59,7 +59,7 @@ def test_a_stack_makes_the_steps_of_torch(kind, data, seed):
     torch.manual_seed(seed)
     start, noise = torch.randn(3, P), torch.randn(STEPS, 3, P)
     parameters, state = start.clone(), state_of(configs)
-    update = optim.update(configs[0])
+    update = optimisers.update(configs[0])
     singles = [start[k].clone().requires_grad_() for k in range(3)]
     theirs = [torch_optimiser(config, [single]) for config, single in zip(configs, singles, strict=True)]
     for step in range(STEPS):
@@ -81,7 +81,7 @@ def test_clipping_is_torchs_for_each_trial(largest, seed):
     for single, row in zip(singles, gradient, strict=True):
         single.grad = row.clone()
     norms = [torch.nn.utils.clip_grad_norm_([single], largest) for single in singles]
-    mine = optim.clip(gradient, torch.full((3, 1), largest))
+    mine = optimisers.clip(gradient, torch.full((3, 1), largest))
     torch.testing.assert_close(mine.squeeze(1), torch.stack(norms))
     torch.testing.assert_close(gradient, torch.stack([single.grad for single in singles]))
 
@@ -89,7 +89,7 @@ def test_clipping_is_torchs_for_each_trial(largest, seed):
 def test_no_clip_changes_nothing():
     gradient = torch.randn(2, P)
     kept = gradient.clone()
-    optim.clip(gradient, torch.full((2, 1), math.inf))
+    optimisers.clip(gradient, torch.full((2, 1), math.inf))
     assert torch.equal(gradient, kept)
 
 
@@ -106,14 +106,14 @@ def test_schedules_are_torchs():
         scheduler = make(optimiser)
         fit = Fit(epochs=epochs, schedule=schedule, decay=0.2, decay_every=5)
         for epoch in range(epochs):
-            assert optim.learning_rate(lr, fit, epoch, 1.0) == pytest.approx(scheduler.get_last_lr()[0])
+            assert optimisers.learning_rate(lr, fit, epoch, 1.0) == pytest.approx(scheduler.get_last_lr()[0])
             optimiser.step()
             scheduler.step()
 
 
 def test_warmup_rises_to_the_full_rate_and_the_cosine_follows():
     fit = Fit(epochs=10, schedule=Schedule.cosine, warmup=3)
-    rates = [optim.learning_rate(1.0, fit, epoch, 1.0) for epoch in range(10)]
+    rates = [optimisers.learning_rate(1.0, fit, epoch, 1.0) for epoch in range(10)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[3:] == sorted(rates[3:], reverse=True)
     assert rates[-1] > 0
@@ -121,4 +121,4 @@ def test_warmup_rises_to_the_full_rate_and_the_cosine_follows():
 
 def test_plateau_uses_its_factor():
     fit = Fit(schedule=Schedule.plateau)
-    assert optim.learning_rate(0.4, fit, 3, 0.5) == pytest.approx(0.2)
+    assert optimisers.learning_rate(0.4, fit, 3, 0.5) == pytest.approx(0.2)

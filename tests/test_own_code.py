@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from rnnbench.budget import hidden_size
 from rnnbench.config import Model
-from rnnbench.network import Network
+from rnnbench.nn.budget import hidden_size
+from rnnbench.nn.network import Network
 from tests.test_app import run
 from tests.test_refusals import command
 

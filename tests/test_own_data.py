@@ -17,10 +17,10 @@ from scipy.io import savemat
 
 from rnnbench import tasks
 from rnnbench.config import Arrays, ConfigError, Generated, Music, Text
-from rnnbench.engine import Stack
 from rnnbench.kernels.torch_path import windows
 from rnnbench.tasks import task as task_module
 from rnnbench.tasks.music import PARTS, SETS, cut_up, read
+from rnnbench.train.stack import Stack
 
 
 def pieces(rng, lengths):

@@ -14,10 +14,10 @@ import torch
 from conftest import make_config
 
 import rnnbench
-from rnnbench.cells import class_of
+from rnnbench.cluster.stack_file import SentStack
 from rnnbench.config import ConfigError, imported, own_code, plain, recalled, trial_hash, typed
-from rnnbench.engine import shape_key
-from rnnbench.remote.sent import SentStack
+from rnnbench.nn.cells import class_of
+from rnnbench.train.stack import shape_key
 from tests.test_app import numbers, run
 
 LEAKY = '''import rnnbench
@@ -253,7 +253,7 @@ def test_a_helper_that_registers_is_harmless_beside_its_own_file(tmp_path):
 def test_a_worker_sees_the_same_trial(tmp_path, monkeypatch):
     monkeypatch.chdir(write(tmp_path, HELPERS["in a package"]))
     from rnnbench import tasks
-    from rnnbench.ledger import Job
+    from rnnbench.sweep.recorder import Job
 
     config = config_of("mine.py")
     stack = SentStack.write(tmp_path, "sweep", [Job("job", config, tmp_path / "0")], None, None)

@@ -20,6 +20,7 @@ from mlflow_store import DATASET, TAGS, claim, client
 from test_plain_text import NAMES, Tags, from_cell, names, read_back, rows_of
 
 from rnnbench.config import Config, ConfigError, Model, conf_folder, flatten, plain, trial_hash
+from rnnbench.mlflow_sync.delivery import Delivery
 from rnnbench.paper.__main__ import main, texts
 from rnnbench.paper.aggregate import Filled, Planned, fill
 from rnnbench.paper.definition import KINDS, Table, find_table, read_table, table_of
@@ -35,8 +36,7 @@ from rnnbench.paper.published import beside, read_published
 from rnnbench.paper.reading import Folders, Record, Runs, Source, Tables, open_source
 from rnnbench.paper.text import Shown, decimals, fragment, layout, long, markdown
 from rnnbench.record import JobFolder
-from rnnbench.record.delivery import Delivery
-from rnnbench.record.sweep import job_folders
+from rnnbench.record.sweep_folder import job_folders
 
 SEEDS = (0, 1, 2)
 CELLS = ("lstm", "gru", "rnn")

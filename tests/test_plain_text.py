@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from rnnbench import plain_text
-from rnnbench.plain_text import printable, spreadsheet
-from rnnbench.show import Comparison
+from rnnbench.system import plain_text
+from rnnbench.system.plain_text import printable, spreadsheet
+from rnnbench.terminal import Comparison
 
 NAMES = [
     "<script>alert(1)</script>",

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from rnnbench.config import ConfigError, Tracking, typed
+from rnnbench.config.uris import check_store
 from rnnbench.record import (
     JobFolder,
     SweepFolder,
-    check_store,
     job_folders,
     provenance,
     read_metrics,

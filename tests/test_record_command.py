@@ -10,7 +10,7 @@ from rnnbench.config import ConfigError
 from rnnbench.record import __main__ as command
 from rnnbench.record import job_folders, read_sweep
 from rnnbench.record.__main__ import delete, sync
-from rnnbench.record.folder import read_delivery, write_json
+from rnnbench.record.job_folder import read_delivery, write_json
 from tests.mlflow_store import Server, claim, client, make_sweep, train
 
 

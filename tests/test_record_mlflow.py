@@ -12,16 +12,13 @@ from typing import Any
 import pytest
 
 from rnnbench.config import Artifact, ConfigError
-from rnnbench.record import (
-    check_store,
-    download,
-    job_folders,
-    records,
-    undelivered,
-)
+from rnnbench.config.uris import check_store
+from rnnbench.mlflow_sync.courier import undelivered
+from rnnbench.mlflow_sync.delivery import Delivery, text, value
+from rnnbench.reader import download, records
+from rnnbench.record import job_folders
 from rnnbench.record.__main__ import sync
-from rnnbench.record.delivery import Delivery, text, value
-from rnnbench.record.folder import read_delivery
+from rnnbench.record.job_folder import read_delivery
 from tests.mlflow_store import (
     ENVIRONMENT,
     Server,

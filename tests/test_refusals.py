@@ -6,10 +6,10 @@ import sys
 import hydra
 import pytest
 
-from rnnbench import launch
 from rnnbench.config import ConfigError, conf_folder
-from rnnbench.overrides import compose_words
-from rnnbench.preflight import preflight
+from rnnbench.sweep import launcher
+from rnnbench.sweep.overrides import compose_words
+from rnnbench.sweep.preflight import preflight
 
 # Commands, and words of their message.
 COMMANDS = {
@@ -115,12 +115,12 @@ def test_a_run_is_refused(overrides, tmp_path):
 
 @pytest.mark.parametrize("overrides", VALUES)
 def test_a_value_is_refused(overrides, tmp_path):
-    launch.register()
+    launcher.register()
     with (
         hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"),
         pytest.raises(ConfigError) as refusal,
     ):
-        preflight([launch.task_config(compose_words(overrides.split()))], tmp_path)
+        preflight([launcher.task_config(compose_words(overrides.split()))], tmp_path)
     message = str(refusal.value)
     assert all(word in message for word in VALUES[overrides]), message
     assert list(tmp_path.iterdir()) == []

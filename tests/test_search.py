@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from rnnbench.__main__ import main
 from rnnbench.config import ConfigError, Search, direction
 from rnnbench.record import read_metrics, read_result
-from rnnbench.sweep.plan import _directions
+from rnnbench.search.plan import _directions
 from tests.test_app import run, start
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

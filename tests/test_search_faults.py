@@ -20,10 +20,10 @@ from sqlalchemy.exc import OperationalError
 
 from rnnbench.bench.traffic import KINDS, storage_of, traffic
 from rnnbench.record import read_result
-from rnnbench.sweep import patience, study
-from rnnbench.sweep.patience import PatientStorage, StorageAway
-from rnnbench.sweep.storage import open_storage
-from rnnbench.sweep.study import Study
+from rnnbench.search import patience, study
+from rnnbench.search.patience import PatientStorage, StorageAway
+from rnnbench.search.storage import open_storage
+from rnnbench.search.study import Study
 from tests.test_app import start
 from tests.test_search import counted, search, settings
 
@@ -365,7 +365,7 @@ def test_a_trial_that_gets_on_between_deaths_has_not_failed(tmp_path, monkeypatc
 def test_the_lock_of_a_journal_is_taken_from_the_dead(tmp_path):
     file = tmp_path / "journal.log"
     code = (
-        "import pathlib, sys, time; from rnnbench.sweep.journal import KernelLock; "
+        "import pathlib, sys, time; from rnnbench.search.journal import KernelLock; "
         "lock = KernelLock(pathlib.Path(sys.argv[1])); lock.acquire(); print(flush=True); time.sleep(600)"
     )
     file.touch()

@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 from optuna.trial import TrialState
 
-from rnnbench import engine
-from rnnbench.ledger import Job, Sweep
 from rnnbench.record import read_result
-from rnnbench.record.sweep import read_sweep
-from rnnbench.sweep.study import ATTEMPTS, GIVEN_UP
-from rnnbench.sweep.worker import Watch
-from rnnbench.train import train
+from rnnbench.record.sweep_folder import read_sweep
+from rnnbench.search.pruning import Watch
+from rnnbench.search.study import ATTEMPTS, GIVEN_UP
+from rnnbench.sweep.recorder import Job, Sweep
+from rnnbench.sweep.scheduler import train
+from rnnbench.train import stack as engine
 from tests.conftest import make_config
 from tests.killed import SHORT, begun
 from tests.mlflow_store import assert_exact

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from matplotlib import pyplot as plt
 
-from rnnbench.sweep.pictures import CROSS, draw
+from rnnbench.search.pictures import CROSS, draw
 
 
 @pytest.mark.parametrize("prune", [True, False])

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from rnnbench.config import ConfigError, conf_folder
-from rnnbench.launch import register
-from rnnbench.sweep.identity import _difference
-from rnnbench.sweep.settings import PRUNERS, SAMPLERS, pruner_of, sampler_of
-from rnnbench.sweep.space import Space, read_space
-from rnnbench.sweep.storage import check_storage
+from rnnbench.search.identity import _difference
+from rnnbench.search.samplers import PRUNERS, SAMPLERS, pruner_of, sampler_of
+from rnnbench.search.space import Space, read_space
+from rnnbench.search.storage import check_storage
+from rnnbench.sweep.launcher import register
 
 PARSER = OverridesParser.create()
 

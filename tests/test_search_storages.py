@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from rnnbench.config import ConfigError
 from rnnbench.record import read_result
-from rnnbench.sweep.storage import open_storage
+from rnnbench.search.storage import open_storage
 from tests.test_app import run, start
 from tests.test_search import counted, search, settings
 

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnbench import __version__, show
+from rnnbench import __version__, terminal
 from rnnbench.__main__ import main
 from rnnbench.config import to_yaml
-from rnnbench.launch import labels
-from rnnbench.ledger import _say_best
-from rnnbench.plain_text import printable
-from rnnbench.show import Live, compare, complain, judge, legend, mean_sd, refuse, say, visible, warn
-from rnnbench.train import _say_resumed
+from rnnbench.sweep.launcher import labels
+from rnnbench.sweep.recorder import _say_best
+from rnnbench.sweep.scheduler import _say_resumed
+from rnnbench.system.plain_text import printable
+from rnnbench.terminal import Live, compare, complain, judge, legend, mean_sd, refuse, say, visible, warn
 from tests.test_app import QUICK
 
 
@@ -93,7 +93,7 @@ def test_what_varied_is_a_column_unless_it_says_where(key, columns):
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A terminal of 80 columns."""
-    monkeypatch.setattr(show.out, "_width", 80)
+    monkeypatch.setattr(terminal.out, "_width", 80)
     yield
 
 
@@ -284,8 +284,8 @@ def test_what_others_print_in_a_command_fails_nothing_either(monkeypatch: pytest
     narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", narrow)
     monkeypatch.setattr(sys, "stderr", Broken(BrokenPipeError()))
-    show.open_streams()
-    show.open_streams()  # once is enough
+    terminal.open_streams()
+    terminal.open_streams()  # once is enough
     print("0.5 ± 0.1", flush=True)
     print("x", file=sys.stderr, flush=True)
     say("ü")

@@ -13,11 +13,11 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
+from rnnbench.cluster import SentStack, work_on
+from rnnbench.cluster.slurm import SlurmLauncher
 from rnnbench.config import ConfigError, plain, trial_hash
 from rnnbench.record import SweepFolder, read_metrics, read_result, workers
-from rnnbench.record.sweep import held
-from rnnbench.remote import SentStack, work_on
-from rnnbench.remote.slurm import SlurmLauncher
+from rnnbench.record.sweep_folder import held
 from tests.conftest import make_config
 from tests.test_app import QUICK, jobs, numbers, start
 from tests.test_own_code import MINE

@@ -9,12 +9,13 @@ import pytest
 import torch
 from conftest import make_config
 
-from rnnbench import memory, tasks
+from rnnbench import tasks
 from rnnbench.config import Kernel
 from rnnbench.kernels import make_compute
-from rnnbench.ledger import Job, Sweep
 from rnnbench.record import read_result
-from rnnbench.train import train as train_jobs
+from rnnbench.sweep.recorder import Job, Sweep
+from rnnbench.sweep.scheduler import train as train_jobs
+from rnnbench.train import resources
 
 
 def train(folder, max_stack):
@@ -56,27 +57,28 @@ def test_a_stack_that_does_not_fit_is_trained_in_halves(error, tmp_path, monkeyp
 def test_places_are_those_that_fit(monkeypatch):
     config = make_config("lstm", model__hidden_size=64, fit__kernel=Kernel.torch)
     shape = tasks.shape(config.data)
-    monkeypatch.setattr(memory, "cores", lambda: 1)
-    for free, places in ((10**15, 16), (0, 1), (2 * 3 * memory.trial_bytes(config, shape), 3)):
-        monkeypatch.setattr(memory, "available", lambda device, free=free: free)
-        assert memory.places(config, shape, None) == places
-    monkeypatch.setattr(memory, "available", lambda device: 10**15)
-    assert memory.places(config, shape, 200) == 200
-    monkeypatch.setattr(memory, "cores", lambda: 64)
-    assert memory.places(config, shape, None) == 128
+    monkeypatch.setattr(resources, "cores", lambda: 1)
+    for free, places in ((10**15, 16), (0, 1), (2 * 3 * resources.trial_bytes(config, shape), 3)):
+        monkeypatch.setattr(resources, "available", lambda device, free=free: free)
+        assert resources.places(config, shape, None) == places
+    monkeypatch.setattr(resources, "available", lambda device: 10**15)
+    assert resources.places(config, shape, 200) == 200
+    monkeypatch.setattr(resources, "cores", lambda: 64)
+    assert resources.places(config, shape, None) == 128
 
 
 def test_free_memory_is_less_than_there_is():
-    assert 2**27 < memory.available("cpu") <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 2**27 < resources.available("cpu") <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 PEAK = """
 import resource, sys
 import numpy as np
 from conftest import make_config
-from rnnbench import memory, tasks
+from rnnbench import tasks
+from rnnbench.train import resources
 from rnnbench.config import Kernel
-from rnnbench.engine import Stack
+from rnnbench.train.stack import Stack
 name, H, K, kernel = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Kernel(sys.argv[4])
 config = make_config(name, fit__epochs=1, fit__batch_size=128, fit__kernel=kernel)
 config.model.hidden_size, config.model.num_layers = H, 2
@@ -90,7 +92,7 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 stack.admit([stack.fresh(config) for _ in range(K)])
 next(stack.epochs())
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((after - before) * 1024, K * memory.trial_bytes(config, shape), after * 1024)
+print((after - before) * 1024, K * resources.trial_bytes(config, shape), after * 1024)
 """
 
 

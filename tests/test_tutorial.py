@@ -8,7 +8,7 @@ from torch import nn
 
 from rnnbench import tasks
 from rnnbench.config import Config, Fit, Images, Model, Select, Sgd, Tracking
-from rnnbench.engine import Stack, conclude
+from rnnbench.train.stack import Stack, conclude
 
 SEEDS = (0, 1, 2)
 

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import rnnbench
-from rnnbench import launch, show
-from rnnbench.cells import class_of
+from rnnbench import terminal
 from rnnbench.config import DATA, OPTIMISERS, Config, ConfigError, conf_folder, plain
 from rnnbench.config.keys import is_free, keys, nearest, unknown_key
-from rnnbench.overrides import Checker, compose_words, is_sweep, loader_of, of_point, read_arguments
-from rnnbench.preflight import check_alike
+from rnnbench.nn.cells import class_of
+from rnnbench.sweep import launcher
+from rnnbench.sweep.overrides import Checker, compose_words, is_sweep, loader_of, of_point, read_arguments
+from rnnbench.sweep.preflight import check_alike
 from tests.test_refusals import assert_refused, command
 
 # What is typed, as the shell gives it to us, and the form that is to be in the answer.
@@ -197,14 +198,14 @@ ACCEPTED = [
 
 def config_of(words: list[str], several: bool = False) -> Config | None:
     """What the command makes of its words before anything is made; None where it makes several trials."""
-    launch.register()
+    launcher.register()
     arguments = read_arguments(words)
     loader = loader_of(arguments)
     if several or arguments.multirun:
         Checker(loader).check(arguments.overrides, several=True)
         return None
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return launch.task_config(compose_words(arguments.overrides))
+        return launcher.task_config(compose_words(arguments.overrides))
 
 
 def assert_one_message(message: str) -> None:
@@ -251,7 +252,7 @@ def test_a_key_with_one_wrong_letter_is_answered_with_that_key(key):
 
 def test_the_keys_are_those_of_the_configurations():
     """Of every optimiser and every task, as `plain` writes them: nothing of the schema is missing."""
-    launch.register()
+    launcher.register()
     for options in [*(f"optim={name}" for name in OPTIMISERS), *(f"data={name}" for name in DATA)]:
         needs = ["data.path=x"] if options in ("data=text", "data=npz") else []
         config = config_of([options, *needs])
@@ -288,10 +289,10 @@ def mutated(draw):
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mutated())
 def test_whatever_is_typed_ends_in_a_configuration_or_one_message(words):
-    launch.register()
+    launcher.register()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         try:
-            assert isinstance(launch.task_config(compose_words(words)), Config)
+            assert isinstance(launcher.task_config(compose_words(words)), Config)
         except ConfigError as refusal:
             message = str(refusal)
             assert message.strip()
@@ -391,7 +392,7 @@ def test_a_file_of_ones_own_that_cannot_be_read_is_named(content, tmp_path):
 def test_the_command_to_train_again_finds_the_same_files(line, monkeypatch):
     words = shlex.split(line)
     monkeypatch.setattr("sys.argv", ["rnnbench", "-m", *words, "seed=0,1"])
-    assert shlex.split(show.train_command(["seed=1"])) == ["python", "-m", "rnnbench", *words, "seed=1"]
+    assert shlex.split(terminal.train_command(["seed=1"])) == ["python", "-m", "rnnbench", *words, "seed=1"]
 
 
 COMMANDS = {
@@ -460,9 +461,9 @@ def test_a_check_that_breaks_stops_the_run(start, monkeypatch, capsys):
     def broken(*_):
         raise RuntimeError("of the check itself")
 
-    monkeypatch.setattr(launch, "check_settings", broken)
+    monkeypatch.setattr(launcher, "check_settings", broken)
     with pytest.raises(SystemExit) as end:
-        getattr(launch.Gate(), start)(OmegaConf.create({}))
+        getattr(launcher.Gate(), start)(OmegaConf.create({}))
     assert end.value.code == 1
     assert "RuntimeError: of the check itself" in capsys.readouterr().err
 
@@ -475,10 +476,10 @@ def test_the_table_counts_a_trial_once():
                 "metrics": metrics if status == "finished" else {}}  # fmt: skip
 
     twice = [result("a", 0, 0.5, 1), result("a", 0, 0.7, 2), result("a", 0, 0.0, 3, "failed")]
-    (row,) = show.compare(twice).rows
+    (row,) = terminal.compare(twice).rows
     assert row[-1] == "1"
     assert "0.7000" in row
-    (row,) = show.compare([*twice, result("b", 1, 0.9, 4)]).rows
+    (row,) = terminal.compare([*twice, result("b", 1, 0.9, 4)]).rows
     assert row[-1] == "2"
     assert "0.8000 ± 0.1414" in row
 
@@ -506,10 +507,10 @@ def test_equal_points_of_a_grid_are_trained_once(line, tmp_path, monkeypatch, ca
     from hydra.types import HydraContext, RunMode
 
     monkeypatch.chdir(tmp_path)
-    launch.register()
+    launcher.register()
     loader = loader_of(read_arguments(["-m"]))
-    for launcher in ("stack", "basic"):
-        words = [*line.split(), "tracking=none", f"hydra/launcher={launcher}"]
+    for name in ("stack", "basic"):
+        words = [*line.split(), "tracking=none", f"hydra/launcher={name}"]
         config = loader.load_configuration("config", words, RunMode.MULTIRUN)
         context = HydraContext(config_loader=loader, callbacks=Callbacks())
         sweeper = Plugins.instance().instantiate_sweeper(

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rnnbench.bench.measure import in_turn
-from rnnbench.cells import CELLS, Cell, Weights, make_cell
 from rnnbench.config import Model
+from rnnbench.nn.cells import CELLS, Cell, Weights, make_cell
 
 SIZES = {"T=50, hidden 12, input 2": (50, 12, 2), "T=28, hidden 64, input 28": (28, 64, 28)}
 BATCH = 32

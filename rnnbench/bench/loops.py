@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from rnnbench.cells.cell import NONE
 from rnnbench.config import Config, Fit, Kernel, Model, Select, Sgd, Tracking
 from rnnbench.config import Images as ImageData
-from rnnbench.engine import Stack
 from rnnbench.kernels.torch_path import set_threads
-from rnnbench.network import TorchNetwork
+from rnnbench.nn.cells.cell import NONE
+from rnnbench.nn.network import TorchNetwork
 from rnnbench.tasks import Task
+from rnnbench.train.stack import Stack
 
 TRAIN, TEST, BATCH, LAYERS = 60_000, 10_000, 128, 2  # of the tutorial
 ENOUGH = 0.25  # seconds that one measurement takes at least, so far as whole minibatches allow

@@ -10,10 +10,10 @@ import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
-from rnnbench.sweep.settings import sampler_of
-from rnnbench.sweep.space import Space, read_space
-from rnnbench.sweep.storage import open_storage
-from rnnbench.sweep.study import Study, suggest
+from rnnbench.search.samplers import sampler_of
+from rnnbench.search.space import Space, read_space
+from rnnbench.search.storage import open_storage
+from rnnbench.search.study import Study, suggest
 
 SPACE = [
     "model=choice(lstm,gru)",

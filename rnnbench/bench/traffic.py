@@ -1,6 +1,6 @@
 """What a storage of searches carries: many sweeper processes share a study, and their trials only sleep.
 
-Each worker is a process of its own that asks and tells as the sweeper does (`rnnbench.sweep.study`), under
+Each worker is a process of its own that asks and tells as the sweeper does (`rnnbench.search.study`), under
 TPE, as our searches do; what a trial would train is a second of sleep.
 """
 
@@ -25,9 +25,9 @@ import psutil
 from optuna.trial import TrialState
 
 from rnnbench.bench.search import SPACE
-from rnnbench.sweep.settings import sampler_of
-from rnnbench.sweep.storage import open_storage
-from rnnbench.sweep.study import Study, counts, suggest
+from rnnbench.search.samplers import sampler_of
+from rnnbench.search.storage import open_storage
+from rnnbench.search.study import Study, counts, suggest
 
 KINDS = ("postgresql", "journal", "grpc")
 SLEEP = 1.0  # seconds of a trial, on average
@@ -123,7 +123,8 @@ def proxy(url: str) -> Iterator[str]:
         port = free.getsockname()[1]
     code = (
         "import optuna; optuna.logging.set_verbosity(optuna.logging.WARNING); "
-        "from optuna.storages import run_grpc_proxy_server; from rnnbench.sweep.storage import open_storage; "
+        "from optuna.storages import run_grpc_proxy_server; "
+        "from rnnbench.search.storage import open_storage; "
         f"run_grpc_proxy_server(open_storage({url!r}), host='127.0.0.1', port={port})"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -143,7 +144,7 @@ def work(url: str, trials: int, seconds: float, worker: int) -> None:
     """A worker: says when it is ready, waits for the word, asks and tells, prints its times as JSON."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from rnnbench.sweep.space import Space, read_space
+    from rnnbench.search.space import Space, read_space
 
     space = Space(read_space({}, SPACE, OverridesParser.create())[0])
     rng = random.Random(worker)

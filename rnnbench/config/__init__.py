@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rnnbench.config.checks import check, check_uri
-from rnnbench.config.imports import asked, failure, imported, names, own_code, recalled, register, registered
 from rnnbench.config.keys import check_keys, said_of, written
 from rnnbench.config.metrics import (
     bounds,
@@ -68,6 +67,16 @@ from rnnbench.config.search import Drawn, Search
 from rnnbench.config.secrets import check_secret, check_tree, check_words, mask
 from rnnbench.config.slurm import Slurm
 from rnnbench.config.sources import defined, explained
+from rnnbench.config.user_code import (
+    asked,
+    failure,
+    imported,
+    names,
+    own_code,
+    recalled,
+    register,
+    registered,
+)
 
 __all__ = [
     "DATA",

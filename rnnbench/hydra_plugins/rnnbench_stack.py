@@ -1,11 +1,12 @@
 """Our launchers and sweepers, where Hydra looks for them."""
 
-from rnnbench import grid, launch, sweep
-from rnnbench.remote import ray, slurm
+from rnnbench.cluster import ray, slurm
+from rnnbench.search import sweeper as sweep
+from rnnbench.sweep import grid, launcher
 
 
-class StackLauncher(launch.StackLauncher):
-    __doc__ = launch.StackLauncher.__doc__
+class StackLauncher(launcher.StackLauncher):
+    __doc__ = launcher.StackLauncher.__doc__
 
 
 class SlurmLauncher(slurm.SlurmLauncher):

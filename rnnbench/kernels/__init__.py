@@ -10,14 +10,14 @@ from typing import Protocol
 
 from torch import Tensor
 
-from rnnbench import optim
-from rnnbench.cells import Noise
 from rnnbench.config import Config, ConfigError, Kernel
 from rnnbench.kernels import compiled, cudnn
 from rnnbench.kernels.compiled import CompiledCompute, chunks, cores, instruction_sets, library
 from rnnbench.kernels.cudnn import CudnnNetwork
 from rnnbench.kernels.torch_path import LARGE, TorchCompute
-from rnnbench.network import Network
+from rnnbench.nn import optimisers
+from rnnbench.nn.cells import Noise
+from rnnbench.nn.network import Network
 from rnnbench.tasks import Task
 
 
@@ -26,7 +26,7 @@ class Compute(Protocol):
 
     network: Network
 
-    def train(self, state: optim.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
+    def train(self, state: optimisers.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches, in order (K, examples), each trial's own.
 
         `poll` is called between minibatches, at least a few times a second where a minibatch allows.

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnbench import limits, optim
-from rnnbench.cells import Draw, Noise
 from rnnbench.config import Config, Images, Model, Nonlinearity, Readout
-from rnnbench.network import Network
+from rnnbench.nn import optimisers
+from rnnbench.nn.cells import Draw, Noise
+from rnnbench.nn.network import Network
+from rnnbench.system import limits
 from rnnbench.tasks import Task
 
 LIBRARY = Path(__file__).parent / "stack.so"
@@ -141,7 +142,7 @@ class CompiledCompute:
         self.examples = Examples(
             self.inputs.ctypes.data, self.targets.ctypes.data, task.scale / task.std, -task.mean / task.std
         )
-        self.memory = optim.memory(config.optim)
+        self.memory = optimisers.memory(config.optim)
         self.optimiser = OPTIMISERS[config.optim.name] + bool(getattr(config.optim, "nesterov", False))
         instructions = instructions or instruction_sets()[0]
         self._train = getattr(library(), f"rnnbench_train_{instructions}")
@@ -155,7 +156,7 @@ class CompiledCompute:
             *(c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int),
         ]
 
-    def train(self, state: optim.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
+    def train(self, state: optimisers.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches of order (K, examples); see `Compute.train`.
 
         Raises:

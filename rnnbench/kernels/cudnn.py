@@ -6,11 +6,11 @@ Only when asked for: cuDNN knows no stack, and its numbers are not those of the 
 import torch
 from torch import Tensor
 
-from rnnbench.cells import Noise, Weights
-from rnnbench.cells.cell import NONE
 from rnnbench.config import Config, Images, Readout
 from rnnbench.kernels.compiled import plain
-from rnnbench.network import Network
+from rnnbench.nn.cells import Noise, Weights
+from rnnbench.nn.cells.cell import NONE
+from rnnbench.nn.network import Network
 
 CELLS = ("lstm", "gru", "rnn")  # those of torch.nn
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from rnnbench import optim
-from rnnbench.cells import Noise
-from rnnbench.cells.cell import NONE
 from rnnbench.config import Config
 from rnnbench.kernels.batches import Batches
 from rnnbench.kernels.compiled import cores, threads_asked
 from rnnbench.kernels.losses import measure
-from rnnbench.network import Carried, Network
+from rnnbench.nn import optimisers
+from rnnbench.nn.cells import Noise
+from rnnbench.nn.cells.cell import NONE
+from rnnbench.nn.network import Carried, Network
 from rnnbench.tasks import Goal, Task
 
 EVALUATION_BATCH = 250
@@ -29,9 +29,9 @@ class TorchCompute:
         self.device = torch.device(config.fit.device)
         self.batch_size = config.fit.batch_size
         self.batches = Batches(task, self.device)
-        self.update = optim.update(config.optim)
+        self.update = optimisers.update(config.optim)
 
-    def train(self, state: optim.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
+    def train(self, state: optimisers.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches of order (K, examples); see `Compute.train`."""
         order = order.to(self.device)
         totals = torch.zeros(len(order), 4, dtype=torch.float64, device=self.device)
@@ -44,7 +44,7 @@ class TorchCompute:
         return torch.stack([loss / answers, hits / answers, norm / order.shape[1]], 1)
 
     def step(
-        self, state: optim.State, index: Tensor, noise: Noise, carried: Carried = None
+        self, state: optimisers.State, index: Tensor, noise: Noise, carried: Carried = None
     ) -> tuple[Tensor, Carried]:
         """One update on the examples index (K, B): its part of the totals, (K, 4), and the state after it."""
         make = self.task.make is not None
@@ -66,7 +66,7 @@ class TorchCompute:
                 f"no answer depends on {', '.join(unused)}; use them in step, or leave them out of shapes"
             )
         gradient = torch.cat([part.flatten(1) for part in gradients], 1)  # (K, P)
-        norm = optim.clip(gradient, state["clip"].float())
+        norm = optimisers.clip(gradient, state["clip"].float())
         with torch.no_grad():
             self.update(state, state["parameters"], gradient)
         sums = loss.detach().sum(-1), hits.sum(-1), norm.squeeze(-1) * index.shape[1], answers.sum(-1)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnnbench.config import ConfigError, check_words
-from rnnbench.files import show_warnings, write
 from rnnbench.paper.aggregate import Filled, Planned, arrange, fill
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.derived import derive, name_of, table_file
@@ -26,7 +25,8 @@ from rnnbench.paper.provenance import provenance, verify, warnings
 from rnnbench.paper.published import cited
 from rnnbench.paper.reading import Source
 from rnnbench.paper.text import fragment, layout, long, markdown
-from rnnbench.show import Comparison, complain, open_streams, refuse, say, warn
+from rnnbench.system.files import show_warnings, write
+from rnnbench.terminal import Comparison, complain, open_streams, refuse, say, warn
 
 USAGE = """examples
   python -m rnnbench.paper table=digits             run what is missing, write multirun/paper/digits
@@ -261,7 +261,7 @@ def upload(uri: str, name: str, filled: Filled, files: Sequence[Path], same: set
     """
     from mlflow.exceptions import MlflowException
 
-    from rnnbench.record.read import mlflow_client
+    from rnnbench.reader import mlflow_client
 
     client = mlflow_client(uri)
     try:

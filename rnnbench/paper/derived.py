@@ -9,13 +9,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rnnbench.config import ConfigError, identifies
-from rnnbench.files import sound
 from rnnbench.paper.aggregate import Planned
 from rnnbench.paper.definition import Table
 from rnnbench.paper.planning import MULTIRUN
 from rnnbench.paper.provenance import Pinned
 from rnnbench.paper.reading import Folders, Record, Source
 from rnnbench.record import read_overrides, read_sweep
+from rnnbench.system.files import sound
 
 MANY = 12  # rows, above which each is not tested against the best
 

@@ -10,7 +10,7 @@ from rnnbench.paper.planning import Wanted
 from rnnbench.paper.plots import DRAWERS
 from rnnbench.paper.reading import Source
 from rnnbench.paper.sheet import Sheet
-from rnnbench.plain_text import drawn
+from rnnbench.system.plain_text import drawn
 
 WIDTH, HEIGHT = 3.4, 2.5  # inches; the width of a column of a paper
 FORMATS = ("pdf", "svg", "png")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from rnnbench.paper.aggregate import Filled
 from rnnbench.paper.notes import notes
 from rnnbench.paper.text import Shown, corner, layout, spans
-from rnnbench.plain_text import printable
+from rnnbench.system.plain_text import printable
 
 GREEK = re.compile(
     "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|upsilon|phi|chi|"

@@ -13,7 +13,7 @@ from rnnbench.paper.planning import Wanted
 from rnnbench.paper.plots import caption
 from rnnbench.paper.provenance import own_folders, provenance
 from rnnbench.paper.text import fragment
-from rnnbench.plain_text import html
+from rnnbench.system.plain_text import html
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #666; --line: #d4d4d4; --page: #fff;

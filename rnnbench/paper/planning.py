@@ -16,12 +16,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rnnbench.config import ConfigError, Tracking, conf_folder, recorded
-from rnnbench.files import sound
+from rnnbench.config.uris import sqlite_file
+from rnnbench.mlflow_sync.courier import undelivered
 from rnnbench.paper.aggregate import Planned, latest
 from rnnbench.paper.definition import Table, Tuned
 from rnnbench.paper.reading import Record, Search, Source, open_source
-from rnnbench.record import read_sweep, undelivered
-from rnnbench.record.store import sqlite_file
+from rnnbench.record import read_sweep
+from rnnbench.system.files import sound
 
 MULTIRUN = Path("multirun")
 RANGE = re.compile(r"[^=]+=((choice|range|interval|glob|tag|sort|shuffle|float|int)\(|[^\[{'\"]*,)")

@@ -15,12 +15,13 @@ from typing import Any
 from urllib.parse import quote
 
 from rnnbench.config import ConfigError
-from rnnbench.files import read, sound
+from rnnbench.config.uris import driven, sqlite_file
+from rnnbench.mlflow_sync.delivery import value as read_value
+from rnnbench.mlflow_sync.store import silence
+from rnnbench.reader import STATUS, mlflow_client, number
 from rnnbench.record import read_delivery, read_metrics, read_result, read_sweep, status_now
-from rnnbench.record.delivery import value as read_value
-from rnnbench.record.folder import ROW, read_confusion
-from rnnbench.record.read import STATUS, mlflow_client, number
-from rnnbench.record.store import driven, silence, sqlite_file
+from rnnbench.record.job_folder import ROW, read_confusion
+from rnnbench.system.files import read, sound
 
 TRIAL = re.compile(r'"trial": "([0-9a-f]+)"')
 STUDY = re.compile(r'"rnnbench.study": "([^"]*)"')

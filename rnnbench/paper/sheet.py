@@ -11,7 +11,7 @@ from rnnbench.paper.definition import FigureOf, Table
 from rnnbench.paper.planning import Wanted
 from rnnbench.paper.reading import Source
 from rnnbench.paper.statistics import Values
-from rnnbench.plain_text import drawn
+from rnnbench.system.plain_text import drawn
 
 # Okabe and Ito's colours, told apart by the colour-blind; then markers and lines tell what repeats.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")

@@ -10,8 +10,8 @@ from rnnbench.paper.aggregate import Filled, Key, judged
 from rnnbench.paper.notes import notes
 from rnnbench.paper.published import Beside, beside
 from rnnbench.paper.statistics import Estimate
-from rnnbench.plain_text import html, spreadsheet
-from rnnbench.plain_text import markdown as as_markdown
+from rnnbench.system.plain_text import html, spreadsheet
+from rnnbench.system.plain_text import markdown as as_markdown
 
 MOST = 6  # digits after the point; smaller figures print in powers of ten
 

@@ -4,8 +4,7 @@ Training writes job folders and never imports mlflow. A process beside it, the c
 MLflow; `python -m rnnbench.record sync FOLDER` does the same at any later time.
 """
 
-from rnnbench.record.courier import Courier, undelivered
-from rnnbench.record.folder import (
+from rnnbench.record.job_folder import (
     JobFolder,
     abandon,
     inherit,
@@ -16,9 +15,7 @@ from rnnbench.record.folder import (
     read_result,
 )
 from rnnbench.record.provenance import provenance
-from rnnbench.record.read import download, records
-from rnnbench.record.store import check_store, driven, sqlite_file, ui_command
-from rnnbench.record.sweep import (
+from rnnbench.record.sweep_folder import (
     STACKS,
     SweepFolder,
     job_folders,
@@ -33,13 +30,9 @@ from rnnbench.record.sweep import (
 
 __all__ = [
     "STACKS",
-    "Courier",
     "JobFolder",
     "SweepFolder",
     "abandon",
-    "check_store",
-    "download",
-    "driven",
     "inherit",
     "job_folders",
     "new_folder",
@@ -50,13 +43,9 @@ __all__ = [
     "read_overrides",
     "read_result",
     "read_sweep",
-    "records",
     "results",
-    "sqlite_file",
     "status_now",
     "sync_command",
-    "ui_command",
-    "undelivered",
     "work",
     "workers",
 ]

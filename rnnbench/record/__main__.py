@@ -15,13 +15,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rnnbench.config import ConfigError, check_uri, mask
-from rnnbench.files import DamagedWarning, show_warnings, sound
-from rnnbench.record.courier import undelivered
-from rnnbench.record.delivery import Delivery
+from rnnbench.config.uris import absolute, check_store
+from rnnbench.mlflow_sync.courier import undelivered
+from rnnbench.mlflow_sync.delivery import Delivery
+from rnnbench.mlflow_sync.store import Refusal, StoreError, first_line
 from rnnbench.record.destinations import is_own, note
-from rnnbench.record.store import Refusal, StoreError, absolute, check_store, first_line
-from rnnbench.record.sweep import held, job_folders, read_sweep, redirect, results, sync_command
-from rnnbench.show import open_streams, say
+from rnnbench.record.sweep_folder import held, job_folders, read_sweep, redirect, results, sync_command
+from rnnbench.system.files import DamagedWarning, show_warnings, sound
+from rnnbench.terminal import open_streams, say
 
 LOCK = ".mlflow.lock"  # held by the process that delivers
 LONGEST_WAIT = 60.0  # seconds between two tries at a store that does not answer

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rnnbench.record.store import absolute, driven, sqlite_file
+from rnnbench.config.uris import absolute, driven, sqlite_file
 
 
 def note(uri: str) -> None:

@@ -67,16 +67,16 @@ class OwnArrays:
             )
         splits, how = split(data, {part: len(arrays[f"x_{part}"]) for part in parts})
         label = data.metric == "accuracy"
-        from rnnbench import show  # late: rich takes a tenth of a second, which other tasks do without
+        from rnnbench import terminal  # late: rich takes a tenth of a second, which other tasks do without
 
         if label and (rare := np.setdiff1d(y, y[splits["train"]])).size:
-            show.warn(
+            terminal.warn(
                 f"data.path={data.path}: {_list(rare)} of the classes are not among the "
                 f"{len(splits['train'])} examples for training, only in validation or test"
             )
         for part in ("val", "test"):
             if label and len(alone := np.unique(y[splits[part]])) == 1:
-                show.warn(
+                terminal.warn(
                     f"data.path={data.path}: class {alone[0]} is alone in {part}, where an answer that is "
                     "always the same scores 1.0"
                 )

@@ -174,17 +174,17 @@ def receive(url: str, path: Path, kind: str, wanted: str) -> None:
     """
     from rich.progress import wrap_file
 
-    from rnnbench import show  # late, with rich: most runs download nothing
+    from rnnbench import terminal  # late, with rich: most runs download nothing
 
     plain = f" (not https: taken only if its {kind} is {wanted})" if url.startswith("http://") else ""
-    show.complain(f"downloading {url}{plain}")
+    terminal.complain(f"downloading {url}{plain}")
     request = urllib.request.Request(url, headers={"User-Agent": "rnnbench"})
     try:
         with OPENER.open(request, timeout=SILENCE) as response, path.open("wb") as file:
             length = int(response.headers.get("Content-Length", 0))
-            disable = not show.err.is_terminal
+            disable = not terminal.err.is_terminal
             with wrap_file(
-                response, length, description="", console=show.err, transient=True, disable=disable
+                response, length, description="", console=terminal.err, transient=True, disable=disable
             ) as reader:
                 copy(reader, file, LARGEST)
     except urllib.error.HTTPError as error:

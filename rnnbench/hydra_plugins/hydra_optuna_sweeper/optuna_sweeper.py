@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from rnnbench import sweep
-from rnnbench.show import say
+from rnnbench.search import sweeper as sweep
+from rnnbench.terminal import say
 
 
 class OptunaSweeper(sweep.OptunaSweeper):

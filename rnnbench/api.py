@@ -1,0 +1,292 @@
+"""For notebooks: train a trial, and get trained networks back from records."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from rnnbench import tasks
+from rnnbench.config import (
+    Arrays,
+    Config,
+    ConfigError,
+    Data,
+    Images,
+    Kernel,
+    Music,
+    Text,
+    check_words,
+    explained,
+    recalled,
+    typed,
+)
+from rnnbench.nn.network import Network, TorchNetwork, to_torch
+from rnnbench.reader import download
+from rnnbench.record import read_result
+from rnnbench.system.files import read, read_bytes
+from rnnbench.tasks import Goal
+from rnnbench.train.stack import Stack
+
+
+@dataclass
+class Trained:
+    """A trial's network at its best epoch, and the configuration it was trained with."""
+
+    config: Config
+    network: Network
+    parameters: Tensor  # (P,)
+    goal: Goal  # what is asked of it, see there
+    result: dict[str, Any]  # its record; {} where a run in MLflow has none among its artifacts
+
+    @torch.no_grad()
+    def __call__(self, examples: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits (B, outputs), or where an answer is asked for at every step (B, T, outputs).
+
+        Args:
+            examples: (B, T, input), values as in the data: those of images in [0, 1], tokens one-hot.
+                Anything that torch.as_tensor takes.
+            lengths: (B,) whole numbers from 1 to T, the steps of each example that count; what comes after
+                them is padding, and its logits mean nothing. None: all T do.
+
+        Raises:
+            ConfigError: examples or lengths of another shape, or bytes in place of values in [0, 1].
+        """
+        data = self.config.data
+        x = torch.as_tensor(examples)
+        if x.dim() != 3 or x.shape[2] != self.network.input_size or 0 in x.shape:
+            raise ConfigError(
+                f"examples: expected (B, T, input) = (B, T, {self.network.input_size}), got {tuple(x.shape)}"
+            )
+        if isinstance(data, Images) and not (x.is_floating_point() and bool(((x >= 0) & (x <= 1)).all())):
+            found = f"from {x.min():g} to {x.max():g}" if x.is_floating_point() else x.dtype
+            raise ConfigError(
+                f"examples: expected floats in [0, 1], got {found}; divide by the largest value that a pixel "
+                "can have"
+            )
+        x = x.to(self.parameters.dtype)
+        x = (x - data.mean) / data.std if isinstance(data, Images | Arrays) else x
+        counted = None if lengths is None else self._checked(torch.as_tensor(lengths), *x.shape[:2])
+        weights = self.network.views(self.parameters.unsqueeze(0))
+        logits = self.network(weights, x.permute(1, 2, 0).unsqueeze(0), lengths=counted)[0]
+        return logits.permute(*reversed(range(logits.dim())))
+
+    def _checked(self, lengths: Tensor, B: int, T: int) -> Tensor:
+        """Lengths (1, B) as the network takes them."""
+        whole = not lengths.is_floating_point() and lengths.dtype is not torch.bool
+        if lengths.shape != (B,) or not whole or not bool(((lengths >= 1) & (lengths <= T)).all()):
+            raise ConfigError(
+                f"lengths: expected (B,) = ({B},) whole numbers from 1 to T = {T}, got "
+                f"{tuple(lengths.shape)} of {lengths.dtype}"
+                + (f" from {lengths.min()} to {lengths.max()}" if lengths.numel() else "")
+            )
+        return lengths.long().unsqueeze(0)
+
+    def predict(self, examples: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """What the network answers.
+
+        Args:
+            examples, lengths: as for a call.
+
+        Returns:
+            the most likely class, (B,) or (B, T) integers; or the numbers (B, outputs), in the units of the
+            targets; or which keys sound, (B, T, outputs) booleans.
+        """
+        logits = self(examples, lengths)
+        match self.goal:
+            case Goal.value:
+                return logits
+            case Goal.keys:
+                return logits > 0
+        return logits.argmax(-1)
+
+    def evaluate(self, data: str | Path | None = None) -> dict[str, float]:
+        """The metrics of the test set, `test/loss` and such as `test/accuracy`, computed again.
+
+        The same numbers as in the record: bit for bit on the same machine with the kernels that it was
+        trained with, of a trial trained on a GPU to rounding, since they are computed on the CPU. Nothing is
+        downloaded, and no place is taken from the record.
+
+        Args:
+            data: the folder that holds the data set, None: RNNBENCH_DATA or ./data; of data=text and
+                data=npz the file, which has to be given.
+
+        Raises:
+            ConfigError: the data is not there, or is not what the trial was trained on.
+        """
+        kernel = self.config.fit.kernel
+        fit = replace(
+            self.config.fit, device="cpu", kernel=Kernel.torch if kernel is Kernel.cudnn else kernel
+        )
+        config = replace(self.config, data=_here(self.config.data, data), fit=fit)
+        task = tasks.load(config.data)
+        recorded = self.result.get("dataset", {}).get("checksum", task.checksum)
+        if recorded != task.checksum:
+            raise ConfigError(
+                f"data={config.data.name}: is not what the trial was trained on (sha256 "
+                f"{task.checksum[:12]}, recorded {recorded[:12]}); say where that is: evaluate(data=...)"
+            )
+        stack = Stack(config, task)
+        loss, hits, _ = stack.evaluate(self.parameters.unsqueeze(0), "test")
+        measured = stack.measured(float(loss[0]), float(hits[0]))
+        return {f"test/{name}": value for name, value in measured.items()}
+
+    def to_torch(self) -> TorchNetwork:
+        """The same network as a plain torch.nn module; it takes normalised inputs (B, T, input).
+
+        Raises:
+            ConfigError: torch.nn has no such cell.
+        """
+        return to_torch(self.network, self.parameters)
+
+
+def _here(data: Data, place: str | Path | None) -> Data:
+    """The data of a record with nothing in it that the record says about where to get it.
+
+    Raises:
+        ConfigError: it is in a file that has to be named.
+    """
+    if isinstance(data, Images | Music):
+        default: Any = OmegaConf.to_object(OmegaConf.structured(type(data)(data.name)))
+        root = default.root if place is None else str(place)
+        return replace(data, root=root, download=False, source=None)
+    if isinstance(data, Text | Arrays):
+        if place is None:
+            raise ConfigError(
+                f"data.path: a file of one's own, in the record {data.path}; say where it is: "
+                "evaluate(data=FILE)"
+            )
+        return replace(data, path=str(place))
+    return data
+
+
+def load(run: str | Path) -> Trained:
+    """The trained network of a finished trial. Nothing is imported, and no data is read or downloaded.
+
+    Args:
+        run: its job folder, or the id of its MLflow run (in the store that MLFLOW_TRACKING_URI names,
+            else in ./mlflow.db), with the checkpoint among its artifacts or the folder still there.
+
+    Raises:
+        ConfigError: there is no finished trial, or none with weights, or they are damaged; it needs code of
+            one's own that has not been imported, or that has changed since.
+    """
+    if not Path(run).is_dir() and not RUN_ID.fullmatch(str(run)):
+        raise ConfigError(f"{run}: there is no such folder; give a job folder, or the id of an MLflow run")
+    folder = Path(run) if Path(run).is_dir() else download(str(run))
+    file = folder / "weights.pt"
+    if not file.exists():
+        jobs = sorted(file.parent for file in folder.glob("*/weights.pt"))
+        hint = f"give the folder of a trial in it: {jobs[0]}" if jobs else "only a finished trial leaves one"
+        raise ConfigError(f"{run}: holds no weights.pt; {hint}")
+    result = read_result(folder) if (folder / "result.json").exists() else {}
+    tags = {name.removeprefix(IMPORT): tag for name, tag in result.get("tags", {}).items() if IMPORT in name}
+    try:
+        config = recalled(typed(OmegaConf.load(io.StringIO(read(folder / "config.yaml")))), tags)
+    except ConfigError as error:
+        raise ConfigError(f"{run}: {error}") from None
+    except Exception as error:  # whatever the bytes of a damaged file make of it
+        raise ConfigError(f"{folder / 'config.yaml'}: cannot be read ({explained(error)})") from error
+    facts = result.get("weights")
+    content = read_bytes(file)
+    if isinstance(facts, dict) and facts.get("sha256") != sha256(content).hexdigest():
+        raise ConfigError(f"{file}: is damaged, its sha256 is not the one in result.json; train it again")
+    if facts is None:  # of a record before these facts were in it
+        shape = _shape(config.data)
+        facts = {"input_size": shape.input_size, "outputs": shape.outputs, "goal": shape.goal.value}
+    try:
+        goal, input_size, outputs = Goal(facts["goal"]), int(facts["input_size"]), int(facts["outputs"])
+    except (KeyError, ValueError, TypeError):
+        raise ConfigError(f"{folder / 'result.json'}: is damaged, what it says of weights.pt") from None
+    network = Network(config.model, input_size, outputs, goal.every_step)
+    try:
+        parameters = torch.load(io.BytesIO(content), weights_only=True)["parameters"]
+        assert parameters.shape == (network.count(),)
+    except Exception as error:  # whatever its bytes make of it
+        said = f"is damaged, it does not hold the {network.count()} parameters of its network"
+        raise ConfigError(f"{file}: {said}; train it again") from error
+    return Trained(config, network, parameters, goal, result)
+
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+IMPORT = "rnnbench.import."  # what the tags begin with that name code of one's own
+
+
+def _shape(data: Data) -> tasks.Shape:
+    """The widths and the goal of a task, from facts alone where its data is a published set."""
+    if isinstance(data, Music):
+        data = replace(data, window=None, train_size=None, sha256={})
+    return tasks.shape(data if isinstance(data, Text | Arrays) else _here(data, None))
+
+
+RUNNING: set[Path] = set()  # the sweep folders that calls of `run` in this process hold
+LOCK = Lock()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuse a sweep folder that another thread trains in."""
+    place = folder.resolve()
+    with LOCK:
+        if place in RUNNING:
+            raise ConfigError(f"folder={folder}: another thread trains in it; give each run one of its own")
+        RUNNING.add(place)
+    try:
+        yield
+    finally:
+        RUNNING.remove(place)
+
+
+def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
+    """Train one trial as `python -m rnnbench OVERRIDES` would.
+
+    It may be called inside a Hydra application, after hydra.initialize, and from several threads at once.
+
+    Args:
+        overrides: as on the command line, `"model=gru", "seed=1"`.
+        folder: its job folder if it is a number, else the folder of job 0; by default a new one below
+            multirun/.
+
+    Returns:
+        what result.json holds (`metrics` by name, `status`: finished or failed, `error`), and its job folder
+        as `folder`, which `load` takes.
+
+    Raises:
+        ConfigError: the trial cannot be run.
+    """
+    from rnnbench.sweep import launcher
+    from rnnbench.sweep.compose import compose_one
+    from rnnbench.sweep.overrides import check_settings
+    from rnnbench.sweep.preflight import preflight
+    from rnnbench.sweep.recorder import Job
+
+    for word in overrides:
+        if not isinstance(word, str):
+            raise ConfigError(f"{word!r}: give each override as a text: run('model=gru', 'seed=1')")
+        if word.startswith("-"):
+            raise ConfigError(f"{word}: is for the command line; run trains one trial: call it for each")
+    check_words(overrides)
+    launcher.register()
+    cfg = compose_one(overrides)
+    check_settings(cfg, "run")
+    for word in cfg.hydra.overrides.hydra:
+        if not word.lstrip("+").startswith("hydra.run."):
+            raise ConfigError(f"{word}: is for the command line; run trains in this process and as it is")
+    config = launcher.task_config(cfg)
+    if config.dry_run or cfg.hydra.runtime.choices.get("search"):
+        key = "dry_run=true" if config.dry_run else "search"
+        raise ConfigError(f"{key}: is for the command line (python -m rnnbench ...); run trains one trial")
+    preflight([config], Path(folder or cfg.hydra.run.dir))
+    folder = launcher.job_folder(Path(folder or launcher.own_folder(cfg, "run")))
+    job = Job(launcher.job_name(overrides, config), config, folder)
+    with _alone(folder.parent), launcher.open_sweep(folder.parent, config, job.name, single=True) as sweep:
+        launcher.run_jobs(sweep, [job], 1)
+    return read_result(folder) | {"folder": str(folder.resolve())}

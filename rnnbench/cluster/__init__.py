@@ -1,0 +1,12 @@
+"""Stacks that train elsewhere: on the nodes of a cluster, for the process that holds the sweep folder.
+
+A stack is sent as one file of JSON in the sweep folder, which lies on a disk that all nodes share. A worker,
+`python -m rnnbench.cluster FILE`, trains it and writes the records of its jobs, as training here would;
+whoever holds the folder looks at these for what comes of it. Nothing else goes between the two.
+"""
+
+from rnnbench.cluster.base import RemoteLauncher
+from rnnbench.cluster.stack_file import SentStack
+from rnnbench.cluster.worker import work_on
+
+__all__ = ["RemoteLauncher", "SentStack", "work_on"]

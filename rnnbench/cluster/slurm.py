@@ -1,0 +1,267 @@
+"""hydra/launcher=slurm: each stack is a task of a Slurm array, through submitit.
+
+submitit pickles what it submits, for its own worker to read, and what its tasks return, which is not read
+here: the records say what came of a stack, and squeue whether its task is over.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
+from threading import Lock
+from typing import Any
+
+import psutil
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from rnnbench import terminal
+from rnnbench.cluster.base import Lost, RemoteLauncher
+from rnnbench.cluster.stack_file import SentStack
+from rnnbench.cluster.worker import work_on
+from rnnbench.config import ConfigError
+from rnnbench.record import STACKS
+from rnnbench.sweep.launcher import refusals
+from rnnbench.system import signals
+
+ASK = 5.0  # seconds between questions to Slurm
+OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
+        "PREEMPTED", "TIMEOUT"}  # fmt: skip
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # any of these may end a line of a script
+FINAL = {"CANCELLED", "DEADLINE", "TIMEOUT"}  # somebody's will: not to be undone by sending it again
+
+
+class SlurmLauncher(RemoteLauncher):
+    """Sends stacks to Slurm, or to submitit's local executor; its settings are those of `config.Slurm`."""
+
+    def __init__(
+        self, max_stack: int | None, retries: int, cluster: str | None, requeue: int, **resources: Any
+    ) -> None:
+        super().__init__(max_stack, retries)
+        if find_spec("submitit") is None:
+            raise ConfigError("hydra/launcher=slurm: needs submitit: pip install 'rnnbench[slurm]'")
+        if cluster not in ("slurm", "local", None):
+            raise ConfigError(f"hydra.launcher.cluster={cluster}: must be slurm, local or null")
+        if cluster == "slurm" and which("srun") is None:
+            raise ConfigError(
+                "hydra.launcher.cluster=slurm: there is no srun here; start from a node of the cluster, or "
+                "try hydra.launcher.cluster=local"
+            )
+        for key, least in (("timeout_min", 1), ("cpus_per_task", 1), ("array_parallelism", 1)):
+            if resources[key] < least:
+                raise ConfigError(f"hydra.launcher.{key}={resources[key]}: must be at least {least}")
+        for key, times in (("requeue", requeue), ("retries", retries)):
+            if times < 0:
+                raise ConfigError(f"hydra.launcher.{key}={times}: must be at least 0")
+        self._check_lines(resources)
+        self.place = cluster or ("slurm" if which("srun") else "local")
+        self.requeue = requeue
+        self.resources = resources
+        self.asking = Lock()
+        self.asked = float("-inf")
+        self.states: dict[tuple[str, str], str] | None = None  # by name of the array and index; None: unknown
+        self.silent = False
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        folder = Path(config.hydra.sweep.dir).absolute()
+        with refusals():
+            if CONTROL.search(str(folder)):
+                raise ConfigError(f"hydra.sweep.dir={str(folder)!r}: has a control character, which the "
+                                  "batch script cannot have in a name; give another folder")  # fmt: skip
+
+    def _check_lines(self, resources: dict[str, Any]) -> None:
+        """Refuse what would be more than its own line of the batch script, where a shell runs the others."""
+        more = dict(resources.get("additional_parameters") or {})
+        values = [(key, resources.get(key)) for key in ("partition", "account")]
+        values += [("setup", line) for line in resources.get("setup") or []]
+        values += [(f"additional_parameters.{name}", value) for name, value in more.items()]
+        for key, value in values:
+            if CONTROL.search(str(value)):
+                raise ConfigError(f"hydra.launcher.{key}={str(value)!r}: has a control character; "
+                                  "must be a single line")  # fmt: skip
+        for name in more:
+            if not re.fullmatch(r"[A-Za-z][\w-]*", str(name)):
+                raise ConfigError(f"hydra.launcher.additional_parameters: {str(name)!r} is no option of "
+                                  "sbatch: must be letters, digits and hyphens")  # fmt: skip
+
+    def submit(self, stacks: Sequence[SentStack]) -> None:
+        from submitit.core.utils import FailedJobError
+
+        batch = f"rnnbench-{uuid.uuid4().hex[:12]}"
+        for index, stack in enumerate(stacks):  # before it is there: who dies in between finds it by name
+            stack.note(batch=batch, index=str(index) if len(stacks) > 1 else "N/A", job=None)
+        executor = self._executor(stacks[0].folder / STACKS / self.place, batch)
+        try:
+            with executor.batch():
+                jobs = [
+                    executor.submit(Task(stack.file, self.resources["cpus_per_task"])) for stack in stacks
+                ]
+        except FailedJobError as error:
+            said = [line for line in str(error).splitlines() if line.startswith("sbatch: error: ")]
+            raise ConfigError(f"hydra/launcher=slurm: {said[-1] if said else error}") from None
+        for stack, job in zip(stacks, jobs, strict=True):
+            stack.note(job=job.job_id)
+        with self.asking:
+            self.asked = float("-inf")  # what was said before does not hold for these
+
+    def _executor(self, folder: Path, name: str) -> Any:
+        import submitit
+
+        executor = submitit.AutoExecutor(
+            folder.absolute(), cluster=self.place, slurm_max_num_timeout=self.requeue
+        )
+        given = self.resources
+        executor.update_parameters(
+            name=name,
+            timeout_min=given["timeout_min"],
+            mem_gb=given["mem_gb"],
+            gpus_per_node=given["gpus_per_node"],
+            cpus_per_task=given["cpus_per_task"],
+        )
+        if self.place == "slurm":
+            executor.update_parameters(
+                slurm_partition=given["partition"],
+                slurm_account=given["account"],
+                slurm_array_parallelism=given["array_parallelism"],
+                slurm_setup=list(given["setup"]) or None,
+                # srun does not take over what sbatch was told, since Slurm 22.05
+                slurm_srun_args=[f"--cpus-per-task={given['cpus_per_task']}"],
+                slurm_additional_parameters={"requeue" if self.requeue else "no-requeue": True}
+                | dict(given["additional_parameters"]),
+            )
+        return executor
+
+    def lost(self, stacks: Sequence[SentStack]) -> dict[str, Lost]:
+        if self.place == "local":
+            return {stack.name: _why(stack, "has died") for stack in stacks if not _lives(stack)}
+        with self.asking:
+            if time.monotonic() - self.asked > ASK:
+                self.states = self._squeue()
+                self.asked = time.monotonic()
+            states = self.states
+        if states is None:
+            return {}
+        found = {}
+        for stack in stacks:
+            state = states.get((stack.task["batch"], stack.task["index"]))
+            if state is None:
+                found[stack.name] = _why(stack, "is not known to Slurm any more")
+            elif state in OVER:
+                found[stack.name] = _why(stack, f"has ended as {state}", state not in FINAL)
+        return found
+
+    def _squeue(self) -> dict[tuple[str, str], str] | None:
+        """The states of this user's tasks, lately ended ones too; None if Slurm does not answer."""
+        command = ["squeue", "--me", "--states=all", "--array", "--noheader", "--format=%j|%K|%T"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            if not self.silent:
+                terminal.warn(f"squeue: {done.stderr.strip()}; asking again until it answers")
+            self.silent = True
+            return None
+        self.silent = False
+        states = {}
+        for line in done.stdout.splitlines():
+            name, index, state = line.rsplit("|", 2)
+            states[name, index] = state
+        return states
+
+    def leave(self, stacks: Sequence[SentStack]) -> None:
+        jobs = sorted({str(stack.task["job"]).partition("_")[0] for stack in stacks if stack.task.get("job")})
+        if self.place == "local":
+            for stack in stacks:
+                if _lives(stack):
+                    psutil.Process(int(stack.task["job"])).send_signal(signal.SIGINT)
+        elif stacks[0].content["search"]:  # which draws anew what it had begun
+            subprocess.run(["scancel", *jobs])
+        else:
+            terminal.say(
+                f"{len(stacks)} stacks go on without this command; given again, it waits for them; "
+                f"scancel {' '.join(jobs)} stops them"
+            )
+
+
+def _lives(stack: SentStack) -> bool:
+    """Whether the process is there that submitit's local executor has started for a stack."""
+    pid = stack.task.get("job")
+    try:
+        process = psutil.Process(int(pid)) if pid else None
+        return (
+            process is not None
+            and process.status() != psutil.STATUS_ZOMBIE
+            and "submitit.local._local" in process.cmdline()
+        )
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _why(stack: SentStack, state: str, again: bool = True) -> Lost:
+    """What became of a task, in the words of its own log if it has said why; it would say so again."""
+    job = stack.task.get("job")
+    log = stack.file.parent / str(stack.task["place"]) / f"{job}_0_log.err"
+    said = (
+        [
+            line
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.startswith("error: ")
+        ]
+        if log.exists()
+        else []
+    )
+    if said:
+        return Lost(said[-1].removeprefix("error: "), again=False)
+    return Lost(f"{state} ({os.path.relpath(log)})" if log.exists() else state, again)
+
+
+class Task:
+    """What submitit calls on the node.
+
+    Args:
+        file: of the stack.
+        cpus: that it may use.
+    """
+
+    def __init__(self, file: Path, cpus: int) -> None:
+        self.file = file.absolute()
+        self.cpus = cpus
+
+    def __call__(self) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(self.cpus)
+        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's
+        assert callable(requeue)
+        try:
+            with refusals(), signals.listen(signal.SIGUSR2):
+                work_on(self.file)
+        except signals.Stopped as stopped:  # training has left its checkpoints
+            if stopped.number == signal.SIGUSR2:
+                requeue(stopped.number, None)
+            elif os.environ["SUBMITIT_EXECUTOR"] == "slurm":
+                _requeue_if_preempted()
+            raise SystemExit(128 + stopped.number) from None
+
+    def checkpoint(self) -> Any:
+        """What submitit is to call when the task goes on: the same."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def _requeue_if_preempted() -> None:
+    """After SIGTERM: in the grace that Slurm gives before it preempts, have this task requeued.
+
+    It still counts as running then, and would count as failed if it only ended. One that Slurm requeues, or
+    that was cancelled, does not run any more.
+    """
+    from submitit import JobEnvironment
+
+    task = JobEnvironment().job_id  # not $SLURM_JOB_ID: that of an array's last task means the whole array
+    command = ["squeue", "--noheader", "--format=%T", "--jobs", task]
+    if subprocess.run(command, capture_output=True, text=True).stdout.strip() == "RUNNING":
+        subprocess.run(["scontrol", "requeue", task])

@@ -1,0 +1,59 @@
+"""The worker: trains one stack for the process that holds the sweep folder, which may be gone meanwhile."""
+
+import os
+from pathlib import Path
+from typing import cast
+
+from hydra.core.utils import env_override
+from omegaconf import OmegaConf
+
+from rnnbench import tasks
+from rnnbench.cluster.stack_file import SentStack
+from rnnbench.config import ConfigError, own_code, trial_hash, typed
+from rnnbench.record import abandon, work
+from rnnbench.sweep.recorder import Job, Sweep
+
+
+def work_on(file: Path) -> None:
+    """Train what has not ended yet of a stack; what comes of it is in the records of its jobs.
+
+    A signal (see `rnnbench.system.signals`) leaves the jobs interrupted, each with a checkpoint; so does a
+    worker that died, with an older one. The next goes on from there.
+
+    Args:
+        file: as `SentStack.write` has written it.
+
+    Raises:
+        ConfigError: the file or the sweep folder is not seen here, or data or code differ from those there.
+    """
+    if not file.exists():
+        raise ConfigError(
+            f"hydra.sweep.dir={file.parent.parent}: {os.uname().nodename} does not see {file.name} in it; "
+            "give a folder on a disk that every node shares"
+        )
+    stack = SentStack(file.absolute())
+    given = OmegaConf.to_container(OmegaConf.create(stack.content.get("environment", {})), resolve=True)
+    with work(stack.folder, stack.content["sweep"], stack.name), env_override(cast(dict[str, str], given)):
+        os.chdir(stack.content["cwd"])
+        todo = [entry for entry in stack.jobs if not stack.ended(entry)]
+        if not todo:
+            return
+        jobs = []
+        for entry in todo:
+            config = own_code(typed(entry["config"]))
+            folder = stack.folder / entry["folder"]
+            if trial_hash(config, tasks.load(config.data).checksum) != entry["trial"]:
+                raise ConfigError(
+                    f"{folder}: {os.uname().nodename} has other data or other code than the machine that "
+                    "sent this trial; its data.root, rnnbench_import and rnnbench must be the same everywhere"
+                )
+            jobs.append(Job(entry["name"], config, folder, tags=entry["tags"]))
+            if (folder / "result.json").exists():
+                abandon(folder)  # by a worker that died
+        if search := stack.content["search"]:
+            from rnnbench.search.pruning import search_of, watch
+
+            watch(search_of(search["sweeper"]), search["sweep_dir"], Path.cwd(), jobs)
+        from rnnbench.sweep.scheduler import train
+
+        train(Sweep(stack.folder, None, None), jobs, stack.content["max_stack"])

@@ -1,0 +1,114 @@
+"""URIs of MLflow's stores, as far as they can be read without importing mlflow, which takes seconds."""
+
+import os
+import re
+import shlex
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from rnnbench.config.schema import ConfigError
+
+# Three slashes before the file, which is percent-encoded (SQLAlchemy decodes it); options follow a "?".
+SQLITE = re.compile(r"(sqlite(?:\+\w+)?):///([^?]*)(?:\?(.*))?", re.S)
+
+
+OPTIONS = {
+    "timeout",
+    "isolation_level",
+    "detect_types",
+    "check_same_thread",
+    "cached_statements",
+}  # of sqlite3
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite URI; None for any other kind of store."""
+    match = SQLITE.fullmatch(uri)
+    return Path(unquote(match[2])) if match else None
+
+
+def sqlite_uri(file: Path) -> str:
+    """The URI of a SQLite file: of its name, only what would be read as something else is encoded."""
+    return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
+
+
+def driven(uri: str) -> str:
+    """The URI with the driver that we install.
+
+    SQLAlchemy's own choice for PostgreSQL depends on its version; for a plain sqlite:///, MLflow makes the
+    folder that an encoded name would be if it were not decoded.
+    """
+    for plain, driver in (("postgresql", "psycopg2"), ("sqlite", "pysqlite")):
+        if uri.startswith(f"{plain}://"):
+            return f"{plain}+{driver}{uri.removeprefix(plain)}"
+    return uri
+
+
+def absolute(uri: str) -> str:
+    """The same store as seen from any directory."""
+    match, file = SQLITE.fullmatch(uri), sqlite_file(uri)
+    if match is None or file is None:
+        return uri
+    scheme, _, options = match.groups()
+    place = sqlite_uri(file.absolute()).removeprefix("sqlite")
+    return f"{scheme}{place}" + ("" if options is None else f"?{options}")
+
+
+def ui_command(uri: str) -> str:
+    """The command that shows a SQLite store in a browser."""
+    return f"mlflow ui --backend-store-uri {shlex.quote(driven(uri) if '%' in uri else uri)}"
+
+
+def check_store(uri: str, key: str = "tracking.uri") -> None:
+    """Refuse a local store that cannot be written to; makes nothing.
+
+    Args:
+        key: of the config, whose value it is.
+
+    Raises:
+        ConfigError: names the file and what is wrong with it.
+    """
+    match, file = SQLITE.fullmatch(uri), sqlite_file(uri)
+    if match is None or file is None:
+        return
+
+    def refuse(fault: str) -> ConfigError:
+        return ConfigError(
+            f"{key}={uri}: {fault}; give a file in a folder that can be written to, "
+            f"for example sqlite:///{file.name}, or null for none"
+        )
+
+    if unknown := {option.partition("=")[0] for option in (match[3] or "").split("&") if option} - OPTIONS:
+        raise refuse(f"what follows the ? is read as options, and {min(unknown)} is none (write a ? as %3F)")
+    if str(file) in ("", ".", ":memory:") or str(file).startswith("file:") or "\0" in str(file):
+        raise refuse("names no file on disk")
+    if unencodable := [text for text in (str(file), str(file.absolute())) if not _utf8(text)]:
+        raise refuse(f"{unencodable[0]!a} is not UTF-8, which a URI cannot hold")
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise refuse(f"there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise refuse(f"the folder {folder} is read-only")
+    if file.is_dir():
+        raise refuse(f"{file} is a folder")
+    if not file.exists():
+        return
+    if not os.access(file, os.W_OK):
+        raise refuse(f"{file} is read-only")
+    # Opened to write, though only read: a writer that was killed leaves a journal to be rolled back first.
+    connection = sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=rw", uri=True)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):  # else someone writes to it: it is in order
+            raise refuse(f"{file} cannot be opened ({error})") from None
+    except sqlite3.DatabaseError as error:
+        raise refuse(f"{file} is not an SQLite database ({error})") from None
+    finally:
+        connection.close()
+
+
+def _utf8(text: str) -> bool:
+    """Whether a path is text, rather than bytes that the file system has and Unicode has not."""
+    return text.encode(errors="replace").decode() == text

@@ -1,0 +1,146 @@
+"""The courier: a process beside the training that brings records from job folders to MLflow.
+
+Training only writes files and one line to a pipe that it never waits for, so a slow or dead server
+cannot slow it down. Nothing is lost either: the courier looks through the whole folder at the end, and
+`python -m rnnbench.record sync` does the same later.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+from rnnbench.config.uris import sqlite_file
+from rnnbench.record.job_folder import read_delivery
+from rnnbench.record.sweep_folder import held, job_folders, read_sweep, results, sync_command, workers
+
+GRACE, AGAIN = 15.0, 30.0  # seconds of waiting at the end of a sweep until the user is told, and told again
+
+
+class Courier:
+    """Starts the process for a sweep folder whose tracking.uri is not null.
+
+    It has a session of its own: Ctrl-C in the terminal does not reach it. When this process dies, the
+    pipe ends, and the courier delivers what is there and exits.
+
+    Args:
+        folder: the sweep folder, claimed.
+        warn: is given each message for the user, from a thread.
+    """
+
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.warn = warn
+        self.told: set[str] = set()  # job names that it has heard of, those of this process
+        self.waiting: dict[str, None] = {}  # job names that the pipe has no room for, oldest first
+        path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rnnbench.record", "sync", "--follow", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+            # The very rnnbench that runs here; its lines are read as UTF-8, whatever this terminal has.
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8"},
+        )
+        assert self.process.stdin is not None
+        self.pipe = self.process.stdin.fileno()
+        os.set_blocking(self.pipe, False)
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.warn(line.rstrip())
+
+    def changed(self, job: Path) -> None:
+        """Say that a job folder has news. Never waits."""
+        self.told.add(job.name)
+        self.waiting[job.name] = None
+        try:
+            for name in list(self.waiting):
+                os.write(self.pipe, f"{name}\n".encode())  # so short a line is written whole or not at all
+                del self.waiting[name]
+        except (BlockingIOError, BrokenPipeError):  # busy: at the next change; gone: `close` tells
+            pass
+
+    def close(self, timeout: float | None = None) -> int:
+        """Wait until everything is delivered, and say so if it takes long; after `timeout` seconds, or
+        Ctrl-C, the courier is stopped.
+
+        Args:
+            timeout: None: two minutes, and a tenth of a second for each job.
+
+        Returns:
+            the number of jobs that are not, or not wholly, delivered; where others share the folder, of
+            those that this process has trained: theirs they deliver themselves.
+        """
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        if timeout is None:
+            timeout = 120 + 0.1 * len(job_folders(self.folder))
+        until = time.monotonic() + timeout
+        try:
+            for pause in chain([GRACE], repeat(AGAIN)):
+                try:
+                    self.process.wait(max(0.0, min(pause, until - time.monotonic())))
+                    break
+                except subprocess.TimeoutExpired:
+                    if time.monotonic() >= until:
+                        break
+                    self._say_wait(until - time.monotonic())
+        except KeyboardInterrupt:
+            self._stop()
+            self.warn(f"{len(undelivered(self.folder))} records are not in MLflow yet: "
+                      f"{sync_command(self.folder)}")  # fmt: skip
+            raise
+        self._stop()
+        shared = read_sweep(self.folder)["shared"]
+        return sum(job.name in self.told or not shared for job in undelivered(self.folder))
+
+    def _say_wait(self, seconds: float) -> None:
+        left, jobs = len(undelivered(self.folder)), len(job_folders(self.folder))
+        uri = read_sweep(self.folder)["tracking"]["uri"]
+        file = sqlite_file(uri)
+        first = "" if file is None or file.exists() else " (it makes its tables first, once)"
+        what = f"{left} of {jobs} records are" if left else "the sweep's own record is"
+        self.warn(
+            f"all is recorded; MLflow at {uri} is slow to take it{first}, {what} to come; "
+            f"waiting at most {seconds:.0f} s. Ctrl-C is safe: {sync_command(self.folder)} goes on from there"
+        )
+
+    def _stop(self) -> None:
+        self.process.kill()  # safe at any moment: what it did is found again
+        self.process.wait()
+        self.listener.join()
+
+
+def undelivered(folder: Path) -> list[Path]:
+    """The job folders of a sweep whose record as it is now is not wholly in MLflow.
+
+    Jobs that still run in a shared folder, or elsewhere, are in the hands of others.
+    """
+    info = read_sweep(folder)
+    tracking = info["tracking"]
+    others = (info.get("shared", False) and held(folder)) or bool(workers(folder))
+
+    def delivered(job: Path, result: dict[str, Any]) -> bool:
+        state = read_delivery(job)
+        if others and result["status"] == "running":
+            return True
+        return (
+            bool(state)
+            and state["final"]
+            and state["attempt"] == result["started"]
+            and (state["uri"], state["experiment"]) == (tracking["uri"], tracking["experiment"])
+        )
+
+    return [job for job, result in results(folder).items() if not delivered(job, result)]

@@ -1,0 +1,1 @@
+"""Networks: cells, layers and head, optimisers, equal budgets."""

@@ -1,0 +1,376 @@
+"""The job folder: what a trial leaves on disk while it trains and when it ends. The truth of the record.
+
+    N/config.yaml    the config, resolved
+      metrics.csv    one row an epoch: epoch, timestamp_ms, then the metrics by name; an empty cell is a
+                     metric that was not measured after that epoch
+      result.json    status, identity, params, final metrics, where the numbers come from
+
+Numbers are written with repr, so that what is read is what was measured, bit for bit.
+"""
+
+import csv
+import io
+import os
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rnnbench.config import Config, flatten, plain, to_yaml
+from rnnbench.system.files import (
+    Damaged,
+    check,
+    read,
+    read_json,
+    set_aside,
+    sound,
+    texts,
+    warn,
+    write,
+    write_json,
+)
+
+ROW = ("epoch", "timestamp_ms")
+NETWORK = ("weights.pt", "config.yaml", "result.json")  # the files that a trained network is made from again
+STATUSES = {"running", "finished", "failed", "interrupted", "pruned"}
+LATEST = 9_000_000_000_000  # ms since 1970 that a date can be, in pandas too
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def moment(value: Any) -> bool:
+    """Whether a value is a time in milliseconds since 1970."""
+    return type(value) is int and 0 <= value < LATEST
+
+
+def moment_or_none(value: Any) -> bool:
+    """Whether a value is a time, or None for one that has not come."""
+    return value is None or moment(value)
+
+
+RESULT: dict[str, Any] = {
+    "job": lambda value: isinstance(value, str) and value.isalnum(),
+    "name": str,
+    "status": STATUSES,
+    "trial": str,
+    "params": dict,
+    "metrics": dict,
+    "tags": lambda value: isinstance(value, dict) and texts(value),
+    "started": moment,
+    "ended": moment_or_none,
+    "epochs": lambda value: type(value) is int and value >= 0,
+    "error": (str, type(None)),
+    "dataset": dict,
+}
+DELIVERY: dict[str, Any] = {
+    "uri": str,
+    "experiment": str,
+    "run_id": str,
+    "attempt": moment,
+    "epochs": int,
+    "final": bool,
+}
+
+
+class JobFolder:
+    """Writes the record of one trial. `path` is its folder."""
+
+    def __init__(self, path: Path, result: dict[str, Any]) -> None:
+        self.path = path
+        self.result = result
+        self.names: list[str] = []  # the metrics of the header
+        self.last = 0  # timestamp of the last row: a clock that is set back turns no history round
+
+    @classmethod
+    def start(
+        cls,
+        path: Path,
+        *,
+        name: str,
+        config: Config,
+        trial: str,
+        dataset: dict[str, Any],
+        tags: dict[str, str],
+        keep: int = 0,
+    ) -> "JobFolder":
+        """Make the folder, or take an unfinished one and begin its record anew, or go on with it.
+
+        Args:
+            name: readable, for tables and MLflow.
+            trial: `rnnbench.config.trial_hash` of the config.
+            dataset: JSON types, `name` and `checksum` among them.
+            tags: where the numbers come from, see `provenance`.
+            keep: epochs that are not trained again: their rows stay.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        rows = read_metrics(path)[:keep] if keep else []
+        before = previous(path) or _delivered(path)
+        tree = plain(config)
+        result = {
+            "format": 1,
+            "job": before["job"] if before else uuid.uuid4().hex,
+            "name": name,
+            "status": "running",
+            "trial": trial,
+            "params": flatten(tree),
+            "metrics": {},
+            "tags": tags,
+            # Names the attempt: never that of an earlier one, even if the clock was set back.
+            "started": max(now(), before["started"] + 1) if before else now(),
+            "ended": None,
+            "epochs": keep,
+            "error": None,
+            "traceback": None,
+            "dataset": dataset,
+        }
+        write(path / "config.yaml", to_yaml(tree))
+        folder = cls(path, result)
+        folder.names = [name for name in {name: None for row in rows for name in row} if name not in ROW]
+        folder.last = rows[-1]["timestamp_ms"] if rows else 0
+        # The rows go before the result does: no reader takes rows of the last attempt for this one's.
+        folder._rewrite(rows)
+        folder._save()
+        return folder
+
+    def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Append the row of an epoch (counted from 1)."""
+        self.last = max(now(), self.last)
+        row = {"epoch": epoch, "timestamp_ms": self.last} | metrics
+        new = [name for name in metrics if name not in self.names]
+        if new:  # the first epoch, or the first evaluation: the header grows
+            rows = read_metrics(self.path) if self.result["epochs"] else []
+            self.names += new
+            self._rewrite([*rows, row])
+        else:
+            with open(self.path / "metrics.csv", "a", encoding="utf-8", newline="") as file:
+                file.write(self._line(row))
+        self.result["epochs"] = epoch
+
+    def end(
+        self,
+        status: str,
+        metrics: dict[str, float],
+        error: str | None = None,
+        traceback: str | None = None,
+    ) -> None:
+        """Close the record.
+
+        Args:
+            status: finished, failed or interrupted.
+            metrics: the final ones.
+        """
+        self.result |= {
+            "status": status,
+            "metrics": {name: float(value) for name, value in metrics.items()},
+            "error": error,
+            "traceback": traceback,
+            "ended": max(now(), self.last, self.result["started"]),
+        }
+        self._save()
+
+    def _save(self) -> None:
+        # JSON has no nan and no infinities: they are written as the strings that float() reads.
+        metrics = {
+            name: value if abs(value) < float("inf") else repr(value)
+            for name, value in self.result["metrics"].items()
+        }
+        write_json(self.path / "result.json", self.result | {"metrics": metrics})
+
+    def _rewrite(self, rows: Iterable[dict[str, Any]]) -> None:
+        header = io.StringIO()
+        csv.writer(header, lineterminator="\n").writerow([*ROW, *self.names])
+        write(self.path / "metrics.csv", header.getvalue() + "".join(map(self._line, rows)))
+
+    def _line(self, row: dict[str, Any]) -> str:
+        values = (repr(float(row[name])) if name in row else "" for name in self.names)
+        return ",".join((str(row["epoch"]), str(row["timestamp_ms"]), *values)) + "\n"
+
+
+def read_result(folder: Path | str) -> dict[str, Any]:
+    """What result.json holds; metrics are floats, nan and the infinities among them.
+
+    Raises:
+        FileNotFoundError: the folder is not a job folder.
+        Damaged: the file does not hold a record.
+    """
+    file = Path(folder) / "result.json"
+    result = read_json(file)
+    check(file, result, RESULT)
+    check(file, result["dataset"], {"name": str, "checksum": str})
+    try:
+        result["metrics"] = {name: float(value) for name, value in result["metrics"].items()}
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Damaged(file, f"is damaged, or another tool's: its metrics are no numbers ({error})") from None
+    return result
+
+
+def previous(folder: Path) -> dict[str, Any] | None:
+    """The record of the last attempt in a folder, if there is one; a damaged one is set aside."""
+    try:
+        return read_result(folder)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        set_aside(error, "the trial is trained again")
+        return None
+
+
+def _delivered(folder: Path) -> dict[str, Any] | None:
+    """Which record MLflow has of a folder whose result.json was damaged: its run is replaced, not doubled."""
+    state = read_delivery(folder)
+    return {"job": state["record"], "started": state["attempt"]} if "record" in state else None
+
+
+def inherit(old: Path, new: Path, checkpoint: str) -> None:
+    """Have a job that was broken off go on in another folder, as a job of its own with the same rows.
+
+    Args:
+        checkpoint: name of the file to go on from, which moves; last, so that it is in one of the two.
+    """
+    try:
+        read_metrics(old)  # whether they can be gone on from
+        text, result = read(old / "metrics.csv"), read_result(old)
+    except Damaged as error:
+        warn(error, "the trial starts over")
+        return
+    new.mkdir(parents=True, exist_ok=True)
+    write(new / "metrics.csv", text[: text.rindex("\n") + 1])
+    result["metrics"] = {}
+    write_json(new / "result.json", result | {"job": uuid.uuid4().hex, "status": "interrupted"})
+    os.replace(old / checkpoint, new / checkpoint)
+
+
+def abandon(folder: Path, error: str | None = None) -> None:
+    """Note that a job was interrupted whose process is dead, if its record says that it runs.
+
+    Args:
+        error: why nobody will go on with it: then it has failed. Its rows and its checkpoint stay.
+    """
+    result = previous(folder)
+    if result is None:
+        return
+    if result["status"] == "running" or (error is not None and result["status"] == "interrupted"):
+        status = "interrupted" if error is None else "failed"
+        ended = end_of(result, next(sound([folder], read_metrics), []))
+        write_json(folder / "result.json", result | {"status": status, "error": error, "ended": ended})
+
+
+def end_of(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> int:
+    """When a job ended; one whose process has died, with its last row."""
+    return int(result["ended"] or max([result["started"], *(row["timestamp_ms"] for row in rows[-1:])]))
+
+
+def read_delivery(folder: Path | str) -> dict[str, Any]:
+    """What mlflow.json says has been delivered of a job or sweep folder; {} for nothing.
+
+    A damaged file says nothing either: what it said is found again in MLflow.
+    """
+    file = Path(folder) / "mlflow.json"
+    try:
+        state = read_json(file)
+        check(file, state, DELIVERY)
+        if "status" in state:  # of a sweep
+            check(file, state, {"ended": moment_or_none})
+        return state
+    except FileNotFoundError:
+        return {}
+    except Damaged as error:
+        warn(error, "what MLflow has is looked up there")
+        return {}
+
+
+def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
+    """The rows of metrics.csv: epoch and timestamp_ms as int, and the measured metrics as float.
+
+    A row that is being written (no end of line yet) is left out.
+
+    Raises:
+        FileNotFoundError: the folder is not there.
+        Damaged: the file is not, or does not hold epochs.
+    """
+    file = Path(folder) / "metrics.csv"
+    try:
+        text = read(file)
+    except FileNotFoundError:
+        if file.parent.exists():
+            raise Damaged(file, "is not there") from None
+        raise
+    try:
+        header, *lines = csv.reader(io.StringIO(text[: text.rindex("\n") + 1], newline=""), strict=True)
+        rows = [
+            {"epoch": int(line[0]), "timestamp_ms": int(line[1])}
+            | {name: float(cell) for name, cell in zip(header[2:], line[2:], strict=True) if cell}
+            for line in lines
+        ]
+    except (ValueError, IndexError, csv.Error) as error:
+        raise Damaged(file, f"is damaged, or another tool's: {error}") from None
+    epochs = [row["epoch"] for row in rows]
+    if tuple(header[:2]) != ROW or epochs != sorted(set(epochs)) or min([1, *epochs]) < 1:
+        raise Damaged(file, "is damaged, or another tool's: its rows are no epochs")
+    if not all(moment(row["timestamp_ms"]) for row in rows):
+        raise Damaged(file, "is damaged: it has times that cannot be")
+    return rows
+
+
+def read_confusion(folder: Path) -> list[list[int]]:
+    """The confusion matrix of confusion.csv: counts, rows the truth.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        Damaged: it is no square of counts.
+    """
+    file = folder / "confusion.csv"
+    try:
+        counts = [[int(cell) for cell in row] for row in csv.reader(io.StringIO(read(file)), strict=True)]
+    except (ValueError, csv.Error) as error:
+        if isinstance(error, Damaged):
+            raise
+        raise Damaged(file, f"is damaged, or another tool's: {error}") from None
+    if not counts or any(len(row) != len(counts) or min(row) < 0 for row in counts):
+        raise Damaged(file, "is damaged, or another tool's: it is no square of counts")
+    return counts
+
+
+def read_overrides(folder: Path) -> list[str]:
+    """What a job was composed from, as Hydra leaves it in the job folder.
+
+    Raises:
+        FileNotFoundError: it has left nothing.
+        Damaged: the file holds something else.
+    """
+    file = folder / ".hydra" / "overrides.yaml"
+    try:
+        words = yaml.safe_load(read(file))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, Damaged):
+            raise
+        raise Damaged(file, "is damaged: no YAML") from None
+    if not isinstance(words, list) or not texts(words):
+        raise Damaged(file, "is damaged, or another tool's: it is no list of overrides")
+    return words
+
+
+def read_lengths(folder: Path) -> list[tuple[int, float]]:
+    """Length and test accuracy, as in by_length.csv.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        Damaged: it holds something else.
+    """
+    file = folder / "by_length.csv"
+    try:
+        rows = csv.DictReader(io.StringIO(read(file)), strict=True)
+        points = [(int(row["length"]), float(row["accuracy"])) for row in rows]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        if isinstance(error, Damaged):
+            raise
+        raise Damaged(file, f"is damaged, or another tool's: {error!r}") from None
+    if not points:
+        raise Damaged(file, "is damaged: it is empty")
+    return points

@@ -1,0 +1,333 @@
+"""The sweep folder: the parent of job folders. It can be resumed.
+
+One living process holds it, or, where it is that of a named study, several at once: each then holds a
+lock of its own beside the common one, which it takes for moments only. Workers, processes elsewhere that
+train stacks for the one that holds it, hold a lock each too: they may outlive it.
+"""
+
+import os
+import platform
+import shlex
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rnnbench.config import ConfigError, Tracking, mask
+from rnnbench.config.uris import absolute
+from rnnbench.record.destinations import note
+from rnnbench.record.job_folder import STATUSES, moment, moment_or_none, now, read_delivery, read_result
+from rnnbench.system.files import NO_SPACE, Damaged, check, read_json, set_aside, sound, texts, write_json
+
+LOCK = ".lock"  # held by the process that trains the sweep; in a shared folder while sweep.json changes
+SHARED = ".lock-{}"  # held by one of the processes that share a folder
+STACKS = "stacks"  # within it: what is sent to workers, see rnnbench.cluster
+WORKERS = STACKS + "/{}.lock"  # held by the worker that trains this stack
+MOMENT = 10.0  # seconds that a process may wait while others note that they come or go
+
+
+class SweepFolder:
+    """A sweep folder that this process holds. `path` is the folder, `info` what sweep.json says."""
+
+    def __init__(self, path: Path, info: dict[str, Any], own: FileLock) -> None:
+        self.path = path
+        self.info = info
+        self.own = own  # this process's lock in a shared folder
+
+    @classmethod
+    @contextmanager
+    def claim(
+        cls,
+        path: Path,
+        *,
+        name: str,
+        command: Sequence[str],
+        tracking: Tracking,
+        single: bool,
+        shared: bool = False,
+        elsewhere: bool = False,
+    ) -> "Iterator[SweepFolder]":
+        """Make a sweep folder, or take one to resume it, and hold it until the block ends.
+
+        The kernel lets go of it too if the process dies.
+
+        Args:
+            name: readable, for MLflow's parent run; a folder that is resumed keeps its own.
+            command: argv, for the record; passwords are masked.
+            tracking: where MLflow's copy goes; a relative SQLite file is noted as seen from here.
+            single: the folder of a single run, which becomes an MLflow run without a parent.
+            shared: other processes may hold the folder too, if they also share it.
+            elsewhere: workers train the jobs; some may be at it already, for one that held it before.
+
+        Raises:
+            ConfigError: another living process holds the folder, or a worker that is not wanted.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        file = path / "sweep.json"
+        lock = FileLock(path / LOCK)
+        own = FileLock(path / SHARED.format(uuid.uuid4().hex))
+        key = "hydra.run.dir" if single else "hydra.sweep.dir"
+        try:
+            lock.acquire(timeout=MOMENT if shared else 0.5)  # `held` takes it for a moment
+            if not shared and _sharers(path):
+                lock.release()
+                raise Timeout(lock.lock_file)
+        except Timeout:
+            raise ConfigError(
+                f"{key}={path}: in use by {_holder(file)}; wait for it, or give another folder"
+            ) from None
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise
+            raise ConfigError(
+                f"{key}={path}: cannot be locked ({LOCK}: {error.strerror}); give another folder"
+            ) from None
+        if not elsewhere and (busy := workers(path)):
+            lock.release()
+            raise ConfigError(
+                f"{key}={path}: {len(busy)} of its stacks train elsewhere; take the launcher that sent them, "
+                "stop them there, or give another folder"
+            )
+        try:
+            info = _known(path) or {"format": 1, "sweep": uuid.uuid4().hex}
+            info = {"name": name, "single": single, "started": now()} | info
+            info |= {
+                "command": [mask(word) for word in command],
+                "tracking": {
+                    "uri": None if tracking.uri is None else absolute(tracking.uri),
+                    "experiment": tracking.experiment,
+                    "artifacts": [artifact.value for artifact in tracking.artifacts],
+                },
+                "holder": {"pid": os.getpid(), "host": platform.node()},
+                "ended": None,
+                "status": "running",
+                "shared": shared,
+                "elsewhere": elsewhere,
+            }
+            write_json(file, info)
+            if tracking.uri is not None:
+                note(tracking.uri)
+            if shared:
+                for left in set(path.glob(SHARED.format("*"))) - set(_sharers(path)):
+                    left.unlink()  # by a process that was killed
+                own.acquire()
+                lock.release()
+            yield cls(path, info, own)
+        finally:
+            lock.release()
+            _let_go(own)
+
+    def end(self, status: str) -> None:
+        """Note that the sweep has ended: finished, failed (a trial did) or interrupted.
+
+        Call it before `Courier.close`, so that MLflow's parent run ends too. A shared folder ends with
+        the last process that holds it, and this one holds it no more: two that still deliver would each
+        wait for the other to be the last.
+        """
+        if not self.info["shared"]:
+            self.info |= {"ended": now(), "status": status}
+            write_json(self.path / "sweep.json", self.info)
+            return
+        with FileLock(self.path / LOCK, timeout=MOMENT):
+            self.info = read_sweep(self.path)
+            _let_go(self.own)
+            if not _sharers(self.path):
+                self.info |= {"ended": now(), "status": status}
+                write_json(self.path / "sweep.json", self.info)
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to sweep.json, for MLflow's parent run."""
+        with nullcontext() if not self.info["shared"] else FileLock(self.path / LOCK, timeout=MOMENT):
+            self.info = (read_sweep(self.path) if self.info["shared"] else self.info) | facts
+            write_json(self.path / "sweep.json", self.info)
+
+    def trials(self) -> dict[str, list[Path]]:
+        """Trial hash to the job folders that hold this trial, finished or not, in order of number."""
+        found: dict[str, list[Path]] = {}
+        for job, result in results(self.path).items():
+            found.setdefault(result["trial"], []).append(job)
+        return found
+
+
+def redirect(path: Path, uri: str) -> None:
+    """Have the records of a sweep folder go to another MLflow store from now on.
+
+    Raises:
+        ConfigError: a living process holds the folder.
+    """
+    if held(path):
+        raise ConfigError(f"{path}: in use by {_holder(path / 'sweep.json')}; wait for it")
+    info = read_sweep(path)
+    write_json(path / "sweep.json", info | {"tracking": info["tracking"] | {"uri": absolute(uri)}})
+
+
+def _let_go(lock: FileLock) -> None:
+    """Release and remove the lock of a process of its own."""
+    if lock.is_locked:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder that nobody else has: of two sweeps that start in the same second, the later has -2
+    behind the name."""
+    unique, number = path, 1
+    while True:
+        try:
+            unique.mkdir(parents=True)
+            return unique
+        except FileExistsError:
+            number += 1
+            unique = path.with_name(f"{path.name}-{number}")
+
+
+def _holder(file: Path) -> str:
+    """Who holds a sweep folder, in words; its sweep.json may not be written yet."""
+    try:
+        holder = read_sweep(file.parent)["holder"]
+    except (FileNotFoundError, Damaged):
+        return "another process"
+    return f"process {holder['pid']} on {holder['host']}"
+
+
+SWEEP: dict[str, Any] = {
+    "sweep": lambda value: isinstance(value, str) and value.isalnum(),
+    "name": str,
+    "single": bool,
+    "started": moment,
+    "command": lambda value: isinstance(value, list) and texts(value),
+    "tracking": dict,
+    "holder": dict,
+    "ended": moment_or_none,
+    "status": STATUSES,
+}
+TRACKING: dict[str, Any] = {
+    "uri": (str, type(None)),
+    "experiment": str,
+    "artifacts": lambda value: isinstance(value, list) and texts(value),
+}
+FOUND: dict[str, Any] = {
+    "tags": lambda value: isinstance(value, dict) and texts(value),
+    "metrics": lambda value: (
+        isinstance(value, dict) and all(type(number) in (int, float) for number in value.values())
+    ),
+}
+
+
+def read_sweep(path: Path) -> dict[str, Any]:
+    """What sweep.json holds.
+
+    Raises:
+        FileNotFoundError: the folder is not a sweep folder.
+        Damaged: the file does not hold a sweep.
+    """
+    file = path / "sweep.json"
+    info = read_json(file)
+    check(file, info, SWEEP)
+    check(file, info["tracking"], TRACKING)
+    check(file, info["holder"], {"pid": int, "host": str})
+    check(file, {"shared": False, "elsewhere": False} | info, {"shared": bool, "elsewhere": bool})
+    if "study" in info:
+        check(file, info, {"study": dict})
+        check(file, info["study"], FOUND)
+    return info
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """What sweep.json says of a folder that is resumed; {} for nothing. A damaged one is set aside."""
+    try:
+        return read_sweep(path)
+    except FileNotFoundError:
+        return {}
+    except Damaged as error:
+        set_aside(error, "a new one is made; the records in the folder stay")
+        state = read_delivery(path)  # MLflow's run of the sweep is found again by what it is called there
+        return (
+            {"format": 1, "sweep": state["record"], "started": state["attempt"]} if "record" in state else {}
+        )
+
+
+def job_folders(path: Path) -> list[Path]:
+    """The job folders of a sweep folder, in order of number; one whose record is damaged is left out."""
+    return list(results(path))
+
+
+def results(path: Path) -> dict[Path, dict[str, Any]]:
+    """The job folders of a sweep folder, in order of number, with what their result.json holds.
+
+    Damaged ones are left out, with a warning.
+    """
+    found = [file.parent for file in path.glob("*/result.json")]
+    found.sort(key=lambda job: [(len(part), part) for part in job.name.split(".")])
+    return dict(sound(found, lambda job: (job, read_result(job))))
+
+
+def held(path: Path, patience: float = 0) -> bool:
+    """Whether a living process holds the sweep folder, still after so many seconds."""
+    return _taken(path / LOCK, patience) or bool(_sharers(path) or workers(path))
+
+
+@contextmanager
+def work(path: Path, sweep: str, stack: str) -> Iterator[None]:
+    """Hold a stack of a sweep folder while training it for the process that holds the folder.
+
+    Waits for a worker that already does, of a task that was taken for lost.
+
+    Args:
+        sweep: the id of the sweep, as in sweep.json.
+        stack: its name.
+
+    Raises:
+        ConfigError: the folder is not here, is another's, or is in use by a process that trains by itself.
+    """
+    host = platform.node()
+    if not (path / "sweep.json").exists() or (info := read_sweep(path))["sweep"] != sweep:
+        raise ConfigError(
+            f"hydra.sweep.dir={path}: {host} does not see this sweep's folder; give one on a disk that every "
+            "node shares"
+        )
+    if not info.get("elsewhere", False) and _taken(path / LOCK):
+        raise ConfigError(f"hydra.sweep.dir={path}: in use by {_holder(path / 'sweep.json')}")
+    with FileLock(path / WORKERS.format(stack)) as lock:
+        yield
+    Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def workers(path: Path) -> list[str]:
+    """The names of the stacks that living workers hold."""
+    return [lock.stem for lock in path.glob(WORKERS.format("*")) if _taken(lock)]
+
+
+def _sharers(path: Path) -> list[Path]:
+    """The locks of the living processes that share the folder."""
+    return [lock for lock in path.glob(SHARED.format("*")) if _taken(lock)]
+
+
+def _taken(lock: Path, patience: float = 0) -> bool:
+    """Whether a living process holds the lock, still after so many seconds; or may, as far as we can see."""
+    probe = FileLock(lock)
+    try:
+        probe.acquire(timeout=patience)
+    except (Timeout, OSError):  # another user's folder: it may be in use
+        return True
+    probe.release()
+    return False
+
+
+def status_now(result: dict[str, Any], job: Path) -> str:
+    """The status of a job as it is: one that runs by its record, but in no process, was interrupted."""
+    status: str = result["status"]
+    return "interrupted" if status == "running" and not held(job.parent) else status
+
+
+def sync_command(path: Path) -> str:
+    """The command that delivers a folder's records to MLflow."""
+    return f"python -m rnnbench.record sync {shlex.quote(str(path))}"
+
+
+def delete_command(path: Path) -> str:
+    """The command that removes a folder together with its runs in MLflow."""
+    return f"python -m rnnbench.record delete {shlex.quote(str(path))}"

@@ -1,0 +1,136 @@
+"""A storage that may go away for a while: a restart of its server costs a search a pause, not its life.
+
+Nothing here makes a repeated write harmless: Optuna's writes are, but for the making of a trial and its end,
+which `rnnbench.search.study` sees to.
+"""
+
+import copy
+import threading
+import time
+from typing import Any
+
+from hydra.errors import CompactHydraException
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, GrpcStorageProxy
+from optuna.trial import FrozenTrial
+
+from rnnbench.system import signals
+from rnnbench.terminal import say, warn
+
+PATIENCE = 600.0  # seconds that a server may be away: a restart, an upgrade
+PAUSE = 1.0  # seconds between two tries
+
+
+class StorageAway(CompactHydraException):
+    """The storage of a search has not answered for longer than a restart takes."""
+
+
+def _patiently(name: str) -> Any:
+    """The storage's method of that name, repeated until it answers."""
+
+    def method(self: "PatientStorage", *args: Any, **kwargs: Any) -> Any:
+        return self._call(name, *args, **kwargs)
+
+    return method
+
+
+class PatientStorage(BaseStorage):
+    """Any storage; what its server does not answer is asked again, for PATIENCE seconds at most.
+
+    A call may have been carried out although its answer was lost, and is then carried out twice.
+
+    Args:
+        inner: what it stands for.
+        url: for the user.
+        troubles: the errors by which it says that its server does not answer; none: it has no server.
+
+    Raises:
+        Stopped: a signal has asked the search to stop meanwhile.
+        StorageAway: by any method, when the server has been away for PATIENCE seconds, and at once from
+            then on until it answers again.
+    """
+
+    def __init__(self, inner: BaseStorage, url: str, troubles: tuple[type[Exception], ...] = ()) -> None:
+        self.inner, self.url, self.troubles = inner, url, troubles
+        self.lock = threading.Lock()  # of what follows: the sweeper has two threads
+        self.gone: float | None = None  # when it went away, if it is away
+        self.warned = False
+        self.back = time.monotonic()  # when it last came back
+        self.study = -1  # the id of the one that trials were last made in
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        while True:
+            try:
+                answer = getattr(self.inner, name)(*args, **kwargs)
+            except Exception as error:
+                cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+                if not isinstance(cause, self.troubles):
+                    raise
+                self._wait(cause)
+            else:
+                if self.gone is not None:
+                    self._welcome()
+                return answer
+
+    def _wait(self, trouble: Exception) -> None:
+        """Before a call is made again; the first time at once, since a connection may just have been idle."""
+        with self.lock:
+            if isinstance(self.inner, GrpcStorageProxy):
+                # A copy connects anew; a channel that has lost its server looks again only after minutes.
+                self.inner = copy.copy(self.inner)
+            if self.gone is None:
+                self.gone = time.monotonic()
+                return
+            reason = (str(trouble).strip().splitlines() or [type(trouble).__name__])[0]
+            if time.monotonic() - self.gone > PATIENCE:
+                raise StorageAway(
+                    f"hydra.sweeper.storage={self.url}: has not answered for {PATIENCE / 60:.0f} minutes "
+                    f"({reason}); the same command goes on from here"
+                ) from None
+            if not self.warned:
+                self.warned = True
+                warn(
+                    f"hydra.sweeper.storage={self.url}: does not answer ({reason}); "
+                    f"the search waits for it, up to {PATIENCE / 60:.0f} minutes"
+                )
+        time.sleep(PAUSE)
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # the other has nothing that a stop would end
+            signals.check()
+
+    def _welcome(self) -> None:
+        with self.lock:
+            if self.warned and self.gone is not None:
+                say(f"the storage answers again, after {time.monotonic() - self.gone:.0f} s")
+            self.gone, self.warned, self.back = None, False, time.monotonic()
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        self.study = study_id
+        return int(self._call("create_new_trial", study_id, template_trial))
+
+    def set_trial_param(self, trial_id: int, *drawn: Any) -> None:
+        try:
+            self._call("set_trial_param", trial_id, *drawn)
+        except KeyError:  # a proxy that was started meanwhile has read no trials, and takes it for unknown
+            self.get_all_trials(self.study, deepcopy=False)
+            self._call("set_trial_param", trial_id, *drawn)
+
+    create_new_study = _patiently("create_new_study")
+    delete_study = _patiently("delete_study")
+    set_study_user_attr = _patiently("set_study_user_attr")
+    set_study_system_attr = _patiently("set_study_system_attr")
+    get_study_id_from_name = _patiently("get_study_id_from_name")
+    get_study_name_from_id = _patiently("get_study_name_from_id")
+    get_study_directions = _patiently("get_study_directions")
+    get_study_user_attrs = _patiently("get_study_user_attrs")
+    get_study_system_attrs = _patiently("get_study_system_attrs")
+    get_all_studies = _patiently("get_all_studies")
+    set_trial_state_values = _patiently("set_trial_state_values")
+    set_trial_intermediate_value = _patiently("set_trial_intermediate_value")
+    set_trial_user_attr = _patiently("set_trial_user_attr")
+    set_trial_system_attr = _patiently("set_trial_system_attr")
+    get_trial_id_from_study_id_trial_number = _patiently("get_trial_id_from_study_id_trial_number")
+    get_trial = _patiently("get_trial")
+    get_all_trials = _patiently("get_all_trials")
+    get_best_trial = _patiently("get_best_trial")

@@ -1,0 +1,260 @@
+"""What a search will do, read from its settings and refused before anything is made if it cannot be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+
+from rnnbench import config as schema
+from rnnbench import tasks
+from rnnbench.config import Config, ConfigError, Search, final_metrics, objective, per_epoch
+from rnnbench.config.keys import is_free, keys, unknown_key
+from rnnbench.search import samplers as by_name
+from rnnbench.search.space import Lookup, Parameter, Space, read_space, text
+from rnnbench.search.storage import check_storage, file_of
+from rnnbench.sweep.compose import Composer
+from rnnbench.sweep.launcher import task_config
+from rnnbench.sweep.overrides import Checker, no_option, of_point
+from rnnbench.sweep.preflight import preflight
+
+
+@dataclass
+class Plan:
+    """A search that can be run."""
+
+    settings: Search
+    space: Space
+    fixed: list[str]  # overrides that all trials have
+    base: Config  # what they compose
+    lookup: Lookup  # of what the search does not set
+    objectives: list[str]
+    directions: list[str]
+    sampler: BaseSampler
+    pruner: BasePruner
+    prunes: bool
+    storage: str | None  # URL
+    name: str  # of the study
+    folder: Path
+    n_trials: int  # no more than there are points
+    samples: list[Config]  # of trials that the search may come to
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes it another search, as JSON types."""
+        groups = {key for key in self.space.keys if "." not in key}
+        searched = self.space.keys | {f"{group}.name" for group in groups}
+        flat = schema.flatten(schema.plain(self.base))
+        fixed = not any(key == "data" or key.startswith("data.") for key in self.space.keys)
+        return {
+            "data": tasks.load(self.base.data).checksum[:16] if fixed else "searched",
+            "space": [*self.space.identity(), *filter(None, [self.settings.custom_search_space])],
+            "objective": self.objectives,
+            "repeats": self.settings.repeats,
+            "setting": {k: v for k, v in flat.items() if schema.identifies(k) and k not in searched},
+        }
+
+    def move(self, folder: Path) -> None:
+        """Take another folder; a study without a name is called after it."""
+        self.folder = folder
+        self.name = self.settings.study_name or str(folder)
+
+    @property
+    def named(self) -> bool:
+        """Whether others can find the study."""
+        return self.settings.study_name is not None
+
+
+def make_plan(
+    loader: ConfigLoader, config: DictConfig, composer: Composer, arguments: list[str], here: bool = True
+) -> Plan:
+    """Read and check the settings of a search; makes nothing.
+
+    Args:
+        loader: Hydra's.
+        config: as Hydra composed it for the sweep, hydra node included.
+        arguments: the overrides of the command line but for Hydra's.
+        here: whether this machine is the one to train on.
+
+    Raises:
+        ConfigError: names the key, the value and what would do.
+    """
+    settings = _settings(config)
+    _check_numbers(settings)
+    by_name.notice(settings.sampler)
+    params = [f"{key}={text(value)}" for key, value in (settings.params or {}).items()]
+    composer.checker.check([*params, *arguments], several=True)
+    parser = OverridesParser.create(config_loader=loader)
+    parameters, fixed = read_space(settings.space, [*params, *arguments], parser)
+    cfg = composer.check_and_compose(fixed)
+    base = task_config(cfg)
+    lookup = _lookup(cfg)
+    for parameter in parameters:
+        _check_when(parameter, composer.checker)
+    space = Space([p for p in parameters if _matters(p.when, lookup, {q.key for q in parameters})])
+    objectives = _objectives(settings, base)
+    directions = _directions(settings, objectives)
+    pruner = by_name.pruner_of(settings.pruner, base.fit.epochs)
+    prunes = by_name.name_of("pruner", settings.pruner) != "none"
+    if prunes:
+        _check_pruning(settings, objectives, base)
+    name = by_name.name_of("sampler", settings.sampler)
+    if name == "grid" and any(parameter.when for parameter in space.drawn):
+        raise ConfigError("hydra/sweeper/sampler=grid: knows no conditions (when:); take brute_force")
+    grid = space.grid() if name == "grid" else {}
+    sampler = by_name.sampler_of(settings.sampler, grid, len(objectives))
+    n_trials = settings.n_trials
+    if name in by_name.EXHAUSTIVE and settings.custom_search_space is None:
+        n_trials = sum(1 for _ in islice(space.points(lookup), n_trials))
+    folder = Path(config.hydra.sweep.dir)
+    storage = settings.storage
+    if storage is not None:
+        check_storage(storage)
+    elif settings.study_name is not None:
+        storage = f"journal:///{folder / 'journal.log'}"
+    if settings.custom_search_space is not None:
+        try:
+            get_method(settings.custom_search_space)
+        except Exception as error:  # Hydra raises what importing the user's module raises
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"hydra.sweeper.custom_search_space: {reason}") from error
+    samples = [_compose(composer, fixed, point) for point in space.corners(lookup)]
+    preflight(samples, folder, here or base.dry_run)
+    return Plan(
+        *(settings, space, fixed, base, lookup, objectives, directions, sampler, pruner, prunes),
+        *(storage, settings.study_name or str(folder), folder, n_trials, samples),
+    )
+
+
+def _settings(config: DictConfig) -> Search:
+    tree = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    assert isinstance(tree, dict)
+    known = {key: value for key, value in tree.items() if key != "_target_"}
+    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Search), known))
+    assert isinstance(settings, Search)
+    return settings
+
+
+def _check_numbers(settings: Search) -> None:
+    for key, least in (("n_trials", 1), ("n_jobs", 1), ("repeats", 1), ("confirm", 0)):
+        value = getattr(settings, key)
+        if value < least:
+            raise ConfigError(f"hydra.sweeper.{key}={value}: must be a whole number of at least {least}")
+    rate = settings.max_failure_rate
+    if not 0 <= rate <= 1:
+        raise ConfigError(f"hydra.sweeper.max_failure_rate={rate}: must be between 0 and 1")
+    name = settings.study_name
+    if name is not None and (not name or name.startswith((".", "/")) or ".." in Path(name).parts):
+        raise ConfigError(f"hydra.sweeper.study_name={name}: must do as the name of a folder in multirun/")
+
+
+def _lookup(cfg: DictConfig) -> Lookup:
+    """What a key or a group is set to in a composed config, as text."""
+    choices = cfg.hydra.runtime.choices
+
+    def lookup(key: str) -> str | None:
+        if key in choices:
+            return None if choices[key] is None else str(choices[key])
+        value = OmegaConf.select(cfg, key)
+        return text(value) if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+    return lookup
+
+
+def _check_when(parameter: Parameter, checker: Checker) -> None:
+    """Refuse a condition on a key, or an option of a group, that there is not."""
+    when = parameter.when
+    if when is None:
+        return
+    place = f"hydra.sweeper.space: {parameter.key}: when"
+    if checker.files.group_exists(when.key):
+        options = checker.options(when.key)
+        for value in when.values:
+            if value not in (*options, "null"):
+                raise ConfigError(f"{place}: {no_option(when.key, value, options)}")
+    elif when.key not in keys() and not is_free(when.key):
+        raise ConfigError(f"{place}: {unknown_key(when.key, ','.join(when.values))}")
+
+
+def _matters(when: Any, lookup: Lookup, searched: set[str]) -> bool:
+    """Whether a condition can hold: one on a key that is not searched holds for all trials, or for none."""
+    return when is None or when.key in searched or lookup(when.key) in when.values
+
+
+def _objectives(settings: Search, base: Config) -> list[str]:
+    known = final_metrics(base)
+    given = settings.objectives or [objective(base)]
+    chosen = [f"best/{name.replace('/', '_')}" if name in per_epoch(base) else name for name in given]
+    for name in chosen:
+        if name not in known:
+            raise ConfigError(
+                f"hydra.sweeper.objectives={name}: must be metrics that are recorded: {', '.join(known)}"
+            )
+        if name.startswith(("test/", "best/test_")) and not settings.use_test_set:
+            raise ConfigError(
+                f"hydra.sweeper.objectives={name}: what a search chooses by the test set has no honest test "
+                f"figure left; search by val/{base.data.metric}, or insist with "
+                "hydra.sweeper.use_test_set=true"
+            )
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError(f"hydra.sweeper.objectives={', '.join(chosen)}: one stands there twice")
+    return chosen
+
+
+def _directions(settings: Search, objectives: Sequence[str]) -> list[str]:
+    if settings.direction is None:
+        return [schema.direction(name) for name in objectives]
+    given = settings.direction if isinstance(settings.direction, list) else [settings.direction]
+    directions = [str(getattr(item, "name", item)).lower() for item in given]
+    if not set(directions) <= {"maximize", "minimize"}:
+        raise ConfigError(f"hydra.sweeper.direction={', '.join(directions)}: must be maximize or minimize")
+    if len(directions) != len(objectives):
+        raise ConfigError(
+            f"hydra.sweeper.direction={', '.join(directions)}: one for each objective is needed, "
+            f"and there are {len(objectives)}: {', '.join(objectives)}; name them in hydra.sweeper.objectives"
+        )
+    for name, way in zip(objectives, directions, strict=True):
+        if way != schema.direction(name):
+            better = "higher" if way == "minimize" else "lower"
+            raise ConfigError(
+                f"hydra.sweeper.direction={way}: of {name} the {better} value is the better one; leave "
+                "direction out, since it follows from the metric's name"
+            )
+    return directions
+
+
+def _check_pruning(settings: Search, objectives: Sequence[str], base: Config) -> None:
+    name = by_name.name_of("pruner", settings.pruner)
+    watched = [f"best/{metric.replace('/', '_')}" for metric in per_epoch(base)]
+    if len(objectives) > 1:
+        raise ConfigError(
+            f"hydra/sweeper/pruner={name}: Optuna cannot prune where there are several objectives "
+            f"({', '.join(objectives)}), since no trial is worse in all before it ends; take pruner=none"
+        )
+    if objectives[0] not in watched:
+        raise ConfigError(
+            f"hydra/sweeper/pruner={name}: {objectives[0]} is known only at the end of a trial; "
+            f"take pruner=none, or an objective that each epoch measures: {', '.join(per_epoch(base))}"
+        )
+
+
+def _compose(composer: Composer, fixed: Sequence[str], point: Sequence[str]) -> Config:
+    try:
+        return task_config(composer.check_and_compose([*fixed, *point]))
+    except ConfigError as error:
+        raise of_point(point, error) from None
+
+
+def file_exists(url: str | None) -> bool:
+    """Whether a storage may hold a study already: it is a file that is there, or a server."""
+    if url is None:
+        return False
+    file = file_of(url)
+    return file is None or file.exists()

@@ -1,0 +1,313 @@
+"""What a search leaves: its winner, confirmed on fresh seeds, how to run it, what it cost, pictures."""
+
+import statistics
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from filelock import FileLock
+from optuna.trial import FrozenTrial, TrialState
+from rich import box
+from rich.table import Table
+
+from rnnbench import terminal
+from rnnbench.config import ConfigError, objective, recorded, to_yaml
+from rnnbench.record import read_delivery
+from rnnbench.search.identity import STUDY
+from rnnbench.search.plan import Plan
+from rnnbench.search.runner import Search, SearchFailed, StackSearch
+from rnnbench.search.study import LEASE, WORKER, Study, myself, runs_here
+from rnnbench.system.files import write, write_csv
+from rnnbench.terminal import mean_sd, say
+
+CONFIRMED = "confirmed"  # the study's attribute: trial number to what fresh seeds gave
+RUNS = "mlflow_runs"  # the study's attribute: job folder's name to MLflow run
+SHOWN = 10  # trials of the table
+
+
+def close_study(search: Search, error: BaseException | None) -> list[float] | float | None:
+    """Report a search; where it ended well, confirm its winner and draw its pictures.
+
+    Returns:
+        the best value; of several objectives None.
+
+    Raises:
+        SearchFailed: no trial has a result.
+    """
+    plan, study = search.plan, search.study
+    done = study.done()
+    winners = best(study, done)
+    if error is not None:
+        if winners:
+            say(f"best so far: {_values(plan, winners[0])}, trial {winners[0].number}")
+        say(f"{len(done)} of {plan.n_trials} trials are done; {_again(plan)}")
+        return None
+    _link_runs(plan, study)
+    if len(done) > plan.n_trials:
+        say(f"hydra.sweeper.n_trials={plan.n_trials}: {len(done)} trials are done already")
+    if not winners:
+        failed = sum(trial.state == TrialState.FAIL for trial in done)
+        raise SearchFailed(f"no trial has a result: {failed} of {len(done)} failed; see above")
+    confirmed = _confirm(search, done, winners)
+    table(plan, done, winners).print()
+    if isinstance(search, StackSearch) and (line := search.occupancy()):
+        say(line)
+    if line := saved(plan, done):
+        say(line)
+    commands = {winner.number: command(plan, winner) for winner in winners}
+    for winner in winners:
+        _tell(plan, winner, confirmed.get(str(winner.number)), commands[winner.number])
+    write_results(plan, winners)
+    from rnnbench.search.pictures import draw
+
+    pictures = plan.folder / "study"
+    importances = draw(study.study, plan.objectives, pictures)
+    if importances:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in importances.items())
+        say(f"importances for {terminal.title(plan.objectives[0])}: {shares}")
+    say(f"pictures: {pictures}")
+    assert search.sweep.records is not None
+    search.sweep.records.note(study=_facts(plan, study, done, winners, confirmed, importances, commands))
+    return winners[0].value if len(plan.objectives) == 1 else None
+
+
+def best(study: Study, done: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The best trial, or the front of several objectives; none as long as no trial is complete."""
+    complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
+    if not complete:
+        return []
+    if len(study.study.directions) > 1:
+        return sorted(study.study.best_trials, key=lambda trial: trial.values)
+    return [study.study.best_trial]
+
+
+def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial]) -> terminal.Comparison:
+    """The best ten trials, or the front: values, spread over repeats, parameters.
+
+    Trials that were pruned stand below those that trained to their end, with what they had reached.
+    """
+    complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
+    if len(plan.objectives) > 1:
+        chosen = list(winners)
+    else:
+        sign = -1 if plan.directions[0] == "maximize" else 1
+        pruned = [trial for trial in done if trial.state == TrialState.PRUNED and trial.values]
+        chosen = [
+            trial
+            for trials in (complete, pruned)
+            for trial in sorted(trials, key=lambda trial: (sign * trial.values[0], trial.number))
+        ][:SHOWN]
+    keys = list(
+        dict.fromkeys(item.partition("=")[0] for t in chosen for item in t.user_attrs["record"]["overrides"])
+    )
+    rows = []
+    for trial in chosen:
+        record = trial.user_attrs["record"]
+        given = dict(item.split("=", 1) for item in record["overrides"])
+        spread = record.get("spread", [])
+        values = [
+            _value(name, value) + (f" ± {_value(name, spread[n])}" if spread else "")
+            for n, (name, value) in enumerate(zip(plan.objectives, trial.values, strict=True))
+        ]
+        if trial.state == TrialState.PRUNED:
+            values[0] += f" (pruned at epoch {trial.last_step})"
+        rows.append([str(trial.number), *values, *(_short(given.get(key, "")) for key in keys)])
+    return terminal.Comparison(["trial", *map(terminal.title, plan.objectives), *keys], rows)
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) and abs(value) > 1 else terminal.number(name, value)
+
+
+def _short(value: str) -> str:
+    """A number to three digits: it is there to be looked at, the command line has all of them."""
+    try:
+        return value if value.lstrip("-").isdigit() else f"{float(value):.3g}"
+    except ValueError:
+        return value
+
+
+def saved(plan: Plan, done: Sequence[FrozenTrial]) -> str | None:
+    """What pruning has saved, in words: the epochs that pruned trials did not train, at their own pace."""
+    seconds, epochs, planned = 0.0, 0, 0
+    pruned = [trial for trial in done if trial.state == TrialState.PRUNED]
+    for trial in pruned:
+        record = trial.user_attrs["record"]
+        trained, full = sum(record["epochs"]), plan.base.fit.epochs * len(record["epochs"])
+        seconds += (full - trained) * record["seconds"] / max(trained, 1)
+        epochs, planned = epochs + full - trained, planned + full
+    if not pruned:
+        return None
+    return (
+        f"pruning stopped {len(pruned)} of {len(done)} trials and saved {epochs} of their {planned} epochs, "
+        f"about {_clock(seconds)} of training one after the other"
+    )
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 3600:.2f} hours"
+
+
+def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None, line: str | None) -> None:
+    """A winner: its values, its folder, the command that trains it."""
+    record = winner.user_attrs["record"]
+    kind = "best" if len(plan.objectives) == 1 else "on the front"
+    say(f"{kind}: trial {winner.number}, {_values(plan, winner)}; {record['folder']}", "bold")
+    if confirmed is None:
+        say(
+            "  the best of many is better than it will be again; "
+            "hydra.sweeper.confirm=5 trains it under fresh seeds"
+        )
+    else:
+        for name, values in confirmed["metrics"].items():
+            say(f"  {terminal.title(name)} on {len(values)} fresh seeds: {mean_sd(values, name)}")
+    if line is not None:
+        say(f"  {line}")
+
+
+def command(plan: Plan, winner: FrozenTrial) -> str | None:
+    """The command line that trains a trial alone.
+
+    None where the study's storage, which others can write to, has overrides of the trial that would do more
+    than set values of this search's space: they are not printed ready to paste.
+    """
+    try:
+        drawn = recorded(winner.user_attrs["record"]["overrides"], plan.space)
+    except ConfigError as error:
+        terminal.warn(f"trial {winner.number}: {error}")
+        return None
+    return terminal.train_command([*plan.fixed, *drawn])
+
+
+def _values(plan: Plan, trial: FrozenTrial) -> str:
+    return ", ".join(
+        f"{terminal.title(name)} {_value(name, value)}"
+        for name, value in zip(plan.objectives, trial.values, strict=True)
+    )
+
+
+def _again(plan: Plan) -> str:
+    if plan.named:
+        return "the same command goes on from here"
+    return "a study with a name (hydra.sweeper.study_name) can be gone on with"
+
+
+def _confirm(
+    search: Search, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial]
+) -> dict[str, dict[str, Any]]:
+    """Train the winners under fresh seeds, once a study; what is known of it."""
+    plan, study = search.plan, search.study
+    known: dict[str, dict[str, Any]] = study.study.user_attrs.get(CONFIRMED, {})
+    count = plan.settings.confirm
+    todo = [trial for trial in winners if len(known.get(str(trial.number), {}).get("seeds", [])) < count]
+    if not todo or not _last(done):
+        return known
+    with FileLock(plan.folder / ".confirm.lock"):
+        known = dict(study.study.user_attrs.get(CONFIRMED, {}))
+        first = plan.base.seed + plan.settings.repeats
+        for trial in todo:
+            if len(known.get(str(trial.number), {}).get("seeds", [])) >= count:
+                continue  # by another process, while this one waited
+            say(f"confirming trial {trial.number} on {count} fresh seeds")
+            record = trial.user_attrs["record"]
+            seeds = list(range(first, first + count))
+            overrides = recorded(record["overrides"], plan.space)
+            results = search.confirm([*plan.fixed, *overrides], trial.number, seeds)
+            failed = [result for result in results if result["status"] != "finished"]
+            if failed:
+                terminal.warn(f"{len(failed)} of {count} fresh seeds failed: {failed[0]['error']}")
+                continue
+            names = dict.fromkeys([*plan.objectives, objective(plan.base), f"test/{plan.base.data.metric}"])
+            known[str(trial.number)] = {
+                "seeds": seeds,
+                "jobs": [result["job"] for result in results],
+                "metrics": {
+                    name: [result["metrics"][name] for result in results]
+                    for name in names
+                    if name in results[0]["metrics"]
+                },
+            }
+            study.study.set_user_attr(CONFIRMED, known)
+    return known
+
+
+def _last(done: Sequence[FrozenTrial]) -> bool:
+    """Whether the last trial to end was this process's, or its worker is gone."""
+    last = max(done, key=lambda trial: (trial.datetime_complete, trial.number))
+    if last.user_attrs.get(WORKER) == myself():
+        return True
+    here = runs_here(last)
+    ended = last.datetime_complete
+    assert ended is not None
+    # One elsewhere shows no sign of life after its last trial: it is left some time to confirm.
+    return (datetime.now() - ended).total_seconds() > LEASE if here is None else not here
+
+
+def write_results(plan: Plan, winners: Sequence[FrozenTrial]) -> None:
+    """optimization_results.yaml, as the published plugin writes it, and a front as front.csv."""
+    if len(plan.objectives) == 1:
+        found: dict[str, Any] = {"best_params": winners[0].params, "best_value": winners[0].value}
+    else:
+        found = {"solutions": [{"params": trial.params, "values": trial.values} for trial in winners]}
+        keys = list(dict.fromkeys(key for trial in winners for key in trial.params))
+        heading = ["trial", *plan.objectives, *keys]
+        rows = [[t.number, *t.values, *(t.params.get(key, "") for key in keys)] for t in winners]
+        write_csv(plan.folder / "front.csv", [heading, *rows])
+    write(plan.folder / "optimization_results.yaml", to_yaml({"name": "optuna"} | found))
+
+
+def _link_runs(plan: Plan, study: Study) -> None:
+    """Note in the study which MLflow runs its trials have become, as far as they are delivered."""
+    runs: dict[str, str] = {}
+    for file in plan.folder.glob("*/mlflow.json"):
+        state = read_delivery(file.parent)
+        if state:
+            runs[file.parent.name] = state["run_id"]
+    if runs:
+        study.study.set_user_attr(RUNS, study.study.user_attrs.get(RUNS, {}) | runs)
+
+
+def _facts(
+    plan: Plan,
+    study: Study,
+    done: Sequence[FrozenTrial],
+    winners: Sequence[FrozenTrial],
+    confirmed: dict[str, dict[str, Any]],
+    importances: dict[str, float],
+    commands: dict[int, str | None],
+) -> dict[str, Any]:
+    """What MLflow's parent run is given, as tags and metrics."""
+    winner = winners[0]
+    states = [trial.state.name.lower() for trial in done]
+    metrics = {f"study/{state}": float(states.count(state)) for state in sorted(set(states))}
+    metrics |= {f"study/importance/{name}": share for name, share in importances.items()}
+    if len(plan.objectives) == 1:
+        metrics[f"study/{plan.objectives[0]}"] = winner.values[0]
+        for name, values in confirmed.get(str(winner.number), {}).get("metrics", {}).items():
+            metrics[f"study/confirmed/{name}"] = statistics.fmean(values)
+    tags = {
+        STUDY: study.name,
+        "rnnbench.best_trial": ", ".join(str(trial.number) for trial in winners),
+    }
+    if (line := commands[winner.number]) is not None:
+        tags["rnnbench.best_command"] = line
+    return {"tags": tags, "metrics": metrics}
+
+
+def show_search(plan: Plan, max_stack: int | None) -> None:
+    """What a search would do, for dry_run=true."""
+    from rnnbench.sweep.dry_run import show_plan
+
+    rows = Table(box=box.SIMPLE_HEAD)
+    for name in ("parameter", "drawn from", "when"):
+        rows.add_column(name, no_wrap=True)
+    for parameter in plan.space.parameters:
+        over = parameter.over if isinstance(parameter.over, str) else str(parameter.over)
+        rows.add_row(parameter.key, over, str(parameter.when or ""))
+    terminal.show_table(rows)
+    aims = ", ".join(f"{way} {name}" for way, name in zip(plan.directions, plan.objectives, strict=True))
+    say(
+        f"{plan.n_trials} trials, {plan.settings.n_jobs} in flight, {plan.settings.repeats} runs each: {aims}"
+    )
+    say("for the time of one of them, the corners of the space:")
+    show_plan(plan.samples, max_stack)

@@ -1,0 +1,330 @@
+"""The search itself: ask, train, tell, without a barrier, until the study has its n_trials.
+
+Under our own launcher the trials train in this process, in stacks that they join and leave between
+epochs. Under any other launcher each trial is one of its jobs, and as many are under way at once.
+"""
+
+import statistics
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
+from hydra.utils import get_method
+from omegaconf import DictConfig
+from optuna.trial import Trial, TrialState
+
+from rnnbench import terminal
+from rnnbench.config import ConfigError
+from rnnbench.record import abandon, inherit, read_result
+from rnnbench.search.plan import Plan
+from rnnbench.search.pruning import Watch, measured, repeats_of, tags_of
+from rnnbench.search.study import Study, Suggestion, suggest
+from rnnbench.sweep.launcher import StackLauncher, job_name
+from rnnbench.sweep.recorder import Job, Sweep
+from rnnbench.sweep.scheduler import Rounds, progress
+
+FIRST_CHECK = 10  # finished trials before the failure rate counts
+WAIT = 1.0  # seconds between looks at what other workers do
+
+
+class SearchFailed(CompactHydraException):
+    """A search that has no result, or was given up."""
+
+
+@dataclass
+class Running:
+    """A suggestion that trains."""
+
+    suggestion: Suggestion
+    jobs: list[Job]
+    left: set[int] = field(default_factory=set)  # by id of the job
+
+
+class Search(ABC):
+    """Asks and tells for one process; a subclass trains."""
+
+    def __init__(self, plan: Plan, study: Study, config: DictConfig, sweep: Sweep) -> None:
+        self.plan, self.study, self.sweep = plan, study, sweep
+        self.config = config  # of the sweep, as Hydra composed it
+        more = plan.settings.custom_search_space
+        self.extend: Callable[[DictConfig, Trial], None] | None = get_method(more) if more else None
+
+    def run(self) -> None:
+        """Train until the study has its trials, whoever trains them.
+
+        Raises:
+            SearchFailed: too many of them fail.
+        """
+        try:
+            self._check_failures()
+            self._run()
+        finally:
+            self.study.release()
+            self._bury()
+
+    def _bury(self) -> None:
+        """Trials of dead workers still run by their records: nobody else will end these."""
+        for number, error in self.study.left().items():
+            for job in self._folders(number):
+                if (job / "result.json").exists():
+                    abandon(job, error)
+
+    def _folders(self, number: int) -> list[Path]:
+        """Of a trial's runs."""
+        more = (f"{number}.{k}" for k in range(1, self.plan.settings.repeats))
+        return [self.plan.folder / name for name in (str(number), *more)]
+
+    def _take_up(self, suggestion: Suggestion) -> None:
+        """Have the runs go on from where earlier attempts were broken off, if these can be seen here."""
+        if not suggestion.attempts:
+            return
+        from rnnbench.train.snapshot import FILE
+
+        folders = self._folders(suggestion.number)
+        for number in suggestion.attempts:
+            for old, new in zip(self._folders(number), folders, strict=True):
+                if (old / FILE).exists() and not (new / FILE).exists():
+                    inherit(old, new, FILE)
+        kept = [folder / FILE for folder in folders if (folder / FILE).exists()]
+        self.study.left_at(suggestion, [file.stat().st_mtime_ns for file in kept])
+
+    @abstractmethod
+    def _run(self) -> None: ...
+
+    @abstractmethod
+    def confirm(self, overrides: Sequence[str], number: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        """Train a configuration under fresh seeds, in the folders N.c0, N.c1, ...; the results."""
+
+    def point(self, trial: Trial) -> list[str]:
+        """Draw a trial's parameters; its overrides."""
+        drawn = self.plan.space.point(partial(suggest, trial), self.plan.lookup)
+        if self.extend is not None:
+            before = set(trial.params)
+            self.extend(self.config, trial)
+            drawn += [f"{name}={value}" for name, value in trial.params.items() if name not in before]
+        return drawn
+
+    def overrides(self, suggestion: Suggestion) -> list[str]:
+        """All overrides of a suggestion's job."""
+        return [*self.plan.fixed, *suggestion.overrides]
+
+    def conclude(self, suggestion: Suggestion, error: str | None = None) -> None:
+        """Tell the study how a suggestion has ended, from what is recorded of its jobs.
+
+        Args:
+            error: why there is no record.
+        """
+        folders = self._folders(suggestion.number)
+        record: dict[str, Any] = {
+            "folder": str(folders[0].absolute()),
+            "overrides": list(suggestion.overrides),
+        }
+        state, values = TrialState.FAIL, None
+        if error is not None:
+            record["error"] = error
+        else:
+            results = [read_result(folder) for folder in folders]
+            record |= {
+                "jobs": [result["job"] for result in results],
+                "epochs": [result["epochs"] for result in results],
+                "seconds": sum(result["ended"] - result["started"] for result in results) / 1000,
+            }
+            states = {result["status"] for result in results}
+            if "failed" in states:
+                record["error"] = next(result["error"] for result in results if result["error"])
+            elif "pruned" in states:
+                state = TrialState.PRUNED
+            else:
+                state = TrialState.COMPLETE
+                values = self._values(results, record)
+        self.study.tell(suggestion, state, values, record)
+        self._check_failures()
+
+    def _values(self, results: Sequence[dict[str, Any]], record: dict[str, Any]) -> list[float]:
+        """The objectives, averaged over the repeats; their spread goes into the record."""
+        columns = [[result["metrics"][name] for result in results] for name in self.plan.objectives]
+        if len(results) > 1:
+            record["spread"] = [statistics.stdev(column) for column in columns]
+        return [statistics.fmean(column) for column in columns]
+
+    def _check_failures(self) -> None:
+        done = self.study.done()
+        failed = sum(trial.state == TrialState.FAIL for trial in done)
+        rate = self.plan.settings.max_failure_rate
+        if len(done) >= FIRST_CHECK and failed > rate * len(done):
+            raise SearchFailed(
+                f"{failed} of {len(done)} trials failed, more than hydra.sweeper.max_failure_rate={rate}; "
+                "the last lines above, and result.json in their folders, say why"
+            )
+
+    def _wait_for_others(self) -> bool:
+        """Look whether other workers still have trials; False if all n_trials have ended."""
+        left = self.plan.n_trials - len(self.study.done())
+        if left > 0:
+            time.sleep(WAIT)
+        return left > 0
+
+
+class StackSearch(Search):
+    """Trains in this process, in stacks."""
+
+    def __init__(
+        self, plan: Plan, study: Study, config: DictConfig, sweep: Sweep, launcher: StackLauncher
+    ) -> None:
+        super().__init__(plan, study, config, sweep)
+        self.launcher = launcher
+        self.rounds = Rounds(sweep, launcher.max_stack)
+        self.running: dict[int, Running] = {}  # by id of the job
+        self.in_flight: list[int] = []  # at each round
+
+    def _run(self) -> None:
+        repeats, epochs = self.plan.settings.repeats, self.plan.base.fit.epochs
+        left = repeats * (self.plan.n_trials - len(self.study.done()))
+        like = Job("", self.plan.base, self.plan.folder)
+        with progress(self.sweep, like, left, left * epochs):
+            while True:
+                self._fill()
+                if self.running:
+                    self.in_flight.append(len(self.study.running))
+                    self.rounds.round(self._ended)
+                elif not self._wait_for_others():
+                    return
+
+    def _fill(self) -> None:
+        """Have n_jobs trials in flight, if there are as many to come."""
+        while len(self.study.running) < self.plan.settings.n_jobs:
+            suggestion = self.study.ask(self.point)
+            if suggestion is None:
+                return
+            name = f"trial {suggestion.number}: {job_name(suggestion.overrides, self.plan.base)}"
+            try:
+                job = self.launcher.job(self.overrides(suggestion), self.plan.folder / str(suggestion.number))
+            except ConfigError as error:
+                self._never_trained(suggestion, str(error))
+                continue
+            job.name, job.tags = name, tags_of(self.study.name, suggestion.number)
+            jobs = repeats_of(job, self.plan.settings.repeats, name)
+            if self.plan.prunes:
+                judge = partial(self.study.report, suggestion)
+                Watch(judge, jobs, measured(self.plan.objectives[0]))
+            running = Running(suggestion, jobs, {id(job) for job in jobs})
+            self.running |= {id(job): running for job in jobs}
+            self._take_up(suggestion)
+            self.rounds.add(jobs)
+
+    def _never_trained(self, suggestion: Suggestion, reason: str) -> None:
+        assert self.sweep.live is not None
+        self.sweep.live.end(f"trial {suggestion.number}: failed: {reason}", 0, failed=True)
+        self.conclude(suggestion, reason)
+
+    def _ended(self, jobs: Sequence[Job]) -> None:
+        """Some jobs have ended: their trials too, once all their repeats have; others take their places."""
+        for job in jobs:
+            running = self.running.pop(id(job))
+            running.left.discard(id(job))
+            if not running.left:
+                deleted = (job.error for job in running.jobs if not job.folder.exists())
+                self.conclude(running.suggestion, next(deleted, None))
+        if jobs:
+            self._fill()
+
+    def occupancy(self) -> str | None:
+        """How full this process was, in words."""
+        if not self.in_flight:
+            return None
+        trials = self.rounds.trial_epochs / self.rounds.stack_epochs
+        return (
+            f"{statistics.fmean(self.in_flight):.1f} of {self.plan.settings.n_jobs} trials in flight, "
+            f"{trials:.1f} runs a stack"
+        )
+
+    def confirm(self, overrides: Sequence[str], number: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        from rnnbench.sweep.scheduler import train
+
+        jobs = []
+        for k, seed in enumerate(seeds):
+            folder = self.plan.folder / f"{number}.c{k}"
+            job = self.launcher.job([*overrides, f"seed={seed}"], folder)
+            job.name, job.tags = f"confirm {number} seed={seed}", tags_of(self.study.name, number)
+            jobs.append(job)
+        todo = [job for job in jobs if not self.sweep.finished(job)]
+        if todo:
+            train(self.sweep, todo, self.launcher.max_stack)
+        return [read_result(job.folder) for job in jobs]
+
+
+class JobSearch(Search):
+    """Has each trial trained as a job of a launcher that is not ours."""
+
+    def __init__(
+        self, plan: Plan, study: Study, config: DictConfig, sweep: Sweep, launcher: Launcher
+    ) -> None:
+        super().__init__(plan, study, config, sweep)
+        self.launcher = launcher
+        # Hydra's own runs its jobs in this process, which has room for one HydraConfig.
+        self.lanes = 1 if isinstance(launcher, BasicLauncher) else plan.settings.n_jobs
+
+    def _run(self) -> None:
+        pending: dict[Future[Any], Suggestion] = {}
+        if self.lanes == 1:  # in this thread: so a job may use signals
+            while True:
+                suggestion = self.study.ask(self.point)
+                if suggestion is not None:
+                    self._conclude(suggestion, self._launch(suggestion))
+                elif not self._wait_for_others():
+                    return
+        with ThreadPoolExecutor(self.lanes) as pool:
+            while True:
+                while len(pending) < self.lanes and (suggestion := self.study.ask(self.point)):
+                    pending[pool.submit(self._launch, suggestion)] = suggestion
+                if not pending and not self._wait_for_others():
+                    return
+                done, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    self._conclude(pending.pop(future), future.result())
+
+    def _launch(self, suggestion: Suggestion) -> str | None:
+        """Train a suggestion; why there is no record of it, if so."""
+        overrides = [*self.overrides(suggestion), f"hydra.sweeper.trial={suggestion.number}"]
+        try:
+            self._take_up(suggestion)
+            (returned,) = self.launcher.launch([overrides], initial_job_idx=suggestion.number)
+            _ = returned.return_value  # raises what the job has raised
+        except Exception as error:  # whatever it is, the sweep goes on
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _conclude(self, suggestion: Suggestion, error: str | None) -> None:
+        folder = self.plan.folder / str(suggestion.number)
+        recorded = (folder / "result.json").exists() and read_result(folder)["status"] != "running"
+        if error is not None:
+            terminal.say(f"trial {suggestion.number}: failed: {error}", "red")
+        self.conclude(suggestion, None if recorded else error or "left no record")
+        if error is None and recorded:
+            result = read_result(folder)
+            goal = self.plan.objectives[0]
+            shown = result["metrics"].get(goal)
+            how = (
+                result["status"]
+                if shown is None
+                else f"{terminal.title(goal)} {terminal.number(goal, shown)}"
+            )
+            terminal.say(f"trial {suggestion.number}: {how}")
+
+    def confirm(self, overrides: Sequence[str], number: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        folders = [self.plan.folder / f"{number}.c{k}" for k in range(len(seeds))]
+        batch = [
+            [*overrides, f"seed={seed}", f"hydra.sweep.subdir={folder.name}"]
+            for seed, folder in zip(seeds, folders, strict=True)
+        ]
+        for returned in self.launcher.launch(batch, initial_job_idx=number):
+            _ = returned.return_value
+        return [read_result(folder) for folder in folders]

@@ -1,0 +1,193 @@
+"""What could not run is refused before anything is made: data, batch size, store, folder, device, kernel."""
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from rnnbench import tasks
+from rnnbench.config import Config, ConfigError, Readout, flatten
+from rnnbench.config.uris import check_store
+
+ROOM = 2**16  # bytes that a record takes at its beginning, Hydra's files among them
+
+
+def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> None:
+    """Refuse, before anything is made, what could not run: data, batch size, store, folder, device.
+
+    Args:
+        here: whether this machine is the one to train on, which has to have the device.
+
+    Raises:
+        ConfigError: names the key, the value and what would do.
+    """
+    configs = list(configs)
+    for config in unique(configs, lambda c: repr((c.data, c.model, c.fit.batch_size, c.fit.steps_per_epoch))):
+        shape = tasks.shape(config.data)
+        check_model(config, shape)
+        if shape.train and config.fit.steps_per_epoch is not None:
+            raise ConfigError(
+                f"fit.steps_per_epoch={config.fit.steps_per_epoch}: is for endless data; "
+                f"data={config.data.name} has {shape.train} training examples, and an epoch is once through "
+                "them"
+            )
+        if shape.train and config.fit.batch_size > shape.train:
+            raise ConfigError(
+                f"fit.batch_size={config.fit.batch_size}: must be at most the {shape.train} training "
+                f"examples of data={config.data.name}"
+            )
+    check_alike(configs)
+    for config in unique(configs, lambda c: repr(c.tracking)):
+        if config.tracking.uri is not None:
+            check_store(config.tracking.uri)
+    check_folder(folder)
+    for config in unique(configs, lambda c: repr(c.data)):
+        tasks.load(config.data)
+    for device in {config.fit.device for config in configs if here} - {"cpu"}:
+        check_cuda(device)
+    from rnnbench.kernels import choose
+    from rnnbench.nn.cells import make_cell
+
+    for config in unique(configs, lambda c: repr((c.model, c.fit.kernel, c.fit.device))):
+        make_cell(config.model)
+        choose(config)
+    if here:
+        for config in unique(configs, lambda c: repr((c.model, c.data, c.optim.name, c.fit.device))):
+            check_memory(config)
+
+
+def check_memory(config: Config) -> None:
+    """Refuse a network whose parameters alone are more than the free memory.
+
+    Raises:
+        ConfigError: says how much it takes, and how much there is.
+    """
+    from rnnbench.train.resources import available, row_bytes
+
+    needed, free = row_bytes(config, tasks.shape(config.data)), available(config.fit.device)
+    if needed > free:
+        budget = config.model.budget
+        given = (
+            f"model.hidden_size={config.model.hidden_size}" if budget is None else f"model.budget={budget}"
+        )
+        raise ConfigError(
+            f"{given}: parameters and optimiser take {needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB "
+            f"are free on {config.fit.device}; give a smaller one"
+        )
+
+
+def check_alike(configs: Sequence[Config]) -> None:
+    """Refuse trials of one sweep that differ in what a sweep has one of: where its records go.
+
+    Raises:
+        ConfigError: names the key and two of its values.
+    """
+    first, *others = [flatten({"tracking": asdict(c.tracking), "dry_run": c.dry_run}) for c in configs]
+    for other in others:
+        for key in first:
+            if other[key] != first[key]:
+                raise ConfigError(
+                    f"{key}={other[key]}: all trials of a sweep have the same, and others have {first[key]}"
+                )
+
+
+def check_model(config: Config, shape: tasks.Shape) -> None:
+    """Refuse a network that does not suit what the task asks.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    model, name = config.model, config.data.name
+    if shape.next_step and model.bidirectional:
+        raise ConfigError(
+            f"model.bidirectional=true: data={name} asks for the next step, which the reverse direction has "
+            "seen; take model.bidirectional=false"
+        )
+    if shape.goal.every_step and model.readout is not Readout.last:
+        raise ConfigError(
+            f"model.readout={model.readout.value}: data={name} asks for an answer at every step, so there is "
+            "nothing to sum up; take model.readout=last"
+        )
+
+
+def unique(configs: Iterable[Config], key: Callable[[Config], str]) -> list[Config]:
+    """The first configuration of each key."""
+    first: dict[str, Config] = {}
+    for config in configs:
+        first.setdefault(key(config), config)
+    return list(first.values())
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, by trying where it or its parents exist.
+
+    Raises:
+        ConfigError: names the folder.
+    """
+    probe = _nearest(folder) / f".rnnbench-{time.time_ns()}"
+    try:
+        with open(probe, "wb") as file:
+            file.write(bytes(ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _no_folder(folder, f"cannot be written to ({error.strerror})") from None
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there.
+
+    Raises:
+        ConfigError: something else is in the way: a file, a link to nowhere, a name that is too long.
+    """
+    try:
+        whole = folder.absolute()
+    except FileNotFoundError:
+        raise _no_folder(folder, "the folder that this command runs in was deleted") from None
+    for path in (whole, *whole.parents):
+        try:
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                longest = os.pathconf(path, "PC_NAME_MAX")
+                if any(len(os.fsencode(part)) > longest for part in whole.relative_to(path).parts):
+                    raise _no_folder(folder, f"a name has more than {longest} bytes")
+                return path
+        except FileNotFoundError:
+            if os.path.islink(path):
+                raise _no_folder(folder, f"{path} is a link to what is not there") from None
+        except NotADirectoryError:  # a part further up is a file
+            pass
+        except (OSError, ValueError) as error:  # a loop of links, a name that is too long, a NUL in it
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise _no_folder(folder, f"cannot be made ({why})") from None
+        else:
+            raise _no_folder(folder, f"{path} is no folder")
+    return whole
+
+
+def _no_folder(folder: Path, why: str) -> ConfigError:
+    shown = str(folder) if len(str(folder)) < 200 else f"{str(folder)[:200]}..."
+    return ConfigError(
+        f"hydra.sweep.dir={shown}: {why}; "
+        "give a folder of your own: hydra.sweep.dir=..., or hydra.run.dir=... without -m"
+    )
+
+
+def check_cuda(device: str) -> None:
+    """Refuse a CUDA device that is not there.
+
+    Raises:
+        ConfigError: names the device and those there are.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    number = int(device.partition(":")[2] or 0)
+    if number >= count:
+        there = ", ".join(["cpu", *(f"cuda:{n}" for n in range(count))])
+        raise ConfigError(f"fit.device={device}: torch sees no such device here; there is {there}")

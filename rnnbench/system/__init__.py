@@ -1,0 +1,1 @@
+"""What the operating system gives: files, signals, limits on memory and cores, text for terminals."""

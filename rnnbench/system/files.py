@@ -1,0 +1,213 @@
+"""Whole files: each is replaced at once when written, and looked at before it is believed when read.
+
+Text is UTF-8. What a file name has that is not UTF-8 (Python holds it as lone surrogates) is written as
+the bytes that it was, and read back as the same text.
+"""
+
+import csv
+import errno
+import io
+import json
+import os
+import stat
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rnnbench.config import ConfigError
+from rnnbench.system.plain_text import printable
+
+T = TypeVar("T")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit that `ulimit -f` has set
+NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)  # of a disk that cannot sync a folder
+
+
+class Damaged(ConfigError):
+    """A file that does not hold what it should; says which and why."""
+
+    def __init__(self, file: Path, why: str) -> None:
+        super().__init__(file, why)
+        self.file, self.why = file, why
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.why}"
+
+
+class DamagedWarning(UserWarning):
+    """A damaged file was skipped or set aside, and everything beside it goes on."""
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Replace a file as a whole: who reads it sees the old content or the new one, after a power cut too.
+
+    Raises:
+        OSError: there is no room for it; the old file is as it was.
+    """
+    part = path.with_name(path.name + ".part")
+    whole = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    with open(part, "wb") as file:
+        file.write(whole)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in a folder, where the system can do that."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows, or a folder that may not be read
+        return
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in NOT_THERE:
+            raise
+    finally:
+        os.close(opened)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file as a whole; numbers that JSON does not have raise ValueError."""
+    write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Replace a CSV file as a whole."""
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    write(path, text.getvalue())
+
+
+def read(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        Damaged: it cannot be read, or is no text.
+    """
+    return read_bytes(path).decode("utf-8", "surrogateescape")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        Damaged: it cannot be read, or is a pipe or a device, which might have no end.
+    """
+    try:
+        # Without waiting: the other end of a pipe may never come.
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Damaged(path, "is no file")
+            return file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Damaged(path, f"cannot be read ({error.strerror})") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        Damaged: it cannot be read, or is no JSON object.
+    """
+    try:
+        value = json.loads(read(path).encode("utf-8", "surrogateescape"))  # JSON itself is always UTF-8
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, Damaged):
+            raise
+        raise Damaged(path, f"is damaged: no JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise Damaged(path, "is damaged, or another tool's: its JSON is no object")
+    return value
+
+
+def check(path: Path, tree: dict[str, Any], needs: dict[str, Any]) -> None:
+    """Refuse a tree that does not hold what is needed.
+
+    Args:
+        path: the file that it is from.
+        needs: key to a type, to types of which one will do, to the values that there may be, or to a
+            function that is true of what will do.
+
+    Raises:
+        Damaged: names the key.
+    """
+    for key, need in needs.items():
+        if key not in tree:
+            raise Damaged(path, f"is damaged, or another tool's: it has no {key!r}")
+        value = tree[key]
+        if isinstance(need, type | tuple):
+            good = isinstance(value, need) and not (isinstance(value, bool) and need is not bool)
+        elif isinstance(need, set):
+            good = isinstance(value, str) and value in need
+        else:
+            good = need(value)
+        if not good:
+            raise Damaged(path, f"is damaged, or another tool's: {key!r} is {str(value)[:60]!r}")
+
+
+def texts(value: Any) -> bool:
+    """Whether a value is a dict of texts, or a list of them."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [None]
+    return all(isinstance(item, str) for item in items)
+
+
+def warn(error: Damaged, then: str) -> None:
+    """Warn of a damaged file, once.
+
+    Args:
+        then: what is done about it.
+    """
+    warnings.warn(f"{error}; {then}", DamagedWarning, stacklevel=1)
+
+
+def sound(found: Iterable[Path], read: Callable[[Path], T]) -> Iterator[T]:
+    """What is read of each path; a damaged one is skipped with a warning, one that was deleted without."""
+    for path in found:
+        try:
+            value = read(path)
+        except Damaged as error:
+            warn(error, "skipped")
+        except FileNotFoundError:
+            pass
+        else:
+            yield value
+
+
+def set_aside(error: Damaged, then: str) -> None:
+    """Rename a damaged file to .unusable, and warn of it.
+
+    Args:
+        then: what is done without it.
+    """
+    file = error.file
+    aside, number = file.with_suffix(".unusable"), 1
+    while os.path.lexists(aside):
+        number += 1
+        aside = file.with_suffix(f".unusable-{number}")
+    os.rename(file, aside)
+    warn(error, f"it is {aside.name} now, and {then}")
+
+
+def show_warnings() -> None:
+    """In a command of ours, show the warning of a damaged file as a message, not as a line of code; once."""
+    usual, told = warnings.formatwarning, set[str]()
+
+    def shown(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if issubclass(category, DamagedWarning):
+            again = str(message) in told  # Python tells it again after libraries have changed its filters
+            told.add(str(message))
+            return "" if again else f"warning: {printable(str(message))}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = shown
+    warnings.simplefilter("default", DamagedWarning)

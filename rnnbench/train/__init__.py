@@ -1,0 +1,1 @@
+"""The engine: K trials of equal shapes train as one stack."""

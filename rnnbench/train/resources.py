@@ -1,0 +1,63 @@
+"""How many trials train together: what fits into memory, and what keeps the cores busy."""
+
+import psutil
+import torch
+
+from rnnbench.config import Config, Kernel
+from rnnbench.kernels import choose, cores_used
+from rnnbench.kernels.compiled import cores
+from rnnbench.kernels.torch_path import evaluation_batch
+from rnnbench.nn import optimisers
+from rnnbench.nn.network import Network
+from rnnbench.system import limits
+from rnnbench.tasks import Shape
+
+ENOUGH = 16  # trials that batched products gain from; more only take memory
+
+
+def available(device: str) -> int:
+    """Bytes that are free: of the GPU, or of this machine within the limits of its control groups."""
+    if device != "cpu":
+        return torch.cuda.mem_get_info(device)[0]
+    free: int = psutil.virtual_memory().available
+    return min([free, *limits.memory()])
+
+
+def row_bytes(config: Config, shape: Shape) -> int:
+    """Bytes of a trial's parameters, its best ones and the optimiser's memory: the least that it takes."""
+    network = Network(config.model, shape.input_size, shape.outputs)
+    return 4 * network.count() * (2 + len(optimisers.memory(config.optim)))
+
+
+def trial_bytes(config: Config, shape: Shape) -> int:
+    """Bytes that a trial adds to its stack, reckoned from shapes, on the safe side."""
+    network, rows = Network(config.model, shape.input_size, shape.outputs), row_bytes(config, shape)
+    order = 8 * (shape.train + max(shape.val, shape.test))
+    B, T, width = config.fit.batch_size, shape.steps, network.directions * config.model.hidden_size
+    if choose(config) is Kernel.compiled:  # its activations belong to the threads
+        activations = 4 * B * T * width * (config.model.num_layers - 1) if config.model.dropout else 0
+    else:
+        # What each layer keeps for its backward pass, about twice its pre-activations, and its inputs.
+        kept = sum(sizes[0] for name, sizes in network.shapes.items() if ".weight_ih" in name)
+        longest = shape.test_steps or T
+        steps = max(B * T, evaluation_batch(longest) * longest)
+        activations = 4 * steps * (shape.input_size + 2 * kept)
+    return 2 * rows + order + activations  # rows are copied when trials come and go, and before each epoch
+
+
+def places(config: Config, shape: Shape, most: int | None) -> int:
+    """Trials of this shape that train together: `most`, or as many as gain from it, and that fit.
+
+    Half of the free memory may be filled, by all stacks that may train side by side. cuDNN knows no
+    stacks: it has one place.
+    """
+    if choose(config) is Kernel.cudnn:
+        return 1
+    wanted = most or max(ENOUGH, 2 * cores())
+    beside = max(1, cores() // cores_used(config, wanted))
+    return max(1, min(wanted, available(config.fit.device) // 2 // beside // trial_bytes(config, shape)))
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether memory is what an error is about."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -1,0 +1,77 @@
+"""A trial's checkpoint on disk: replaced as a whole, and taken only if it is sound and this very trial's."""
+
+import hashlib
+import io
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rnnbench.nn.optimisers import State
+from rnnbench.system import files
+from rnnbench.train.stack import Checkpoint, Slot
+
+FILE = "checkpoint.pt"  # in the job folder, while the trial is under way
+SLOT = [field.name for field in fields(Slot) if field.name != "config"]
+
+
+class Unusable(Exception):
+    """A checkpoint that a trial cannot go on from; says why."""
+
+
+def save(folder: Path, trial: Checkpoint, made_by: dict[str, str]) -> None:
+    """Write a trial's checkpoint in its job folder.
+
+    Args:
+        made_by: what it has to be for others too: identity of the trial, kernel.
+    """
+    rows = {name: row.cpu().clone() for name, row in trial.rows.items()}  # a view takes its whole stack along
+    slot = {name: getattr(trial.slot, name) for name in SLOT}
+    write(folder / FILE, {"made_by": made_by, "slot": slot, "rows": rows, "sha256": _digest(slot, rows)})
+
+
+def write(path: Path, value: Any) -> None:
+    """Replace a file by what torch.save makes of a value; OSError if there is no room for it."""
+    whole = io.BytesIO()  # torch.save itself would answer a full disk with an error of its own
+    torch.save(value, whole)
+    files.write(path, whole.getvalue())
+
+
+def load(folder: Path, fresh: Checkpoint, made_by: dict[str, str]) -> Checkpoint:
+    """The checkpoint in a job folder.
+
+    Args:
+        fresh: the trial before its first epoch: what the rows have to look like.
+        made_by: what `save` was given.
+
+    Raises:
+        Unusable: it is damaged, or another trial's, version's or kernel's.
+    """
+    try:
+        held: dict[str, Any] = torch.load(io.BytesIO(files.read_bytes(folder / FILE)), weights_only=True)
+        theirs, slot, rows, digest = (held[key] for key in ("made_by", "slot", "rows", "sha256"))
+        sound = digest == _digest(slot, rows)
+    except Exception as error:  # whatever its bytes make of it
+        raise Unusable(f"cannot be read ({(str(error) or type(error).__name__).splitlines()[0]})") from None
+    if not sound:
+        raise Unusable("is damaged: its checksum does not match")
+    for what, value in made_by.items():
+        if theirs.get(what) != value:
+            raise Unusable(f"has another {what} ({theirs.get(what)}, not {value})")
+    if list(slot) != SLOT or _shapes(rows) != _shapes(fresh.rows):
+        raise Unusable("is of another version of rnnbench")
+    return Checkpoint(Slot(fresh.slot.config, **slot), rows)
+
+
+def _digest(slot: dict[str, Any], rows: State) -> str:
+    """Of all that is in a checkpoint: torch.load does not look at the checksums of its archive."""
+    digest = hashlib.sha256(repr(slot).encode())
+    for name, row in rows.items():
+        digest.update(f"{name} {row.dtype} {tuple(row.shape)}".encode())
+        digest.update(row.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _shapes(rows: State) -> dict[str, Any]:
+    return {name: (row.dtype, tuple(row.shape)) for name, row in rows.items()}

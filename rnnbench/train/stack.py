@@ -1,0 +1,349 @@
+"""The only training loop: K trials of equal shapes train as one stack.
+
+`Stack` has three verbs. `admit` takes trials in, `epochs` advances every one of them by an epoch and
+yields a report, `stop` takes trials out between epochs. All effects (files, progress, pruning) belong
+to whoever consumes the reports. A trial owns its row of every tensor and its random streams, which
+are drawn afresh each epoch from (seed, epoch): its numbers do not depend on its neighbours, nor on
+whether it was stopped and admitted again.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnnbench.config import STEPS_PER_EPOCH, Config, Schedule, Select, direction, selection
+from rnnbench.kernels import make_compute
+from rnnbench.nn import optimisers
+from rnnbench.nn.cells import Draw, Noise
+from rnnbench.tasks import Goal, Task
+
+
+@dataclass
+class Slot:
+    """One trial of a stack: what its tensors do not say. Epochs count from 1."""
+
+    config: Config
+    epoch: int = 0  # epochs done
+    best: dict[str, float] = field(default_factory=dict)  # loss and the task's metric at the best epoch
+    best_epoch: int = 0
+    worse: int = 0  # evaluations since the best one
+    factor: float = 1.0  # what a plateau schedule has come down to
+    sequences: int = 0  # trained on so far
+    seconds: float = 0.0  # its share of the stack's time
+    diverged: bool = False  # the training loss was not finite
+
+    @property
+    def ended(self) -> bool:
+        """Whether this trial has nothing more to train."""
+        fit = self.config.fit
+        out_of_patience = fit.patience is not None and self.worse >= fit.patience
+        return self.diverged or out_of_patience or self.epoch >= fit.epochs
+
+    @property
+    def due(self) -> bool:
+        """Whether this epoch is one after which the trial is evaluated."""
+        fit = self.config.fit
+        return self.epoch % fit.evaluate_every == 0 or self.epoch >= fit.epochs
+
+    def judge(self, measured: dict[str, float]) -> bool:
+        """Take an evaluation (loss and metric) into account; whether it is the best so far."""
+        fit, chosen = self.config.fit, selection(self.config)
+        sign = 1 if direction(chosen) == "maximize" else -1
+        better = not self.best or sign * measured[chosen] > sign * self.best[chosen]
+        if better:
+            self.best, self.best_epoch, self.worse = measured, self.epoch, 0
+        else:
+            self.worse += 1
+            if fit.schedule is Schedule.plateau and self.worse % fit.decay_patience == 0:
+                self.factor *= fit.decay
+        return better
+
+
+@dataclass
+class Checkpoint:
+    """A trial outside of a stack: its slot, and its rows (1, ...) of the stack's tensors."""
+
+    slot: Slot
+    rows: optimisers.State
+
+
+@dataclass
+class Report:
+    """One epoch of a stack."""
+
+    slots: list[Slot]
+    metrics: list[dict[str, float]]  # for each slot, by the name that is recorded
+    seconds: float  # of the whole stack
+
+
+@dataclass
+class Outcome:
+    """What a trial leaves at its end."""
+
+    slot: Slot
+    metrics: dict[str, float]  # by the name that is recorded
+    weights: Tensor  # (P,) at the best epoch
+    # Of the test set at the best epoch, where a class is asked for at the end:
+    confusion: Tensor | None  # (classes, classes) counts, rows the truth
+    by_length: Tensor | None  # (lengths, 2) rows of length, accuracy; where lengths vary
+
+
+class Stack:
+    """K trials that train together.
+
+    Args:
+        config: of any of the trials: they agree in all that `shape_key` holds.
+        task: the data, and what is asked of it.
+        poll: called between minibatches, a few times a second; what it raises ends the epoch.
+    """
+
+    def __init__(self, config: Config, task: Task, poll: Callable[[], None] = lambda: None) -> None:
+        self.device = torch.device(config.fit.device)
+        self.watched = config.fit.select.value  # the split that chooses the best epoch
+        self.task = task
+        self.splits = {name: torch.from_numpy(index) for name, index in task.splits.items()}
+        self.compute = make_compute(config, task)
+        self.network = self.compute.network
+        self.poll = poll
+        self.slots: list[Slot] = []
+        self.state: optimisers.State = {}  # every tensor has a row for each slot
+
+    def fresh(self, config: Config) -> Checkpoint:
+        """A trial before its first epoch."""
+        parameters = self.network.start(config.seed)
+        hyper = optimisers.hyperparameters(config.optim) | {
+            "lr": math.nan,  # each epoch begins by setting it, by the schedule
+            "step": 0.0,
+            "clip": math.inf if config.fit.clip is None else config.fit.clip,
+            "dropout": config.model.dropout,
+            "recurrent_dropout": config.model.recurrent_dropout or 0.0,
+            "weight_noise": config.model.weight_noise or 0.0,
+        }
+        rows = {"parameters": parameters, "best": parameters.clone()}
+        rows |= {name: torch.zeros_like(parameters) for name in optimisers.memory(config.optim)}
+        rows |= {name: torch.tensor([[value]], dtype=torch.float64) for name, value in hyper.items()}
+        rows["seed"] = torch.tensor([[config.seed]])
+        return Checkpoint(Slot(config), rows)
+
+    def admit(self, trials: Sequence[Checkpoint]) -> None:
+        """Take trials in, fresh or from where they were stopped."""
+        rows = [trial.rows for trial in trials] + ([self.state] if self.slots else [])
+        self.slots = [trial.slot for trial in trials] + self.slots
+        self.state = {name: torch.cat([row[name].to(self.device) for row in rows]) for name in rows[0]}
+
+    def stop(self, slots: Sequence[Slot]) -> list[Checkpoint]:
+        """Take trials out; what each needs to go on elsewhere."""
+        taken = [self.at(slot) for slot in slots]
+        stay = [k for k, held in enumerate(self.slots) if not any(held is slot for slot in slots)]
+        self.slots = [self.slots[k] for k in stay]
+        self.state = {name: rows[stay] for name, rows in self.state.items()}
+        return taken
+
+    def at(self, slot: Slot) -> Checkpoint:
+        """Where a trial is between two epochs: views of the stack's rows, valid until the next one."""
+        k = next(k for k, held in enumerate(self.slots) if held is slot)
+        return Checkpoint(slot, {name: rows[k : k + 1] for name, rows in self.state.items()})
+
+    def epochs(self) -> Iterator[Report]:
+        """Advance every slot by one epoch and report, for as long as there are any.
+
+        What raises in an epoch leaves the stack as it was before it.
+        """
+        while self.slots:
+            yield self._whole_epoch()
+
+    def _whole_epoch(self) -> Report:
+        before = (
+            {name: rows.clone() for name, rows in self.state.items()},
+            [copy(slot) for slot in self.slots],
+        )
+        try:
+            return self._epoch()
+        except BaseException:
+            self.state = before[0]
+            for slot, was in zip(self.slots, before[1], strict=True):
+                vars(slot).update(vars(was))
+            raise
+
+    def _epoch(self) -> Report:
+        started = time.perf_counter()
+        K = len(self.slots)
+        for row, slot in zip(self.state["lr"], self.slots, strict=True):
+            config = slot.config
+            row.fill_(optimisers.learning_rate(config.optim.lr, config.fit, slot.epoch, slot.factor))
+        order = self._order()  # (K, examples)
+        means = self.compute.train(self.state, order, self._noise(), self.poll).tolist()
+        metrics = [
+            {f"train/{name}": value for name, value in self.measured(loss, hits).items()}
+            | {"lr": float(self.state["lr"][k]), "grad_norm": norm}
+            for k, (loss, hits, norm) in enumerate(means)
+        ]
+        for slot, measured in zip(self.slots, metrics, strict=True):
+            slot.epoch += 1
+            slot.sequences += order.shape[1]
+            slot.diverged = not math.isfinite(measured["train/loss"])
+        self._judge(metrics)
+        seconds = time.perf_counter() - started
+        for slot in self.slots:
+            slot.seconds += seconds / K
+        return Report(list(self.slots), metrics, seconds)
+
+    def _judge(self, metrics: list[dict[str, float]]) -> None:
+        """Evaluate the slots that are due, add to their metrics, keep the best parameters."""
+        due = [k for k, slot in enumerate(self.slots) if slot.due and not slot.diverged]
+        if not due:
+            return
+        loss, hits, _ = self.evaluate(self.state["parameters"][due], self.watched)
+        for k, loss_k, hits_k in zip(due, loss.tolist(), hits.tolist(), strict=True):
+            measured = self.measured(loss_k, hits_k)
+            metrics[k] |= {f"{self.watched}/{name}": value for name, value in measured.items()}
+            if self.slots[k].judge(measured):
+                self.state["best"][k] = self.state["parameters"][k]
+
+    def measured(self, loss: float, hits: float) -> dict[str, float]:
+        """The loss and the task's metric, by name."""
+        metric = self.task.metric
+        value = {"accuracy": hits, "bpc": loss / math.log(2)}.get(metric, loss)
+        return {"loss": loss, metric: value}
+
+    def evaluate(self, parameters: Tensor, split: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss (k,), share of right answers (k,), predictions (k, examples) of parameters (k, P)."""
+        return self.compute.evaluate(parameters, self.splits[split], self.poll)
+
+    def _order(self) -> Tensor:
+        """The training examples of each trial's next epoch, (K, examples).
+
+        Shuffled, each trial's in its own order; where data is endless the numbers that come next; of a
+        text, minibatch n has the n-th window of each of batch_size streams, so that it continues n - 1.
+        """
+        train, fit = self.splits["train"], self.slots[0].config.fit
+        B, K = fit.batch_size, len(self.slots)
+        if self.task.carried:
+            length = len(train) // B  # windows that fill no minibatch are left out
+            return train[torch.arange(B * length).view(B, length).T.flatten()].expand(K, -1)
+        if self.task.make is not None and len(train) == 0:
+            size = B * (fit.steps_per_epoch or STEPS_PER_EPOCH)
+            return torch.stack(
+                [torch.arange(slot.epoch * size, (slot.epoch + 1) * size) for slot in self.slots]
+            )
+        orders = [train[torch.randperm(len(train), generator=stream(slot, 1))] for slot in self.slots]
+        return torch.stack(orders)
+
+    def _noise(self) -> Noise:
+        """What this epoch draws in training, each trial from its own streams; rates may differ by trial."""
+        model = self.slots[0].config.model
+        draw = {
+            purpose: partial(self._drawn, [stream(slot, purpose, self.device) for slot in self.slots])
+            for purpose in (2, 3, 4, 5)
+        }
+
+        def kept(purpose: int, name: str) -> Draw | None:
+            """Dropout's factors: 0, or 1 / (1 - rate)."""
+            rate = self.state[name].float()
+            if not rate.any():
+                return None
+
+            def factors(shape: tuple[int, ...]) -> Tensor:
+                rates = rate.view(-1, *[1] * len(shape))
+                return (draw[purpose](shape, torch.rand) >= rates) / (1 - rates)
+
+            return factors
+
+        def added(shape: tuple[int, ...]) -> Tensor:
+            return draw[5](shape, torch.randn) * self.state["weight_noise"].float()
+
+        return Noise(
+            dropout=kept(2, "dropout"),
+            recurrent=kept(3, "recurrent_dropout"),
+            zoneout=partial(draw[4], how=torch.rand) if model.zoneout else None,
+            weights=added if self.state["weight_noise"].any() else None,
+        )
+
+    def _drawn(
+        self, streams: list[torch.Generator], shape: tuple[int, ...], how: Callable[..., Tensor]
+    ) -> Tensor:
+        """Numbers (K, *shape), each trial's from its own stream."""
+        return torch.stack([how(shape, generator=own, device=self.device) for own in streams])
+
+
+def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
+    """Stop trials and take their final figures at the best epoch; here the test set is read, once.
+
+    Trials that diverged have none: they are stopped and left out.
+    """
+    ended = [stack.at(slot) for slot in slots if not slot.diverged]
+    if not ended:
+        stack.stop(slots)
+        return []
+    best = torch.cat([trial.rows["best"] for trial in ended])
+    loss, hits, predictions = stack.evaluate(best, "test")
+    stack.stop(slots)  # last: what raises leaves them where they are
+    outcomes = []
+    for k, trial in enumerate(ended):
+        slot, watched = trial.slot, stack.watched
+        metrics = {f"best/{watched}_{name}": value for name, value in slot.best.items()}
+        metrics["best/epoch"] = slot.best_epoch
+        if slot.config.fit.select is Select.val:
+            measured = stack.measured(float(loss[k]), float(hits[k]))
+            metrics |= {f"test/{name}": value for name, value in measured.items()}
+        metrics |= {
+            "parameters/total": stack.network.count(),
+            "parameters/recurrent": stack.network.count("rnn"),
+            "parameters/head": stack.network.count("head"),
+            "time/train_seconds": slot.seconds,
+            "time/sequences_per_second": slot.sequences / slot.seconds,
+        }
+        confusion, by_length = answers(stack.task, predictions[k].cpu())
+        outcomes.append(Outcome(slot, metrics, best[k].cpu(), confusion, by_length))
+    return outcomes
+
+
+def answers(task: Task, predictions: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Confusion and accuracy by length of the predictions (test examples,); see `Outcome`."""
+    if task.goal is not Goal.label:
+        return None, None
+    test = task.splits["test"]
+    truth = torch.from_numpy(task.targets[test])
+    pairs = truth * task.outputs + predictions
+    confusion = torch.bincount(pairs, minlength=task.outputs**2).view(task.outputs, -1)
+    if task.lengths is None:
+        return confusion, None
+    lengths = torch.from_numpy(task.lengths[test])
+    right, examples = (
+        torch.bincount(lengths, weights) for weights in ((truth == predictions).double(), None)
+    )
+    known = examples.nonzero().squeeze(1)
+    return confusion, torch.stack([known.double(), right[known] / examples[known]], 1)
+
+
+def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for each (seed, epoch, purpose)."""
+    words = np.random.SeedSequence((slot.config.seed, slot.epoch, purpose)).generate_state(2)
+    return torch.Generator(device).manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+
+
+def shape_key(config: Config) -> tuple[object, ...]:
+    """What the trials of one stack have in common: whatever fixes a shape, an equation or the data."""
+    model, fit = config.model, config.fit
+    return (
+        repr(
+            # Rates may differ, but what has none of these may be computed by a kernel that knows none.
+            replace(
+                model,
+                budget=None,
+                dropout=0.0,
+                recurrent_dropout=model.recurrent_dropout and 0.5,
+                weight_noise=model.weight_noise and 1.0,
+            )
+        ),
+        *(type(config.optim).__name__, getattr(config.optim, "nesterov", None)),
+        repr(config.data),
+        *(fit.batch_size, fit.steps_per_epoch, fit.select, fit.device, fit.kernel),
+    )
