@@ -26,7 +26,13 @@ CHECKOUT = Path(__file__).parents[1]
 DATASET = {"name": "digits", "checksum": "ab" * 32, "details": {"digits.csv.gz": "verified"}}
 TAGS = {"rnnbench.git_commit": "c" * 40, "rnnbench.user": "me", "rnnbench.kernel": "torch"}
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(CHECKOUT)}
-STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "KILLED"}
+STATUS = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+    "pruned": "KILLED",
+    "running": "KILLED",
+}
 
 
 @pytest.fixture(scope="session")
