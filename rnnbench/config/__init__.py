@@ -30,6 +30,7 @@ from rnnbench.config.metrics import (
     selection,
 )
 from rnnbench.config.ray import Ray
+from rnnbench.config.refusals import ConfigError
 from rnnbench.config.schema import (
     DATA,
     FORGET_GATES,
@@ -40,7 +41,6 @@ from rnnbench.config.schema import (
     Arrays,
     Artifact,
     Config,
-    ConfigError,
     Data,
     Fill,
     Fit,

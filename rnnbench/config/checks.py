@@ -2,18 +2,17 @@
 
 import math
 from dataclasses import is_dataclass
-from enum import Enum
-from typing import Any, NoReturn, Optional
+from typing import Any
 from urllib.parse import urlsplit
 
 from rnnbench.config.metrics import METRICS, final_metrics, objective
+from rnnbench.config.refusals import at_least, finite, positive, refuse, share
 from rnnbench.config.schema import (
     DATA,
     OPTIMISERS,
     Adam,
     Arrays,
     Config,
-    ConfigError,
     Data,
     Generated,
     Images,
@@ -25,30 +24,6 @@ from rnnbench.config.schema import (
     Sgd,
 )
 from rnnbench.config.secrets import check_secret, check_tree
-
-
-def refuse(key: str, value: Any, wanted: str) -> NoReturn:
-    """Raise the ConfigError of one key."""
-    shown = value.value if isinstance(value, Enum) else "null" if value is None else value
-    raise ConfigError(f"{key}={shown}: {wanted}")
-
-
-def _at_least(least: int, *named: tuple[str, Optional[int]]) -> None:
-    for key, value in named:
-        if value is not None and value < least:
-            refuse(key, value, f"must be a whole number of at least {least}")
-
-
-def _positive(*named: tuple[str, Optional[float]]) -> None:
-    for key, value in named:
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            refuse(key, value, "must be a finite number above 0")
-
-
-def _share(*named: tuple[str, float]) -> None:
-    for key, value in named:
-        if not 0 <= value < 1:
-            refuse(key, value, "must be at least 0 and below 1")
 
 
 def _check_whole(tree: Any, prefix: str) -> None:
@@ -75,7 +50,7 @@ def check(config: Config) -> None:
     model, optim, data, fit = config.model, config.optim, config.data, config.fit
     if type(optim) is not OPTIMISERS.get(optim.name):
         refuse("optim.name", optim.name, f"choose with optim=NAME, one of {', '.join(OPTIMISERS)}")
-    _at_least(
+    at_least(
         1,
         ("model.hidden_size", model.hidden_size),
         ("model.num_layers", model.num_layers),
@@ -90,39 +65,36 @@ def check(config: Config) -> None:
         ("fit.evaluate_every", fit.evaluate_every),
         ("fit.checkpoint_every", fit.checkpoint_every),
     )
-    _at_least(
+    at_least(
         0,
         ("data.val_size", data.val_size),
         ("fit.warmup", fit.warmup),
         ("seed", config.seed),
     )
-    _positive(
+    positive(
         ("optim.lr", optim.lr), ("fit.clip", fit.clip), ("fit.decay", fit.decay),
     )  # fmt: skip
     _check_data(data)
-    _share(("model.dropout", model.dropout))
+    share(("model.dropout", model.dropout))
     if not (optim.weight_decay >= 0 and math.isfinite(optim.weight_decay)):
         refuse("optim.weight_decay", optim.weight_decay, "must be a finite number of at least 0")
     if isinstance(optim, (Sgd, RMSprop)):
-        _share(("optim.momentum", optim.momentum))
+        share(("optim.momentum", optim.momentum))
     if isinstance(optim, Sgd) and optim.nesterov and optim.momentum == 0:
         refuse("optim.nesterov", "true", "needs optim.momentum above 0")
     if isinstance(optim, Adam):
-        _share(("optim.beta1", optim.beta1), ("optim.beta2", optim.beta2))
+        share(("optim.beta1", optim.beta1), ("optim.beta2", optim.beta2))
     if isinstance(optim, (Adam, RMSprop)):
-        _positive(("optim.eps", optim.eps))
+        positive(("optim.eps", optim.eps))
     if isinstance(optim, RMSprop):
-        _share(("optim.alpha", optim.alpha))
+        share(("optim.alpha", optim.alpha))
     if model.dropout and model.num_layers == 1:
         refuse("model.dropout", model.dropout, "acts between layers: needs model.num_layers above 1")
     if model.nonlinearity is not Nonlinearity.tanh and model.name != "rnn":
         refuse("model.nonlinearity", model.nonlinearity, f"only model=rnn has a choice, not {model.name}")
-    if model.forget_bias is not None and not math.isfinite(model.forget_bias):
-        refuse("model.forget_bias", model.forget_bias, "must be a finite number")
-    for key in ("recurrent_dropout", "zoneout"):
-        if getattr(model, key) is not None:
-            _share((f"model.{key}", getattr(model, key)))
-    _positive(("model.weight_noise", model.weight_noise))
+    finite(("model.forget_bias", model.forget_bias))
+    share(("model.recurrent_dropout", model.recurrent_dropout), ("model.zoneout", model.zoneout))
+    positive(("model.weight_noise", model.weight_noise))
     if fit.select is Select.val and data.val_size == 0:
         refuse(
             "data.val_size", 0, "the best epoch is chosen on validation; use at least 1, or fit.select=test"
@@ -150,9 +122,9 @@ def _check_data(data: Data) -> None:
     if not 0 <= data.split_seed < 2**32:
         refuse("data.split_seed", data.split_seed, "must be at least 0 and below 2**32")
     for key in ("steps", "test_size", "longest", "per_length", "window", "delay"):
-        _at_least(1, (f"data.{key}", getattr(data, key, None)))
+        at_least(1, (f"data.{key}", getattr(data, key, None)))
     if isinstance(data, Images | Arrays):
-        _positive(("data.std", data.std))
+        positive(("data.std", data.std))
         if not math.isfinite(data.mean):
             refuse("data.mean", data.mean, "must be a finite number")
     if isinstance(data, Images) and data.fill is not None and data.delay is None:

@@ -13,7 +13,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from rnnbench.config.schema import DATA, OPTIMISERS, Config, ConfigError, Data
+from rnnbench.config.refusals import ConfigError
+from rnnbench.config.schema import DATA, OPTIMISERS, Config, Data
 
 # What other libraries call a key or a group of ours.
 ALIASES = {

@@ -7,10 +7,6 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be run: the message names the key, the value and what would do."""
-
-
 class Readout(Enum):
     last = "last"  # the hidden state after the last step (of each direction)
     mean = "mean"  # the mean of the hidden states over time

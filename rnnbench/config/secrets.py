@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
-from rnnbench.config.schema import ConfigError
+from rnnbench.config.refusals import ConfigError
 
 HIDDEN = "***"
 # Where a value ends, and what in the place of a secret is none: nothing, a switch, a reference to a variable.

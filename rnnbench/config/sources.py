@@ -14,7 +14,7 @@ from pathlib import Path
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-from rnnbench.config.schema import ConfigError
+from rnnbench.config.refusals import ConfigError
 
 # Packages whose objects one's own code and rnnbench share. They are never one's own, even if editable.
 SHARED = frozenset({"rnnbench", "torch", "numpy", "omegaconf", "hydra"})

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from rnnbench.config.schema import ConfigError
+from rnnbench.config.refusals import ConfigError
 
 # Three slashes before the file, which is percent-encoded (SQLAlchemy decodes it); options follow a "?".
 SQLITE = re.compile(r"(sqlite(?:\+\w+)?):///([^?]*)(?:\?(.*))?", re.S)

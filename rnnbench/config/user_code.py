@@ -22,7 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rnnbench.config.schema import DATA, Config, ConfigError
+from rnnbench.config.refusals import ConfigError
+from rnnbench.config.schema import DATA, Config
 from rnnbench.config.sources import (
     Sources,
     blamed,
