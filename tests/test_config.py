@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rnnbench
 from rnnbench.config import (
     Adam,
     Config,
@@ -139,4 +140,5 @@ def test_the_objective_and_its_direction():
 
 def test_conf_is_where_the_package_or_the_checkout_is():
     assert (conf_folder() / "config.yaml").exists()
-    assert conf_folder().parent in (Path(launcher.__file__).parent, Path(launcher.__file__).parents[1])
+    package = Path(rnnbench.__file__).parent
+    assert conf_folder().parent in (package, package.parent)

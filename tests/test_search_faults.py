@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from rnnbench.bench.traffic import KINDS, storage_of, traffic
 from rnnbench.record import read_result
 from rnnbench.search import patience, study
-from rnnbench.search.patience import PatientStorage, StorageAway
+from rnnbench.search.retry import RetryingStorage, StorageAway
 from rnnbench.search.storage import open_storage
 from rnnbench.search.study import Study
 from tests.test_app import start
@@ -181,7 +181,7 @@ def test_what_is_repeated_counts_once(tmp_path, monkeypatch):
     inner = open_storage(f"sqlite:///{tmp_path}/s.db").inner
     monkeypatch.setattr(patience, "PAUSE", 0.0)
     deaf = Deaf(inner)
-    worker = worker_of(PatientStorage(deaf, "sqlite:///s.db", (OperationalError,)), 8)
+    worker = worker_of(RetryingStorage(deaf, "sqlite:///s.db", (OperationalError,)), 8)
     told = {}
     while len(worker.done()) < 8:
         if (suggestion := worker.ask(draw)) is not None:
@@ -365,7 +365,7 @@ def test_a_trial_that_gets_on_between_deaths_has_not_failed(tmp_path, monkeypatc
 def test_the_lock_of_a_journal_is_taken_from_the_dead(tmp_path):
     file = tmp_path / "journal.log"
     code = (
-        "import pathlib, sys, time; from rnnbench.search.journal import KernelLock; "
+        "import pathlib, sys, time; from rnnbench.search.storages.journal import KernelLock; "
         "lock = KernelLock(pathlib.Path(sys.argv[1])); lock.acquire(); print(flush=True); time.sleep(600)"
     )
     file.touch()

@@ -29,7 +29,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from rnnbench.search.identity import IDENTITY, check_identity
-from rnnbench.search.patience import PatientStorage, StorageAway
+from rnnbench.search.retry import RetryingStorage, StorageAway
 from rnnbench.search.space import Parameter
 
 WORKER, SEEN, RETIRED = "worker", "seen", "retired"  # attributes of trials
@@ -69,7 +69,7 @@ class Study:
 
     def __init__(
         self,
-        storage: PatientStorage,
+        storage: RetryingStorage,
         name: str | None,
         identity: dict[str, Any],
         objectives: Sequence[str],

@@ -25,16 +25,16 @@ class StorageAway(CompactHydraException):
     """The storage of a search has not answered for longer than a restart takes."""
 
 
-def _patiently(name: str) -> Any:
+def _retried(name: str) -> Any:
     """The storage's method of that name, repeated until it answers."""
 
-    def method(self: "PatientStorage", *args: Any, **kwargs: Any) -> Any:
+    def method(self: "RetryingStorage", *args: Any, **kwargs: Any) -> Any:
         return self._call(name, *args, **kwargs)
 
     return method
 
 
-class PatientStorage(BaseStorage):
+class RetryingStorage(BaseStorage):
     """Any storage; what its server does not answer is asked again, for PATIENCE seconds at most.
 
     A call may have been carried out although its answer was lost, and is then carried out twice.
@@ -42,7 +42,7 @@ class PatientStorage(BaseStorage):
     Args:
         inner: what it stands for.
         url: for the user.
-        troubles: the errors by which it says that its server does not answer; none: it has no server.
+        unavailable: the errors by which it says that its server does not answer; none: it has no server.
 
     Raises:
         Stopped: a signal has asked the search to stop meanwhile.
@@ -50,8 +50,8 @@ class PatientStorage(BaseStorage):
             then on until it answers again.
     """
 
-    def __init__(self, inner: BaseStorage, url: str, troubles: tuple[type[Exception], ...] = ()) -> None:
-        self.inner, self.url, self.troubles = inner, url, troubles
+    def __init__(self, inner: BaseStorage, url: str, unavailable: tuple[type[Exception], ...] = ()) -> None:
+        self.inner, self.url, self.unavailable = inner, url, unavailable
         self.lock = threading.Lock()  # of what follows: the sweeper has two threads
         self.gone: float | None = None  # when it went away, if it is away
         self.warned = False
@@ -64,7 +64,7 @@ class PatientStorage(BaseStorage):
                 answer = getattr(self.inner, name)(*args, **kwargs)
             except Exception as error:
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-                if not isinstance(cause, self.troubles):
+                if not isinstance(cause, self.unavailable):
                     raise
                 self._wait(cause)
             else:
@@ -116,21 +116,21 @@ class PatientStorage(BaseStorage):
             self.get_all_trials(self.study, deepcopy=False)
             self._call("set_trial_param", trial_id, *drawn)
 
-    create_new_study = _patiently("create_new_study")
-    delete_study = _patiently("delete_study")
-    set_study_user_attr = _patiently("set_study_user_attr")
-    set_study_system_attr = _patiently("set_study_system_attr")
-    get_study_id_from_name = _patiently("get_study_id_from_name")
-    get_study_name_from_id = _patiently("get_study_name_from_id")
-    get_study_directions = _patiently("get_study_directions")
-    get_study_user_attrs = _patiently("get_study_user_attrs")
-    get_study_system_attrs = _patiently("get_study_system_attrs")
-    get_all_studies = _patiently("get_all_studies")
-    set_trial_state_values = _patiently("set_trial_state_values")
-    set_trial_intermediate_value = _patiently("set_trial_intermediate_value")
-    set_trial_user_attr = _patiently("set_trial_user_attr")
-    set_trial_system_attr = _patiently("set_trial_system_attr")
-    get_trial_id_from_study_id_trial_number = _patiently("get_trial_id_from_study_id_trial_number")
-    get_trial = _patiently("get_trial")
-    get_all_trials = _patiently("get_all_trials")
-    get_best_trial = _patiently("get_best_trial")
+    create_new_study = _retried("create_new_study")
+    delete_study = _retried("delete_study")
+    set_study_user_attr = _retried("set_study_user_attr")
+    set_study_system_attr = _retried("set_study_system_attr")
+    get_study_id_from_name = _retried("get_study_id_from_name")
+    get_study_name_from_id = _retried("get_study_name_from_id")
+    get_study_directions = _retried("get_study_directions")
+    get_study_user_attrs = _retried("get_study_user_attrs")
+    get_study_system_attrs = _retried("get_study_system_attrs")
+    get_all_studies = _retried("get_all_studies")
+    set_trial_state_values = _retried("set_trial_state_values")
+    set_trial_intermediate_value = _retried("set_trial_intermediate_value")
+    set_trial_user_attr = _retried("set_trial_user_attr")
+    set_trial_system_attr = _retried("set_trial_system_attr")
+    get_trial_id_from_study_id_trial_number = _retried("get_trial_id_from_study_id_trial_number")
+    get_trial = _retried("get_trial")
+    get_all_trials = _retried("get_all_trials")
+    get_best_trial = _retried("get_best_trial")

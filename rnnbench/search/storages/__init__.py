@@ -1,0 +1,11 @@
+"""Each kind of storage for studies is one module of this package, which registers itself when imported."""
+
+import pkgutil
+from importlib import import_module
+
+from rnnbench.search.storages.kind import KINDS
+
+__all__ = ["KINDS"]
+
+for _module in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
