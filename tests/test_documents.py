@@ -1,8 +1,13 @@
-"""The commands of the README, the pages and the configs: a shell takes them, and Hydra composes them."""
+"""The README, the pages and the heads of the configs: commands compose, links resolve, files are there."""
 
+import contextlib
+import functools
+import io
 import re
+import runpy
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import hydra
@@ -11,65 +16,195 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from rnnbench.config import conf_folder
+from rnnbench import tasks
+from rnnbench.config import Arrays, conf_folder
+from rnnbench.paper.definition import find_table, read_table
 from rnnbench.sweep import launcher
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("rnnbench/docs/*.md")), ROOT / "multirun" / "README.md"]
+README = ROOT / "README.md"
+DOCS = sorted(ROOT.glob("rnnbench/docs/*.md"))
+PAGES = [README, *DOCS, ROOT / "multirun" / "README.md"]
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
+COMMAND = r"python -m (rnnbench(?:\.[a-z.]+)?) (.*)"
+# What a page may say in seconds: limits that stand in the code. What was measured stands on speed.md.
+SETTINGS = {"15 s", "60 s", "90 s"}
 
 
-def blocks(page):
-    """The shell's code blocks."""
-    return re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+def name(path: Path) -> str:
+    """A page or a config as it is called from the root."""
+    return path.relative_to(ROOT).as_posix()
 
 
-def commands():
-    """Every command that trains, from blocks, from running text, and from the heads of configs."""
-    found = {}
-    for page in PAGES:
-        spans = re.findall(r"`(python -m rnnbench [^`]+)`", page.read_text().replace("\n", " "))
-        for line in [*"\n".join(blocks(page)).splitlines(), *spans]:
-            found |= dict.fromkeys(re.findall(r"python -m rnnbench .*", line), page.name)
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def prose(page: Path) -> str:
+    """The page without its code blocks, paragraphs in one line."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"(?<=\S)\n *(?=[^\s|#>-])", " ", text)
+
+
+def commands() -> list[tuple[str, str, str]]:
+    """Page, module and words of every command in blocks, in running text and in the heads of configs."""
+    lines = [(page, line) for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+    lines += [(page, span) for page in PAGES for span in re.findall(r"`([^`]+)`", prose(page))]
     for path in CONFIGS:
-        head = path.read_text().splitlines()[:4]
-        lines = (re.fullmatch(r"# (python -m rnnbench .*?)(   .*)?", line) for line in head)
-        found |= {line.group(1): path.name for line in lines if line}
-    return found
+        heads = (re.fullmatch(r"# (.*?)(   .*)?", line) for line in path.read_text().splitlines()[:4])
+        lines += [(path, head[1]) for head in heads if head]
+    found = ((page, re.search(COMMAND, line)) for page, line in lines)
+    return list(dict.fromkeys((name(page), match[1], match[2]) for page, match in found if match))
 
 
 COMMANDS = commands()
+TRAINING = {words: page for page, module, words in COMMANDS if module == "rnnbench"}
+TABLES = {words for _, module, words in COMMANDS if module == "rnnbench.paper" and "table=" in words}
+OTHERS = {(module, words) for _, module, words in COMMANDS if module != "rnnbench"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_shell_takes_every_block(page):
-    for block in blocks(page):
-        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
-        assert done.returncode == 0, block + done.stderr
+def split(words: str) -> list[str]:
+    """The words of a command as a shell takes them, with a value for each placeholder in capitals."""
+    own = re.split(r" [&|>]|; ", words)[0]
+    return [re.sub(r"=[A-Z_]+$", "=lstm", word) for word in shlex.split(own)]
 
 
-def first(override: Override):
+def first(override: Override) -> str:
     """The override with one value of a sweep."""
     if not override.is_sweep_override():
-        return override.input_line
+        return str(override.input_line)
     sweep = override.value()
     if isinstance(sweep, IntervalSweep | RangeSweep):
         return f"{override.key_or_group}={sweep.start}"
     return f"{override.key_or_group}={next(override.sweep_string_iterator())}"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_hydra_composes_every_command(command):
-    words = shlex.split(re.split(r" [&|>]|; ", command)[0])[3:]
-    if "--help" in words or any(word.startswith("rnnbench_import=") for word in words):
-        pytest.skip("its page goes on to say what there is, or needs a file of the reader's")
-    words = [re.sub(r"=[A-Z_]+$", "=lstm", word) for word in words if word != "-m"]  # model=MODEL
+def compose(words: list[str]) -> None:
+    """Compose and check the first trial of a command, as the command itself does."""
     launcher.register()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        launcher.task_config(hydra.compose("config", [first(o) for o in parser.parse_overrides(words)]))
+        given = [word for word in words if word != "-m"]
+        launcher.task_config(hydra.compose("config", [first(o) for o in parser.parse_overrides(given)]))
 
 
-def test_there_are_commands_of_every_kind():
-    assert len(COMMANDS) > 80
-    assert {"README.md", "slurm.md", "ray.md", "protocols.md", "cooijmans2016.yaml"} <= set(COMMANDS.values())
+@functools.cache
+def help_of(module: str, *part: str) -> str:
+    """What a command prints of itself, or of a part of it such as `sync`."""
+    told, given = io.StringIO(), sys.argv
+    sys.argv = [module, *part, "--help"]
+    try:
+        with contextlib.redirect_stdout(told), pytest.raises(SystemExit):
+            runpy.run_module(module, run_name="__main__")
+    finally:
+        sys.argv = given
+    return told.getvalue()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_shell_takes_every_block(page: Path) -> None:
+    for block in blocks(page, "sh"):
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert done.returncode == 0, block + done.stderr
+
+
+@pytest.mark.parametrize("words, page", TRAINING.items())
+def test_hydra_composes_every_command(
+    words: str, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands with a file of the reader's find it as the page has it, under the name in its first line."""
+    if words == "--help":
+        return
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(ROOT / page, "python"):
+        if named := re.match(r"# (\w+\.py)\n", block):
+            Path(named[1]).write_text(block)
+    compose(split(words))
+
+
+@pytest.mark.parametrize("words", sorted(TABLES))
+def test_hydra_composes_the_trials_of_every_table(words: str) -> None:
+    given = [word for word in split(words) if not word.startswith(("--", "source="))]
+    (chosen,) = (word.removeprefix("table=") for word in given if word.startswith("table="))
+    if chosen == "lstm":  # of a page that speaks of table=NAME
+        return
+    table = read_table(find_table(chosen, []))
+    tuned = table.tuned.rows[:1] if table.tuned else []
+    compose([*table.sweep, *tuned, *(word for word in given if not word.startswith("table="))])
+
+
+@pytest.mark.parametrize("module, words", sorted(OTHERS))
+def test_a_command_has_every_part_and_option_that_a_page_names(module: str, words: str) -> None:
+    given = split(words)
+    part = given[:1] if module != "rnnbench.paper" and given[0].isalpha() else []
+    usage = help_of(module, *part)
+    for word in (option.split("=")[0] for option in given if option.startswith("--")):
+        assert word in usage
+    assert all(word in help_of(module) for word in part)
+
+
+def test_there_are_commands_of_every_kind() -> None:
+    assert len(TRAINING) > 100 and len(TABLES) > 10 and len(OTHERS) > 25
+    pages = {page for page, _, _ in COMMANDS}
+    assert {name(page) for page in PAGES} <= pages | {"multirun/README.md"}
+
+
+def slug(heading: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists() and there.is_relative_to(ROOT), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", re.sub(r"(?ms)^```.*?^```", "", there.read_text()), re.M)
+            assert anchor in map(slug, headings), target
+
+
+@pytest.mark.parametrize("file", [*PAGES, *CONFIGS], ids=name)
+def test_every_file_that_is_named_is_there(file: Path) -> None:
+    named = re.findall(
+        r"\b((?:rnnbench|conf|tests)/[\w./-]*\w(?:\.(?:py|yaml|md|csv|sbatch)\b|/))", file.read_text()
+    )
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_readme_is_for_the_first_hour() -> None:
+    text = README.read_text()
+    assert len(text.splitlines()) <= 150
+    for page in DOCS:
+        assert f"]({name(page)})" in text, f"the README has no link to {name(page)}"
+    packages = {path.parent.name for path in (ROOT / "rnnbench").glob("*/__init__.py")}
+    (layout,) = (block for block in blocks(README, "text") if block.startswith("conf/"))
+    assert [package for package in sorted(packages) if f" {package}/" not in layout] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "speed.md"], ids=name)
+def test_what_was_measured_stands_on_the_page_for_it(page: Path) -> None:
+    units = r"(?:ms|s|seconds?|minutes?|hours?|MB|MiB|GiB|GFLOP/s|trials/s|trials a second)"
+    times = re.findall(rf"(?<![\w.])\d[\d.,]* {units}(?![\w/])", prose(page))
+    assert [time for time in times if time not in SETTINGS] == []
+    assert not re.search(r"\d times (?:as|the|faster|slower)|\btwo (?:slow |shared )?cores", prose(page))
+
+
+def test_the_arrays_of_the_page_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(ROOT / "rnnbench/docs/tasks.md", "python")
+    exec(compile(block, "tasks.md", "exec"), {})
+    task = tasks.load(Arrays("npz", path="mine.npz"))
+    assert task.inputs.shape == (600, 20, 6) and task.outputs == 2
+
+
+def test_the_table_of_the_page_is_a_table(tmp_path: Path) -> None:
+    (block,) = blocks(ROOT / "rnnbench/docs/tables.md", "yaml")
+    (tmp_path / "mine.yaml").write_text(block)
+    table = read_table(tmp_path / "mine.yaml")
+    compose(table.sweep)
+    assert table.figures["cost"].kind == "pareto"
