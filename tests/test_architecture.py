@@ -48,7 +48,7 @@ NEVER = {
     "sweep": {"torchvision", "mlflow", "optuna"},
     "search": {"torch", "torchvision", "mlflow"},
     "cluster": {"mlflow", "optuna"},
-    "paper": {"torch", "torchvision", "hydra"},
+    "paper": {"torch", "torchvision"},
 }
 
 # What is imported before a command line has been read: these bring in nothing that takes seconds.
@@ -143,8 +143,6 @@ LONG = {
     "record/sweep_folder.py claim",
     "search/plan.py make_plan",
     "search/sweeper.py sweep",
-    "sweep/grid.py sweep",
-    "sweep/grid.py _check",
     "sweep/launcher.py open_sweep",
     "sweep/overrides.py read_arguments",
     "tasks/arrays.py check",

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from mlflow_store import client
 
+from rnnbench.config import ConfigError
 from rnnbench.paper.__main__ import main
 from rnnbench.paper.definition import Tuned
 from rnnbench.paper.planning import App, search_of
@@ -273,6 +276,29 @@ def test_a_space_of_ranges_alone_is_a_search(search, tmp_path, monkeypatch):
     assert sampler == ("random" if len(search) > 1 else "tpe")
     assert space.pop("fit.clip", "choice(1,2)") == "choice(1,2)"
     assert space == {"optim.lr": "tag(log,interval(1e-4,1e-1))"}
+
+
+def test_trials_are_planned_in_process_and_hydra_is_left_as_it_was(tmp_path, monkeypatch, capfd):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "conf.yaml").write_text("a: 1\n")
+    monkeypatch.chdir(tmp_path)
+    grid = ["model=lstm,gru", "seed=0,1,1", "tracking.uri=null"]
+    with hydra.initialize_config_dir(str(tmp_path / "theirs"), version_base="1.3"):
+        before = GlobalHydra.instance().config_loader()
+        planned = App("x", []).points(grid)
+        with pytest.raises(ConfigError, match=r"^sweep: model=lsmt: there is no such option"):
+            App("x", []).points(["model=lsmt"])
+        assert GlobalHydra.instance().config_loader() is before
+        assert hydra.compose("conf") == {"a": 1}
+    assert not GlobalHydra.instance().is_initialized()
+    # The same trials as the app's own plan, each once, and no word is said of those that are planned twice.
+    assert "".join(capfd.readouterr()) == ""
+    command = [sys.executable, "-m", "rnnbench", "-m", *grid, "hydra.sweeper.plan=plan.json"]
+    subprocess.run(command, check=True)
+    assert [one.__dict__ for one in planned] == [
+        {**one, "search": None} for one in json.loads((tmp_path / "plan.json").read_text())
+    ]
+    assert {file.name for file in tmp_path.iterdir()} == {"theirs", "plan.json"}
 
 
 @pytest.mark.parametrize("chosen", ["search=rate", "hydra/sweeper=optuna", "+experiment=mine"])

@@ -1,4 +1,4 @@
-"""Which trials a table needs, and having the missing ones run: the app does both, as its own process."""
+"""Finds which trials a table needs, and has the missing ones trained by the app, as its own process."""
 
 import hashlib
 import json
@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from rnnbench.config import ConfigError, Tracking, conf_folder, recorded
 from rnnbench.config.uris import sqlite_file
 from rnnbench.mlflow_sync.courier import undelivered
@@ -22,6 +20,7 @@ from rnnbench.paper.aggregate import Planned, latest
 from rnnbench.paper.definition import Table, Tuned
 from rnnbench.paper.reading import Record, Search, Source, open_source
 from rnnbench.record import read_sweep
+from rnnbench.sweep.plan import plan_grid, sweeper_settings
 from rnnbench.system.files import sound
 
 MULTIRUN = Path("multirun")
@@ -83,7 +82,7 @@ class Plan:
 
 
 class App:
-    """Starts rnnbench as a process.
+    """Plans the trials of a table in this process, and has them trained by rnnbench as its own process.
 
     Args:
         name: of the table, for the places of its runs.
@@ -95,10 +94,14 @@ class App:
         self.folders = list(folders)
         self.folder = MULTIRUN / "paper" / name
 
-    def command(self, overrides: Sequence[str]) -> list[str]:
-        """The command line of a sweep."""
+    def words(self, overrides: Sequence[str], several: bool = True) -> list[str]:
+        """Return the words of a command line after `python -m rnnbench`: of a sweep, or of a single run."""
         given = [f"--config-dir={folder}" for folder in self.folders]
-        return [sys.executable, "-m", "rnnbench", *given, "-m", *overrides]
+        return [*given, *(["-m"] if several else []), *overrides]
+
+    def command(self, overrides: Sequence[str]) -> list[str]:
+        """Return the command line of a sweep."""
+        return [sys.executable, "-m", "rnnbench", *self.words(overrides)]
 
     def points(self, overrides: Sequence[str], search: str | None = None) -> list[Planned]:
         """The trials of a grid.
@@ -106,17 +109,11 @@ class App:
         Raises:
             ConfigError: the app refuses it.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "plan.json")
-            command = self.command([*overrides, "hydra/sweeper=grid", f"hydra.sweeper.plan={file}"])
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode != 0 or not file.exists():
-                said = (done.stderr + done.stdout).strip().removeprefix("error: ")
-                raise ConfigError(f"sweep: {said}")
-            return [
-                Planned(p["trial"], p["overrides"], p["params"], search)
-                for p in json.loads(file.read_text(encoding="utf-8"))
-            ]
+        try:
+            trials = plan_grid(self.words([*overrides, "hydra/sweeper=grid"]))
+        except ConfigError as error:
+            raise ConfigError(f"sweep: {error}") from None
+        return [Planned(one["trial"], one["overrides"], one["params"], search) for one in trials]
 
     def run(self, overrides: Sequence[str], trials: Sequence[Planned], *more: str) -> int:
         """Train some of the trials of a grid, shown as the app shows it; its exit code."""
@@ -131,12 +128,10 @@ class App:
         """The sampler of a search, and its space, as Hydra composes them."""
         ranges = [word for word in overrides if RANGE.match(word)]
         fixed = [word for word in overrides if word not in ranges]
-        shown = ["--cfg", "hydra", "--package", "hydra.sweeper"]  # Hydra shows no more than one job's config
-        command = [*self.command(())[:-1], *fixed, *shown]  # without the -m of many jobs
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise ConfigError(f"tuned.search: {done.stderr.strip().removeprefix('error: ')}")
-        sweeper: Any = OmegaConf.to_container(OmegaConf.create(done.stdout))
+        try:
+            sweeper = sweeper_settings(self.words(fixed, several=False))
+        except ConfigError as error:
+            raise ConfigError(f"tuned.search: {error}") from None
         if "sampler" not in sweeper:
             raise ConfigError(f"tuned.search={list(overrides)}: is no search; add hydra/sweeper=optuna")
         given = dict(word.split("=", 1) for word in ranges)

@@ -6,7 +6,8 @@ the choices are composed once, by Hydra, and the values applied to a copy, by Hy
 """
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import RLock
 from typing import Any
 
@@ -127,24 +128,32 @@ COMPOSING = RLock()  # Hydra's globals are one process's
 GLOBALS = (GlobalHydra, JobRuntime, VersionBase)  # what composing sets
 
 
-def compose_one(overrides: Sequence[str]) -> DictConfig:
-    """The config of a single run with these overrides, its hydra node included.
+@contextmanager
+def separate_hydra() -> Iterator[None]:
+    """Initialise Hydra with our config folder, and leave its globals as they were.
 
-    Hydra's globals are left as they were: the caller may be a Hydra application, or one of several threads.
-
-    Raises:
-        ConfigError: the overrides cannot be composed, or not be meant.
+    The caller may be a Hydra application, or one of several threads.
     """
     held: dict[type, Any] = Singleton._instances
     with COMPOSING:
         before: dict[type, Any] = {kind: held.pop(kind) for kind in GLOBALS if kind in held}
         try:
             with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-                return compose_words(overrides)
+                yield
         finally:
             for kind in GLOBALS:
                 held.pop(kind, None)
             held.update(before)
+
+
+def compose_one(overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of a single run with these overrides, its hydra node included.
+
+    Raises:
+        ConfigError: the overrides cannot be composed, or not be meant.
+    """
+    with separate_hydra():
+        return compose_words(overrides)
 
 
 def _is_plain(override: Override) -> bool:

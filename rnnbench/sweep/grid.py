@@ -17,7 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from rnnbench.config import Config, ConfigError, flatten, plain
+from rnnbench.config import ConfigError, flatten, plain
 from rnnbench.record import results
 from rnnbench.sweep.compose import Composer
 from rnnbench.sweep.hydra_jobs import NUMBERED, TrialFailed, check_names, folder_name
@@ -82,43 +82,29 @@ class GridSweeper(Sweeper):
         Raises:
             TrialFailed: at the end, if any of them failed.
         """
-        # Late: Hydra's plugin scan runs this module anew, and its old class would be another one.
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+        assert self.config is not None and self.launcher is not None
+        with refusals():
+            points, checked, equal = self.points(arguments)
+            first, _ = checked[tuple(points[0])]
+            if self.plan is not None:
+                write_plan(self.plan, trials(points, checked))
+                raise SystemExit(0)
+            if equal:
+                said = f"{equal} of {len(points) + equal} points are the same trial as another point"
+                say(f"{said}: each trial is trained once")
+            ours = self.launcher if isinstance(self.launcher, TrialLauncher) else None
+            if first.dry_run:
+                from rnnbench.sweep.dry_run import show_plan
 
-        assert self.hydra_context is not None and self.config is not None and self.launcher is not None
-        with refusals():
-            # A winner's command line names its search, for what that sets besides its space.
-            given = {text.partition("=")[0] for text in arguments}
-            if self.of_a_search and not given & self.of_a_search.get("space", {}).keys():
-                groups = ("search", "hydra/sweeper/sampler", "hydra/sweeper/pruner")
-                chosen = self.config.hydra.runtime.choices
-                said = [f"{group}={chosen[group]}" for group in groups if chosen.get(group)]
-                said += [f"hydra.sweeper.{key}" for key in self.of_a_search]
-                raise ConfigError(f"hydra/sweeper=grid: has no use for {said[0]}; take hydra/sweeper=optuna")
-        folder = Path(self.config.hydra.sweep.dir)
-        with refusals():
-            size = self.max_batch_size
-            if size is not None and (type(size) is not int or size < 1):
-                raise ConfigError(
-                    f"hydra.sweeper.max_batch_size={size}: must be a whole number of at least 1, or null"
-                )
-            if not isinstance(self.params, Mapping):
-                raise ConfigError("hydra.sweeper.params: must be a mapping, such as {seed: '0,1'}")
-            words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-            self.composer.checker.check(words, several=True)
-            overrides = self.composer.checker.parser.parse_overrides(words)
-            for override in overrides:
-                if override.is_sweep_override() and not override.is_discrete_sweep():
-                    raise ConfigError(
-                        f"{override.input_line}: a grid needs values: a,b,c or choice() or range()"
-                    )
-            points = [point for batch in BasicSweeper.split_arguments(overrides, None) for point in batch]
-            points, first = self._check(points, folder)
-            _check_no_search(folder)
+                configs = [checked[tuple(point)][0] for point in points]
+                show_plan(configs, ours.max_stack if ours else 1)
+                raise SystemExit(0)
+            if ours:
+                ours.checked = checked
+            _check_no_search(Path(self.config.hydra.sweep.dir))
             size = self.max_batch_size or len(points)
-            elsewhere = isinstance(self.launcher, TrialLauncher) and self.launcher.elsewhere
-            folder = own_folder(self.config, "sweep")
-            with open_sweep(folder, first, job_name(arguments, first), single=False, elsewhere=elsewhere):
+            folder, name = own_folder(self.config, "sweep"), job_name(arguments, first)
+            with open_sweep(folder, first, name, single=False, elsewhere=bool(ours and ours.elsewhere)):
                 OmegaConf.save(self.config, folder / "multirun.yaml")
                 batches = [
                     self.launcher.launch(points[first : first + size], initial_job_idx=first)
@@ -130,15 +116,81 @@ class GridSweeper(Sweeper):
             raise TrialFailed(f"{failed} of {len(results)} trials failed; see above")
         return batches
 
-    def _check(self, points: list[list[str]], folder: Path) -> tuple[list[list[str]], Config]:
-        """Compose and check the points of the grid; those that are to be trained, and the first's config.
+    def points(self, arguments: list[str]) -> tuple[list[list[str]], Checked, int]:
+        """Compose and check the points of the grid that are to be trained. Nothing is made yet.
+
+        Returns:
+            the overrides of each trial, the configs by overrides, and how many further points are one of
+            these trials again.
+
+        Raises:
+            ConfigError: the grid, or one of its points, cannot be run.
+        """
+        points = self._expand(arguments)
+        checked = self._check(points)
+        if self.only is not None:
+            with _named("only", self.only):
+                wanted = set(Path(self.only).read_text(encoding="utf-8").split())
+            points = [point for point in points if identity(checked[tuple(point)][0]) in wanted]
+            if not points:
+                raise ConfigError(
+                    f"hydra.sweeper.only={self.only}: none of the grid's trials is in this file"
+                )
+        distinct: dict[str, list[str]] = {}
+        for point in points:
+            distinct.setdefault(identity(checked[tuple(point)][0]), point)
+        equal, points = len(points) - len(distinct), list(distinct.values())
+        check_names(
+            [
+                folder_name(self.composer.compose(point), number)
+                for number, point in enumerate(points)
+                if checked[tuple(point)][1]["hydra"]["sweep"]["subdir"] != NUMBERED
+            ]
+        )
+        return points, checked, equal
+
+    def _expand(self, arguments: list[str]) -> list[list[str]]:
+        """Return the overrides of every point of the grid.
+
+        Raises:
+            ConfigError: a setting of the sweeper, or an override, is none of a grid.
+        """
+        # Late: Hydra's plugin scan runs this module anew, and its old class would be another one.
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        assert self.config is not None
+        # A winner's command line names its search, for what that sets besides its space.
+        given = {text.partition("=")[0] for text in arguments}
+        if self.of_a_search and not given & self.of_a_search.get("space", {}).keys():
+            groups = ("search", "hydra/sweeper/sampler", "hydra/sweeper/pruner")
+            chosen = self.config.hydra.runtime.choices
+            said = [f"{group}={chosen[group]}" for group in groups if chosen.get(group)]
+            said += [f"hydra.sweeper.{key}" for key in self.of_a_search]
+            raise ConfigError(f"hydra/sweeper=grid: has no use for {said[0]}; take hydra/sweeper=optuna")
+        size = self.max_batch_size
+        if size is not None and (type(size) is not int or size < 1):
+            raise ConfigError(
+                f"hydra.sweeper.max_batch_size={size}: must be a whole number of at least 1, or null"
+            )
+        if not isinstance(self.params, Mapping):
+            raise ConfigError("hydra.sweeper.params: must be a mapping, such as {seed: '0,1'}")
+        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        self.composer.checker.check(words, several=True)
+        overrides = self.composer.checker.parser.parse_overrides(words)
+        for override in overrides:
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                raise ConfigError(f"{override.input_line}: a grid needs values: a,b,c or choice() or range()")
+        return [point for batch in BasicSweeper.split_arguments(overrides, None) for point in batch]
+
+    def _check(self, points: list[list[str]]) -> Checked:
+        """Compose and check all points of the grid; return their configs.
 
         Raises:
             ConfigError: with the point that cannot be run.
         """
         from rnnbench.sweep.preflight import preflight
 
-        assert self.hydra_context is not None and self.config is not None
+        assert self.config is not None
         ours = self.launcher if isinstance(self.launcher, TrialLauncher) else None
         checked: Checked = {}
         for overrides in points:
@@ -152,46 +204,28 @@ class GridSweeper(Sweeper):
         if ours:
             ours.check([tree for _, tree in checked.values()])
         configs = [config for config, _ in checked.values()]
+        folder = Path(self.config.hydra.sweep.dir)
         preflight(configs, folder, not (ours and ours.elsewhere) or configs[0].dry_run)
-        if self.only is not None:
-            with _named("only", self.only):
-                wanted = set(Path(self.only).read_text(encoding="utf-8").split())
-            points = [point for point in points if identity(checked[tuple(point)][0]) in wanted]
-            if not points:
-                raise ConfigError(
-                    f"hydra.sweeper.only={self.only}: none of the grid's trials is in this file"
-                )
-        distinct: dict[str, list[str]] = {}
-        for point in points:
-            distinct.setdefault(identity(checked[tuple(point)][0]), point)
-        total, points = len(points), list(distinct.values())
-        check_names(
-            [
-                folder_name(self.composer.compose(point), number)
-                for number, point in enumerate(points)
-                if checked[tuple(point)][1]["hydra"]["sweep"]["subdir"] != NUMBERED
-            ]
-        )
-        configs = [checked[tuple(point)][0] for point in points]
-        if self.plan is not None:
-            trials = [
-                {"overrides": point, "trial": identity(config), "params": flatten(plain(config))}
-                for point, config in zip(points, configs, strict=True)
-            ]
-            with _named("plan", self.plan):
-                write(Path(self.plan), json.dumps(trials, indent=1) + "\n")
-            raise SystemExit(0)
-        if total > len(points):
-            equal = total - len(points)
-            say(f"{equal} of {total} points are the same trial as another point: each trial is trained once")
-        if configs[0].dry_run:
-            from rnnbench.sweep.dry_run import show_plan
+        return checked
 
-            show_plan(configs, ours.max_stack if ours else 1)
-            raise SystemExit(0)
-        if ours:
-            ours.checked = checked
-        return points, configs[0]
+
+def trials(points: list[list[str]], checked: Checked) -> list[dict[str, Any]]:
+    """Return the overrides, trial hash and config values of each point, as JSON types."""
+    configs = [checked[tuple(point)][0] for point in points]
+    return [
+        {"overrides": point, "trial": identity(config), "params": flatten(plain(config))}
+        for point, config in zip(points, configs, strict=True)
+    ]
+
+
+def write_plan(file: str, trials: list[dict[str, Any]]) -> None:
+    """Write the points of a grid as JSON.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    with _named("plan", file):
+        write(Path(file), json.dumps(trials, indent=1) + "\n")
 
 
 @contextmanager

@@ -1,0 +1,71 @@
+"""Composes what a command line of a sweep asks for, in this process, and trains nothing.
+
+The words are read, checked and composed by the same functions as those of `python -m rnnbench`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from rnnbench.config import check_tree, check_words
+from rnnbench.sweep.compose import separate_hydra
+from rnnbench.sweep.grid import trials
+from rnnbench.sweep.launcher import register
+from rnnbench.sweep.overrides import Checker, check_settings, explained, loader_of, read_arguments
+
+
+def plan_grid(words: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the overrides, trial hash and config values of each trial of a grid, as JSON types.
+
+    Args:
+        words: a command line after `python -m rnnbench`: flags, then overrides.
+
+    Raises:
+        ConfigError: the grid, or one of its trials, cannot be run.
+    """
+    with _composed(words, RunMode.MULTIRUN) as (loader, config):
+        check_settings(config, "sweep")
+        check_tree(OmegaConf.to_container(config))
+        context = HydraContext(config_loader=loader, callbacks=Callbacks())
+        sweeper: Any = Plugins.instance().instantiate_sweeper(
+            config=config, hydra_context=context, task_function=_not_called
+        )
+        points, checked, _ = sweeper.points(list(config.hydra.overrides.task))
+        return trials(points, checked)
+
+
+def sweeper_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of the sweeper that a command line chooses, as plain dicts.
+
+    Args:
+        words: a command line after `python -m rnnbench`: flags, then overrides of one value each.
+
+    Raises:
+        ConfigError: they cannot be composed.
+    """
+    with _composed(words, RunMode.RUN) as (_, config):
+        settings: Any = OmegaConf.to_container(config.hydra.sweeper, enum_to_str=True)
+        return dict(settings)
+
+
+@contextmanager
+def _composed(words: Sequence[str], mode: RunMode) -> Iterator[tuple[ConfigLoaderImpl, DictConfig]]:
+    """Compose the config of a command line, its hydra node included; leave Hydra's globals as they were."""
+    register()
+    check_words(list(words))
+    arguments = read_arguments(words)
+    loader = loader_of(arguments)
+    Checker(loader).check(arguments.overrides, several=mode is RunMode.MULTIRUN)
+    with separate_hydra(), explained(arguments.overrides):
+        given = [*arguments.overrides, f"hydra.mode={mode.name}"]
+        yield loader, loader.load_configuration("config", given, mode)
+
+
+def _not_called(config: DictConfig) -> None:
+    """Stand in for the application where a launcher is made that launches nothing."""
