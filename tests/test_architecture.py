@@ -199,3 +199,21 @@ def test_own_modules_are_imported_at_the_top(file: Path) -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rnnbench"
     }
     assert not late or named(file) in LATE_IMPORTS
+
+
+RECORD_FILES = {"config.yaml", "metrics.csv", "result.json", "weights.pt", "confusion.csv", "by_length.csv"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=named)
+def test_one_module_writes_the_files_of_a_record(file: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    written = {
+        name.value
+        for call in calls
+        if ast.unparse(call.func).split(".")[-1] in ("write", "write_csv", "write_json", "write_text", "open")
+        for name in ast.walk(call)
+        if isinstance(name, ast.Constant) and name.value in RECORD_FILES
+    }
+    # Hydra's own config.yaml is written to .hydra/ in the job folder.
+    allowed = {"record/job_folder.py": RECORD_FILES, "sweep/launcher.py": {"config.yaml"}}
+    assert written <= allowed.get(named(file), set())

@@ -1,14 +1,20 @@
-"""The job folder: what a trial leaves on disk while it trains and when it ends. The truth of the record.
+"""The job folder: the record that a trial leaves on disk while it trains and when it ends.
 
     N/config.yaml    the config, resolved
       metrics.csv    one row an epoch: epoch, timestamp_ms, then the metrics by name; an empty cell is a
                      metric that was not measured after that epoch
+      weights.pt     the parameters of the network, once it is trained
+      confusion.csv  counts of the test set, a row for each true class; of tasks with classes
+      by_length.csv  test accuracy by length of the input; of tasks whose inputs have lengths
       result.json    status, identity, params, final metrics, where the numbers come from
 
-Numbers are written with repr, so that what is read is what was measured, bit for bit.
+This module alone writes these files. Numbers are written with repr, so that what is read is what was
+measured, bit for bit. Beside them lie those of others: Hydra's .hydra/, a snapshot while the trial is under
+way, and mlflow.json, which says what MLflow has of the record.
 """
 
 import csv
+import hashlib
 import io
 import os
 import time
@@ -30,6 +36,7 @@ from rnnbench.system.files import (
     texts,
     warn,
     write,
+    write_csv,
     write_json,
 )
 
@@ -79,7 +86,7 @@ DELIVERY: dict[str, Any] = {
 
 
 class JobFolder:
-    """Writes the record of one trial. `path` is its folder."""
+    """Writes the record of one trial to its folder `path`; `result` is what result.json is to hold."""
 
     def __init__(self, path: Path, result: dict[str, Any]) -> None:
         self.path = path
@@ -99,7 +106,7 @@ class JobFolder:
         tags: dict[str, str],
         keep: int = 0,
     ) -> "JobFolder":
-        """Make the folder, or take an unfinished one and begin its record anew, or go on with it.
+        """Make the folder; in one that is there, begin the unfinished record anew, or go on with it.
 
         Args:
             name: readable, for tables and MLflow.
@@ -152,19 +159,43 @@ class JobFolder:
                 file.write(self._line(row))
         self.result["epochs"] = epoch
 
+    def write_network(self, weights: bytes, facts: dict[str, Any]) -> None:
+        """Write weights.pt, and note in the record what `rnnbench.load` checks and needs to know of it.
+
+        Args:
+            weights: the file, as torch.save makes it.
+            facts: sizes of the network that the config does not have.
+        """
+        write(self.path / "weights.pt", weights)
+        self.result["weights"] = {"sha256": hashlib.sha256(weights).hexdigest()} | facts
+
+    def write_confusion(self, counts: Iterable[Sequence[int]]) -> None:
+        """Write the confusion matrix of the test set: counts (true class, predicted class)."""
+        write_csv(self.path / "confusion.csv", counts)
+
+    def write_lengths(self, accuracies: Iterable[tuple[float, float]]) -> None:
+        """Write the test accuracy by length: pairs of a length and the accuracy over inputs of it."""
+        rows = ((int(length), accuracy) for length, accuracy in accuracies)
+        write_csv(self.path / "by_length.csv", [("length", "accuracy"), *rows])
+
     def end(
         self,
         status: str,
         metrics: dict[str, float],
+        *,
         error: str | None = None,
         traceback: str | None = None,
     ) -> None:
         """Close the record.
 
         Args:
-            status: finished, failed or interrupted.
+            status: finished, failed, pruned or interrupted.
             metrics: the final ones.
+            error: why the trial failed.
+            traceback: of the exception that it failed with.
         """
+        if status == "pruned":  # MLflow has no such status: the tag says it
+            self.result["tags"] |= {"rnnbench.status": status}
         self.result |= {
             "status": status,
             "metrics": {name: float(value) for name, value in metrics.items()},

@@ -1,7 +1,6 @@
 """The books of an open sweep: what becomes of its jobs goes into their folders, to MLflow's courier and
 to the terminal."""
 
-import hashlib
 import math
 import os
 import time
@@ -18,7 +17,7 @@ from rnnbench.config import Config, ConfigError, Select, imported, objective, tr
 from rnnbench.config.uris import ui_command
 from rnnbench.mlflow_sync.courier import Courier
 from rnnbench.record import JobFolder, SweepFolder, previous, provenance, read_metrics, results, sync_command
-from rnnbench.system.files import NO_SPACE, Damaged, set_aside, write_csv
+from rnnbench.system.files import NO_SPACE, Damaged, set_aside
 
 if TYPE_CHECKING:
     from rnnbench.train.stack import Checkpoint, Outcome, Slot
@@ -171,24 +170,18 @@ class Sweep:
     @_unless_deleted
     def finish(self, job: Job, outcome: "Outcome") -> None:
         """A job has its final figures."""
-        from rnnbench.train.snapshot import write
+        from rnnbench.train.snapshot import serialized
 
-        write(
-            job.folder / "weights.pt", {"parameters": outcome.weights.clone()}
-        )  # a view takes its stack along
-        if outcome.confusion is not None:
-            write_csv(job.folder / "confusion.csv", outcome.confusion.tolist())
-        if outcome.by_length is not None:
-            rows = ((int(length), accuracy) for length, accuracy in outcome.by_length.tolist())
-            write_csv(job.folder / "by_length.csv", [("length", "accuracy"), *rows])
         task = tasks.load(job.config.data)
         assert job.record is not None
-        job.record.result["weights"] = {  # what `load` needs to know of weights.pt, and checks
-            "sha256": hashlib.sha256((job.folder / "weights.pt").read_bytes()).hexdigest(),
-            "input_size": task.input_size,
-            "outputs": task.outputs,
-            "goal": task.goal.value,
-        }
+        job.record.write_network(
+            serialized({"parameters": outcome.weights.clone()}),  # a view takes its stack along
+            {"input_size": task.input_size, "outputs": task.outputs, "goal": task.goal.value},
+        )
+        if outcome.confusion is not None:
+            job.record.write_confusion(outcome.confusion.tolist())
+        if outcome.by_length is not None:
+            job.record.write_lengths(outcome.by_length.tolist())
         goal, slot = objective(job.config), outcome.slot
         job.value = outcome.metrics[goal]
         value = f"{terminal.title(goal)} {terminal.number(goal, job.value)}"
@@ -203,7 +196,6 @@ class Sweep:
             best: the best value so far of each thing that an evaluation measures.
         """
         assert job.record is not None
-        job.record.result["tags"] |= {"rnnbench.status": "pruned"}
         goal = objective(job.config)
         name = goal.partition("_")[2]
         reached = (

@@ -28,14 +28,18 @@ def save(folder: Path, trial: Checkpoint, made_by: dict[str, str]) -> None:
     """
     rows = {name: row.cpu().clone() for name, row in trial.rows.items()}  # a view takes its whole stack along
     slot = {name: getattr(trial.slot, name) for name in SLOT}
-    write(folder / FILE, {"made_by": made_by, "slot": slot, "rows": rows, "sha256": _digest(slot, rows)})
+    held = {"made_by": made_by, "slot": slot, "rows": rows, "sha256": _digest(slot, rows)}
+    files.write(folder / FILE, serialized(held))
 
 
-def write(path: Path, value: Any) -> None:
-    """Replace a file by what torch.save makes of a value; OSError if there is no room for it."""
-    whole = io.BytesIO()  # torch.save itself would answer a full disk with an error of its own
+def serialized(value: Any) -> bytes:
+    """Return the file that torch.save makes of a value.
+
+    It is written by `system.files`: torch.save itself answers a full disk with an error of its own.
+    """
+    whole = io.BytesIO()
     torch.save(value, whole)
-    files.write(path, whole.getvalue())
+    return whole.getvalue()
 
 
 def load(folder: Path, fresh: Checkpoint, made_by: dict[str, str]) -> Checkpoint:
