@@ -29,9 +29,9 @@ def torch_optimiser(config, parameters):
 
 
 def state_of(configs):
-    hyper = [optimisers.hyperparameters(config) | {"lr": config.lr, "step": 0.0} for config in configs]
+    hyper = [config.hyperparameters | {"lr": config.lr, "step": 0.0} for config in configs]
     state = {name: torch.tensor([[h[name]] for h in hyper], dtype=torch.float64) for name in hyper[0]}
-    return state | {name: torch.zeros(len(configs), P) for name in optimisers.memory(configs[0])}
+    return state | {name: torch.zeros(len(configs), P) for name in configs[0].memory}
 
 
 rates = st.floats(1e-4, 0.3)
@@ -59,7 +59,7 @@ def test_a_stack_makes_the_steps_of_torch(kind, data, seed):
     torch.manual_seed(seed)
     start, noise = torch.randn(3, P), torch.randn(STEPS, 3, P)
     parameters, state = start.clone(), state_of(configs)
-    update = optimisers.update(configs[0])
+    update = configs[0].update
     singles = [start[k].clone().requires_grad_() for k in range(3)]
     theirs = [torch_optimiser(config, [single]) for config, single in zip(configs, singles, strict=True)]
     for step in range(STEPS):

@@ -18,7 +18,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rnnbench.config.checks import check, check_uri
+from rnnbench.config.checks import check
 from rnnbench.config.keys import check_keys, said_of, written
 from rnnbench.config.metrics import (
     bounds,
@@ -29,15 +29,13 @@ from rnnbench.config.metrics import (
     per_epoch,
     selection,
 )
+from rnnbench.config.optimisers import OPTIMISERS, Adam, AdamW, Optim, RMSprop, Sgd
 from rnnbench.config.ray import Ray
 from rnnbench.config.refusals import ConfigError
 from rnnbench.config.schema import (
     DATA,
     FORGET_GATES,
-    OPTIMISERS,
     STEPS_PER_EPOCH,
-    Adam,
-    AdamW,
     Arrays,
     Artifact,
     Config,
@@ -52,14 +50,11 @@ from rnnbench.config.schema import (
     Model,
     Music,
     Nonlinearity,
-    Optim,
     Order,
     Readout,
     RecurrentInit,
-    RMSprop,
     Schedule,
     Select,
-    Sgd,
     Text,
     Tracking,
 )
@@ -67,6 +62,7 @@ from rnnbench.config.search import Drawn, Search
 from rnnbench.config.secrets import check_secret, check_tree, check_words, mask
 from rnnbench.config.slurm import Slurm
 from rnnbench.config.sources import defined, explained
+from rnnbench.config.uris import check_uri
 from rnnbench.config.user_code import (
     asked,
     failure,

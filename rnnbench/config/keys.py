@@ -13,8 +13,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from rnnbench.config.optimisers import OPTIMISERS
 from rnnbench.config.refusals import ConfigError
-from rnnbench.config.schema import DATA, OPTIMISERS, Config, Data
+from rnnbench.config.schema import DATA, Config, Data
 
 # What other libraries call a key or a group of ours.
 ALIASES = {
@@ -58,12 +59,18 @@ def keys() -> dict[str, Key]:
             variants = dict(OPTIMISERS)
         elif name == "data":
             variants = {**DATA, "own": Data}
-        every = {key for variant in variants.values() for key in get_type_hints(variant)}
-        for key in sorted(every):
-            having = {option: get_type_hints(v) for option, v in variants.items() if key in get_type_hints(v)}
-            options = tuple(f"{name}={option}" for option in having) if len(having) < len(variants) else ()
-            found[f"{name}.{key}"] = Key(next(iter(having.values()))[key], options)
+        kinds = {option: _kinds(variant) for option, variant in variants.items()}
+        for key in sorted({key for own in kinds.values() for key in own}):
+            having = [option for option, own in kinds.items() if key in own]
+            options = tuple(f"{name}={option}" for option in having) if len(having) < len(kinds) else ()
+            found[f"{name}.{key}"] = Key(kinds[having[0]][key], options)
     return found
+
+
+def _kinds(part: Any) -> dict[str, Any]:
+    """The type of each field of a dataclass."""
+    hints = get_type_hints(part)
+    return {field.name: hints[field.name] for field in fields(part)}
 
 
 def is_free(key: str) -> bool:

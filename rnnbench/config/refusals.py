@@ -33,6 +33,13 @@ def positive(*named: tuple[str, float | None]) -> None:
             refuse(key, value, "must be a finite number above 0")
 
 
+def not_negative(*named: tuple[str, float | None]) -> None:
+    """Refuse (key, value) pairs whose value is not a finite number of at least 0; None passes."""
+    for key, value in named:
+        if value is not None and not (value >= 0 and math.isfinite(value)):
+            refuse(key, value, "must be a finite number of at least 0")
+
+
 def finite(*named: tuple[str, float | None]) -> None:
     """Refuse (key, value) pairs whose value is nan or infinite; None passes."""
     for key, value in named:

@@ -6,6 +6,10 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
+from rnnbench.config.optimisers import Optim
+from rnnbench.config.refusals import at_least, finite, positive, refuse, share
+from rnnbench.config.uris import check_uri
+
 
 class Readout(Enum):
     last = "last"  # the hidden state after the last step (of each direction)
@@ -92,56 +96,32 @@ class Model:
     positive: bool = False  # of mingru, minlstm: candidates above 0, the log-space form
     normalised: bool = False  # of minlstm: the two gates sum to 1
 
+    def check(self) -> None:
+        """Refuse a network that cannot be made, as far as no cell is asked (`nn.cells.make_cell` asks it).
 
-@dataclass
-class Optim:
-    """What every optimiser has."""
-
-    name: str = MISSING
-    lr: float = MISSING
-    weight_decay: float = 0.0
-
-
-@dataclass
-class Sgd(Optim):
-    name: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = False
-
-
-@dataclass
-class Adam(Optim):
-    name: str = "adam"
-    lr: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-
-
-@dataclass
-class AdamW(Adam):
-    name: str = "adamw"
-    weight_decay: float = 0.01
-
-
-@dataclass
-class RMSprop(Optim):
-    name: str = "rmsprop"
-    lr: float = 0.001
-    alpha: float = 0.99
-    eps: float = 1e-8
-    momentum: float = 0.0
+        Raises:
+            ConfigError: names the key, the value and what would be accepted.
+        """
+        at_least(
+            1,
+            ("model.hidden_size", self.hidden_size),
+            ("model.num_layers", self.num_layers),
+            ("model.budget", self.budget),
+        )
+        share(
+            ("model.dropout", self.dropout),
+            ("model.recurrent_dropout", self.recurrent_dropout),
+            ("model.zoneout", self.zoneout),
+        )
+        finite(("model.forget_bias", self.forget_bias))
+        positive(("model.weight_noise", self.weight_noise))
+        if self.dropout and self.num_layers == 1:
+            refuse("model.dropout", self.dropout, "acts between layers: needs model.num_layers above 1")
+        if self.nonlinearity is not Nonlinearity.tanh and self.name != "rnn":
+            refuse("model.nonlinearity", self.nonlinearity, f"only model=rnn has a choice, not {self.name}")
 
 
 STEPS_PER_EPOCH = 100  # where data is endless, unless fit.steps_per_epoch says else
-
-OPTIMISERS: dict[str, type[Optim]] = {
-    "sgd": Sgd,
-    "adam": Adam,
-    "adamw": AdamW,
-    "rmsprop": RMSprop,
-}
 
 
 @dataclass
@@ -253,6 +233,38 @@ class Fit:
     device: str = "cpu"
     kernel: Kernel = Kernel.auto
 
+    def check(self) -> None:
+        """Refuse what nothing can be trained with.
+
+        Raises:
+            ConfigError: names the key, the value and what would be accepted.
+        """
+        at_least(
+            1,
+            ("fit.epochs", self.epochs),
+            ("fit.steps_per_epoch", self.steps_per_epoch),
+            ("fit.batch_size", self.batch_size),
+            ("fit.patience", self.patience),
+            ("fit.decay_every", self.decay_every),
+        )
+        at_least(
+            1,
+            ("fit.decay_patience", self.decay_patience),
+            ("fit.evaluate_every", self.evaluate_every),
+            ("fit.checkpoint_every", self.checkpoint_every),
+        )
+        at_least(0, ("fit.warmup", self.warmup))
+        positive(("fit.clip", self.clip), ("fit.decay", self.decay))
+        if self.device != "cpu" and self.device.split(":")[0] != "cuda":
+            refuse("fit.device", self.device, "must be cpu, cuda or cuda:N")
+        if self.kernel is Kernel.cudnn and self.device == "cpu":
+            refuse("fit.kernel", self.kernel, "needs fit.device=cuda")
+        if self.kernel is Kernel.compiled and self.device != "cpu":
+            refuse("fit.kernel", self.kernel, "needs fit.device=cpu")
+
+
+EXPERIMENT_CHARS = 256  # that MLflow's tables have for the name of an experiment
+
 
 @dataclass
 class Tracking:
@@ -261,6 +273,21 @@ class Tracking:
     uri: Optional[str] = "sqlite:///mlflow.db"  # null: job folders only
     experiment: str = "rnnbench"
     artifacts: list[Artifact] = field(default_factory=list)  # what to upload besides numbers
+
+    def check(self) -> None:
+        """Refuse a store or an experiment that MLflow cannot have.
+
+        Raises:
+            ConfigError: names the key, the value and what would be accepted.
+        """
+        if self.uri is not None:
+            check_uri(self.uri)
+        name = self.experiment
+        if not name.strip() or len(name) > EXPERIMENT_CHARS:
+            wanted = f"must have 1 to {EXPERIMENT_CHARS} characters"
+            refuse("tracking.experiment", f"{name[:40]}..." if name.strip() else name, wanted)
+        if not name.isprintable():  # NUL, which PostgreSQL does not take, lines, bytes that are no text
+            refuse("tracking.experiment", ascii(name), "must be of characters that can be printed")
 
 
 @dataclass

@@ -5,9 +5,10 @@ import re
 import shlex
 import sqlite3
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
-from rnnbench.config.refusals import ConfigError
+from rnnbench.config.refusals import ConfigError, refuse
+from rnnbench.config.secrets import check_secret
 
 # Three slashes before the file, which is percent-encoded (SQLAlchemy decodes it); options follow a "?".
 SQLITE = re.compile(r"(sqlite(?:\+\w+)?):///([^?]*)(?:\?(.*))?", re.S)
@@ -112,3 +113,24 @@ def check_store(uri: str, key: str = "tracking.uri") -> None:
 def _utf8(text: str) -> bool:
     """Whether a path is text, rather than bytes that the file system has and Unicode has not."""
     return text.encode(errors="replace").decode() == text
+
+
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+
+
+def check_uri(uri: str, key: str = "tracking.uri") -> None:
+    """Refuse what is not the URI of an MLflow store.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    check_secret(key, uri)
+    url = urlsplit(uri)
+    scheme = url.scheme.split("+")[0]
+    wanted = f"must be a URI that starts with one of {', '.join(s + '://' for s in SCHEMES)}"
+    if scheme not in SCHEMES or not uri.startswith(f"{url.scheme}://"):
+        refuse(key, uri, f"{wanted}, for example sqlite:///mlflow.db; null for none")
+    if scheme in ("http", "https") and not url.hostname:
+        refuse(key, uri, "names no host, for example http://localhost:5000")
+    if scheme == "sqlite" and (url.netloc or not url.path.strip("/")):
+        refuse(key, uri, "names no file, for example sqlite:///mlflow.db (three slashes)")

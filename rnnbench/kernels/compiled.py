@@ -142,7 +142,7 @@ class CompiledCompute:
         self.examples = Examples(
             self.inputs.ctypes.data, self.targets.ctypes.data, task.scale / task.std, -task.mean / task.std
         )
-        self.memory = optimisers.memory(config.optim)
+        self.memory = config.optim.memory
         self.optimiser = OPTIMISERS[config.optim.name] + bool(getattr(config.optim, "nesterov", False))
         instructions = instructions or instruction_sets()[0]
         self._train = getattr(library(), f"rnnbench_train_{instructions}")

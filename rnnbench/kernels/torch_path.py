@@ -29,7 +29,7 @@ class TorchCompute:
         self.device = torch.device(config.fit.device)
         self.batch_size = config.fit.batch_size
         self.batches = Batches(task, self.device)
-        self.update = optimisers.update(config.optim)
+        self.update = config.optim.update
 
     def train(self, state: optimisers.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches of order (K, examples); see `Compute.train`."""

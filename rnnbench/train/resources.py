@@ -7,7 +7,6 @@ from rnnbench.config import Config, Kernel
 from rnnbench.kernels import choose, cores_used
 from rnnbench.kernels.compiled import cores
 from rnnbench.kernels.torch_path import evaluation_batch
-from rnnbench.nn import optimisers
 from rnnbench.nn.network import Network
 from rnnbench.system import limits
 from rnnbench.tasks import Shape
@@ -26,7 +25,7 @@ def available(device: str) -> int:
 def row_bytes(config: Config, shape: Shape) -> int:
     """Bytes of a trial's parameters, its best ones and the optimiser's memory: the least that it takes."""
     network = Network(config.model, shape.input_size, shape.outputs)
-    return 4 * network.count() * (2 + len(optimisers.memory(config.optim)))
+    return 4 * network.count() * (2 + len(config.optim.memory))
 
 
 def trial_bytes(config: Config, shape: Shape) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ class Stack:
     def fresh(self, config: Config) -> Checkpoint:
         """A trial before its first epoch."""
         parameters = self.network.start(config.seed)
-        hyper = optimisers.hyperparameters(config.optim) | {
+        hyper = config.optim.hyperparameters | {
             "lr": math.nan,  # each epoch begins by setting it, by the schedule
             "step": 0.0,
             "clip": math.inf if config.fit.clip is None else config.fit.clip,
@@ -127,7 +128,7 @@ class Stack:
             "weight_noise": config.model.weight_noise or 0.0,
         }
         rows = {"parameters": parameters, "best": parameters.clone()}
-        rows |= {name: torch.zeros_like(parameters) for name in optimisers.memory(config.optim)}
+        rows |= {name: torch.zeros_like(parameters) for name in config.optim.memory}
         rows |= {name: torch.tensor([[value]], dtype=torch.float64) for name, value in hyper.items()}
         rows["seed"] = torch.tensor([[config.seed]])
         return Checkpoint(Slot(config), rows)
@@ -331,19 +332,18 @@ def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torc
 
 def shape_key(config: Config) -> tuple[object, ...]:
     """What the trials of one stack have in common: whatever fixes a shape, an equation or the data."""
-    model, fit = config.model, config.fit
+    model, optim, fit = config.model, config.optim, config.fit
+    # Rates may differ, but what has none of these may be computed by a kernel that knows none.
+    model = replace(
+        model,
+        budget=None,
+        dropout=0.0,
+        recurrent_dropout=model.recurrent_dropout and 0.5,
+        weight_noise=model.weight_noise and 1.0,
+    )
+    same: dict[str, Any] = dict.fromkeys(("lr", *optim.hyperparameters), 0.0)
+    optim = replace(optim, **same)
     return (
-        repr(
-            # Rates may differ, but what has none of these may be computed by a kernel that knows none.
-            replace(
-                model,
-                budget=None,
-                dropout=0.0,
-                recurrent_dropout=model.recurrent_dropout and 0.5,
-                weight_noise=model.weight_noise and 1.0,
-            )
-        ),
-        *(type(config.optim).__name__, getattr(config.optim, "nesterov", None)),
-        repr(config.data),
+        *(repr(model), repr(optim), repr(config.data)),
         *(fit.batch_size, fit.steps_per_epoch, fit.select, fit.device, fit.kernel),
     )
