@@ -3,15 +3,14 @@
 import os
 import signal
 import sys
-from typing import Any
 
 import hydra
-from hydra._internal import utils
 from hydra.errors import CompactHydraException
 
 from rnnbench import __version__
 from rnnbench.app import app
 from rnnbench.config import ConfigError, check_words, conf_folder
+from rnnbench.sweep.hydra_api import raise_errors
 from rnnbench.sweep.launcher import refusals, register
 from rnnbench.sweep.overrides import Checker, explained, is_sweep, loader_of, read_arguments
 from rnnbench.system.files import show_warnings
@@ -28,7 +27,7 @@ def main() -> None:
     register()
     words = sys.argv[1:]
     # Hydra prints an error in its own words and ends the process: here it is to be said in ours.
-    utils.run_and_report = _call
+    raise_errors()
     try:
         with refusals():
             check_here()
@@ -60,10 +59,6 @@ def check_here() -> None:
         raise ConfigError(
             f"the folder that this command runs in is gone ({error.strerror}); change to another: cd ..."
         ) from None
-
-
-def _call(func: Any) -> Any:
-    return func()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The laws of the source itself: imports point one way, each file says what it is."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,6 +127,23 @@ def test_the_command_line_is_read_before_anything_slow_is_imported() -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=PACKAGE.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+ADAPTERS = {"hydra": "sweep/hydra_api.py", "optuna": "search/optuna_api.py"}
+PRIVATE = re.compile(
+    r"""\b(_parse_overrides_and_create_caching_repo|_apply_overrides_to_config|_instances|run_and_report
+    |_study_id|_trial_id|_thread_local|fixed_params)\b""",
+    re.VERBOSE,
+)
+
+
+@pytest.mark.parametrize("file", FILES, ids=named)
+def test_private_names_of_hydra_and_optuna_are_used_in_one_module_each(file: Path) -> None:
+    for name in imports(file):
+        if any(part.startswith("_") for part in name[1:]) and name[0] in ADAPTERS:
+            assert named(file) == ADAPTERS[name[0]]
+    if named(file) not in ADAPTERS.values():
+        assert not PRIVATE.findall(file.read_text())
 
 
 @pytest.mark.parametrize("file", FILES, ids=named)

@@ -18,6 +18,7 @@ from rnnbench.config import Config, Search, objective, per_epoch
 from rnnbench.record import read_metrics
 from rnnbench.search import samplers as by_name
 from rnnbench.search.identity import NUMBER, STUDY
+from rnnbench.search.optuna_api import study_id
 from rnnbench.search.storage import open_storage
 from rnnbench.search.study import Study, report
 from rnnbench.sweep.recorder import Job
@@ -152,5 +153,5 @@ def _judge(settings: Search, name: str, default: str, config: Config) -> Callabl
         storage = open_storage(settings.storage or default)
         pruner = by_name.pruner_of(settings.pruner, config.fit.epochs)
         study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
-    id = storage.get_trial_id_from_study_id_trial_number(study._study_id, settings.trial)
+    id = storage.get_trial_id_from_study_id_trial_number(study_id(study), settings.trial)
     return partial(report, study, storage, id)

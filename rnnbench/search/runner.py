@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.utils import get_method
@@ -27,6 +26,7 @@ from rnnbench.record import abandon, inherit, read_result
 from rnnbench.search.plan import Plan
 from rnnbench.search.pruning import Watch, measured, repeats_of, tags_of
 from rnnbench.search.study import Study, Suggestion, suggest
+from rnnbench.sweep.hydra_api import is_basic
 from rnnbench.sweep.launcher import StackLauncher, job_name
 from rnnbench.sweep.recorder import Job, Sweep
 from rnnbench.sweep.scheduler import Rounds, progress
@@ -270,7 +270,7 @@ class JobSearch(Search):
         super().__init__(plan, study, config, sweep)
         self.launcher = launcher
         # Hydra's own runs its jobs in this process, which has room for one HydraConfig.
-        self.lanes = 1 if isinstance(launcher, BasicLauncher) else plan.settings.n_jobs
+        self.lanes = 1 if is_basic(launcher) else plan.settings.n_jobs
 
     def _run(self) -> None:
         pending: dict[Future[Any], Suggestion] = {}

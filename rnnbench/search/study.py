@@ -26,9 +26,10 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rnnbench.search.identity import IDENTITY, check_identity
+from rnnbench.search.optuna_api import begin_trial, fixed_parameters, trial_id
 from rnnbench.search.retry import RetryingStorage, StorageAway
 from rnnbench.search.space import Parameter
 
@@ -134,25 +135,27 @@ class Study:
         if trial.number >= self.n_trials or lost is not None:
             before = [other for other in self.trials() if other.number < trial.number]
             if len(before) >= self.n_trials or (lost and any(origin(t) == origin(lost) for t in before)):
-                self.retire(trial._trial_id, "surplus")
+                self.retire(trial_id(trial), "surplus")
                 return None if len(before) >= self.n_trials else self.ask(point)
         attempts = [other.number for other in reversed(trials) if lost and origin(other) == origin(lost)]
-        suggestion = Suggestion(trial.number, trial._trial_id, tuple(point(trial)), tuple(attempts))
+        suggestion = Suggestion(trial.number, trial_id(trial), tuple(point(trial)), tuple(attempts))
         self.running[suggestion.number] = suggestion
         return suggestion
 
     def _begin(self, trials: list[FrozenTrial], lost: FrozenTrial | None) -> Trial:
-        """What Optuna's ask() does, but that the trial has its lease from the moment that it is there.
+        """Begin a trial that has its lease from the moment that it is there.
 
         Args:
             trials: just read; the sampler does not read them again.
             lost: whose parameters it is to have.
         """
-        attributes = {WORKER: self.me} | ({} if lost is None else {AGAIN: origin(lost)})
-        fixed = {} if lost is None else {"fixed_params": parameters(lost)}
-        template = create_trial(state=TrialState.RUNNING, user_attrs=attributes, system_attrs=fixed)
-        self.study._thread_local.cached_all_trials = trials
-        return Trial(self.study, self.storage.create_new_trial(self.study._study_id, template))
+        return begin_trial(
+            self.study,
+            self.storage,
+            trials,
+            attributes={WORKER: self.me} | ({} if lost is None else {AGAIN: origin(lost)}),
+            parameters=None if lost is None else parameters(lost),
+        )
 
     def tell(
         self,
@@ -215,11 +218,11 @@ class Study:
             there = left_at(trial)
             again = sum(left_at(other) == there for other in died)
             if there is None or again + 1 < ATTEMPTS:
-                self.retire(trial._trial_id, "dead")
+                self.retire(trial_id(trial), "dead")
             else:
                 with suppress(UpdateFinishedTrialError):
-                    self.storage.set_trial_user_attr(trial._trial_id, "record", {"error": GIVEN_UP})
-                    self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                    self.storage.set_trial_user_attr(trial_id(trial), "record", {"error": GIVEN_UP})
+                    self.storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
         return len(dead)
 
     def _dead(self, trial: FrozenTrial) -> bool:
@@ -277,7 +280,7 @@ def left_at(trial: FrozenTrial) -> list[int] | None:
 
 def parameters(trial: FrozenTrial) -> dict[str, Any]:
     """What a trial was given, as far as it was drawn."""
-    return trial.params or dict(trial.system_attrs.get("fixed_params", {}))
+    return trial.params or fixed_parameters(trial)
 
 
 def to_run_again(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:

@@ -13,6 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.sweep.compose import Composer
+from rnnbench.sweep.hydra_api import is_basic
 from rnnbench.sweep.hydra_jobs import check_search
 from rnnbench.sweep.launcher import StackLauncher, TrialLauncher, open_sweep, own_folder, refusals
 
@@ -100,11 +101,9 @@ class OptunaSweeper(Sweeper):
 
 def _check_launcher(plan: Any, launcher: Any) -> None:
     """Refuse jobs in other processes that would have to find a study in this one's memory."""
-    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-
     from rnnbench.config import ConfigError
 
-    here = isinstance(launcher, StackLauncher | BasicLauncher)
+    here = isinstance(launcher, StackLauncher) or is_basic(launcher)
     if plan.prunes and plan.storage is None and not here:
         raise ConfigError(
             "hydra.sweeper.storage=null: under this launcher the trials train in other processes, and a "

@@ -12,17 +12,13 @@ from threading import RLock
 from typing import Any
 
 import hydra
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from hydra.core.singleton import Singleton
-from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
-from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.config import conf_folder
+from rnnbench.sweep.hydra_api import apply_values, files_seen_with, note_overrides, own_globals
 from rnnbench.sweep.overrides import Checker, compose_words, explained
 
 
@@ -35,15 +31,12 @@ class Composer:
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
-        assert isinstance(loader, ConfigLoaderImpl)
         self.loader = loader
         self.master = master
         # The files as a job sees them: hydra.searchpath may have added folders.
         settings = OmegaConf.to_container(master.hydra.overrides.hydra)
         assert isinstance(settings, list)
-        _, self.files = loader._parse_overrides_and_create_caching_repo(
-            master.hydra.job.config_name, settings
-        )
+        self.files = files_seen_with(loader, master.hydra.job.config_name, settings)
         self.checker = Checker(loader, self.files)
         self.meant: set[str] = set()  # overrides that were checked
         self.parsed: dict[str, Override] = {}
@@ -73,11 +66,11 @@ class Composer:
         if all(map(_is_plain, values)):
             cfg = self._choose(tuple(text for text in overrides if self._is_choice(self.parsed[text])))
             try:
-                self.loader._apply_overrides_to_config(values, cfg)
+                apply_values(values, cfg)
             except HydraException:
                 pass  # Hydra says below what is wrong, and has the last word on whether it is
             else:
-                self._note(parsed, cfg)
+                note_overrides(parsed, cfg)
                 return cfg
         return self.loader.load_sweep_config(self.master, list(overrides))
 
@@ -112,20 +105,8 @@ class Composer:
         OmegaConf.copy_cache(from_config=self.master, to_config=cfg)  # what it has resolved meanwhile
         return cfg
 
-    def _note(self, overrides: Sequence[Override], cfg: DictConfig) -> None:
-        """Note the overrides in a config where the choices among them are noted already."""
-        task = [override for override in overrides if not override.is_hydra_override()]
-        hydra = cfg.hydra
-        hydra.overrides.task.clear()
-        hydra.overrides.task.extend([override.input_line for override in task])
-        how = hydra.job.config.override_dirname
-        hydra.job.override_dirname = get_overrides_dirname(
-            overrides=task, kv_sep=how.kv_sep, item_sep=how.item_sep, exclude_keys=how.exclude_keys
-        )
-
 
 COMPOSING = RLock()  # Hydra's globals are one process's
-GLOBALS = (GlobalHydra, JobRuntime, VersionBase)  # what composing sets
 
 
 @contextmanager
@@ -134,16 +115,8 @@ def separate_hydra() -> Iterator[None]:
 
     The caller may be a Hydra application, or one of several threads.
     """
-    held: dict[type, Any] = Singleton._instances
-    with COMPOSING:
-        before: dict[type, Any] = {kind: held.pop(kind) for kind in GLOBALS if kind in held}
-        try:
-            with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-                yield
-        finally:
-            for kind in GLOBALS:
-                held.pop(kind, None)
-            held.update(before)
+    with COMPOSING, own_globals(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        yield
 
 
 def compose_one(overrides: Sequence[str]) -> DictConfig:

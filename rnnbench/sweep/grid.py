@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from rnnbench.config import ConfigError, flatten, plain
 from rnnbench.record import results
 from rnnbench.sweep.compose import Composer
+from rnnbench.sweep.hydra_api import split_points
 from rnnbench.sweep.hydra_jobs import NUMBERED, TrialFailed, check_names, folder_name
 from rnnbench.sweep.launcher import (
     Checked,
@@ -155,9 +156,6 @@ class GridSweeper(Sweeper):
         Raises:
             ConfigError: a setting of the sweeper, or an override, is none of a grid.
         """
-        # Late: Hydra's plugin scan runs this module anew, and its old class would be another one.
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
         assert self.config is not None
         # A winner's command line names its search, for what that sets besides its space.
         given = {text.partition("=")[0] for text in arguments}
@@ -180,7 +178,7 @@ class GridSweeper(Sweeper):
         for override in overrides:
             if override.is_sweep_override() and not override.is_discrete_sweep():
                 raise ConfigError(f"{override.input_line}: a grid needs values: a,b,c or choice() or range()")
-        return [point for batch in BasicSweeper.split_arguments(overrides, None) for point in batch]
+        return split_points(overrides)
 
     def _check(self, points: list[list[str]]) -> Checked:
         """Compose and check all points of the grid; return their configs.

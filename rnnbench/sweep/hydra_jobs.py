@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, env_override
 from hydra.errors import CompactHydraException
@@ -23,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rnnbench.config import ConfigError
 from rnnbench.record import STACKS
+from rnnbench.sweep.hydra_api import Callbacks
 from rnnbench.sweep.recorder import Job
 
 NUMBERED = "${hydra.job.num}"  # hydra.sweep.subdir, unless the user says otherwise

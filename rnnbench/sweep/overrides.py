@@ -15,12 +15,8 @@ from itertools import takewhile
 from typing import Any
 
 import hydra
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
-from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.conf import HydraConf
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -50,6 +46,15 @@ from rnnbench.config.keys import (
     unknown_key,
     wrong_value,
 )
+from rnnbench.sweep.hydra_api import (
+    IConfigRepository,
+    arguments_parser,
+    files_of,
+    files_seen_with,
+    flags_of,
+    make_loader,
+    parsed_value,
+)
 
 SHELLS = ("bash", "fish", "zsh")
 GRID = ("max_batch_size", "params", "plan", "only")
@@ -66,9 +71,8 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: a flag that there is not, or one between the overrides.
     """
-    parser = get_args_parser()
-    parser.allow_abbrev = False
-    flags = parser._option_string_actions
+    parser = arguments_parser()
+    flags = flags_of(parser)
     if "--version" in words:
         raise ConfigError("--version: stands alone: python -m rnnbench --version")
     for number, word in enumerate(words):
@@ -137,19 +141,17 @@ def is_sweep(arguments: argparse.Namespace) -> bool:
     return bool(arguments.multirun or modes[-1:] == ["MULTIRUN"])
 
 
-def loader_of(arguments: argparse.Namespace) -> ConfigLoaderImpl:
+def loader_of(arguments: argparse.Namespace) -> ConfigLoader:
     """A loader of the config files that a command line names, as Hydra makes one.
 
     Raises:
         ConfigError: its --config-dir is no folder.
     """
-    path = create_config_search_path(arguments.config_path or str(conf_folder()))
-    if arguments.config_dir is not None:
-        folder = os.path.abspath(arguments.config_dir)
-        if not arguments.config_dir or not os.path.isdir(folder):
-            raise ConfigError(f"--config-dir={arguments.config_dir}: is not a folder")
-        path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    return ConfigLoaderImpl(path)
+    extra = arguments.config_dir
+    if extra is not None and not os.path.isdir(extra):
+        raise ConfigError(f"--config-dir={extra}: is not a folder")
+    path = arguments.config_path or str(conf_folder())
+    return make_loader(path, None if extra is None else os.path.abspath(extra))
 
 
 class Checker:
@@ -161,9 +163,8 @@ class Checker:
     """
 
     def __init__(self, loader: ConfigLoader, files: IConfigRepository | None = None) -> None:
-        assert isinstance(loader, ConfigLoaderImpl)
         self.loader = loader
-        self.files = files or loader.repository
+        self.files = files or files_of(loader)
         self.parser = OverridesParser.create(config_loader=loader)
 
     def check(self, words: Sequence[str], several: bool) -> None:
@@ -178,7 +179,7 @@ class Checker:
         searched = [word for word in words if word.startswith("hydra.searchpath=")]
         if searched:
             with explained(words):
-                _, self.files = self.loader._parse_overrides_and_create_caching_repo("config", searched)
+                self.files = files_seen_with(self.loader, "config", searched)
         before = ""
         for number, word in enumerate(words):
             after = list(takewhile(lambda text: "=" not in text[1:], words[number + 1 :]))
@@ -216,7 +217,7 @@ class Checker:
         if override.package is not None:
             return  # Hydra knows
         value = word.partition("=")[2]
-        if held := _sweep_within(override._value):
+        if held := _sweep_within(parsed_value(override)):
             name = type(held).__name__.lower().removesuffix("sweep")
             raise ConfigError(f"{word}: inside of a value, {name}(...) stands in quotes")
         if override.is_delete():

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rnnbench.config import check_tree, check_words
 from rnnbench.sweep.compose import separate_hydra
 from rnnbench.sweep.grid import trials
+from rnnbench.sweep.hydra_api import Callbacks
 from rnnbench.sweep.launcher import register
 from rnnbench.sweep.overrides import Checker, check_settings, explained, loader_of, read_arguments
 
@@ -55,7 +55,7 @@ def sweeper_settings(words: Sequence[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def _composed(words: Sequence[str], mode: RunMode) -> Iterator[tuple[ConfigLoaderImpl, DictConfig]]:
+def _composed(words: Sequence[str], mode: RunMode) -> Iterator[tuple[ConfigLoader, DictConfig]]:
     """Compose the config of a command line, its hydra node included; leave Hydra's globals as they were."""
     register()
     check_words(list(words))

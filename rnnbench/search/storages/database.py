@@ -1,6 +1,5 @@
 """Studies in an SQL database: an SQLite file, a PostgreSQL or MySQL server."""
 
-import logging
 from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ from sqlalchemy.pool import NullPool
 
 from rnnbench.config import ConfigError
 from rnnbench.config.uris import check_store, driven, sqlite_file
+from rnnbench.search.optuna_api import silence_database
 from rnnbench.search.storages.kind import StorageKind
 
 LOCKED = 60.0  # seconds that a writer waits for an SQLite file that another one holds
@@ -101,7 +101,7 @@ def has_tables(connection: Connection) -> bool:
 
 def database(address: str, connect_args: dict[str, Any]) -> BaseStorage:
     """Open Optuna's storage in a database, with the cache of finished trials that Optuna puts before it."""
-    logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)  # it logs what it also raises
+    silence_database()
     # A worker holds one connection, and a second for moments: PostgreSQL has a hundred unless told.
     pool = {} if address.startswith("sqlite") else {"pool_size": 1, "max_overflow": 3}
     return get_storage(RDBStorage(address, engine_kwargs={"connect_args": connect_args, **pool}))

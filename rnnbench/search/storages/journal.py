@@ -6,9 +6,9 @@ from pathlib import Path
 
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
 
 from rnnbench.config import ConfigError
+from rnnbench.search.optuna_api import BaseJournalFileLock
 from rnnbench.search.storages.kind import StorageKind
 from rnnbench.system.files import Damaged
 
