@@ -3,10 +3,14 @@
 import os
 import signal
 import tempfile
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import strategies as st
 
 from rnnbench.config import Adam, Config, Fit, Images, Model, Readout, Tracking
@@ -29,6 +33,46 @@ HERE = Path(__file__).parent
 os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir()) / f"rnnbench-tests-{os.getuid()}")
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
 DATA = Path(os.environ.get("RNNBENCH_DATA", HERE.parents[1] / "shared" / "data"))
+
+
+# What takes seconds to start and then waits: a server, a database, a cluster.
+SERVICES = {"mlflow_server", "postgresql", "guarded", "slurm", "head"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that need a service first.
+
+    The workers begin at the two halves of the list and steal from its end: one of them starts the services,
+    once for all tests, while the other computes; and no long test is left for the end.
+    """
+    items.sort(key=lambda item: not SERVICES & set(getattr(item, "fixturenames", ())))  # is stable
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder of that name; one of the workers makes it for all of them, which only read it."""
+    root = factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / f"once-{name}"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            part = folder.with_suffix(".part")
+            part.mkdir()
+            make(part)
+            part.rename(folder)
+    return folder
+
+
+def crossed(*lists: Sequence[Any]) -> list[Any]:
+    """Return every combination as pytest parameters, of which each value of each list occurs in one that is
+    not slow."""
+    longest = max(map(len, lists))
+    shown = {tuple(number % len(each) for each in lists) for number in range(longest)}
+    return [
+        pytest.param(
+            *(each[place] for each, place in zip(lists, places, strict=True)),
+            marks=[] if places in shown else [pytest.mark.slow],
+        )
+        for places in product(*(range(len(each)) for each in lists))
+    ]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from conftest import made_once
 
 from rnnbench.record import read_result
 from tests.test_app import jobs, numbers, run
@@ -35,6 +36,5 @@ def begun(process, file):
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """The grid as it comes out where nothing happens."""
-    folder = tmp_path_factory.mktemp("whole")
-    run(folder, *GRID, *SHORT, "tracking.uri=null")
+    folder = made_once(tmp_path_factory, "whole", lambda part: run(part, *GRID, *SHORT, "tracking.uri=null"))
     return recorded(folder / "s")

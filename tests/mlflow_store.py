@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_config
+from conftest import made_once, make_config
 
 from rnnbench.config import Artifact, Tracking
 from rnnbench.mlflow_sync.courier import undelivered
@@ -38,11 +38,13 @@ STATUS = {
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh SQLite store, made once: its migration takes seconds."""
-    from mlflow.tracking import MlflowClient
 
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}")
-    return file
+    def make(folder: Path) -> None:
+        from mlflow.tracking import MlflowClient
+
+        MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+    return made_once(tmp_path_factory, "store", make) / "mlflow.db"
 
 
 @pytest.fixture

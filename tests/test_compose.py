@@ -99,7 +99,15 @@ def choices():
             yield f"{group}={file.stem}"
 
 
-@pytest.mark.parametrize("choice", list(choices()))
+def first_of_each_group():
+    """Every choice; slow but for the first of each group: tests/test_config.py composes them all."""
+    for _, group in itertools.groupby(choices(), key=lambda choice: choice.partition("=")[0]):
+        first, *others = group
+        yield first
+        yield from (pytest.param(choice, marks=pytest.mark.slow) for choice in others)
+
+
+@pytest.mark.parametrize("choice", list(first_of_each_group()))
 def test_every_choice(both, choice):
     check(both, choice, "seed=3", "fit.epochs=2")
 
@@ -247,7 +255,7 @@ WORDS = """
 VALUES = st.sampled_from(WORDS.split()) | st.integers().map(str) | st.floats(allow_nan=False).map(repr)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["", "", "+", "++"]), st.sampled_from(KEYS.split()), VALUES), max_size=4

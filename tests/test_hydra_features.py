@@ -21,6 +21,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+from conftest import crossed
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus
@@ -42,6 +43,7 @@ QUICK = ["fit.epochs=1", "model.hidden_size=4", "data.train_size=64", "tracking.
 # The four ways to train a grid in this process.
 WAYS = [["hydra/launcher=" + launcher, "hydra/sweeper=" + sweeper]
         for launcher in ("stack", "basic") for sweeper in ("grid", "basic")]  # fmt: skip
+LAUNCHERS = ["stack", "basic"]
 EXCLUDED = (
     "hydra.job.config.override_dirname.exclude_keys=["
     + ",".join(word.partition("=")[0] for word in [*QUICK, "tracking"])
@@ -144,17 +146,17 @@ def read(file, place="s"):
 # ---- hydra.sweep.subdir
 
 
-@pytest.mark.parametrize("way", WAYS, ids=" ".join)
-@pytest.mark.parametrize(
-    ("subdir", "names"),
-    [
-        ("run_${hydra.job.num}", ["run_0", "run_1"]),
-        ("${hydra:job.num}-${model.name}", ["0-gru", "1-gru"]),
-        ("${hydra.job.override_dirname}", ["model=gru,seed=5", "model=gru,seed=6"]),
-        ("${seed}", ["5", "6"]),
-    ],
-)
-def test_each_job_has_the_folder_that_subdir_says(way, subdir, names):
+SUBDIRS = [
+    ("run_${hydra.job.num}", ["run_0", "run_1"]),
+    ("${hydra:job.num}-${model.name}", ["0-gru", "1-gru"]),
+    ("${hydra.job.override_dirname}", ["model=gru,seed=5", "model=gru,seed=6"]),
+    ("${seed}", ["5", "6"]),
+]
+
+
+@pytest.mark.parametrize(("way", "named"), crossed(WAYS, SUBDIRS))
+def test_each_job_has_the_folder_that_subdir_says(way, named):
+    subdir, names = named
     sweep("model=gru", "seed=5,6", f"hydra.sweep.subdir={subdir}", EXCLUDED, *way)
     assert folders() == names
     for number, name in enumerate(names):
@@ -202,19 +204,19 @@ def test_a_name_that_is_taken_by_another_trial_is_refused():
     assert read_result(Path("s/seed_0")) == before
 
 
-@pytest.mark.parametrize("launcher", ["stack", "basic"])
-@pytest.mark.parametrize(
-    ("subdir", "words"),
-    [
-        ("a/${hydra.job.num}", "one level"),
-        ("../${hydra.job.num}", "one level"),
-        ("same", "several trials"),
-        (".x${hydra.job.num}", "one level"),
-        ("${hydra.nothing}", "has no value"),
-        ("a${hydra.job.num}" + "b" * 260, "too long"),
-    ],
-)
-def test_a_subdir_that_cannot_be_is_refused(launcher, subdir, words):
+IMPOSSIBLE = [
+    ("a/${hydra.job.num}", "one level"),
+    ("../${hydra.job.num}", "one level"),
+    ("same", "several trials"),
+    (".x${hydra.job.num}", "one level"),
+    ("${hydra.nothing}", "has no value"),
+    ("a${hydra.job.num}" + "b" * 260, "too long"),
+]
+
+
+@pytest.mark.parametrize(("launcher", "subdir_and_words"), crossed(LAUNCHERS, IMPOSSIBLE))
+def test_a_subdir_that_cannot_be_is_refused(launcher, subdir_and_words):
+    subdir, words = subdir_and_words
     message = refused("seed=0,1", f"hydra.sweep.subdir={subdir}", f"hydra/launcher={launcher}")
     assert "hydra.sweep.subdir" in message and words in message
 
@@ -235,8 +237,7 @@ def test_a_folder_elsewhere_fails_its_job_under_hydras_own_sweeper():
 # ---- hydra.output_subdir
 
 
-@pytest.mark.parametrize("way", WAYS, ids=" ".join)
-@pytest.mark.parametrize("inner", ["null", ".mine", "of_${hydra.job.num}"])
+@pytest.mark.parametrize(("way", "inner"), crossed(WAYS, ["null", ".mine", "of_${hydra.job.num}"]))
 def test_output_subdir(way, inner, capsys):
     sweep("seed=0,1", f"hydra.output_subdir={inner}", *way)
     for job in ("0", "1"):
@@ -259,8 +260,7 @@ def test_output_subdir_of_a_single_run():
 # ---- hydra.job.env_set, env_copy
 
 
-@pytest.mark.parametrize("way", WAYS, ids=" ".join)
-@pytest.mark.parametrize("before", [None, "old"])
+@pytest.mark.parametrize(("way", "before"), crossed(WAYS, [None, "old"]))
 def test_env_set_holds_while_jobs_train_and_no_longer(way, before, monkeypatch):
     if before is not None:
         monkeypatch.setenv("RNNBENCH_TRIED", before)
@@ -420,8 +420,10 @@ def test_chdir_is_refused_where_jobs_train_together(launcher):
     assert "hydra.job.chdir=true" in message and "hydra/launcher=basic" in message
 
 
-@pytest.mark.parametrize("word", ["hydra.job.chdir=true", "hydra.sweep.subdir=run_${hydra.job.num}"])
-@pytest.mark.parametrize("launcher", ["stack", "basic"])
+@pytest.mark.parametrize(
+    ("word", "launcher"),
+    crossed(["hydra.job.chdir=true", "hydra.sweep.subdir=run_${hydra.job.num}"], LAUNCHERS),
+)
 def test_a_search_refuses_what_it_has_no_use_for(word, launcher):
     space = ["optim.lr=choice(0.1,1)", "hydra/sweeper=optuna", "hydra/sweeper/sampler=brute_force"]
     assert word in refused(*space, word, f"hydra/launcher={launcher}")
