@@ -176,7 +176,6 @@ LATE_IMPORTS = {
     "cluster/base.py",
     "cluster/stack_file.py",
     "cluster/worker.py",
-    "config/user_code.py",
     "kernels/compiled.py",
     "mlflow_sync/delivery.py",
     "nn/budget.py",

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rnnbench.config.folders import conf_folder
 from rnnbench.config.refusals import ConfigError
 from rnnbench.config.schema import DATA, Config
 from rnnbench.config.sources import (
@@ -397,8 +398,6 @@ def registered(kind: str, name: str) -> Entry | None:
 @cache
 def _ours(kind: str, name: str) -> bool:
     """Whether rnnbench itself has a cell or task of this name."""
-    from rnnbench.config import conf_folder
-
     return name in DATA if kind == "task" else (conf_folder() / "model" / f"{name}.yaml").is_file()
 
 
