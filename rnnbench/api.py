@@ -16,14 +16,10 @@ from torch import Tensor
 
 from rnnbench import tasks
 from rnnbench.config import (
-    Arrays,
     Config,
     ConfigError,
     Data,
-    Images,
     Kernel,
-    Music,
-    Text,
     check_words,
     explained,
     recalled,
@@ -34,6 +30,11 @@ from rnnbench.reader import download
 from rnnbench.record import read_result
 from rnnbench.system.files import read, read_bytes
 from rnnbench.tasks import Goal
+from rnnbench.tasks.arrays import Arrays
+from rnnbench.tasks.files import Stored
+from rnnbench.tasks.music import Music
+from rnnbench.tasks.sequences import Images
+from rnnbench.tasks.text import Text
 from rnnbench.train.stack import Stack
 
 
@@ -154,7 +155,7 @@ def _here(data: Data, place: str | Path | None) -> Data:
     Raises:
         ConfigError: it is in a file that has to be named.
     """
-    if isinstance(data, Images | Music):
+    if isinstance(data, Stored):
         default: Any = OmegaConf.to_object(OmegaConf.structured(type(data)(data.name)))
         root = default.root if place is None else str(place)
         return replace(data, root=root, download=False, source=None)

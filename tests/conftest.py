@@ -13,8 +13,9 @@ import pytest
 from filelock import FileLock
 from hypothesis import strategies as st
 
-from rnnbench.config import Adam, Config, Fit, Images, Model, Readout, Tracking
+from rnnbench.config import Adam, Config, Fit, Model, Readout, Tracking
 from rnnbench.tasks import Task
+from rnnbench.tasks.sequences import Images
 
 pytest_plugins = [  # their fixtures
     "tests.killed",

@@ -13,7 +13,6 @@ from rnnbench.config import (
     Adam,
     Config,
     Fit,
-    Images,
     Kernel,
     Model,
     Sgd,
@@ -28,6 +27,7 @@ from rnnbench.config import (
     typed,
 )
 from rnnbench.sweep import launcher
+from rnnbench.tasks.sequences import Images
 
 GROUPS = ("model", "optim", "data", "fit", "tracking", "experiment")
 CHOICES = [

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnnbench.config import ConfigError, Images
+from rnnbench.config import ConfigError
 from rnnbench.tasks import load, sequences
 from rnnbench.tasks.images import DATASETS, read_idx
+from rnnbench.tasks.sequences import Images
 from tests.published_files import HERE, PUBLISHED, TEST, TRAIN, Server, leftovers, made_up, pack, unpack
 
 

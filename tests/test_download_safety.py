@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from rnnbench.config import ConfigError, Images
+from rnnbench.config import ConfigError
 from rnnbench.tasks import download, load
 from rnnbench.tasks.images import DATASETS
+from rnnbench.tasks.sequences import Images
 from tests.published_files import Server, leftovers, pack
 
 

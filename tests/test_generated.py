@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rnnbench.config import Generated
 from rnnbench.tasks.generated import TRAIN, VAL, Made, uniforms
+from rnnbench.tasks.synthetic import Generated
 from rnnbench.tasks.task import Examples, Goal
 from rnnbench.train import stack as engine
 

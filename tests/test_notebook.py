@@ -19,10 +19,14 @@ from hypothesis import strategies as st
 
 import rnnbench
 from rnnbench import tasks
-from rnnbench.config import Arrays, Config, ConfigError, Images, Model, Music, Sgd, Text, plain, to_yaml
+from rnnbench.config import Config, ConfigError, Model, Sgd, plain, to_yaml
 from rnnbench.nn.cells import class_of
 from rnnbench.nn.network import Network
 from rnnbench.record.job_folder import JobFolder
+from rnnbench.tasks.arrays import Arrays
+from rnnbench.tasks.music import Music
+from rnnbench.tasks.sequences import Images
+from rnnbench.tasks.text import Text
 from tests.conftest import make_config
 from tests.test_own_identity import leaky, typed_in
 

@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from rnnbench import tasks
-from rnnbench.config import Arrays, ConfigError, Generated, Music, Text
+from rnnbench.config import ConfigError
 from rnnbench.kernels.torch_path import windows
 from rnnbench.tasks import task as task_module
-from rnnbench.tasks.music import PARTS, SETS, cut_up, read
+from rnnbench.tasks.arrays import Arrays
+from rnnbench.tasks.music import PARTS, SETS, Music, cut_up, read
+from rnnbench.tasks.synthetic import Generated
+from rnnbench.tasks.text import Text
 from rnnbench.train.stack import Stack
 
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnbench import tasks
-from rnnbench.config import ConfigError, Generated, Language, Markers
+from rnnbench.config import ConfigError
 from rnnbench.tasks.generated import uniforms
-from rnnbench.tasks.languages import LANGUAGES, Vocabulary
-from rnnbench.tasks.synthetic import Adding, CopyMemory, TemporalOrder, integers
+from rnnbench.tasks.languages import LANGUAGES, Language, Vocabulary
+from rnnbench.tasks.synthetic import Adding, CopyMemory, Generated, Markers, TemporalOrder, integers
 from tests.test_app import run
 
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnbench.config import ConfigError, Fill, Images, Order
+from rnnbench.config import ConfigError
 from rnnbench.tasks import load, sequences, shape
 from rnnbench.tasks.images import DATASETS
+from rnnbench.tasks.sequences import Fill, Images, Order
 from tests.published_files import (
     HERE,
     unpack,
@@ -125,7 +126,7 @@ def test_the_digits_are_the_known_ones() -> None:
 
 def test_nothing_slow_is_imported_to_read_the_digits() -> None:
     script = (
-        "import sys; from rnnbench import tasks, config; tasks.load(config.Images('digits'));"
+        "import sys; from rnnbench.tasks import load, sequences; load(sequences.Images('digits'));"
         "print(*({'torch', 'torchvision', 'sklearn', 'pandas', 'scipy', 'rich'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=HERE.parent, capture_output=True, text=True)
@@ -138,7 +139,7 @@ def test_nothing_slow_is_imported_to_read_the_digits() -> None:
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"name": "mnits"}, "data.name=mnits: must be one of digits, mnist, "),
+        ({"name": "mnits"}, "data.name=mnits: must be one of .*digits, mnist, "),
         ({"val_size": 1437}, "data.val_size=1437: .* below 1437"),
         ({"val_size": -1}, "data.val_size=-1"),
         ({"train_size": 1198}, "data.train_size=1198: .* at most 1197"),
@@ -167,8 +168,8 @@ def test_a_torchvision_of_another_torch_is_explained(tmp_path: Path) -> None:
     )
     script = (
         f"import sys; sys.path[:0] = [{str(tmp_path)!r}]\n"
-        "from rnnbench import tasks, config\n"
-        f"try: tasks.load(config.Images('mnist', root={str(tmp_path / 'new')!r}))\n"
+        "from rnnbench import tasks, config; from rnnbench.tasks import sequences\n"
+        f"try: tasks.load(sequences.Images('mnist', root={str(tmp_path / 'new')!r}))\n"
         "except config.ConfigError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=HERE.parent, capture_output=True, text=True)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from rnnbench import tasks
-from rnnbench.config import Config, Fit, Images, Model, Select, Sgd, Tracking
+from rnnbench.config import Config, Fit, Model, Select, Sgd, Tracking
+from rnnbench.tasks.sequences import Images
 from rnnbench.train.stack import Stack, conclude
 
 SEEDS = (0, 1, 2)

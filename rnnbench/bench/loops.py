@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from rnnbench.config import Config, Fit, Kernel, Model, Select, Sgd, Tracking
-from rnnbench.config import Images as ImageData
 from rnnbench.kernels.torch_path import set_threads
 from rnnbench.nn.cells.cell import NONE
 from rnnbench.nn.network import TorchNetwork
 from rnnbench.tasks import Task
+from rnnbench.tasks.sequences import Images as ImageData
 from rnnbench.train.stack import Stack
 
 TRAIN, TEST, BATCH, LAYERS = 60_000, 10_000, 128, 2  # of the tutorial

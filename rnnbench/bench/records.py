@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rnnbench.bench.measure import in_turn
-from rnnbench.config import Adam, Config, Fit, Images, Model, Tracking, flatten, plain, trial_hash
+from rnnbench.config import Adam, Config, Fit, Model, Tracking, flatten, plain, trial_hash
 from rnnbench.mlflow_sync.delivery import Delivery
 from rnnbench.paper.aggregate import Planned, fill
 from rnnbench.paper.definition import table_of
 from rnnbench.paper.reading import Folders, Runs, Source, Tables
 from rnnbench.paper.text import markdown
 from rnnbench.record import JobFolder, SweepFolder, job_folders, provenance
+from rnnbench.tasks.sequences import Images
 
 DATASET = {"name": "digits", "checksum": "0" * 64}
 CELLS = ("lstm", "gru", "rnn", "mgu")

@@ -8,8 +8,8 @@ from typing import Any
 
 from rnnbench.config.metrics import METRICS, final_metrics, objective
 from rnnbench.config.optimisers import OPTIMISERS
-from rnnbench.config.refusals import at_least, finite, positive, refuse
-from rnnbench.config.schema import DATA, Arrays, Config, Data, Generated, Images, Language, Select
+from rnnbench.config.refusals import refuse
+from rnnbench.config.schema import DATA, Config, Data, Select
 from rnnbench.config.secrets import check_tree
 
 
@@ -54,24 +54,8 @@ def check(config: Config) -> None:
 
 
 def _check_data(data: Data) -> None:
-    kind = DATA.get(data.name, Data)
-    if type(data) is not kind:
+    if type(data) is not DATA.get(data.name, Data):
         refuse("data.name", data.name, f"choose with data=NAME, one of {', '.join(DATA)}, or own")
     if data.metric not in METRICS:
         refuse("data.metric", data.metric, f"must be one of {', '.join(METRICS)}")
-    if not 0 <= data.split_seed < 2**32:
-        refuse("data.split_seed", data.split_seed, "must be at least 0 and below 2**32")
-    at_least(0, ("data.val_size", data.val_size))
-    at_least(1, ("data.train_size", data.train_size))
-    for key in ("steps", "test_size", "longest", "per_length", "window", "delay"):
-        at_least(1, (f"data.{key}", getattr(data, key, None)))
-    if isinstance(data, Images | Arrays):
-        positive(("data.std", data.std))
-        finite(("data.mean", data.mean))
-    if isinstance(data, Images) and data.fill is not None and data.delay is None:
-        refuse("data.fill", data.fill, "fills the steps of data.delay, and there are none")
-    if isinstance(data, Language) and data.test_longest <= data.longest:
-        refuse("data.test_longest", data.test_longest, f"must be above data.longest={data.longest}: "
-               "the words of the test are longer than those of training")  # fmt: skip
-    if isinstance(data, Generated) and not data.low < 1:
-        refuse("data.low", data.low, "must be below 1")
+    data.check()

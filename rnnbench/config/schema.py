@@ -27,23 +27,6 @@ class Nonlinearity(Enum):
     relu = "relu"
 
 
-class Order(Enum):
-    rows = "rows"  # an image is a sequence of its rows
-    columns = "columns"
-    pixels = "pixels"  # one pixel a step, row by row
-    permuted = "permuted"  # pixels under one fixed permutation
-
-
-class Fill(Enum):
-    zeros = "zeros"
-    noise = "noise"  # bytes drawn uniformly, the same for every trial
-
-
-class Markers(Enum):
-    halves = "halves"  # one in each half of the sequence
-    anywhere = "anywhere"  # at two steps
-
-
 class Schedule(Enum):
     constant = "constant"
     step = "step"
@@ -128,7 +111,8 @@ STEPS_PER_EPOCH = 100  # where data is endless, unless fit.steps_per_epoch says 
 class Data:
     """What every task has: how its examples are split, and what it is judged by.
 
-    A task of one's own (`rnnbench_import`) has this and `options`, which are for it alone to read.
+    A task with keys of its own has a subclass, in the file of the task, whose `check` extends this one. A
+    task without (one of `rnnbench_import`, for example) has this and `options`, which it reads itself.
     """
 
     name: str = MISSING
@@ -138,79 +122,20 @@ class Data:
     split_seed: int = 0  # chooses the validation examples
     options: dict[str, Any] = field(default_factory=dict)  # of a task of one's own
 
+    def check(self) -> None:
+        """Refuse values that no task can have.
 
-@dataclass
-class Images(Data):
-    """Labelled images, read as sequences. val_size=null: a sixth of those that are not for testing."""
-
-    root: str = "${oc.env:RNNBENCH_DATA,./data}"
-    order: Order = Order.rows
-    delay: Optional[int] = None  # steps that follow the image, before the answer is asked for
-    fill: Optional[Fill] = None  # of these steps; null: zeros
-    mean: float = 0.5  # inputs enter as (value - mean) / std, value in [0, 1]
-    std: float = 0.5
-    download: bool = True
-    source: Optional[str] = None  # a base URL in place of the published ones
-    sha256: dict[str, str] = field(default_factory=dict)  # file name: digest, in place of ours
+        Raises:
+            ConfigError: names the key, the value and what would be accepted.
+        """
+        at_least(1, ("data.train_size", self.train_size))
+        at_least(0, ("data.val_size", self.val_size))
+        if not 0 <= self.split_seed < 2**32:
+            refuse("data.split_seed", self.split_seed, "must be at least 0 and below 2**32")
 
 
-@dataclass
-class Generated(Data):
-    """Made-up sequences. train_size=null: endless, every minibatch is new; val_size=null: 1,000."""
-
-    steps: int = 50  # T
-    test_size: int = 1000
-    low: float = 0.0  # of the values of `adding`; they go up to 1
-    markers: Markers = Markers.halves  # of `adding`
-
-
-@dataclass
-class Language(Data):
-    """Words of a formal language, of varied length. train_size=null: endless; val_size=null: 1,000."""
-
-    longest: int = 40  # training and validation words have 1 to so many symbols
-    test_longest: int = 500  # test words have more than `longest`, and up to so many
-    per_length: int = 4  # test words of each length
-
-
-@dataclass
-class Music(Data):
-    """Polyphonic music, split as published."""
-
-    root: str = "${oc.env:RNNBENCH_DATA,./data}"
-    window: Optional[int] = None  # longer pieces are cut into pieces of so many steps; null: none is
-    download: bool = True
-    source: Optional[str] = None
-    sha256: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Text(Data):
-    """A text of one's own, character by character; sizes are in characters, null: a twentieth each."""
-
-    path: str = MISSING
-    window: int = 50  # steps of backpropagation; the state is carried on from window to window
-    test_size: Optional[int] = None
-
-
-@dataclass
-class Arrays(Data):
-    """Arrays of one's own, see rnnbench.tasks.arrays. val_size=null: a sixth of the training examples."""
-
-    path: str = MISSING
-    mean: float = 0.0  # inputs enter as (value - mean) / std
-    std: float = 1.0
-
-
-# The data of the tasks that ship; whatever else is registered has Data.
-DATA: dict[str, type[Data]] = {
-    **dict.fromkeys(("digits", "mnist", "fashion_mnist", "kmnist", "emnist", "qmnist", "cifar10"), Images),
-    **dict.fromkeys(("adding", "copy", "temporal_order"), Generated),
-    **dict.fromkeys(("parity", "even_pairs", "modular_arithmetic", "cycle_navigation"), Language),
-    **dict.fromkeys(("jsb_chorales", "nottingham", "muse_data", "piano_midi"), Music),
-    "text": Text,
-    "npz": Arrays,
-}
+# The settings of each task that ships, by data.name: rnnbench.tasks enters them when it is imported.
+DATA: dict[str, type[Data]] = {}
 
 
 @dataclass

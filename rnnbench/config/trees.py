@@ -18,6 +18,8 @@ from rnnbench.config.schema import DATA, Config, Data, Fit, Model, Tracking
 def typed(tree: Any) -> Config:
     """A resolved tree (a composed DictConfig, or the dict read from a record) as a checked Config.
 
+    The class of its `data` node is found by data.name among those that rnnbench.tasks has entered in DATA.
+
     Raises:
         ConfigError: from `check`.
     """

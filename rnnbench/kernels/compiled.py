@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnbench.config import Config, Images, Model, Nonlinearity, Readout
+from rnnbench.config import Config, Model, Nonlinearity, Readout
 from rnnbench.nn import optimisers
 from rnnbench.nn.cells import Draw, Noise
 from rnnbench.nn.network import Network
 from rnnbench.system import limits
 from rnnbench.tasks import Task
+from rnnbench.tasks.sequences import Images
 
 LIBRARY = Path(__file__).parent / "stack.so"
 CALL_SECONDS = 0.5  # a call returns about this often, so that Ctrl-C is heard

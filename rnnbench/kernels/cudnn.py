@@ -6,11 +6,12 @@ Only when asked for: cuDNN knows no stack, and its numbers are not those of the 
 import torch
 from torch import Tensor
 
-from rnnbench.config import Config, Images, Readout
+from rnnbench.config import Config, Readout
 from rnnbench.kernels.compiled import plain
 from rnnbench.nn.cells import Noise, Weights
 from rnnbench.nn.cells.cell import NONE
 from rnnbench.nn.network import Network
+from rnnbench.tasks.sequences import Images
 
 CELLS = ("lstm", "gru", "rnn")  # those of torch.nn
 

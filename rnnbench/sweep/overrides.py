@@ -33,6 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
+import rnnbench.tasks  # noqa: F401  (enters the settings of each task, whose keys are checked here)
 from rnnbench.config import Config, ConfigError, Ray, Search, Slurm, conf_folder
 from rnnbench.config.keys import (
     better,

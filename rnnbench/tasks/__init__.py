@@ -3,38 +3,25 @@
 `shape` answers what a task will be from facts alone; `load` makes it, or reads, checks and if need be
 downloads it. Neither needs torch, so that bad data is refused before anything slow is imported.
 
-A new task is one class (`Kind`; made-up sequences are simpler: `generated.Sequences`), one line in TASKS and
-one file in conf/data/.
+A new task is one file in this folder and one in conf/data/. Its file has the settings (a `Data` with its
+checks), one class (`Kind`; made-up sequences are simpler: `generated.Sequences`) and a call of `enter`; all
+files of this folder are imported here.
 """
 
+import pkgutil
 from collections.abc import Callable
-from functools import partial
+from importlib import import_module
 from typing import Any, TypeVar
 
 from rnnbench.config import ConfigError, Data, asked, names, register, registered
 from rnnbench.config.keys import no_name
-from rnnbench.tasks import synthetic
-from rnnbench.tasks.arrays import OwnArrays
 from rnnbench.tasks.generated import Made
-from rnnbench.tasks.images import DATASETS
-from rnnbench.tasks.languages import DELETANG, LANGUAGES, FormalLanguage, Vocabulary
-from rnnbench.tasks.music import SETS
-from rnnbench.tasks.sequences import ImageSet
-from rnnbench.tasks.task import Examples, Goal, Kind, Shape, Task
-from rnnbench.tasks.text import Characters
+from rnnbench.tasks.task import TASKS, Examples, Goal, Kind, Shape, Task
 
 __all__ = ["TASKS", "Examples", "Goal", "Kind", "Shape", "Task", "load", "register_task", "shape"]
 
-TASKS: dict[str, Kind] = {
-    **{name: ImageSet(name) for name in DATASETS},
-    "adding": Made(synthetic.Adding, "adding (Hochreiter, Schmidhuber 1997)"),
-    "copy": Made(synthetic.CopyMemory, "copy memory (Hochreiter, Schmidhuber 1997; Bai et al. 2018)"),
-    "temporal_order": Made(synthetic.TemporalOrder, "temporal order (Hochreiter, Schmidhuber 1997, task 6a)"),
-    **SETS,
-    "text": Characters(),
-    "npz": OwnArrays(),
-    **{name: FormalLanguage(partial(Vocabulary, words()), DELETANG) for name, words in LANGUAGES.items()},
-}
+for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)
 
 T = TypeVar("T", bound=Callable[..., Any])
 

@@ -4,14 +4,17 @@ import hashlib
 import struct
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import MISSING
 
-from rnnbench.config import Arrays, ConfigError
-from rnnbench.tasks.task import Goal, Shape, Task, check_metric, held, split_sizes
+from rnnbench.config import ConfigError, Data
+from rnnbench.config.refusals import finite, positive
+from rnnbench.tasks.task import Goal, Shape, Task, check_metric, enter, held, split_sizes
 
 Array = NDArray[Any]
 # What numpy and zipfile raise for a file that is cut off, changed, or of another kind.
@@ -20,6 +23,21 @@ DAMAGED = (ValueError, zipfile.BadZipFile, zlib.error, AttributeError, EOFError,
 TEST_SEED = 0  # of the test examples where the file has none of its own
 LARGEST = float(np.finfo(np.float32).max)
 KEYS = ("x", "y", "lengths")
+
+
+@dataclass
+class Arrays(Data):
+    """Arrays of one's own, see `OwnArrays`. val_size=null: a sixth of the training examples."""
+
+    path: str = MISSING
+    mean: float = 0.0  # inputs enter as (value - mean) / std
+    std: float = 1.0
+
+    def check(self) -> None:
+        """Refuse a mean or std that cannot be; see `Data.check`."""
+        super().check()
+        positive(("data.std", self.std))
+        finite(("data.mean", self.mean))
 
 
 class OwnArrays:
@@ -250,3 +268,6 @@ def split(data: Arrays, sizes: dict[str, int]) -> tuple[dict[str, NDArray[np.int
     splits["train"] = pool[val : val + train]
     splits.setdefault("val", pool[:val])
     return splits, how
+
+
+enter("npz", OwnArrays(), Arrays)

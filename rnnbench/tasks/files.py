@@ -14,12 +14,21 @@ import os
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Optional
 
-from rnnbench.config import ConfigError, Images, Music
-
-Stored = Images | Music  # the data that is read from files below data.root
+from rnnbench.config import ConfigError, Data
 
 LIST = "rnnbench.sha256"  # lines of `digest  name`, as sha256sum writes and checks them
+
+
+@dataclass
+class Stored(Data):
+    """The settings of a task whose examples are read from published files below data.root."""
+
+    root: str = "${oc.env:RNNBENCH_DATA,./data}"
+    download: bool = True
+    source: Optional[str] = None  # a base URL in place of the published ones
+    sha256: dict[str, str] = field(default_factory=dict)  # file name: digest, in place of ours
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from rnnbench.config import ConfigError
 from rnnbench.tasks.task import Examples, Goal, Labels, Shape, Task, check_metric, held
 
+Uniforms = NDArray[np.float64]
+
 TRAIN, VAL, TEST = range(3)  # purposes: streams of their own
 HELD_OUT = 1_000  # validation examples unless data.val_size says else
 
@@ -43,6 +45,12 @@ def uniforms(seed: Labels, purpose: int, number: Labels, draws: int) -> NDArray[
         )
         bits = _mix(start[:, None] + position * GOLDEN)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def integers(u: Uniforms, low: int | NDArray[Any], high: int | NDArray[Any]) -> NDArray[np.int64]:
+    """Whole numbers from low to high - 1, all equally likely, of uniforms in [0, 1)."""
+    drawn: NDArray[np.int64] = (low + np.floor(u * (np.asarray(high) - low))).astype(np.int64)
+    return drawn
 
 
 class Sequences(Protocol):

@@ -5,17 +5,37 @@ number of each length up to data.test_longest. Symbols enter one-hot; a class is
 Metric: accuracy, of the test the mean over its lengths.
 """
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.config import Language
-from rnnbench.tasks.generated import TEST, Made, uniforms
-from rnnbench.tasks.synthetic import Uniforms, integers
-from rnnbench.tasks.task import Examples, Goal, Labels
+from rnnbench.config import Data
+from rnnbench.config.refusals import at_least, refuse
+from rnnbench.tasks.generated import TEST, Made, Uniforms, integers, uniforms
+from rnnbench.tasks.task import Examples, Goal, Labels, enter
 
 Tokens = NDArray[np.int64]
+
+
+@dataclass
+class Language(Data):
+    """Words of a formal language, of varied length. train_size=null: endless; val_size=null: 1,000."""
+
+    longest: int = 40  # training and validation words have 1 to so many symbols
+    test_longest: int = 500  # test words have more than `longest`, and up to so many
+    per_length: int = 4  # test words of each length
+
+    def check(self) -> None:
+        """Refuse sizes below 1, and a test whose words are not the longer ones; see `Data.check`."""
+        super().check()
+        at_least(1, ("data.longest", self.longest), ("data.per_length", self.per_length))
+        if self.test_longest <= self.longest:
+            wanted = f"must be above data.longest={self.longest}: "
+            wanted += "the words of the test are longer than those of training"
+            refuse("data.test_longest", self.test_longest, wanted)
 
 
 class Words(Protocol):
@@ -154,3 +174,5 @@ LANGUAGES: dict[str, type[Words]] = {
     "modular_arithmetic": ModularArithmetic,
     "cycle_navigation": CycleNavigation,
 }
+for _name, _words in LANGUAGES.items():
+    enter(_name, FormalLanguage(partial(Vocabulary, _words()), DELETANG), Language)

@@ -4,17 +4,30 @@ import hashlib
 import io
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
-from rnnbench.config import ConfigError, Music
+from rnnbench.config import ConfigError
+from rnnbench.config.refusals import at_least
 from rnnbench.tasks.download import download
-from rnnbench.tasks.files import Files, absent, contents, damaged, place
-from rnnbench.tasks.task import Bytes, Goal, Labels, Shape, Task, check_metric
+from rnnbench.tasks.files import Files, Stored, absent, contents, damaged, place
+from rnnbench.tasks.task import Bytes, Goal, Labels, Shape, Task, check_metric, enter
 
 KEYS = 88
 PARTS = {"train": "traindata", "val": "validdata", "test": "testdata"}
+
+
+@dataclass
+class Music(Stored):
+    """Polyphonic music, split as published."""
+
+    window: Optional[int] = None  # longer pieces are cut into pieces of so many steps; null: none is
+
+    def check(self) -> None:
+        """Refuse a window below 1; see `Data.check`."""
+        super().check()
+        at_least(1, ("data.window", self.window))
 
 
 @dataclass(frozen=True)
@@ -227,3 +240,5 @@ SETS = {
         (3856, 2644),
     ),
 }
+for _name, _set in SETS.items():
+    enter(_name, _set, Music)

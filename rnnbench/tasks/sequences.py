@@ -6,19 +6,58 @@ All permutations here are those of numpy's RandomState, whose stream for a seed 
 import hashlib
 import re
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
+from typing import Optional
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from rnnbench.config import ConfigError, Fill, Images, Order, check_secret
+from rnnbench.config import ConfigError, check_secret
+from rnnbench.config.refusals import at_least, finite, positive, refuse
 from rnnbench.tasks.download import download
-from rnnbench.tasks.files import absent, contents, damaged, place
+from rnnbench.tasks.files import Stored, absent, contents, damaged, place
 from rnnbench.tasks.images import DATASETS, Dataset
-from rnnbench.tasks.task import Bytes, Labels, Shape, Task, check_metric, split_sizes
+from rnnbench.tasks.task import Bytes, Labels, Shape, Task, check_metric, enter, split_sizes
 
 PERMUTATION_SEED = 0  # of data.order=permuted: one permutation for each number of pixels, for ever
 NOISE_SEED = 0  # of data.fill=noise
+
+
+class Order(Enum):
+    """Which part of an image is a step."""
+
+    rows = "rows"  # an image is a sequence of its rows
+    columns = "columns"
+    pixels = "pixels"  # one pixel a step, row by row
+    permuted = "permuted"  # pixels under one fixed permutation
+
+
+class Fill(Enum):
+    """What the steps of data.delay hold."""
+
+    zeros = "zeros"
+    noise = "noise"  # bytes drawn uniformly, the same for every trial
+
+
+@dataclass
+class Images(Stored):
+    """Labelled images, read as sequences. val_size=null: a sixth of those that are not for testing."""
+
+    order: Order = Order.rows
+    delay: Optional[int] = None  # steps that follow the image, before the answer is asked for
+    fill: Optional[Fill] = None  # of these steps; null: zeros
+    mean: float = 0.5  # inputs enter as (value - mean) / std, value in [0, 1]
+    std: float = 0.5
+
+    def check(self) -> None:
+        """Refuse a delay, fill, mean or std that cannot be; see `Data.check`."""
+        super().check()
+        at_least(1, ("data.delay", self.delay))
+        positive(("data.std", self.std))
+        finite(("data.mean", self.mean))
+        if self.fill is not None and self.delay is None:
+            refuse("data.fill", self.fill, "fills the steps of data.delay, and there are none")
 
 
 @dataclass(frozen=True)
@@ -193,3 +232,7 @@ def checksum(images: Bytes, targets: Labels) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(targets.astype("<i8").tobytes())
     return digest.hexdigest()
+
+
+for _name in DATASETS:
+    enter(_name, ImageSet(_name), Images)

@@ -1,24 +1,42 @@
 """Made-up sequences of a fixed length T that ask a network to remember: adding, copying, temporal order."""
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rnnbench.config import ConfigError, Generated, Markers
-from rnnbench.tasks.task import Examples, Goal
-
-Uniforms = NDArray[np.float64]
-
-
-def integers(u: Uniforms, low: int | NDArray[Any], high: int | NDArray[Any]) -> NDArray[np.int64]:
-    """Whole numbers from low to high - 1, all equally likely, of uniforms in [0, 1)."""
-    drawn: NDArray[np.int64] = (low + np.floor(u * (np.asarray(high) - low))).astype(np.int64)
-    return drawn
+from rnnbench.config import ConfigError, Data
+from rnnbench.config.refusals import at_least, refuse
+from rnnbench.tasks.generated import Made, Uniforms, integers
+from rnnbench.tasks.task import Examples, Goal, enter
 
 
-def at_least(data: Generated, least: int) -> None:
+class Markers(Enum):
+    """Where the two markers of `adding` stand."""
+
+    halves = "halves"  # one in each half of the sequence
+    anywhere = "anywhere"  # at two steps
+
+
+@dataclass
+class Generated(Data):
+    """Made-up sequences. train_size=null: endless, every minibatch is new; val_size=null: 1,000."""
+
+    steps: int = 50  # T
+    test_size: int = 1000
+    low: float = 0.0  # of the values of `adding`; they go up to 1
+    markers: Markers = Markers.halves  # of `adding`
+
+    def check(self) -> None:
+        """Refuse sizes below 1, and values of `adding` from 1 on; see `Data.check`."""
+        super().check()
+        at_least(1, ("data.steps", self.steps), ("data.test_size", self.test_size))
+        if not self.low < 1:
+            refuse("data.low", self.low, "must be below 1")
+
+
+def check_steps(data: Generated, least: int) -> None:
     """Refuse a T that is too short.
 
     Raises:
@@ -42,7 +60,7 @@ class Adding:
     goal, metric, input_size, outputs = Goal.value, "mse", 2, 1
 
     def __init__(self, data: Generated) -> None:
-        at_least(data, 2)
+        check_steps(data, 2)
         self.steps, self.low, self.anywhere = data.steps, data.low, data.markers is Markers.anywhere
         self.draws = self.steps + 2
         self.baseline = (1 - self.low) ** 2 / 6
@@ -79,7 +97,7 @@ class CopyMemory:
     MEMORY = 10  # numbers to be kept
 
     def __init__(self, data: Generated) -> None:
-        at_least(data, 1)
+        check_steps(data, 1)
         self.blank = data.steps
         self.steps = self.blank + 2 * self.MEMORY
         self.draws = self.MEMORY
@@ -111,7 +129,7 @@ class TemporalOrder:
     X, E, B = 4, 6, 7  # after a, b, c, d; Y is X + 1
 
     def __init__(self, data: Generated) -> None:
-        at_least(data, 10)
+        check_steps(data, 10)
         self.steps = data.steps
         self.draws = self.steps + 4
 
@@ -127,3 +145,12 @@ class TemporalOrder:
             tokens[np.arange(n), where] = self.X + symbol
             answer = 2 * answer + symbol
         return Examples(tokens.astype(np.int16), answer)
+
+
+enter("adding", Made(Adding, "adding (Hochreiter, Schmidhuber 1997)"), Generated)
+enter("copy", Made(CopyMemory, "copy memory (Hochreiter, Schmidhuber 1997; Bai et al. 2018)"), Generated)
+enter(
+    "temporal_order",
+    Made(TemporalOrder, "temporal order (Hochreiter, Schmidhuber 1997, task 6a)"),
+    Generated,
+)

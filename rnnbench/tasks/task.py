@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.config import ConfigError, Data
+from rnnbench.config import DATA, ConfigError, Data
 
 Bytes = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -93,7 +93,7 @@ class Task:
 
 
 class Kind(Protocol):
-    """What is registered under a task's name. `data` is of the class that rnnbench.config.DATA names."""
+    """What is registered under a task's name. `data` is of the class that it was entered with."""
 
     def shape(self, data: Any) -> Shape:
         """The sizes of the task that `load` would give, without reading what is large.
@@ -110,6 +110,15 @@ class Kind(Protocol):
             ConfigError: it cannot be had.
         """
         ...
+
+
+TASKS: dict[str, Kind] = {}  # the tasks that ship, by data.name
+
+
+def enter(name: str, kind: Kind, settings: type[Data]) -> None:
+    """Enter a task that ships under its data.name, and the class of its settings."""
+    TASKS[name] = kind
+    DATA[name] = settings
 
 
 L = TypeVar("L", bound=Callable[..., Task])

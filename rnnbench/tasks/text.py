@@ -2,15 +2,33 @@
 
 import hashlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import MISSING
 
-from rnnbench.config import ConfigError, Text
-from rnnbench.tasks.task import Goal, Shape, Task, check_metric, held
+from rnnbench.config import ConfigError, Data
+from rnnbench.config.refusals import at_least
+from rnnbench.tasks.task import Goal, Shape, Task, check_metric, enter, held
 
 Ids = NDArray[np.int16 | np.int32]
+
+
+@dataclass
+class Text(Data):
+    """A text of one's own, character by character; sizes are in characters, null: a twentieth each."""
+
+    path: str = MISSING
+    window: int = 50  # steps of backpropagation; the state is carried on from window to window
+    test_size: Optional[int] = None
+
+    def check(self) -> None:
+        """Refuse a window or a test below 1; see `Data.check`."""
+        super().check()
+        at_least(1, ("data.test_size", self.test_size), ("data.window", self.window))
 
 
 class Characters:
@@ -137,3 +155,6 @@ def cut(ids: Ids, window: int) -> tuple[Ids, Ids, NDArray[np.int64]]:
     lengths = np.full(count, window)
     lengths[-1] = steps - (count - 1) * window
     return inputs, targets, lengths
+
+
+enter("text", Characters(), Text)
