@@ -263,11 +263,10 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     Raises:
         ConfigError: the trial cannot be run.
     """
-    from rnnbench.sweep import launcher
+    from rnnbench.sweep import launcher, stages
     from rnnbench.sweep.compose import compose_one
+    from rnnbench.sweep.job import Job, identity
     from rnnbench.sweep.overrides import check_settings
-    from rnnbench.sweep.preflight import preflight
-    from rnnbench.sweep.recorder import Job
 
     for word in overrides:
         if not isinstance(word, str):
@@ -285,9 +284,9 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     if config.dry_run or cfg.hydra.runtime.choices.get("search"):
         key = "dry_run=true" if config.dry_run else "search"
         raise ConfigError(f"{key}: is for the command line (python -m rnnbench ...); run trains one trial")
-    preflight([config], Path(folder or cfg.hydra.run.dir))
+    stages.preflight([config], Path(folder or cfg.hydra.run.dir))
     folder = launcher.job_folder(Path(folder or launcher.own_folder(cfg, "run")))
-    job = Job(launcher.job_name(overrides, config), config, folder)
-    with _alone(folder.parent), launcher.open_sweep(folder.parent, config, job.name, single=True) as sweep:
-        launcher.run_jobs(sweep, [job], 1)
+    job = Job(launcher.job_name(overrides, config), config, folder, identity(config))
+    with _alone(folder.parent), stages.open_sweep(folder.parent, config, job.name, single=True) as sweep:
+        stages.run_jobs(sweep, [job], 1)
     return read_result(folder) | {"folder": str(folder.resolve())}

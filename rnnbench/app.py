@@ -10,7 +10,9 @@ from omegaconf import DictConfig
 
 from rnnbench.config import ConfigError
 from rnnbench.sweep.hydra_jobs import TrialFailed
-from rnnbench.sweep.launcher import job_folder, job_name, open_sweep, refusals, run_jobs, task_config
+from rnnbench.sweep.job import Job, identity
+from rnnbench.sweep.launcher import job_folder, job_name, refusals, task_config
+from rnnbench.sweep.stages import open_sweep, run_jobs
 
 
 def app(cfg: DictConfig) -> float | None:
@@ -25,8 +27,6 @@ def app(cfg: DictConfig) -> float | None:
     Raises:
         TrialFailed: it ended without a result; its folder says why.
     """
-    from rnnbench.sweep.recorder import Job
-
     hydra = HydraConfig.get()
     multirun = hydra.mode is RunMode.MULTIRUN
     overrides = list(hydra.overrides.task)
@@ -38,14 +38,14 @@ def app(cfg: DictConfig) -> float | None:
         # Under Hydra's own sweeper nobody holds the folder, and the launcher may run several jobs at once.
         with open_sweep(folder.parent, config, name, single=not multirun, shared=multirun) as sweep:
             if hydra.sweeper.get("trial") is None:
-                jobs = [Job(name, config, folder)]
+                jobs = [Job(name, config, folder, identity(config))]
             else:
                 from rnnbench.search.pruning import jobs_of
 
                 jobs = jobs_of(hydra, name, config, folder)
             with chdir(here):
                 run_jobs(sweep, jobs, len(jobs))
-    failed = [job.error for job in jobs if job.error is not None]
+    failed = [str(job.error) for job in jobs if job.state.is_error]
     if failed:
         raise TrialFailed(failed[0])
     values = [job.value for job in jobs if job.value is not None]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     {"config"},
     {"system"},
+    {"job_state"},
     {"terminal"},
     {"tasks"},
     {"nn"},
@@ -37,6 +39,7 @@ LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 # Packages that a part never imports, not even late, inside a function.
 NEVER = {
     "config": {"torch", "hydra", "mlflow", "optuna"},
+    "job_state": {"torch", "hydra", "mlflow", "optuna"},
     "system": {"torch", "hydra", "mlflow", "optuna"},
     "terminal": {"torch", "hydra", "mlflow", "optuna"},
     "tasks": {"hydra", "mlflow", "optuna"},
@@ -53,9 +56,24 @@ NEVER = {
 }
 
 # What is imported before a command line has been read: these bring in nothing that takes seconds.
-QUICK = {"__init__", "__main__", "app", "cluster", "config", "reader", "record", "search", "sweep"}
+QUICK = {
+    "__init__",
+    "__main__",
+    "app",
+    "cluster",
+    "config",
+    "job_state",
+    "reader",
+    "record",
+    "search",
+    "sweep",
+}
 QUICK |= {"system", "tasks", "terminal"}
-LATE = {"sweep.dry_run"}  # is imported when there is something to measure
+# Imported when there is something to train or to measure: by sweep.stages, and by search.sweeper.
+LATE = {
+    f"sweep.{name}" for name in ("dry_run", "engine_checks", "recorder", "scheduler", "session", "snapshots")
+}
+LATE |= {"search.report", "search.runner"}
 SECONDS = {"torch", "torchvision", "mlflow", "pandas", "sklearn", "matplotlib"}
 
 
@@ -146,6 +164,29 @@ def test_private_names_of_hydra_and_optuna_are_used_in_one_module_each(file: Pat
         assert not PRIVATE.findall(file.read_text())
 
 
+def modules_of(package: Path) -> dict[str, set[str]]:
+    """Each module of a package, with those of the same package that it imports, early or late."""
+    prefix = ("rnnbench", *package.relative_to(PACKAGE).parts)
+    names = {file.stem for file in package.glob("*.py")}
+    return {
+        file.stem: {
+            name[len(prefix)]
+            for name in imports(file)
+            if name[: len(prefix)] == prefix and len(name) > len(prefix) and name[len(prefix)] in names
+        }
+        - {file.stem}
+        for file in package.glob("*.py")
+    }
+
+
+PACKAGES = sorted({file.parent for file in FILES} - {PACKAGE})
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.relative_to(PACKAGE).as_posix())
+def test_modules_of_a_package_import_each_other_without_circles(package: Path) -> None:
+    list(TopologicalSorter(modules_of(package)).static_order())  # raises CycleError with the circle
+
+
 @pytest.mark.parametrize("file", FILES, ids=named)
 def test_files_say_what_they_are(file: Path) -> None:
     assert ast.get_docstring(ast.parse(file.read_text())), "no module docstring"
@@ -160,7 +201,6 @@ LONG = {
     "record/sweep_folder.py claim",
     "search/plan.py make_plan",
     "search/sweeper.py sweep",
-    "sweep/launcher.py open_sweep",
     "sweep/overrides.py read_arguments",
     "tasks/arrays.py check",
     "tasks/text.py load",
@@ -174,7 +214,6 @@ LATE_IMPORTS = {
     "bench/loops.py",
     "bench/traffic.py",
     "cluster/base.py",
-    "cluster/stack_file.py",
     "cluster/worker.py",
     "kernels/compiled.py",
     "mlflow_sync/delivery.py",
@@ -185,11 +224,7 @@ LATE_IMPORTS = {
     "search/report.py",
     "search/runner.py",
     "search/sweeper.py",
-    "sweep/grid.py",
-    "sweep/launcher.py",
-    "sweep/preflight.py",
-    "sweep/recorder.py",
-    "sweep/scheduler.py",
+    "sweep/stages.py",
     "tasks/arrays.py",
     "tasks/download.py",
 }

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import rnnbench
 from rnnbench import tasks
 from rnnbench.cluster.stack_file import SentStack, sent
-from rnnbench.config import Tracking, trial_hash
+from rnnbench.config import Tracking
 from rnnbench.mlflow_sync.courier import undelivered
 from rnnbench.paper.reading import Folders
 from rnnbench.record import (
@@ -37,13 +37,15 @@ from rnnbench.record import (
 )
 from rnnbench.record.__main__ import find
 from rnnbench.record.job_folder import inherit, read_confusion
-from rnnbench.sweep.recorder import Job, Sweep
+from rnnbench.sweep.job import Job, identity
+from rnnbench.sweep.placing import place, take_finished
+from rnnbench.sweep.recorder import Recorder
 from rnnbench.system import files
 from rnnbench.system.files import Damaged, DamagedWarning, sound
 from rnnbench.terminal import compare, judge
 from rnnbench.train import snapshot as checkpoint
 from rnnbench.train.snapshot import Unusable
-from rnnbench.train.stack import Checkpoint, Slot
+from rnnbench.train.stack import Slot, Snapshot
 
 PACKAGE = Path(rnnbench.__file__).parent
 SEEDS = (0, 1, 2)
@@ -54,8 +56,7 @@ FINAL = {"best/val_accuracy": 0.5, "best/epoch": 2.0, "parameters/total": 9.0, "
 
 
 def trial(seed: int) -> str:
-    config = make_config(seed=seed)
-    return trial_hash(config, tasks.load(config.data).checksum)
+    return identity(make_config(seed=seed))
 
 
 def claim(folder: Path):
@@ -129,29 +130,29 @@ def read_everything(sweep: Path, damaged: str) -> None:
     with suppress(rnnbench.ConfigError):
         rnnbench.load(sweep / "1")
     with suppress(Unusable):
-        checkpoint.load(sweep / "1", Checkpoint(Slot(make_config(seed=1)), {}), {})
+        checkpoint.load(sweep / "1", Snapshot(Slot(make_config(seed=1)), {}), {})
     if damaged != "sweep.json":
         assert {job.name for job in undelivered(sweep)} <= {"0", "1", "2"}
 
 
 def resume(sweep: Path) -> None:
     """The same command again: finished trials keep their folders, a damaged one is trained there again."""
-    jobs = [Job(f"seed={seed}", make_config(seed=seed), sweep) for seed in SEEDS]
-    with claim(sweep) as records:
-        held = Sweep(sweep, records, None)
-        held.place(jobs, 0)
+    jobs = [Job(f"seed={seed}", make_config(seed=seed), sweep, trial(seed)) for seed in SEEDS]
+    recorder = Recorder()
+    with claim(sweep) as record:
+        place(jobs, sweep, results(sweep), first=0)
         assert jobs[0].folder == sweep / "0" and jobs[2].folder == sweep / "2"
-        assert held.finished(jobs[0]) and held.finished(jobs[2])
-        if not held.finished(jobs[1]):
-            held.start(jobs[1])
-            assert jobs[1].record is not None
-            jobs[1].record.end("finished", FINAL)
-        records.end("finished")
+        todo = take_finished(jobs)
+        assert not {jobs[0], jobs[2]} & set(todo)
+        for job in todo:
+            recorder.start(job)
+            recorder.records[job].end("finished", FINAL)
+        record.end("finished")
     assert read_sweep(sweep)["status"] == "finished"
     assert len(job_folders(sweep)) >= 3
 
 
-def place(sweep: Path, kind: str) -> Path:
+def file_of(sweep: Path, kind: str) -> Path:
     known = {
         "sweep.json": sweep / "sweep.json",
         "sweep's mlflow.json": sweep / "mlflow.json",
@@ -202,7 +203,7 @@ def test_whatever_a_file_holds_all_beside_it_works(
 ) -> None:
     sweep = tmp_path_factory.mktemp("damaged") / "s"
     shutil.copytree(made, sweep)
-    file = place(sweep, kind)
+    file = file_of(sweep, kind)
     file.write_bytes(damage(data, file.read_bytes()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DamagedWarning)
@@ -261,7 +262,7 @@ def test_whatever_stands_in_a_files_place_all_beside_it_works(
 ) -> None:
     sweep = tmp_path / "s"
     shutil.copytree(made, sweep)
-    how(place(sweep, kind))
+    how(file_of(sweep, kind))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DamagedWarning)
         read_everything(sweep, kind)
@@ -384,8 +385,8 @@ def test_each_file_has_one_reader_that_refuses_with_its_name(made: Path, tmp_pat
         "stack": lambda: SentStack(sweep / "stacks" / "1-b.json"),
     }.items():
         read()
-        place(sweep, kind).write_text("{")
-        with pytest.raises(Damaged, match=str(place(sweep, kind))):
+        file_of(sweep, kind).write_text("{")
+        with pytest.raises(Damaged, match=str(file_of(sweep, kind))):
             read()
     (sweep / "1" / "mlflow.json").write_text("{")
     with pytest.warns(DamagedWarning):

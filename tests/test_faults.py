@@ -183,16 +183,17 @@ from conftest import make_config
 from rnnbench import tasks
 from rnnbench.sweep import scheduler as train
 from rnnbench.config import Kernel
-from rnnbench.sweep.recorder import Job, Sweep
+from rnnbench.sweep.job import Job, identity
+from rnnbench.sweep.recorder import Recorder
 
 folder, room = Path(sys.argv[1]), int(sys.argv[2])
 def config(seed):
     one = make_config("gru", seed, fit__epochs=3, data__train_size=1024, fit__batch_size=512)
     one.model.hidden_size, one.fit.kernel = 64, Kernel.torch
     return one
-jobs = [Job(f"seed={n}", config(n), folder / str(n)) for n in range(6)]
-sweep = Sweep(folder, None, None)
-record, rows = sweep.epoch, []
+jobs = [Job(f"seed={n}", config(n), folder / str(n), identity(config(n))) for n in range(6)]
+recorder = Recorder()
+record, rows = recorder.epoch, []
 def size(name):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(name))
 def epoch(job, number, metrics):
@@ -202,8 +203,8 @@ def epoch(job, number, metrics):
         resource.setrlimit(resource.RLIMIT_AS, (size("VmSize") + room, resource.RLIM_INFINITY))
     if not room and len(rows) == 6:
         print("needs", size("VmPeak") - size("VmSize"))
-sweep.epoch = epoch
-train.train(sweep, jobs, 6)
+recorder.epoch = epoch
+train.train(recorder, jobs, 6)
 print(*[job.error for job in jobs], sep="\\n")
 """
 

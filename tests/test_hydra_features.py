@@ -36,7 +36,7 @@ from rnnbench.config import ConfigError, conf_folder
 from rnnbench.record import SweepFolder, read_result, read_sweep
 from rnnbench.sweep import launcher
 from rnnbench.sweep.hydra_jobs import TrialFailed, check_name
-from rnnbench.sweep.recorder import Job
+from rnnbench.sweep.job import Job, identity
 from tests.test_app import numbers, run
 
 QUICK = ["fit.epochs=1", "model.hidden_size=4", "data.train_size=64", "tracking.uri=null"]
@@ -306,9 +306,8 @@ def test_a_worker_sets_the_environment_and_a_secret_stays_out_of_its_file(monkey
     )
     given = {"A": "there", "B": "${oc.env:RNNBENCH_TOKEN_OF_MINE}"}
     with claim as records:
-        stack = SentStack.write(
-            Path("s"), records.info["sweep"], [Job("a", config, Path("s/0"))], None, None, given
-        )
+        job = Job("a", config, Path("s/0"), identity(config))
+        stack = SentStack.write(Path("s"), records.info["sweep"], [job], None, None, given)
         assert "not to be seen" not in stack.file.read_text()
         work_on(stack.file)
     assert read_result(Path("s/0"))["status"] == "finished"

@@ -319,9 +319,9 @@ def test_runs_in_several_threads_have_a_folder_each_and_their_own_numbers():
 
 
 def test_two_threads_do_not_train_in_one_folder(monkeypatch):
-    from rnnbench.sweep import launcher
+    from rnnbench.sweep import stages
 
-    train, refused = launcher.run_jobs, []
+    train, refused = stages.run_jobs, []
 
     def another_meanwhile(*arguments: Any) -> None:
         with pytest.raises(ConfigError, match="another thread trains in it") as error:
@@ -329,7 +329,7 @@ def test_two_threads_do_not_train_in_one_folder(monkeypatch):
         refused.append(error)
         train(*arguments)
 
-    monkeypatch.setattr(launcher, "run_jobs", another_meanwhile)
+    monkeypatch.setattr(stages, "run_jobs", another_meanwhile)
     assert rnnbench.run("model=gru", *QUICK, folder="r/0")["status"] == "finished"
     assert refused
 

@@ -252,14 +252,14 @@ def test_a_helper_that_registers_is_harmless_beside_its_own_file(tmp_path):
 
 def test_a_worker_sees_the_same_trial(tmp_path, monkeypatch):
     monkeypatch.chdir(write(tmp_path, HELPERS["in a package"]))
-    from rnnbench import tasks
-    from rnnbench.sweep.recorder import Job
+    from rnnbench.sweep.job import Job, identity
 
     config = config_of("mine.py")
-    stack = SentStack.write(tmp_path, "sweep", [Job("job", config, tmp_path / "0")], None, None)
+    job = Job("job", config, tmp_path / "0", identity(config))
+    stack = SentStack.write(tmp_path, "sweep", [job], None, None)
     (entry,) = SentStack(stack.file).jobs
     there = own_code(typed(entry["config"]))
-    assert trial_hash(there, tasks.load(there.data).checksum) == entry["trial"]
+    assert identity(there) == entry["trial"]
     assert repr(there.model) == repr(config.model)
     assert plain(there)["model"]["name"] == "leaky"
 

@@ -14,7 +14,8 @@ from rnnbench.record import read_result
 from rnnbench.record.sweep_folder import read_sweep
 from rnnbench.search.pruning import Watch
 from rnnbench.search.study import ATTEMPTS, GIVEN_UP
-from rnnbench.sweep.recorder import Job, Sweep
+from rnnbench.sweep.job import Job, identity
+from rnnbench.sweep.recorder import Recorder
 from rnnbench.sweep.scheduler import train
 from rnnbench.train import stack as engine
 from tests.conftest import make_config
@@ -136,12 +137,15 @@ def test_a_deleted_job_folder_costs_a_search_this_trial_alone(tmp_path):
 @pytest.mark.parametrize("left", [1, 0], ids=["the last epoch is left", "only the test set is left"])
 def test_a_pruner_hears_of_runs_that_go_on_at_their_very_end(left, tmp_path, monkeypatch):
     def runs():
-        return [Job(f"seed={n}", make_config(seed=n), tmp_path / str(n)) for n in range(2)]
+        configs = [make_config(seed=n) for n in range(2)]
+        return [
+            Job(f"seed={n}", config, tmp_path / str(n), identity(config)) for n, config in enumerate(configs)
+        ]
 
     def heard(jobs):
         told = []
         Watch(lambda *reached: told.append(reached), jobs, "accuracy")
-        train(Sweep(tmp_path, None, None), jobs, None)
+        train(Recorder(), jobs, None)
         return told
 
     whole = heard([replace(job, folder=tmp_path / "whole" / job.name) for job in runs()])

@@ -18,8 +18,8 @@ from rnnbench import __version__, terminal
 from rnnbench.__main__ import main
 from rnnbench.config import to_yaml
 from rnnbench.sweep.launcher import labels
-from rnnbench.sweep.recorder import _say_best
 from rnnbench.sweep.scheduler import _say_resumed
+from rnnbench.sweep.session import say_best
 from rnnbench.system.plain_text import printable
 from rnnbench.terminal import Live, compare, complain, judge, legend, mean_sd, refuse, say, visible, warn
 from tests.test_app import QUICK
@@ -178,7 +178,7 @@ def test_the_best_trial_of_a_grid_can_be_trained_again_from_its_line(
     words = ["model=gru", "data.path='a b.npz'", "seed=1"]
     results = [result("lstm", 0, 0.8), result("gru", 1, 0.9), result("rnn", 0, 0.95, "failed")]
     folders = [tmp_path / str(n) for n in range(3)]
-    _say_best("best/val_accuracy", folders, results, {folders[1]: words})
+    say_best("best/val_accuracy", folders, results, {folders[1]: words})
     best, command = capsys.readouterr().out.splitlines()
     assert best.startswith("best: trial 1, val/accuracy 0.9000; ") and best.endswith("/1")
     given = shlex.split(command)
@@ -189,7 +189,7 @@ def test_no_command_is_printed_ready_to_paste_that_a_file_in_a_folder_says(tmp_p
     inner = tmp_path / "1" / ".hydra"
     inner.mkdir(parents=True)
     (inner / "overrides.yaml").write_text("- rnnbench_import=theirs.py\n")
-    _say_best(
+    say_best(
         "best/val_accuracy",
         [tmp_path / "0", tmp_path / "1"],
         [result("lstm", 0, 0.8), result("gru", 1, 0.9)],

@@ -11,9 +11,11 @@ from conftest import make_config
 
 from rnnbench import tasks
 from rnnbench.config import Kernel
+from rnnbench.job_state import JobState
 from rnnbench.kernels import make_compute
 from rnnbench.record import read_result
-from rnnbench.sweep.recorder import Job, Sweep
+from rnnbench.sweep.job import Job, identity
+from rnnbench.sweep.recorder import Recorder
 from rnnbench.sweep.scheduler import train as train_jobs
 from rnnbench.train import resources
 
@@ -21,9 +23,10 @@ from rnnbench.train import resources
 def train(folder, max_stack):
     """Five short trials; their final figures but for the times."""
     configs = [make_config("gru", seed, fit__epochs=2, data__train_size=64) for seed in range(5)]
-    jobs = [Job(f"seed={n}", config, folder / str(n)) for n, config in enumerate(configs)]
-    train_jobs(Sweep(folder, None, None), jobs, max_stack)
+    jobs = [Job(f"seed={n}", c, folder / str(n), identity(c)) for n, c in enumerate(configs)]
+    train_jobs(Recorder(), jobs, max_stack)
     assert [job.error for job in jobs] == [None] * 5
+    assert {job.state for job in jobs} == {JobState.finished}
     return [
         {name: value for name, value in read_result(job.folder)["metrics"].items() if "time" not in name}
         for job in jobs

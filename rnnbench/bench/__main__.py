@@ -29,8 +29,8 @@ from rnnbench.bench.startup import first_epoch, import_torch
 from rnnbench.bench.traffic import KINDS, SLEEP, storage_of, traffic
 from rnnbench.config import Kernel
 from rnnbench.kernels.compiled import cores, instruction_sets
+from rnnbench.sweep.engine_checks import check_cuda
 from rnnbench.sweep.launcher import refusals
-from rnnbench.sweep.preflight import check_cuda
 from rnnbench.terminal import say, show_table
 
 

@@ -7,19 +7,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from rnnbench import terminal
 from rnnbench.cluster.stack_file import SentStack, sent
 from rnnbench.config import objective
+from rnnbench.job_state import JobState
 from rnnbench.record import abandon, read_metrics, read_result, workers
 from rnnbench.sweep.hydra_jobs import for_workers
+from rnnbench.sweep.job import Job
 from rnnbench.sweep.launcher import TrialLauncher
-from rnnbench.sweep.recorder import Job, Sweep
+from rnnbench.sweep.placing import place, take_finished
 from rnnbench.system import signals
 from rnnbench.system.files import sound
+
+if TYPE_CHECKING:
+    from rnnbench.sweep.recorder import Recorder
+    from rnnbench.sweep.session import Sweep
 
 WAIT = 1.0  # seconds between looks at the records
 
@@ -39,7 +45,6 @@ class Watched:
     job: Job
     stamp: tuple[int, ...] = ()  # of its files, when they were last looked at
     epochs: int = 0  # rows that were shown
-    ended: bool = False
 
 
 class RemoteLauncher(TrialLauncher):
@@ -73,7 +78,7 @@ class RemoteLauncher(TrialLauncher):
     def leave(self, stacks: Sequence[SentStack]) -> None:
         """The sweep ends before these stacks (Ctrl-C, an error): what becomes of them is said, or seen to."""
 
-    def train(self, sweep: Sweep, jobs: Sequence[Job], trees: Sequence[dict[str, Any]], first: int) -> None:
+    def train(self, sweep: "Sweep", jobs: Sequence[Job], trees: Sequence[dict[str, Any]], first: int) -> None:
         self.environment = for_workers(trees[0])
         if trees[0]["hydra"]["sweeper"].get("trial") is not None:
             self._suggestion(sweep, jobs[0], trees[0], first)
@@ -86,11 +91,11 @@ class RemoteLauncher(TrialLauncher):
             for stack in living:
                 for entry in stack.jobs:
                     promised.setdefault(entry["trial"], []).append(sweep.folder / entry["folder"])
-            sweep.place(jobs, first, promised)
+            place(jobs, sweep.folder, sweep.recorded, first=first, promised=promised)
         else:  # they confirm a search's winner, in folders that it names
             for job, tree in zip(jobs, trees, strict=True):
                 job.folder = sweep.folder / tree["hydra"]["sweep"]["subdir"]
-        todo = {job.folder.name: job for job in jobs if not sweep.finished(job)}
+        todo = {job.folder.name: job for job in take_finished(jobs)}
         if len(todo) < len(jobs):
             terminal.say(
                 f"{len(jobs) - len(todo)} of {len(jobs)} trials are finished already in {sweep.folder}"
@@ -106,13 +111,15 @@ class RemoteLauncher(TrialLauncher):
             f"{len(rest)} trials in {len(stacks)} stacks sent to {self.place}"
             + (f", {len(under_way)} in {len(there)} stacks are there already" if there else "")
         )
-        from rnnbench.sweep.scheduler import progress
-
         epochs = sum(job.config.fit.epochs for job in todo.values())
-        with progress(sweep, jobs[0], len(todo), epochs), self._left(there + stacks) as waiting:
-            self._wait(sweep, waiting, {name: Watched(job) for name, job in todo.items()})
+        recorder = sweep.recorder
+        with (
+            recorder.progress(objective(jobs[0].config), len(todo), epochs),
+            self._left(there + stacks) as waiting,
+        ):
+            self._wait(recorder, waiting, {name: Watched(job) for name, job in todo.items()})
 
-    def _suggestion(self, sweep: Sweep, job: Job, tree: dict[str, Any], number: int) -> None:
+    def _suggestion(self, sweep: "Sweep", job: Job, tree: dict[str, Any], number: int) -> None:
         """Train the runs of a suggestion of a search as one stack; the job gets their mean."""
         from rnnbench.search.pruning import search_of, suggestion_of
 
@@ -123,22 +130,21 @@ class RemoteLauncher(TrialLauncher):
         }
         job.folder = sweep.folder / str(number)
         runs = suggestion_of(search_of(search["sweeper"]), search["sweep_dir"], job)
-        todo = [run for run in runs if not sweep.finished(run)]
-        if todo:
+        if take_finished(runs):
             stack = self._write(sweep, runs, search)
             self._submit([stack])
             with self._left([stack]) as waiting:
-                self._wait(sweep, waiting, {run.folder.name: Watched(run) for run in runs})
+                self._wait(sweep.recorder, waiting, {run.folder.name: Watched(run) for run in runs})
         job.error = next((run.error for run in runs if run.error is not None), None)
         values = [run.value for run in runs if run.value is not None]
         job.value = sum(values) / len(runs) if len(values) == len(runs) else None
 
-    def _write(self, sweep: Sweep, jobs: Sequence[Job], search: dict[str, Any] | None = None) -> SentStack:
-        assert sweep.records is not None
+    def _write(self, sweep: "Sweep", jobs: Sequence[Job], search: dict[str, Any] | None = None) -> SentStack:
+        assert sweep.record is not None
         for job in jobs:
             job.prepare()
         return SentStack.write(
-            sweep.folder, sweep.records.info["sweep"], jobs, self.max_stack, search, self.environment
+            sweep.folder, sweep.record.info["sweep"], jobs, self.max_stack, search, self.environment
         )
 
     def _submit(self, stacks: Sequence[SentStack]) -> None:
@@ -171,86 +177,90 @@ class RemoteLauncher(TrialLauncher):
             if stacks:
                 self.leave(stacks)
 
-    def _wait(self, sweep: Sweep, stacks: list[SentStack], jobs: dict[str, Watched]) -> None:
+    def _wait(self, recorder: "Recorder", stacks: list[SentStack], jobs: dict[str, Watched]) -> None:
         """Wait until all stacks have ended; stacks that were lost are sent again, or fail."""
         while True:
             signals.check()  # this may be another thread than the one that a signal ends
-            self._look(sweep, stacks, jobs)
+            self._look(recorder, stacks, jobs)
             if not stacks:
                 return
             over = self._over(stacks)
-            self._look(sweep, stacks, jobs)  # what was written since, before the task was over
+            self._look(recorder, stacks, jobs)  # what was written since, before the task was over
             for stack in [stack for stack in stacks if stack.name in over]:
-                self._again(sweep, stack, over[stack.name], jobs)
+                self._again(recorder, stack, over[stack.name], jobs)
             time.sleep(WAIT)
 
-    def _again(self, sweep: Sweep, stack: SentStack, lost: Lost, jobs: dict[str, Watched]) -> None:
+    def _again(self, recorder: "Recorder", stack: SentStack, lost: Lost, jobs: dict[str, Watched]) -> None:
         """Send a stack again whose task is over before its jobs are; too often, and these have failed."""
         if lost.again and stack.task["sent"] <= self.retries:
-            with sweep.lock:
+            with recorder.lock:
                 terminal.warn(f"stack {stack.name} {lost.reason}; sending it to {self.place} again")
             self._submit([stack])
             return
         for entry in stack.jobs:
             watched = jobs.get(entry["folder"])
-            if watched is not None and not watched.ended:
+            if watched is not None and not watched.job.state.has_ended:
                 job, reason = watched.job, f"its stack {stack.name} {lost.reason}"
-                with sweep.lock:
+                with recorder.lock:
                     if (job.folder / "result.json").exists():
                         abandon(job.folder, reason)
-                        _take(sweep, stack, entry, watched)
-                    else:
-                        sweep.fail(job, reason)
-                        watched.ended = True
+                        _take(recorder, stack, entry, watched)
+                    if not job.state.has_ended:  # its record is not there, or that of an earlier failure
+                        recorder.fail(job, reason)
 
-    def _look(self, sweep: Sweep, stacks: list[SentStack], jobs: dict[str, Watched]) -> None:
+    def _look(self, recorder: "Recorder", stacks: list[SentStack], jobs: dict[str, Watched]) -> None:
         """Take what is new in the records; stacks that have ended leave the list."""
         for stack in list(stacks):
             for entry in stack.jobs:
                 watched = jobs.get(entry["folder"])
-                if watched is not None and not watched.ended:
-                    with sweep.lock:
-                        _take(sweep, stack, entry, watched)
-            if all(entry["folder"] not in jobs or jobs[entry["folder"]].ended for entry in stack.jobs):
+                if watched is not None and not watched.job.state.has_ended:
+                    with recorder.lock:
+                        _take(recorder, stack, entry, watched)
+            if all(
+                entry["folder"] not in jobs or jobs[entry["folder"]].job.state.has_ended
+                for entry in stack.jobs
+            ):
                 stacks.remove(stack)
 
 
-def _take(sweep: Sweep, stack: SentStack, entry: dict[str, Any], watched: Watched) -> None:
+def _take(recorder: "Recorder", stack: SentStack, entry: dict[str, Any], watched: Watched) -> None:
     """What is new in the record of a job: for the terminal, for MLflow, and its end."""
     job = watched.job
     files = (job.folder / "result.json", job.folder / "metrics.csv")
     if not files[0].exists():
         return
-    job.started()
+    if job.state is JobState.waiting:
+        job.become(JobState.running)
+        job.started()
     stamp = tuple(number for file in files for number in (file.stat().st_mtime_ns, file.stat().st_size))
     if stamp == watched.stamp:
         return
     watched.stamp = stamp
-    if sweep.courier is not None:
-        sweep.courier.changed(job.folder)
+    recorder.changed(job)
     rows, goal = next(sound([job.folder], read_metrics), []), objective(job.config)
-    if sweep.live is not None and len(rows) > watched.epochs:
+    if recorder.live is not None and len(rows) > watched.epochs:
         split, _, name = goal.removeprefix("best/").partition("_")
         measured = [row[f"{split}/{name}"] for row in rows[watched.epochs :] if f"{split}/{name}" in row]
-        sweep.live.epoch(len(rows) - watched.epochs, measured)
+        recorder.live.epoch(len(rows) - watched.epochs, measured)
     watched.epochs = max(watched.epochs, len(rows))
     if not stack.ended(entry):
         return
     result = read_result(job.folder)
-    watched.ended = True
-    if result["status"] == "finished":
+    state = JobState(result["status"])
+    if state is JobState.finished:
         job.value = result["metrics"][goal]
         epoch = f"epoch {result['metrics']['best/epoch']:.0f} of {result['epochs']}"
         line = f"{terminal.title(goal)} {terminal.number(goal, job.value)} at {epoch}"
-    elif result["status"] == "failed":
+    elif state is JobState.failed:
         job.error = result["error"]
         line = f"failed: {job.error}"
     else:
         line = f"pruned at epoch {result['epochs']}"
-    if sweep.live is not None:
+    if recorder.live is not None:
         left = job.config.fit.epochs - result["epochs"]
-        sweep.live.end(f"{job.title}: {line}", left, failed=job.error is not None)
-    job.ended(result["status"])
+        recorder.live.end(f"{job.title}: {line}", left, failed=state is JobState.failed)
+    job.become(state)
+    job.ended()
 
 
 def cut(jobs: Sequence[Job], max_stack: int | None) -> list[list[Job]]:

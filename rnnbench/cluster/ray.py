@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -22,9 +22,12 @@ from rnnbench.cluster.base import Lost, RemoteLauncher
 from rnnbench.cluster.stack_file import SentStack
 from rnnbench.cluster.worker import work_on
 from rnnbench.config import ConfigError
+from rnnbench.sweep.job import Job
 from rnnbench.sweep.launcher import refusals
-from rnnbench.sweep.recorder import Job, Sweep
 from rnnbench.system.signals import listen
+
+if TYPE_CHECKING:
+    from rnnbench.sweep.session import Sweep
 
 PATIENCE = 5.0  # seconds that a cluster has for its first word, and a stopped worker for its last
 OBJECTS = 100_000_000  # bytes for Ray's objects in a cluster of ours: there are none to speak of
@@ -77,7 +80,7 @@ class RayLauncher(RemoteLauncher):
                 f"{key}: does not answer ({error}); `ray start --head` says the address of a cluster"
             ) from None
 
-    def train(self, sweep: Sweep, jobs: Sequence[Job], trees: Sequence[dict[str, Any]], first: int) -> None:
+    def train(self, sweep: "Sweep", jobs: Sequence[Job], trees: Sequence[dict[str, Any]], first: int) -> None:
         if not self.num_gpus and any(job.config.fit.device != "cpu" for job in jobs):
             raise ConfigError(
                 f"hydra.launcher.num_gpus=0: with fit.device={jobs[0].config.fit.device} a stack needs one, "

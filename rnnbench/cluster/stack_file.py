@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnbench.config import plain, trial_hash
+from rnnbench.config import plain
+from rnnbench.job_state import JobState
 from rnnbench.record import STACKS, previous, read_result
-from rnnbench.sweep.recorder import Job
+from rnnbench.sweep.job import Job
 from rnnbench.system.files import Damaged, check, read_json, sound, warn, write_json
 
-ENDS = ("finished", "failed", "pruned")
+ENDS = (JobState.finished, JobState.failed, JobState.pruned)
 CONTENT: dict[str, Any] = {"sweep": str, "cwd": str, "jobs": list}
 JOB: dict[str, Any] = {"name": str, "folder": str, "trial": str, "tags": dict, "config": dict}
 
@@ -57,8 +58,6 @@ class SentStack:
             search: of the jobs that are one suggestion of a search: hydra.sweeper, hydra.sweep.dir.
             environment: variables that the worker sets, of hydra.job.env_set.
         """
-        from rnnbench import tasks
-
         file = folder / STACKS / f"{jobs[0].folder.name[:40]}-{uuid.uuid4().hex[:8]}.json"
         file.parent.mkdir(exist_ok=True)
         content = {
@@ -72,7 +71,7 @@ class SentStack:
                 {
                     "name": job.name,
                     "folder": job.folder.name,
-                    "trial": trial_hash(job.config, tasks.load(job.config.data).checksum),
+                    "trial": job.trial,
                     "tags": job.tags,
                     "before": _ended(job.folder),
                     "config": plain(job.config),
@@ -111,7 +110,7 @@ class SentStack:
             return False
         # A failed record of before this stack is not its outcome. (No clocks are compared.)
         return result["status"] in ENDS and (
-            result["status"] == "finished" or result["ended"] != job["before"]
+            result["status"] == JobState.finished or result["ended"] != job["before"]
         )
 
     @property

@@ -7,11 +7,10 @@ from typing import cast
 from hydra.core.utils import env_override
 from omegaconf import OmegaConf
 
-from rnnbench import tasks
 from rnnbench.cluster.stack_file import SentStack
-from rnnbench.config import ConfigError, own_code, trial_hash, typed
+from rnnbench.config import ConfigError, own_code, typed
 from rnnbench.record import abandon, work
-from rnnbench.sweep.recorder import Job, Sweep
+from rnnbench.sweep.job import Job, identity
 
 
 def work_on(file: Path) -> None:
@@ -42,18 +41,19 @@ def work_on(file: Path) -> None:
         for entry in todo:
             config = own_code(typed(entry["config"]))
             folder = stack.folder / entry["folder"]
-            if trial_hash(config, tasks.load(config.data).checksum) != entry["trial"]:
+            if identity(config) != entry["trial"]:
                 raise ConfigError(
                     f"{folder}: {os.uname().nodename} has other data or other code than the machine that "
                     "sent this trial; its data.root, rnnbench_import and rnnbench must be the same everywhere"
                 )
-            jobs.append(Job(entry["name"], config, folder, tags=entry["tags"]))
+            jobs.append(Job(entry["name"], config, folder, entry["trial"], tags=entry["tags"]))
             if (folder / "result.json").exists():
                 abandon(folder)  # by a worker that died
         if search := stack.content["search"]:
             from rnnbench.search.pruning import search_of, watch
 
             watch(search_of(search["sweeper"]), search["sweep_dir"], Path.cwd(), jobs)
+        from rnnbench.sweep.recorder import Recorder
         from rnnbench.sweep.scheduler import train
 
-        train(Sweep(stack.folder, None, None), jobs, stack.content["max_stack"])
+        train(Recorder(), jobs, stack.content["max_stack"])

@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from rnnbench.config import Config, flatten, plain, to_yaml
+from rnnbench.job_state import RECORDED, JobState
 from rnnbench.system.files import (
     Damaged,
     check,
@@ -42,7 +43,7 @@ from rnnbench.system.files import (
 
 ROW = ("epoch", "timestamp_ms")
 NETWORK = ("weights.pt", "config.yaml", "result.json")  # the files that a trained network is made from again
-STATUSES = {"running", "finished", "failed", "interrupted", "pruned"}
+STATUSES = {state.value for state in RECORDED}
 LATEST = 9_000_000_000_000  # ms since 1970 that a date can be, in pandas too
 
 
@@ -123,7 +124,7 @@ class JobFolder:
             "format": 1,
             "job": before["job"] if before else uuid.uuid4().hex,
             "name": name,
-            "status": "running",
+            "status": JobState.running.value,
             "trial": trial,
             "params": flatten(tree),
             "metrics": {},
@@ -189,15 +190,18 @@ class JobFolder:
         """Close the record.
 
         Args:
-            status: finished, failed, pruned or interrupted.
+            status: the word of the JobState that the job has come to.
             metrics: the final ones.
             error: why the trial failed.
             traceback: of the exception that it failed with.
+
+        Raises:
+            ValueError: a job that runs cannot come to it, or the record was closed before.
         """
         if status == "pruned":  # MLflow has no such status: the tag says it
             self.result["tags"] |= {"rnnbench.status": status}
         self.result |= {
-            "status": status,
+            "status": JobState(self.result["status"]).then(JobState(status)).value,
             "metrics": {name: float(value) for name, value in metrics.items()},
             "error": error,
             "traceback": traceback,
@@ -273,7 +277,7 @@ def inherit(old: Path, new: Path, checkpoint: str) -> None:
     new.mkdir(parents=True, exist_ok=True)
     write(new / "metrics.csv", text[: text.rindex("\n") + 1])
     result["metrics"] = {}
-    write_json(new / "result.json", result | {"job": uuid.uuid4().hex, "status": "interrupted"})
+    write_json(new / "result.json", result | {"job": uuid.uuid4().hex, "status": JobState.interrupted.value})
     os.replace(old / checkpoint, new / checkpoint)
 
 
@@ -286,8 +290,9 @@ def abandon(folder: Path, error: str | None = None) -> None:
     result = previous(folder)
     if result is None:
         return
-    if result["status"] == "running" or (error is not None and result["status"] == "interrupted"):
-        status = "interrupted" if error is None else "failed"
+    state = JobState(result["status"])
+    if state is JobState.running or (error is not None and state is JobState.interrupted):
+        status = state.then(JobState.interrupted if error is None else JobState.failed).value
         ended = end_of(result, next(sound([folder], read_metrics), []))
         write_json(folder / "result.json", result | {"status": status, "error": error, "ended": ended})
 

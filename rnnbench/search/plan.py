@@ -23,7 +23,7 @@ from rnnbench.search.storage import check_storage, file_of
 from rnnbench.sweep.compose import Composer
 from rnnbench.sweep.launcher import task_config
 from rnnbench.sweep.overrides import Checker, no_option, of_point
-from rnnbench.sweep.preflight import preflight
+from rnnbench.sweep.stages import preflight
 
 
 @dataclass

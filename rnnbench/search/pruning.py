@@ -21,7 +21,7 @@ from rnnbench.search.identity import NUMBER, STUDY
 from rnnbench.search.optuna_api import study_id
 from rnnbench.search.storage import open_storage
 from rnnbench.search.study import Study, report
-from rnnbench.sweep.recorder import Job
+from rnnbench.sweep.job import Job, identity
 
 if TYPE_CHECKING:
     from rnnbench.train.stack import Slot
@@ -45,13 +45,15 @@ class Watch:
         self.curves: list[dict[int, float]] = [{} for _ in jobs]  # epoch: best so far
         self.ended = [False] * len(jobs)
         self.told = 0  # the last epoch that the pruner knows
-        for number, job in enumerate(jobs):
-            job.watch = partial(self.seen, number)
+        self.stopped = False
+        for job in jobs:
+            job.watch = self
 
-    def seen(self, number: int, slot: "Slot") -> None:
+    def seen(self, job: Job, slot: "Slot") -> None:
         """A run was evaluated. One that trains again from its start says what is known already."""
+        number = self.jobs.index(job)
         if not self.curves[number] and slot.epoch > 1:
-            self.curves[number] = self._before(self.jobs[number], slot.epoch)
+            self.curves[number] = self._before(job, slot.epoch)
         self.curves[number][slot.epoch] = slot.best[self.metric]
         self.ended[number] = slot.ended
         epochs = sorted({epoch for curve in self.curves for epoch in curve if epoch > self.told})
@@ -62,8 +64,7 @@ class Watch:
                 return
             self.told = epoch
             if self.judge(epoch, sum(value for value in reached if value is not None) / len(reached)):
-                for job in self.jobs:
-                    job.pruned = True
+                self.stopped = True
                 return
 
     def _before(self, job: Job, epoch: int) -> dict[int, float]:
@@ -96,7 +97,8 @@ def repeats_of(job: Job, count: int, name: str) -> list[Job]:
     jobs = [job]
     for k in range(1, count):
         config = replace(job.config, seed=job.config.seed + k)
-        jobs.append(Job(f"{name} seed={config.seed}", config, job.folder.with_name(f"{job.folder.name}.{k}")))
+        folder = job.folder.with_name(f"{job.folder.name}.{k}")
+        jobs.append(Job(f"{name} seed={config.seed}", config, folder, identity(config)))
     for again in jobs[1:]:
         again.tags = job.tags
     return jobs
@@ -111,7 +113,7 @@ def jobs_of(hydra: HydraConf, name: str, config: Config, folder: Path) -> list[J
     """The runs of the suggestion that a job of another launcher is, watched if there is a pruner."""
     tree: Any = OmegaConf.to_container(hydra.sweeper, resolve=True)
     settings = search_of(tree)
-    jobs = suggestion_of(settings, str(hydra.sweep.dir), Job(name, config, folder))
+    jobs = suggestion_of(settings, str(hydra.sweep.dir), Job(name, config, folder, identity(config)))
     watch(settings, str(hydra.sweep.dir), Path(hydra.runtime.cwd), jobs)
     return jobs
 

@@ -17,6 +17,7 @@ from rnnbench.search.identity import STUDY
 from rnnbench.search.plan import Plan
 from rnnbench.search.runner import Search, SearchFailed, StackSearch
 from rnnbench.search.study import LEASE, WORKER, Study, myself, runs_here
+from rnnbench.sweep.stages import show_plan
 from rnnbench.system.files import write, write_csv
 from rnnbench.terminal import mean_sd, say
 
@@ -66,8 +67,8 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
         shares = ", ".join(f"{name} {share:.0%}" for name, share in importances.items())
         say(f"importances for {terminal.title(plan.objectives[0])}: {shares}")
     say(f"pictures: {pictures}")
-    assert search.sweep.records is not None
-    search.sweep.records.note(study=_facts(plan, study, done, winners, confirmed, importances, commands))
+    assert search.sweep.record is not None
+    search.sweep.record.note(study=_facts(plan, study, done, winners, confirmed, importances, commands))
     return winners[0].value if len(plan.objectives) == 1 else None
 
 
@@ -296,8 +297,6 @@ def _facts(
 
 def show_search(plan: Plan, max_stack: int | None) -> None:
     """What a search would do, for dry_run=true."""
-    from rnnbench.sweep.dry_run import show_plan
-
     rows = Table(box=box.SIMPLE_HEAD)
     for name in ("parameter", "drawn from", "when"):
         rows.add_column(name, no_wrap=True)

@@ -21,15 +21,19 @@ from omegaconf import DictConfig
 from optuna.trial import Trial, TrialState
 
 from rnnbench import terminal
-from rnnbench.config import ConfigError
+from rnnbench.config import ConfigError, objective
+from rnnbench.job_state import JobState
 from rnnbench.record import abandon, inherit, read_result
 from rnnbench.search.plan import Plan
 from rnnbench.search.pruning import Watch, measured, repeats_of, tags_of
 from rnnbench.search.study import Study, Suggestion, suggest
 from rnnbench.sweep.hydra_api import is_basic
+from rnnbench.sweep.job import Job
 from rnnbench.sweep.launcher import StackLauncher, job_name
-from rnnbench.sweep.recorder import Job, Sweep
-from rnnbench.sweep.scheduler import Rounds, progress
+from rnnbench.sweep.placing import take_finished
+from rnnbench.sweep.scheduler import Scheduler, train
+from rnnbench.sweep.session import Sweep
+from rnnbench.train.snapshot import FILE
 
 FIRST_CHECK = 10  # finished trials before the failure rate counts
 WAIT = 1.0  # seconds between looks at what other workers do
@@ -86,8 +90,6 @@ class Search(ABC):
         """Have the runs go on from where earlier attempts were broken off, if these can be seen here."""
         if not suggestion.attempts:
             return
-        from rnnbench.train.snapshot import FILE
-
         folders = self._folders(suggestion.number)
         for number in suggestion.attempts:
             for old, new in zip(self._folders(number), folders, strict=True):
@@ -138,9 +140,9 @@ class Search(ABC):
                 "seconds": sum(result["ended"] - result["started"] for result in results) / 1000,
             }
             states = {result["status"] for result in results}
-            if "failed" in states:
+            if JobState.failed in states:
                 record["error"] = next(result["error"] for result in results if result["error"])
-            elif "pruned" in states:
+            elif JobState.pruned in states:
                 state = TrialState.PRUNED
             else:
                 state = TrialState.COMPLETE
@@ -181,20 +183,19 @@ class StackSearch(Search):
     ) -> None:
         super().__init__(plan, study, config, sweep)
         self.launcher = launcher
-        self.rounds = Rounds(sweep, launcher.max_stack)
+        self.scheduler = Scheduler(sweep.recorder, launcher.max_stack)
         self.running: dict[int, Running] = {}  # by id of the job
         self.in_flight: list[int] = []  # at each round
 
     def _run(self) -> None:
         repeats, epochs = self.plan.settings.repeats, self.plan.base.fit.epochs
         left = repeats * (self.plan.n_trials - len(self.study.done()))
-        like = Job("", self.plan.base, self.plan.folder)
-        with progress(self.sweep, like, left, left * epochs):
+        with self.sweep.recorder.progress(objective(self.plan.base), left, left * epochs):
             while True:
                 self._fill()
                 if self.running:
                     self.in_flight.append(len(self.study.running))
-                    self.rounds.round(self._ended)
+                    self.scheduler.round(self._ended)
                 elif not self._wait_for_others():
                     return
 
@@ -218,11 +219,12 @@ class StackSearch(Search):
             running = Running(suggestion, jobs, {id(job) for job in jobs})
             self.running |= {id(job): running for job in jobs}
             self._take_up(suggestion)
-            self.rounds.add(jobs)
+            self.scheduler.add(jobs)
 
     def _never_trained(self, suggestion: Suggestion, reason: str) -> None:
-        assert self.sweep.live is not None
-        self.sweep.live.end(f"trial {suggestion.number}: failed: {reason}", 0, failed=True)
+        live = self.sweep.recorder.live
+        assert live is not None
+        live.end(f"trial {suggestion.number}: failed: {reason}", 0, failed=True)
         self.conclude(suggestion, reason)
 
     def _ended(self, jobs: Sequence[Job]) -> None:
@@ -231,7 +233,7 @@ class StackSearch(Search):
             running = self.running.pop(id(job))
             running.left.discard(id(job))
             if not running.left:
-                deleted = (job.error for job in running.jobs if not job.folder.exists())
+                deleted = (job.error for job in running.jobs if job.state is JobState.deleted)
                 self.conclude(running.suggestion, next(deleted, None))
         if jobs:
             self._fill()
@@ -240,24 +242,22 @@ class StackSearch(Search):
         """How full this process was, in words."""
         if not self.in_flight:
             return None
-        trials = self.rounds.trial_epochs / self.rounds.stack_epochs
+        trials = self.scheduler.trial_epochs / self.scheduler.stack_epochs
         return (
             f"{statistics.fmean(self.in_flight):.1f} of {self.plan.settings.n_jobs} trials in flight, "
             f"{trials:.1f} runs a stack"
         )
 
     def confirm(self, overrides: Sequence[str], number: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
-        from rnnbench.sweep.scheduler import train
-
         jobs = []
         for k, seed in enumerate(seeds):
             folder = self.plan.folder / f"{number}.c{k}"
             job = self.launcher.job([*overrides, f"seed={seed}"], folder)
             job.name, job.tags = f"confirm {number} seed={seed}", tags_of(self.study.name, number)
             jobs.append(job)
-        todo = [job for job in jobs if not self.sweep.finished(job)]
+        todo = take_finished(jobs)
         if todo:
-            train(self.sweep, todo, self.launcher.max_stack)
+            train(self.sweep.recorder, todo, self.launcher.max_stack)
         return [read_result(job.folder) for job in jobs]
 
 
@@ -304,7 +304,7 @@ class JobSearch(Search):
 
     def _conclude(self, suggestion: Suggestion, error: str | None) -> None:
         folder = self.plan.folder / str(suggestion.number)
-        recorded = (folder / "result.json").exists() and read_result(folder)["status"] != "running"
+        recorded = (folder / "result.json").exists() and read_result(folder)["status"] != JobState.running
         if error is not None:
             terminal.say(f"trial {suggestion.number}: failed: {error}", "red")
         self.conclude(suggestion, None if recorded else error or "left no record")

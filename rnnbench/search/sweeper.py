@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from rnnbench.sweep.compose import Composer
 from rnnbench.sweep.hydra_api import is_basic
 from rnnbench.sweep.hydra_jobs import check_search
-from rnnbench.sweep.launcher import StackLauncher, TrialLauncher, open_sweep, own_folder, refusals
+from rnnbench.sweep.launcher import StackLauncher, TrialLauncher, own_folder, refusals
+from rnnbench.sweep.stages import open_sweep
 
 
 class OptunaSweeper(Sweeper):

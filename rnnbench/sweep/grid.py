@@ -5,7 +5,7 @@ trials that a table lacks.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -19,18 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.config import ConfigError, flatten, plain
 from rnnbench.record import results
+from rnnbench.sweep import stages
 from rnnbench.sweep.compose import Composer
 from rnnbench.sweep.hydra_api import split_points
 from rnnbench.sweep.hydra_jobs import NUMBERED, TrialFailed, check_names, folder_name
 from rnnbench.sweep.launcher import (
-    Checked,
+    Composed,
     TrialLauncher,
-    identity,
     job_name,
-    open_sweep,
     own_folder,
     refusals,
-    task_config,
 )
 from rnnbench.sweep.overrides import of_point
 from rnnbench.system.files import write
@@ -83,72 +81,54 @@ class GridSweeper(Sweeper):
         Raises:
             TrialFailed: at the end, if any of them failed.
         """
-        assert self.config is not None and self.launcher is not None
+        assert self.config is not None
         with refusals():
-            points, checked, equal = self.points(arguments)
-            first, _ = checked[tuple(points[0])]
+            jobs, equal = self.points(arguments)
             if self.plan is not None:
-                write_plan(self.plan, trials(points, checked))
+                write_plan(self.plan, trials(jobs))
                 raise SystemExit(0)
             if equal:
-                said = f"{equal} of {len(points) + equal} points are the same trial as another point"
+                said = f"{equal} of {len(jobs) + equal} points are the same trial as another point"
                 say(f"{said}: each trial is trained once")
-            ours = self.launcher if isinstance(self.launcher, TrialLauncher) else None
-            if first.dry_run:
-                from rnnbench.sweep.dry_run import show_plan
-
-                configs = [checked[tuple(point)][0] for point in points]
-                show_plan(configs, ours.max_stack if ours else 1)
+            if jobs[0].config.dry_run:
+                stages.show_plan([job.config for job in jobs], self.ours.max_stack if self.ours else 1)
                 raise SystemExit(0)
-            if ours:
-                ours.checked = checked
             _check_no_search(Path(self.config.hydra.sweep.dir))
-            size = self.max_batch_size or len(points)
-            folder, name = own_folder(self.config, "sweep"), job_name(arguments, first)
-            with open_sweep(folder, first, name, single=False, elsewhere=bool(ours and ours.elsewhere)):
-                OmegaConf.save(self.config, folder / "multirun.yaml")
-                batches = [
-                    self.launcher.launch(points[first : first + size], initial_job_idx=first)
-                    for first in range(0, len(points), size)
-                ]
+            batches = self._launch(jobs, job_name(arguments, jobs[0].config))
         results = [result for batch in batches for result in batch]
         failed = sum(result.status is JobStatus.FAILED for result in results)
         if failed:
             raise TrialFailed(f"{failed} of {len(results)} trials failed; see above")
         return batches
 
-    def points(self, arguments: list[str]) -> tuple[list[list[str]], Checked, int]:
+    @property
+    def ours(self) -> TrialLauncher | None:
+        """The launcher, if it is one of rnnbench's."""
+        return self.launcher if isinstance(self.launcher, TrialLauncher) else None
+
+    def points(self, arguments: list[str]) -> tuple[list[Composed], int]:
         """Compose and check the points of the grid that are to be trained. Nothing is made yet.
 
         Returns:
-            the overrides of each trial, the configs by overrides, and how many further points are one of
-            these trials again.
+            each trial, and how many further points are one of these trials again.
 
         Raises:
             ConfigError: the grid, or one of its points, cannot be run.
         """
-        points = self._expand(arguments)
-        checked = self._check(points)
-        if self.only is not None:
-            with _named("only", self.only):
-                wanted = set(Path(self.only).read_text(encoding="utf-8").split())
-            points = [point for point in points if identity(checked[tuple(point)][0]) in wanted]
-            if not points:
-                raise ConfigError(
-                    f"hydra.sweeper.only={self.only}: none of the grid's trials is in this file"
-                )
-        distinct: dict[str, list[str]] = {}
-        for point in points:
-            distinct.setdefault(identity(checked[tuple(point)][0]), point)
-        equal, points = len(points) - len(distinct), list(distinct.values())
+        checked = self._check(self._expand(arguments))
+        chosen = checked if self.only is None else _only(self.only, checked)
+        distinct: dict[str, Composed] = {}
+        for job in chosen:
+            distinct.setdefault(job.trial, job)
+        jobs = list(distinct.values())
         check_names(
             [
-                folder_name(self.composer.compose(point), number)
-                for number, point in enumerate(points)
-                if checked[tuple(point)][1]["hydra"]["sweep"]["subdir"] != NUMBERED
+                folder_name(self.composer.compose(job.overrides), number)
+                for number, job in enumerate(jobs)
+                if job.tree["hydra"]["sweep"]["subdir"] != NUMBERED
             ]
         )
-        return points, checked, equal
+        return jobs, len(chosen) - len(jobs)
 
     def _expand(self, arguments: list[str]) -> list[list[str]]:
         """Return the overrides of every point of the grid.
@@ -180,40 +160,64 @@ class GridSweeper(Sweeper):
                 raise ConfigError(f"{override.input_line}: a grid needs values: a,b,c or choice() or range()")
         return split_points(overrides)
 
-    def _check(self, points: list[list[str]]) -> Checked:
-        """Compose and check all points of the grid; return their configs.
+    def _check(self, points: list[list[str]]) -> list[Composed]:
+        """Compose and check all points of the grid.
 
         Raises:
-            ConfigError: with the point that cannot be run.
+            ConfigError: names the point that cannot be run.
         """
-        from rnnbench.sweep.preflight import preflight
-
         assert self.config is not None
-        ours = self.launcher if isinstance(self.launcher, TrialLauncher) else None
-        checked: Checked = {}
+        checked = []
         for overrides in points:
             try:
-                cfg = self.composer.check_and_compose(overrides)
-                checked[tuple(overrides)] = task_config(cfg), self.composer.plain(cfg)
+                checked.append(Composed.of(self.composer, overrides))
             except ConfigError as error:
                 raise of_point(filter_overrides(overrides), error) from None
-        if not points:
+        if not checked:
             raise ConfigError("hydra/sweeper=grid: gives no trial; a choice() or range() is without values")
-        if ours:
-            ours.check([tree for _, tree in checked.values()])
-        configs = [config for config, _ in checked.values()]
-        folder = Path(self.config.hydra.sweep.dir)
-        preflight(configs, folder, not (ours and ours.elsewhere) or configs[0].dry_run)
+        if self.ours:
+            self.ours.check([job.tree for job in checked])
+        here = not (self.ours and self.ours.elsewhere) or checked[0].config.dry_run
+        stages.preflight([job.config for job in checked], Path(self.config.hydra.sweep.dir), here)
         return checked
 
+    def _launch(self, jobs: list[Composed], name: str) -> list[Any]:
+        """Have the launcher train the jobs, in batches of at most max_batch_size; its results."""
+        assert self.config is not None and self.launcher is not None
+        if self.ours:
+            self.ours.checked = {tuple(job.overrides): job for job in jobs}
+        folder = own_folder(self.config, "sweep")
+        elsewhere = self.ours is not None and self.ours.elsewhere
+        with stages.open_sweep(folder, jobs[0].config, name, single=False, elsewhere=elsewhere):
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+            points = [list(job.overrides) for job in jobs]
+            size = self.max_batch_size or len(points)
+            return [
+                self.launcher.launch(points[first : first + size], initial_job_idx=first)
+                for first in range(0, len(points), size)
+            ]
 
-def trials(points: list[list[str]], checked: Checked) -> list[dict[str, Any]]:
-    """Return the overrides, trial hash and config values of each point, as JSON types."""
-    configs = [checked[tuple(point)][0] for point in points]
+
+def trials(jobs: Sequence[Composed]) -> list[dict[str, Any]]:
+    """Return the overrides, trial hash and config values of each job, as JSON types."""
     return [
-        {"overrides": point, "trial": identity(config), "params": flatten(plain(config))}
-        for point, config in zip(points, configs, strict=True)
+        {"overrides": list(job.overrides), "trial": job.trial, "params": flatten(plain(job.config))}
+        for job in jobs
     ]
+
+
+def _only(file: str, jobs: list[Composed]) -> list[Composed]:
+    """Return the jobs whose trial hashes are in a file, one a line.
+
+    Raises:
+        ConfigError: the file cannot be read, or none is.
+    """
+    with _named("only", file):
+        wanted = set(Path(file).read_text(encoding="utf-8").split())
+    found = [job for job in jobs if job.trial in wanted]
+    if not found:
+        raise ConfigError(f"hydra.sweeper.only={file}: none of the grid's trials is in this file")
+    return found
 
 
 def write_plan(file: str, trials: list[dict[str, Any]]) -> None:

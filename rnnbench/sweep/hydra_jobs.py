@@ -21,9 +21,10 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from rnnbench.config import ConfigError
+from rnnbench.job_state import JobState
 from rnnbench.record import STACKS
 from rnnbench.sweep.hydra_api import Callbacks
-from rnnbench.sweep.recorder import Job
+from rnnbench.sweep.job import Job
 
 NUMBERED = "${hydra.job.num}"  # hydra.sweep.subdir, unless the user says otherwise
 OURS = {STACKS, "study", "sweep.json", "multirun.yaml", "comparison.md", "comparison.csv", "journal.log"}
@@ -247,7 +248,7 @@ class Told:
             with as_job(cfg, self.number(), self.job.folder):
                 self.callbacks.on_job_start(config=cfg, task_function=self.task_function)
 
-    def ended(self, status: str) -> None:
+    def ended(self) -> None:
         """Call on_job_end, with the job's config and what it returns: its objective, or None if it was
         pruned."""
         if self.has_ended:
@@ -264,9 +265,9 @@ class Told:
                 working_dir=os.getcwd(),
                 task_name=JobRuntime.instance().get("name"),
             )
-            if status in ("finished", "pruned"):
+            if self.job.state in (JobState.finished, JobState.pruned):
                 result.status, result.return_value = JobStatus.COMPLETED, self.job.value
             else:
                 result.status = JobStatus.FAILED
-                result.return_value = TrialFailed(self.job.error or f"{self.job.folder}: {status}")
+                result.return_value = TrialFailed(self.job.error or f"{self.job.folder}: {self.job.state}")
             self.callbacks.on_job_end(config=cfg, job_return=result)

@@ -12,6 +12,7 @@ import types
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -25,8 +26,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from rnnbench import config as schema
-from rnnbench.config import Config, ConfigError, check_tree, own_code, to_yaml, trial_hash, typed
+from rnnbench.config import Config, ConfigError, check_tree, own_code, to_yaml, typed
 from rnnbench.nn.budget import resolved
+from rnnbench.record import new_folder
+from rnnbench.sweep import stages
 from rnnbench.sweep.compose import Composer
 from rnnbench.sweep.hydra_jobs import (
     NUMBERED,
@@ -36,14 +39,14 @@ from rnnbench.sweep.hydra_jobs import (
     folder_name,
     surroundings,
 )
+from rnnbench.sweep.job import Job, identity
 from rnnbench.sweep.overrides import check_given, check_settings
+from rnnbench.sweep.placing import place
 from rnnbench.system.files import write
+from rnnbench.terminal import refuse
 
 if TYPE_CHECKING:
-    from rnnbench.sweep.recorder import Job, Sweep
-
-OWNER = "RNNBENCH_SWEEP"  # environment: the sweep folders that an ancestor of this process holds
-OPEN: "dict[str, Sweep]" = {}  # the sweep folders that this process holds
+    from rnnbench.sweep.session import Sweep
 
 
 def register() -> None:
@@ -98,8 +101,6 @@ class Gate(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with fatal(), refusals():
-            from rnnbench.sweep.preflight import preflight
-
             check_settings(config, "run")
             check_tree(OmegaConf.to_container(config))
             checked = task_config(config)
@@ -108,11 +109,9 @@ class Gate(Callback):
             if chosen and not {text.partition("=")[0] for text in given} & config.hydra.sweeper.space.keys():
                 raise ConfigError(f"search={chosen}: a search is a sweep: python -m rnnbench -m ...")
             folder = Path(config.hydra.run.dir)
-            preflight([checked], folder)
+            stages.preflight([checked], folder)
             if checked.dry_run:
-                from rnnbench.sweep.dry_run import show_plan
-
-                show_plan([checked], 1)
+                stages.show_plan([checked], 1)
                 raise SystemExit(0)
             own_folder(config, "run")
 
@@ -138,35 +137,23 @@ def refusals() -> Iterator[None]:
     except ConfigError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        from rnnbench.terminal import refuse
-
         raise refuse(str(error)) from None
 
 
-def identity(config: Config) -> str:
-    """The trial hash of a configuration, with the checksum of its data."""
-    from rnnbench import tasks
-
-    return trial_hash(config, tasks.load(config.data).checksum)
-
-
-def check_distinct(jobs: Sequence[tuple[Sequence[str], Config]]) -> None:
+def check_distinct(jobs: Sequence["Composed"]) -> None:
     """Refuse jobs that are one trial; our own sweeper has each trained once.
-
-    Args:
-        jobs: overrides and configurations.
 
     Raises:
         ConfigError: names two of them.
     """
-    known: dict[str, Sequence[str]] = {}
-    for overrides, config in jobs if len(jobs) > 1 else ():
-        before = known.setdefault(identity(config), overrides)
-        if before is not overrides:
+    known: dict[str, Sequence[str]] = {}  # overrides by trial hash
+    for job in jobs if len(jobs) > 1 else ():
+        if job.trial in known:
             raise ConfigError(
-                f"{' '.join(overrides)}: is the same trial as {' '.join(before)}; leave one away, or take "
-                "hydra/sweeper=grid, which trains it once"
+                f"{' '.join(job.overrides)}: is the same trial as {' '.join(known[job.trial])}; leave one "
+                "away, or take hydra/sweeper=grid, which trains it once"
             )
+        known[job.trial] = job.overrides
 
 
 def own_folder(config: DictConfig, kind: str) -> Path:
@@ -176,8 +163,6 @@ def own_folder(config: DictConfig, kind: str) -> Path:
     written: Any = OmegaConf.to_container(config.hydra[kind])
     if "%S" not in str(written["dir"]) or config.hydra.sweeper.get("study_name"):
         return folder
-    from rnnbench.record import new_folder
-
     of_sweep = job_folder(folder).parent if kind == "run" else folder
     mine = new_folder(of_sweep) / folder.relative_to(of_sweep)
     if mine != folder:
@@ -208,78 +193,28 @@ def labels(job_overrides: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-@contextmanager
-def open_sweep(
-    folder: Path, config: Config, name: str, single: bool, shared: bool = False, elsewhere: bool = False
-) -> "Iterator[Sweep]":
-    """Hold a sweep folder while its jobs run; at the end deliver the records and print the table.
+@dataclass
+class Composed:
+    """A job's config, checked: typed, and as plain dicts with the hydra node."""
 
-    Whoever opened it first sees to the end: a caller in this process, or an ancestor of this process.
+    overrides: Sequence[str]
+    config: Config
+    tree: dict[str, Any]
 
-    Args:
-        shared: other processes may hold it too, if they also share it.
-        elsewhere: its jobs are trained by workers, who may be at it already.
-    """
-    from rnnbench.mlflow_sync.courier import Courier
-    from rnnbench.record import SweepFolder
-    from rnnbench.sweep.recorder import Sweep, close
-    from rnnbench.system import signals
-    from rnnbench.system.files import NO_SPACE
-    from rnnbench.terminal import warn
+    @classmethod
+    def of(cls, composer: Composer, overrides: Sequence[str]) -> "Composed":
+        """Compose a job and check its config.
 
-    place = str(folder.resolve())
-    if place in OPEN or place in os.environ.get(OWNER, "").split("\n"):
-        with signals.listen():
-            yield OPEN.get(place) or Sweep(folder, None, None)
-        return
+        Raises:
+            ConfigError: it cannot be run.
+        """
+        cfg = composer.check_and_compose(overrides)
+        return cls(overrides, task_config(cfg), composer.plain(cfg))
 
-    claim = SweepFolder.claim(
-        folder,
-        name=name,
-        command=sys.argv,
-        tracking=config.tracking,
-        single=single,
-        shared=shared,
-        elsewhere=elsewhere,
-    )
-    try:
-        with signals.listen(), claim as records:
-            courier = Courier(folder, warn) if config.tracking.uri is not None else None
-            OPEN[place] = sweep = Sweep(folder, records, courier)
-            os.environ[OWNER] = "\n".join(OPEN)  # several where runs were started in several threads
-            try:
-                yield sweep
-            finally:
-                del OPEN[place]
-                os.environ[OWNER] = "\n".join(OPEN)
-                close(sweep, config, sys.exc_info()[1])
-    except OSError as error:
-        if error.errno is None or error.errno not in NO_SPACE:
-            raise
-        key, reason = "hydra.run.dir" if single else "hydra.sweep.dir", os.strerror(error.errno).lower()
-        raise ConfigError(
-            f"{key}={folder}: {reason}; "
-            "what is recorded so far is whole. Make room, and the same command goes on from there"
-        ) from error
-
-
-def run_jobs(sweep: "Sweep", jobs: "Sequence[Job]", max_stack: int | None) -> None:
-    """Train the jobs that have no finished record of the same trial yet."""
-    from rnnbench.terminal import say
-
-    todo = [job for job in jobs if not sweep.finished(job)]
-    if len(todo) < len(jobs):
-        say(f"{len(jobs) - len(todo)} of {len(jobs)} trials are finished already in {sweep.folder}")
-    elif len(jobs) > 1:
-        say(f"{len(jobs)} trials; each has its folder, by number, in {os.path.relpath(sweep.folder)}")
-    if todo:
-        from rnnbench.sweep.scheduler import train
-
-        train(sweep, todo, max_stack)
-
-
-# A job's overrides to its config, typed and as plain dicts with the hydra node.
-Checked = dict[tuple[str, ...], tuple[Config, dict[str, Any]]]
+    @cached_property
+    def trial(self) -> str:
+        """The hash of the trial, which is computed once, when its data is known to be there."""
+        return identity(self.config)
 
 
 class TrialLauncher(Launcher, ABC):
@@ -295,7 +230,7 @@ class TrialLauncher(Launcher, ABC):
         if max_stack is not None and (type(max_stack) is not int or max_stack < 1):
             raise ConfigError(f"hydra.launcher.max_stack={max_stack}: must be a whole number of at least 1")
         self.max_stack = max_stack
-        self.checked: Checked = {}  # filled by our sweeper
+        self.checked: dict[tuple[str, ...], Composed] = {}  # by overrides; filled by our sweeper
         self.base: dict[str, Any] | None = None  # of a search, what its jobs are compared with
         self.composing = Lock()  # jobs of a search may be launched from several threads
 
@@ -322,15 +257,19 @@ class TrialLauncher(Launcher, ABC):
                 raise ConfigError("hydra/sweeper: gives no trial; a range may be without values")
             for overrides in job_overrides:
                 if tuple(overrides) not in self.checked:  # a sweeper other than ours
-                    cfg = self.composer.check_and_compose(overrides)
-                    self.checked[tuple(overrides)] = task_config(cfg), self.composer.plain(cfg)
-            check_distinct([(overrides, self.checked[tuple(overrides)][0]) for overrides in job_overrides])
-            trees = [self.checked[tuple(overrides)][1] for overrides in job_overrides]
+                    self.checked[tuple(overrides)] = Composed.of(self.composer, overrides)
+            composed = [self.checked[tuple(overrides)] for overrides in job_overrides]
+            check_distinct(composed)
+            trees = [each.tree for each in composed]
             self.check(trees)
-        first, _ = self.checked[tuple(job_overrides[0])]
-        name = job_name(list(self.config.hydra.overrides.task), first)
-        with refusals(), open_sweep(folder, first, name, single=False, elsewhere=self.elsewhere) as sweep:
-            jobs = [self._job(*self.checked[tuple(overrides)], overrides) for overrides in job_overrides]
+        name = job_name(list(self.config.hydra.overrides.task), composed[0].config)
+        with (
+            refusals(),
+            stages.open_sweep(
+                folder, composed[0].config, name, single=False, elsewhere=self.elsewhere
+            ) as sweep,
+        ):
+            jobs = [self._job(each) for each in composed]
             for job, label in zip(jobs, labels(job_overrides), strict=True):
                 job.label = label
             try:
@@ -341,7 +280,7 @@ class TrialLauncher(Launcher, ABC):
                 sweep.given |= {job.folder: words for job, words in zip(jobs, kept, strict=True)}
             for job in jobs:  # those that had nothing left to do
                 job.started()
-                job.ended("finished" if job.error is None else "failed")
+                job.ended()
         return [self._result(overrides, job) for overrides, job in zip(job_overrides, jobs, strict=True)]
 
     def check(self, trees: Sequence[dict[str, Any]]) -> None:
@@ -360,32 +299,29 @@ class TrialLauncher(Launcher, ABC):
         return nullcontext() if self.elsewhere else surroundings(tree, self.config)
 
     @abstractmethod
-    def train(
-        self, sweep: "Sweep", jobs: "Sequence[Job]", trees: Sequence[dict[str, Any]], first: int
-    ) -> None:
+    def train(self, sweep: "Sweep", jobs: Sequence[Job], trees: Sequence[dict[str, Any]], first: int) -> None:
         """Give each job its folder, numbered from `first`, and have them trained: value or error are set.
 
         Args:
             trees: of each job, the config as plain dicts with the hydra node.
         """
 
-    def job(self, overrides: Sequence[str], folder: Path) -> "Job":
+    def job(self, overrides: Sequence[str], folder: Path) -> Job:
         """The job with these overrides, to be trained by whoever asks for it.
 
         Raises:
             ConfigError: it cannot be run.
         """
-        cfg = self.composer.check_and_compose(overrides)
-        tree = self.composer.plain(cfg)
-        self.check([self.base or tree, tree])
-        job = self._job(task_config(cfg), tree, overrides)
+        composed = Composed.of(self.composer, overrides)
+        self.check([self.base or composed.tree, composed.tree])
+        job = self._job(composed)
         job.folder = folder
         return job
 
-    def _job(self, config: Config, tree: dict[str, Any], overrides: Sequence[str]) -> "Job":
-        from rnnbench.sweep.recorder import Job
-
-        job = Job(job_name(overrides, config), config, Path(self.config.hydra.sweep.dir))
+    def _job(self, composed: Composed) -> Job:
+        """Make the job of a composed config; its folder is still to be chosen."""
+        config, tree, overrides = composed.config, composed.tree, composed.overrides
+        job = Job(job_name(overrides, config), config, Path(self.config.hydra.sweep.dir), composed.trial)
         job.prepare = partial(self._prepare, tree, job)
         if tree["hydra"]["sweep"]["subdir"] != NUMBERED:
             job.named = partial(self._folder_name, overrides)
@@ -404,7 +340,7 @@ class TrialLauncher(Launcher, ABC):
     def _folder_name(self, overrides: Sequence[str], number: int) -> str:
         return folder_name(self._composed(overrides), number)
 
-    def _prepare(self, tree: dict[str, Any], job: "Job") -> None:
+    def _prepare(self, tree: dict[str, Any], job: Job) -> None:
         """What Hydra leaves in a job's folder."""
         folder, hydra = job.folder, tree["hydra"]
         name = hydra["output_subdir"]
@@ -423,7 +359,7 @@ class TrialLauncher(Launcher, ABC):
         write(inner / "hydra.yaml", to_yaml({"hydra": hydra}))
         write(inner / "overrides.yaml", to_yaml(hydra["overrides"]["task"]))
 
-    def _result(self, overrides: Sequence[str], job: "Job") -> JobReturn:
+    def _result(self, overrides: Sequence[str], job: Job) -> JobReturn:
         name = JobRuntime.instance().get("name")
         result = JobReturn(overrides=filter_overrides(overrides), task_name=name)
         result.working_dir = os.getcwd()
@@ -434,7 +370,7 @@ class TrialLauncher(Launcher, ABC):
         return result
 
 
-def number(job: "Job") -> int:
+def number(job: Job) -> int:
     """hydra.job.num of a job that has its folder."""
     return int(job.folder.name.partition(".")[0]) if job.number is None else job.number
 
@@ -442,8 +378,6 @@ def number(job: "Job") -> int:
 class StackLauncher(TrialLauncher):
     """Groups jobs into stacks of equal shapes and trains each stack at once, in this process."""
 
-    def train(
-        self, sweep: "Sweep", jobs: "Sequence[Job]", trees: Sequence[dict[str, Any]], first: int
-    ) -> None:
-        sweep.place(jobs, first)
-        run_jobs(sweep, jobs, self.max_stack)
+    def train(self, sweep: "Sweep", jobs: Sequence[Job], trees: Sequence[dict[str, Any]], first: int) -> None:
+        place(jobs, sweep.folder, sweep.recorded, first=first)
+        stages.run_jobs(sweep, jobs, self.max_stack)

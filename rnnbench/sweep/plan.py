@@ -36,8 +36,8 @@ def plan_grid(words: Sequence[str]) -> list[dict[str, Any]]:
         sweeper: Any = Plugins.instance().instantiate_sweeper(
             config=config, hydra_context=context, task_function=_not_called
         )
-        points, checked, _ = sweeper.points(list(config.hydra.overrides.task))
-        return trials(points, checked)
+        jobs, _ = sweeper.points(list(config.hydra.overrides.task))
+        return trials(jobs)
 
 
 def sweeper_settings(words: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What could not run is refused before anything is made: data, batch size, store, folder, device, kernel."""
+"""Checks before anything is made that do not need torch: data, batch size, store, folder."""
 
 import os
 import stat
@@ -15,16 +15,12 @@ from rnnbench.config.uris import check_store
 ROOM = 2**16  # bytes that a record takes at its beginning, Hydra's files among them
 
 
-def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> None:
-    """Refuse, before anything is made, what could not run: data, batch size, store, folder, device.
-
-    Args:
-        here: whether this machine is the one to train on, which has to have the device.
+def check(configs: Sequence[Config], folder: Path) -> None:
+    """Refuse what could not run as far as can be seen without torch: data, batch size, store, folder.
 
     Raises:
         ConfigError: names the key, the value and what would do.
     """
-    configs = list(configs)
     for config in unique(configs, lambda c: repr((c.data, c.model, c.fit.batch_size, c.fit.steps_per_epoch))):
         shape = tasks.shape(config.data)
         check_model(config, shape)
@@ -46,37 +42,6 @@ def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> Non
     check_folder(folder)
     for config in unique(configs, lambda c: repr(c.data)):
         tasks.load(config.data)
-    for device in {config.fit.device for config in configs if here} - {"cpu"}:
-        check_cuda(device)
-    from rnnbench.kernels import choose
-    from rnnbench.nn.cells import make_cell
-
-    for config in unique(configs, lambda c: repr((c.model, c.fit.kernel, c.fit.device))):
-        make_cell(config.model)
-        choose(config)
-    if here:
-        for config in unique(configs, lambda c: repr((c.model, c.data, c.optim.name, c.fit.device))):
-            check_memory(config)
-
-
-def check_memory(config: Config) -> None:
-    """Refuse a network whose parameters alone are more than the free memory.
-
-    Raises:
-        ConfigError: says how much it takes, and how much there is.
-    """
-    from rnnbench.train.resources import available, row_bytes
-
-    needed, free = row_bytes(config, tasks.shape(config.data)), available(config.fit.device)
-    if needed > free:
-        budget = config.model.budget
-        given = (
-            f"model.hidden_size={config.model.hidden_size}" if budget is None else f"model.budget={budget}"
-        )
-        raise ConfigError(
-            f"{given}: parameters and optimiser take {needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB "
-            f"are free on {config.fit.device}; give a smaller one"
-        )
 
 
 def check_alike(configs: Sequence[Config]) -> None:
@@ -176,18 +141,3 @@ def _no_folder(folder: Path, why: str) -> ConfigError:
         f"hydra.sweep.dir={shown}: {why}; "
         "give a folder of your own: hydra.sweep.dir=..., or hydra.run.dir=... without -m"
     )
-
-
-def check_cuda(device: str) -> None:
-    """Refuse a CUDA device that is not there.
-
-    Raises:
-        ConfigError: names the device and those there are.
-    """
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    number = int(device.partition(":")[2] or 0)
-    if number >= count:
-        there = ", ".join(["cpu", *(f"cuda:{n}" for n in range(count))])
-        raise ConfigError(f"fit.device={device}: torch sees no such device here; there is {there}")

@@ -1,135 +1,220 @@
-"""Train jobs: grouping into stacks, stacks side by side, the engine's reports into the books.
+"""Trains jobs: in stacks of equal shapes, several stacks side by side, each epoch recorded.
 
-No Hydra here: a job is a checked configuration and the folder that its record goes to. The engine,
-and with it torch, is imported when training starts.
+No Hydra here: a job is a checked configuration and the folder that its record goes to.
 """
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from rnnbench import tasks, terminal
-from rnnbench.config import direction, failure, objective
-from rnnbench.sweep.recorder import Job, Sweep
+from rnnbench.config import failure, objective
+from rnnbench.job_state import JobState
+from rnnbench.kernels import cores_used, missing
+from rnnbench.kernels.compiled import cores
+from rnnbench.sweep import snapshots
+from rnnbench.sweep.job import Job
+from rnnbench.sweep.recorder import Recorder
 from rnnbench.system import signals
-
-if TYPE_CHECKING:
-    from rnnbench.train.stack import Outcome, Report, Slot, Stack
+from rnnbench.train import stack as engine
+from rnnbench.train.resources import places, ran_out
+from rnnbench.train.stack import Outcome, Report, Slot, Snapshot, Stack, shape_key
 
 warn_once = lru_cache(terminal.warn)
 
 
-def train(sweep: Sweep, jobs: Sequence[Job], max_stack: int | None) -> None:
-    """Train jobs as stacks of equal shapes; each ends with its value or its error set, or pruned.
+def train(recorder: Recorder, jobs: Sequence[Job], max_stack: int | None) -> None:
+    """Train jobs, with progress on the terminal; each ends with its value or its error set, or pruned.
 
-    A job whose loss is not finite fails alone. When a stack raises, its jobs go on from their last whole
-    epoch one by one, so that only the guilty one fails, with its own traceback; where memory ran out, in
-    halves. A signal (see `rnnbench.system.signals`) leaves every job with a checkpoint of its last whole
-    epoch.
+    A signal (see `rnnbench.system.signals`) leaves every job with a snapshot of its last whole epoch.
 
     Args:
         max_stack: trials that train together at most; None: as many as gain from it.
     """
-    from rnnbench.train.stack import shape_key
+    scheduler = Scheduler(recorder, max_stack)
+    scheduler.queue(jobs)
+    epochs = sum(job.config.fit.epochs for job in jobs)
+    with recorder.progress(objective(jobs[0].config), len(jobs), epochs), signals.deferred():
+        scheduler.run()
 
+
+def by_shape(jobs: Sequence[Job]) -> dict[object, list[Job]]:
+    """Group jobs by what the trials of one stack have in common."""
     shapes: dict[object, list[Job]] = {}
     for job in jobs:
         shapes.setdefault(shape_key(job.config), []).append(job)
-    groups = [Group(sweep, members, _width(members[0], max_stack)) for members in shapes.values()]
-    epochs = sum(job.config.fit.epochs for job in jobs)
-    with progress(sweep, jobs[0], len(jobs), epochs), signals.deferred():
-        _train(sweep, groups)
+    return shapes
 
 
-@contextmanager
-def progress(sweep: Sweep, like: Job, jobs: int, epochs: int) -> Iterator[None]:
-    """Show how far a sweep of so many jobs and epochs is; they have the objective of `like`."""
-    goal = objective(like.config)
-    sweep.live = terminal.Live(jobs, epochs, goal, direction(goal) == "maximize")
-    try:
-        yield
-    finally:
-        sweep.live.close()
+class Scheduler:
+    """Keeps stacks side by side, to which jobs may be added at any time.
 
+    There are two ways to drive them. `run` lets each stack train to its end at its own speed: so a grid is
+    trained, whose jobs are all there at the start; waiting for the slowest stack after each epoch would
+    leave cores idle. `round` trains one epoch of every stack: so a search is trained, where what is drawn
+    next depends on what has ended before, and must not depend on how fast the machine is.
 
-def _width(job: Job, max_stack: int | None) -> int:
-    """Places of a stack for jobs of this shape."""
-    from rnnbench.kernels import missing
-    from rnnbench.train.resources import places
+    Args:
+        max_stack: trials that train together at most; None: as many as gain from it.
+    """
 
-    if line := missing(job.config):
-        warn_once(line)
-    return places(job.config, tasks.shape(job.config.data), max_stack)
+    def __init__(self, recorder: Recorder, max_stack: int | None) -> None:
+        self.recorder = recorder
+        self.max_stack = max_stack
+        self.stacks: dict[object, list[JobStack]] = {}  # by shape
+        self.stopping = False  # whether the stacks in other threads are to stop as well
+        self.trial_epochs = self.stack_epochs = 0  # trained so far by `round`
 
+    def queue(self, jobs: Sequence[Job]) -> None:
+        """Have jobs train in one stack for each shape, where they wait for a place if it is full."""
+        for shape, members in by_shape(jobs).items():
+            there = self.stacks.setdefault(shape, [])
+            if not there:
+                there.append(self._open(members[0]))
+            there[0].waiting += members
 
-def _train(sweep: Sweep, groups: "Sequence[Group]") -> None:
-    """Groups that fill the cores one after the other; then the others, several side by side."""
-    wide = [group for group in groups if group.fills_the_cores]
-    narrow = [group for group in groups if not group.fills_the_cores]
-    for group in wide:
-        group.run()
-    if len(narrow) < 2:  # in this thread, as long as nothing is gained by another
-        for group in narrow:
-            group.run()
-        return
-    with ThreadPoolExecutor(_beside(narrow)) as pool:
-        pending = {pool.submit(group.run) for group in narrow}
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Have jobs of one shape train from the next epoch on, in a stack with room for them or a new one."""
+        there = self.stacks.setdefault(shape_key(jobs[0].config), [])
+        stack = next((stack for stack in there if stack.room >= len(jobs)), None)
+        if stack is None:
+            stack = self._open(jobs[0])
+            there.append(stack)
+        stack.waiting += jobs
+
+    def _open(self, like: Job) -> "JobStack":
+        """Open a stack for jobs of the shape that this one has."""
+        if line := missing(like.config):
+            warn_once(line)
+        width = places(like.config, tasks.shape(like.config.data), self.max_stack)
+        return JobStack(self.recorder, width, self._poll)
+
+    def _poll(self) -> None:
+        """Stop an epoch where it is, if a signal or the failure of another stack asks for it."""
+        signals.check()
+        if self.stopping:
+            raise KeyboardInterrupt
+
+    def run(self) -> None:
+        """Train every stack to its end: first those that fill the cores, one after the other, then the others
+        in threads side by side."""
+        stacks = [stack for there in self.stacks.values() for stack in there]
+        narrow = [stack for stack in stacks if not stack.fills_the_cores]
+        for stack in stacks:
+            if stack not in narrow:
+                stack.run()
+        if len(narrow) < 2:  # in this thread, as long as nothing is gained by another
+            for stack in narrow:
+                stack.run()
+            return
+        with ThreadPoolExecutor(_beside(narrow)) as pool:
+            pending = {pool.submit(stack.run) for stack in narrow}
+            try:
+                while pending:  # wakes up now and then: a Ctrl-C may have been delivered to another thread
+                    done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+            except BaseException:
+                self.stopping = True
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def round(self, ended: Callable[[list[Job]], None]) -> None:
+        """Train an epoch of every stack, and record them stack by stack in a fixed order.
+
+        Args:
+            ended: is given the jobs that have ended, as soon as those of a stack have; it may add others,
+                which begin in the next round.
+        """
+        stacks = [stack for there in self.stacks.values() for stack in there]
+        narrow = [stack for stack in stacks if not stack.fills_the_cores]
+        narrow = narrow if len(narrow) > 1 else []  # in this thread, as long as nothing is gained by another
         try:
-            while pending:  # wakes up now and then: a Ctrl-C may have been delivered to another thread
-                done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-        except BaseException:
-            sweep.interrupted = True
-            pool.shutdown(cancel_futures=True)
+            with signals.deferred(), ThreadPoolExecutor(_beside(narrow) if narrow else 1) as pool:
+                training = {stack: pool.submit(stack.epoch) for stack in narrow}
+                try:
+                    for stack in stacks:
+                        ended(self._settle(stack, training.get(stack)))
+                except BaseException:
+                    self.stopping = True
+                    raise
+        except BaseException:  # when all threads have stopped
+            for stack in stacks:
+                stack.interrupt()
             raise
+        for shape, there in list(self.stacks.items()):
+            self.stacks[shape] = [stack for stack in there if stack.jobs]
+            if not self.stacks[shape]:
+                del self.stacks[shape]
+
+    def _settle(self, stack: "JobStack", training: "Future[None] | None") -> list[Job]:
+        """Record the epoch of a stack, which a thread trains or else is trained here; the jobs that ended."""
+        try:
+            while training and not training.done():
+                wait([training], timeout=0.5)  # so that a Ctrl-C is seen, whichever thread was given it
+            if training:
+                training.result()
+            else:
+                stack.epoch()
+        except Exception as error:
+            return stack.recover(error)
+        self.trial_epochs += len(stack.active)
+        self.stack_epochs += 1
+        return stack.settle()
 
 
-def _beside(narrow: "Sequence[Group]") -> int:
-    """How many of these groups train side by side."""
-    from rnnbench.kernels.compiled import cores
-
-    return cores() // max(group.cores_used for group in narrow)
+def _beside(narrow: "Sequence[JobStack]") -> int:
+    """How many of these stacks train side by side."""
+    return cores() // max(stack.cores_used for stack in narrow)
 
 
-@dataclass(eq=False)
-class Group:
-    """Jobs of equal shapes: a stack, and those that wait for a place in it."""
+class JobStack:
+    """Trains jobs of equal shapes as a stack, those first that came first, and has their epochs recorded.
 
-    sweep: Sweep
-    waiting: list[Job]
-    width: int  # places of the stack
-    stack: "Stack | None" = None
-    active: dict[int, Job] = field(default_factory=dict)  # in the stack, by id of the slot
-    coming: list[Job] = field(default_factory=list)  # about to be
-    report: "Report | None" = None  # of an epoch that is not in the books yet
-    outcomes: "list[Outcome]" = field(default_factory=list)  # of those that it has ended
-    # After the stack has raised: its jobs go on, so many at a time, before any other.
-    suspects: list[Job] = field(default_factory=list)
-    at_a_time: int = 0
+    A job whose loss is not finite fails alone. When the stack raises, its jobs go on from their last whole
+    epoch one by one, so that only the guilty one fails, with its own traceback; where memory ran out, in
+    halves.
+
+    Args:
+        width: places of the stack.
+        poll: called between minibatches, a few times a second; what it raises stops the epoch.
+    """
+
+    def __init__(self, recorder: Recorder, width: int, poll: Callable[[], None]) -> None:
+        self.recorder = recorder
+        self.width = width
+        self.poll = poll
+        self.stack: Stack | None = None
+        self.waiting: list[Job] = []  # for a place
+        self.admitted: list[Job] = []  # being admitted to the stack
+        self.active: dict[Slot, Job] = {}  # in the stack
+        self.held: dict[Job, Snapshot] = {}  # of jobs that have begun and are in no stack
+        self.report: Report | None = None  # the last epoch's, not yet recorded
+        self.outcomes: list[Outcome] = []  # of the trials that the last epoch has ended
+        # After the stack has raised: its jobs go on, so many at a time, before any other.
+        self.suspects: list[Job] = []
+        self.at_a_time = 0
 
     @property
     def jobs(self) -> list[Job]:
-        """All that are not through."""
+        """All jobs that have not ended."""
         return [*self.active.values(), *self.suspects, *self.waiting]
+
+    @property
+    def room(self) -> int:
+        """Places that no job has or waits for."""
+        return self.width - len(self.jobs)
 
     @property
     def cores_used(self) -> int:
         """Cores that its jobs keep busy as a stack."""
-        from rnnbench.kernels import cores_used
-
         return cores_used(self.jobs[0].config, min(len(self.jobs), self.width))
 
     @property
     def fills_the_cores(self) -> bool:
-        """Whether nothing is gained by another stack beside it."""
-        from rnnbench.kernels.compiled import cores
-
+        """True if nothing is gained by another stack beside it."""
         return 2 * self.cores_used > cores()
 
     def run(self) -> None:
@@ -148,75 +233,76 @@ class Group:
 
     def epoch(self) -> None:
         """Fill the free places and train an epoch. To be followed by `settle`, or `recover` if it raises."""
-        from rnnbench.train.stack import Stack, conclude
-
-        self.coming = self._next()
+        self.admitted = self._next()
         if self.stack is None:
             config = self.jobs[0].config
-            self.stack = Stack(config, tasks.load(config.data), self._poll)
+            self.stack = Stack(config, tasks.load(config.data), self.poll)
         self._admit(self.stack)
-        if not any(slot.ended for slot in self.stack.slots):  # else a checkpoint was that of a last epoch
+        if not any(slot.ended for slot in self.stack.slots):  # else a snapshot was that of a last epoch
             self.report = next(self.stack.epochs())
-        self.outcomes = conclude(self.stack, [slot for slot in self.stack.slots if slot.ended])
+        self.outcomes = engine.conclude(self.stack, [slot for slot in self.stack.slots if slot.ended])
 
     def settle(self) -> list[Job]:
-        """Write down what an epoch has brought; the jobs that have ended, whose places are free again."""
+        """Record what an epoch has brought; return the jobs that have ended, whose places are free again."""
         assert self.stack is not None
-        sweep = self.sweep
-        with sweep.lock:
-            # The checkpoint of a last epoch has come to its end without another one.
-            for slot in self._write() or [outcome.slot for outcome in self.outcomes]:
-                job = self.active[id(slot)]
+        with self.recorder.lock:
+            # A snapshot of a last epoch has come to its end without another one.
+            for slot in self._record() or [outcome.slot for outcome in self.outcomes]:
+                job = self.active[slot]
                 if job.watch and slot.due and not slot.diverged:
-                    job.watch(slot)
+                    job.watch.seen(job, slot)
             ended = self._finish()
             for slot in self.stack.slots:
-                job = self.active[id(slot)]
-                if job.pruned:
-                    sweep.prune(job, slot.best)
+                job = self.active[slot]
+                if job.watch and job.watch.stopped:
+                    self.recorder.prune(job, slot.best)
                 else:
-                    sweep.checkpoint(job, self.stack.at(slot))
-            through = [slot for slot in self.stack.slots if self.active[id(slot)].record is None]
+                    self.recorder.snapshot(job, self.stack.at(slot))
+            through = [slot for slot in self.stack.slots if self.active[slot].state.has_ended]
             if through:
                 self.stack.stop(through)
-            return ended + [self.active.pop(id(slot)) for slot in through]
+            return ended + [self.active.pop(slot) for slot in through]
 
     def interrupt(self) -> None:
-        """Leave its jobs where they are, each with a checkpoint of its last whole epoch."""
-        with self.sweep.lock:
-            self._write()
+        """Leave its jobs where they are, each with a snapshot of its last whole epoch."""
+        with self.recorder.lock:
+            self._record()
             self._finish()
             self._hold()
-            for job in [*self.active.values(), *self.coming, *self.suspects]:
-                self.sweep.interrupt(job)
+            for job in [*self.active.values(), *self.admitted, *self.suspects]:
+                self.recorder.interrupt(job, self.held.get(job))
 
     def recover(self, error: Exception) -> list[Job]:
-        """After the stack has raised, have its jobs go on apart; one alone has failed by it. Those that are
-        through."""
-        with self.sweep.lock:
-            self._write()
+        """Have the jobs go on apart after the stack has raised; one alone has failed by it.
+
+        Returns:
+            the jobs that have ended.
+        """
+        with self.recorder.lock:
+            self._record()
         self._hold()
-        lost = [job for job in self.active.values() if job.record is None]
-        suspects = [*(job for job in self.active.values() if job not in lost), *self.coming]
+        deleted = [job for job in self.active.values() if job.state is JobState.deleted]
+        suspects = [*(job for job in self.active.values() if job not in deleted), *self.admitted]
         self.waiting = [job for job in self.waiting if job not in suspects]
         self.suspects = [job for job in self.suspects if job not in suspects]
-        self.stack, self.active, self.coming = None, {}, []
-        if len(suspects) == 1 and not lost:
-            with self.sweep.lock:
-                self.sweep.fail(suspects[0], failure(suspects[0].config, error), error)
+        self.stack, self.active, self.admitted = None, {}, []
+        if len(suspects) == 1 and not deleted:
+            self.held.pop(suspects[0], None)
+            with self.recorder.lock:
+                self.recorder.fail(suspects[0], failure(suspects[0].config, error), error)
             return suspects
-        from rnnbench.train.resources import ran_out
-
         half = ran_out(error)
         if half:
             traceback.clear_frames(error.__traceback__)  # which hold what the epoch had computed so far
         self.at_a_time = -(-len(suspects) // 2) if half else 1
         how = f"{self.at_a_time} at a time" if half else "one by one"
-        with self.sweep.lock:
-            terminal.warn(f"a stack of {len(suspects + lost)} stopped: {error!r}; its trials go on {how}")
+        with self.recorder.lock:
+            terminal.warn(f"a stack of {len(suspects + deleted)} stopped: {error!r}; its trials go on {how}")
         self.width = self.at_a_time if half else self.width
         self.suspects = suspects + self.suspects
-        return lost
+        for job in deleted:
+            self.held.pop(job, None)
+        return deleted
 
     def _next(self) -> list[Job]:
         """The jobs that take the free places of the stack."""
@@ -226,132 +312,58 @@ class Group:
         self.at_a_time = self.at_a_time if jobs else 0
         return jobs or self.waiting[: self.width - len(self.active)]
 
-    def _admit(self, stack: "Stack") -> None:
-        """The jobs that are coming take their places."""
-        jobs = self.coming
+    def _admit(self, stack: Stack) -> None:
+        """Begin the records of the jobs that are being admitted, and give them their places."""
+        jobs = self.admitted
         if not jobs:
             return
-        with self.sweep.lock:
-            first = [job for job in jobs if job.record is None and job.held is None]
-            trials = [self.sweep.begin(job, stack.fresh(job.config)) for job in jobs]
-            _say_resumed(job.held.slot.epoch for job in first if job.held is not None)
-            stack.admit(trials)
-            for job, trial in zip(jobs, trials, strict=True):
-                self.active[id(trial.slot)], job.held = job, None
+        with self.recorder.lock:
+            first = [job for job in jobs if job not in self.held]
+            for job in first:
+                trial = snapshots.find(job, stack.fresh(job.config))
+                self.recorder.start(job, trial.slot.epoch)
+                self.held[job] = trial
+            _say_resumed(self.held[job].slot.epoch for job in first)
+            stack.admit([self.held[job] for job in jobs])
+            for job in jobs:
+                self.active[self.held.pop(job).slot] = job
             self.suspects = [job for job in self.suspects if job not in jobs]
             self.waiting = [job for job in self.waiting if job not in jobs]
-            self.coming = []
+            self.admitted = []
 
-    def _write(self) -> "list[Slot]":
-        """The rows of the last epoch go into the books, unless they are there; the slots that it advanced."""
+    def _record(self) -> list[Slot]:
+        """Record the last epoch, unless that has been done; the slots that it advanced."""
         report, self.report = self.report, None
         if report is None:
             return []
         for slot, metrics in zip(report.slots, report.metrics, strict=True):
-            job = self.active[id(slot)]
-            self.sweep.epoch(job, slot.epoch, metrics)
+            self.recorder.epoch(self.active[slot], slot.epoch, metrics)
         return report.slots
 
     def _finish(self) -> list[Job]:
-        """Whoever is no longer in the stack has ended; these jobs."""
-        held = {id(slot) for slot in self.stack.slots} if self.stack else set()
-        outcomes = {id(outcome.slot): outcome for outcome in self.outcomes}
-        ended = {key: self.active.pop(key) for key in list(self.active) if key not in held}
-        for key, job in ended.items():
-            if key in outcomes:
-                self.sweep.finish(job, outcomes[key])
-            elif job.record is not None:
-                self.sweep.fail(
+        """Record the ends of the jobs that are no longer in the stack, and return them."""
+        slots = self.stack.slots if self.stack else []
+        outcomes = {outcome.slot: outcome for outcome in self.outcomes}
+        ended = {slot: self.active.pop(slot) for slot in list(self.active) if slot not in slots}
+        for slot, job in ended.items():
+            if slot in outcomes:
+                self.recorder.finish(job, outcomes[slot])
+            elif job.state is JobState.running:
+                self.recorder.fail(
                     job,
-                    f"the training loss is not finite in epoch {job.record.result['epochs']}; "
+                    f"the training loss is not finite in epoch {slot.epoch}; "
                     f"a lower optim.lr (here {job.config.optim.lr:g}) or fit.clip=1 may help",
                 )
         return list(ended.values())
 
     def _hold(self) -> None:
-        """Each job that is in the stack holds where it is."""
+        """Take a snapshot of each job that is in the stack."""
         if self.stack is not None:
-            for slot in self.stack.slots:
-                self.active[id(slot)].held = self.stack.at(slot)
-
-    def _poll(self) -> None:
-        signals.check()
-        if self.sweep.interrupted:
-            raise KeyboardInterrupt
+            self.held |= {self.active[slot]: self.stack.at(slot) for slot in self.stack.slots}
 
 
 def _say_resumed(epochs: Iterable[int]) -> None:
-    """How many trials go on from a checkpoint, and from which epoch."""
+    """Print how many trials go on from a snapshot, and from which epoch."""
     for epoch, count in sorted(Counter(epochs).items()):
         if epoch:
             terminal.say(f"{count} {'trial goes' if count == 1 else 'trials go'} on from epoch {epoch}")
-
-
-class Rounds:
-    """Stacks side by side that jobs may join at any time; each round is an epoch of every stack.
-
-    What happens, and in which order, does not depend on how fast the machine is: rounds are settled stack
-    by stack, in the order in which the stacks were opened.
-
-    Args:
-        max_stack: trials that train together at most; None: as many as gain from it.
-    """
-
-    def __init__(self, sweep: Sweep, max_stack: int | None) -> None:
-        self.sweep = sweep
-        self.max_stack = max_stack
-        self.groups: dict[object, list[Group]] = {}  # by shape
-        self.trial_epochs = self.stack_epochs = 0
-
-    def add(self, jobs: Sequence[Job]) -> None:
-        """Jobs of one shape join a stack that has room for them, or open one."""
-        from rnnbench.train.stack import shape_key
-
-        there = self.groups.setdefault(shape_key(jobs[0].config), [])
-        group = next((group for group in there if group.width - len(group.jobs) >= len(jobs)), None)
-        if group is None:
-            group = Group(self.sweep, [], _width(jobs[0], self.max_stack))
-            there.append(group)
-        group.waiting += jobs
-
-    def round(self, ended: Callable[[list[Job]], None]) -> None:
-        """Train an epoch of every stack.
-
-        Args:
-            ended: is given the jobs that have ended, as soon as those of a stack have; it may add others,
-                which begin in the next round.
-        """
-        groups = [group for there in self.groups.values() for group in there]
-        narrow = [group for group in groups if not group.fills_the_cores]
-        narrow = narrow if len(narrow) > 1 else []  # in this thread, as long as nothing is gained by another
-        try:
-            with signals.deferred(), ThreadPoolExecutor(_beside(narrow) if narrow else 1) as pool:
-                training = {id(group): pool.submit(group.epoch) for group in narrow}
-                try:
-                    for group in groups:
-                        ended(self._settle(group, training.get(id(group))))
-                except BaseException:
-                    self.sweep.interrupted = True
-                    raise
-        except BaseException:  # when all threads have stopped
-            for group in groups:
-                group.interrupt()
-            raise
-        for shape, there in list(self.groups.items()):
-            self.groups[shape] = [group for group in there if group.jobs]
-            if not self.groups[shape]:
-                del self.groups[shape]
-
-    def _settle(self, group: Group, training: "Future[None] | None") -> list[Job]:
-        try:
-            while training and not training.done():
-                wait([training], timeout=0.5)  # so that a Ctrl-C is seen, whichever thread was given it
-            if training:
-                training.result()
-            else:
-                group.epoch()
-        except Exception as error:
-            return group.recover(error)
-        self.trial_epochs += len(group.active)
-        self.stack_epochs += 1
-        return group.settle()

@@ -1,4 +1,4 @@
-"""A trial's checkpoint on disk: replaced as a whole, and taken only if it is sound and this very trial's."""
+"""A trial's snapshot on disk: replaced as a whole, and taken only if it is sound and this very trial's."""
 
 import hashlib
 import io
@@ -10,21 +10,21 @@ import torch
 
 from rnnbench.nn.optimisers import State
 from rnnbench.system import files
-from rnnbench.train.stack import Checkpoint, Slot
+from rnnbench.train.stack import Slot, Snapshot
 
 FILE = "checkpoint.pt"  # in the job folder, while the trial is under way
 SLOT = [field.name for field in fields(Slot) if field.name != "config"]
 
 
 class Unusable(Exception):
-    """A checkpoint that a trial cannot go on from; says why."""
+    """A snapshot that a trial cannot go on from; says why."""
 
 
-def save(folder: Path, trial: Checkpoint, made_by: dict[str, str]) -> None:
-    """Write a trial's checkpoint in its job folder.
+def save(folder: Path, trial: Snapshot, made_by: dict[str, str]) -> None:
+    """Write a trial's snapshot to its job folder.
 
     Args:
-        made_by: what it has to be for others too: identity of the trial, kernel.
+        made_by: hash of the trial and name of the kernel, with which it has to agree when it is read.
     """
     rows = {name: row.cpu().clone() for name, row in trial.rows.items()}  # a view takes its whole stack along
     slot = {name: getattr(trial.slot, name) for name in SLOT}
@@ -42,8 +42,8 @@ def serialized(value: Any) -> bytes:
     return whole.getvalue()
 
 
-def load(folder: Path, fresh: Checkpoint, made_by: dict[str, str]) -> Checkpoint:
-    """The checkpoint in a job folder.
+def load(folder: Path, fresh: Snapshot, made_by: dict[str, str]) -> Snapshot:
+    """Read the snapshot in a job folder.
 
     Args:
         fresh: the trial before its first epoch: what the rows have to look like.
@@ -65,11 +65,11 @@ def load(folder: Path, fresh: Checkpoint, made_by: dict[str, str]) -> Checkpoint
             raise Unusable(f"has another {what} ({theirs.get(what)}, not {value})")
     if list(slot) != SLOT or _shapes(rows) != _shapes(fresh.rows):
         raise Unusable("is of another version of rnnbench")
-    return Checkpoint(Slot(fresh.slot.config, **slot), rows)
+    return Snapshot(Slot(fresh.slot.config, **slot), rows)
 
 
 def _digest(slot: dict[str, Any], rows: State) -> str:
-    """Of all that is in a checkpoint: torch.load does not look at the checksums of its archive."""
+    """Compute the checksum of all that is in a snapshot: torch.load does not look at those of its archive."""
     digest = hashlib.sha256(repr(slot).encode())
     for name, row in rows.items():
         digest.update(f"{name} {row.dtype} {tuple(row.shape)}".encode())

@@ -26,7 +26,7 @@ from rnnbench.nn.cells import Draw, Noise
 from rnnbench.tasks import Goal, Task
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """One trial of a stack: what its tensors do not say. Epochs count from 1."""
 
@@ -68,8 +68,8 @@ class Slot:
 
 
 @dataclass
-class Checkpoint:
-    """A trial outside of a stack: its slot, and its rows (1, ...) of the stack's tensors."""
+class Snapshot:
+    """A trial outside of a stack, from which it goes on: its slot, its rows (1, ...) of a stack's tensors."""
 
     slot: Slot
     rows: optimisers.State
@@ -116,7 +116,7 @@ class Stack:
         self.slots: list[Slot] = []
         self.state: optimisers.State = {}  # every tensor has a row for each slot
 
-    def fresh(self, config: Config) -> Checkpoint:
+    def fresh(self, config: Config) -> Snapshot:
         """A trial before its first epoch."""
         parameters = self.network.start(config.seed)
         hyper = config.optim.hyperparameters | {
@@ -131,15 +131,15 @@ class Stack:
         rows |= {name: torch.zeros_like(parameters) for name in config.optim.memory}
         rows |= {name: torch.tensor([[value]], dtype=torch.float64) for name, value in hyper.items()}
         rows["seed"] = torch.tensor([[config.seed]])
-        return Checkpoint(Slot(config), rows)
+        return Snapshot(Slot(config), rows)
 
-    def admit(self, trials: Sequence[Checkpoint]) -> None:
+    def admit(self, trials: Sequence[Snapshot]) -> None:
         """Take trials in, fresh or from where they were stopped."""
         rows = [trial.rows for trial in trials] + ([self.state] if self.slots else [])
         self.slots = [trial.slot for trial in trials] + self.slots
         self.state = {name: torch.cat([row[name].to(self.device) for row in rows]) for name in rows[0]}
 
-    def stop(self, slots: Sequence[Slot]) -> list[Checkpoint]:
+    def stop(self, slots: Sequence[Slot]) -> list[Snapshot]:
         """Take trials out; what each needs to go on elsewhere."""
         taken = [self.at(slot) for slot in slots]
         stay = [k for k, held in enumerate(self.slots) if not any(held is slot for slot in slots)]
@@ -147,10 +147,10 @@ class Stack:
         self.state = {name: rows[stay] for name, rows in self.state.items()}
         return taken
 
-    def at(self, slot: Slot) -> Checkpoint:
+    def at(self, slot: Slot) -> Snapshot:
         """Where a trial is between two epochs: views of the stack's rows, valid until the next one."""
         k = next(k for k, held in enumerate(self.slots) if held is slot)
-        return Checkpoint(slot, {name: rows[k : k + 1] for name, rows in self.state.items()})
+        return Snapshot(slot, {name: rows[k : k + 1] for name, rows in self.state.items()})
 
     def epochs(self) -> Iterator[Report]:
         """Advance every slot by one epoch and report, for as long as there are any.

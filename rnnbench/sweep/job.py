@@ -1,0 +1,69 @@
+"""A job: a trial's place in a sweep, with its folder and its state."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from rnnbench import tasks
+from rnnbench.config import Config, trial_hash
+from rnnbench.job_state import JobState
+
+if TYPE_CHECKING:
+    from rnnbench.train.stack import Slot
+
+
+class Watcher(Protocol):
+    """Is shown the evaluations of a job, and decides whether it goes on."""
+
+    stopped: bool  # True once the job is to be pruned
+
+    def seen(self, job: "Job", slot: "Slot") -> None:
+        """Take the evaluation of the epoch just trained into account."""
+
+
+def do_nothing() -> None:
+    """Do nothing, where a job has nothing to be called."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A trial to be trained, and the folder that its record goes to."""
+
+    name: str
+    config: Config
+    folder: Path
+    trial: str  # hash of the trial, see `identity`
+    prepare: Callable[[], None] = do_nothing  # makes the folder's other files, just before it starts
+    named: Callable[[int], str] = str  # gives the name of its folder, if it gets this number
+    number: int | None = None  # in its sweep; None: its folder says it
+    started: Callable[[], None] = do_nothing  # is called when its record begins, or goes on
+    ended: Callable[[], None] = do_nothing  # is called once its record has ended
+    tags: dict[str, str] = field(default_factory=dict)  # for its record, besides where it comes from
+    watch: Watcher | None = None
+    state: JobState = JobState.waiting
+    value: float | None = None  # of the objective, once finished
+    error: str | None = None  # why it has failed
+    label: str | None = None  # what tells it from the other jobs of its sweep
+
+    @property
+    def title(self) -> str:
+        """What the terminal calls it: in a sweep its number, which is that of its folder, and its label."""
+        return self.name if self.label is None else f"{self.folder.name} {self.label}"
+
+    def become(self, state: JobState) -> None:
+        """Change the state of the job.
+
+        Raises:
+            ValueError: a job in its present state cannot.
+        """
+        self.state = self.state.then(state)
+
+
+def identity(config: Config) -> str:
+    """Compute the trial hash of a configuration, with the checksum of its data.
+
+    Raises:
+        ConfigError: the data is not there, or is damaged.
+    """
+    return trial_hash(config, tasks.load(config.data).checksum)

@@ -1,0 +1,57 @@
+"""Snapshots of jobs in their folders: where a job goes on from that was stopped between two epochs."""
+
+import os
+
+from rnnbench.kernels import kernel_name
+from rnnbench.record import previous, read_metrics
+from rnnbench.sweep.job import Job
+from rnnbench.system.files import Damaged, set_aside
+from rnnbench.train import snapshot
+from rnnbench.train.stack import Snapshot
+
+
+def keep(job: Job, trial: Snapshot) -> None:
+    """Write the snapshot of a job to its folder, in place of an earlier one."""
+    snapshot.save(job.folder, trial, _made_by(job))
+
+
+def drop(job: Job) -> None:
+    """Remove the snapshot of a job that has ended."""
+    (job.folder / snapshot.FILE).unlink(missing_ok=True)
+
+
+def find(job: Job, fresh: Snapshot) -> Snapshot:
+    """Give the snapshot that a job goes on from: that in its folder, or where there is none `fresh`.
+
+    One that is damaged, of another trial or kernel, or of epochs that metrics.csv does not have, is renamed
+    and not used.
+
+    Args:
+        fresh: the trial before its first epoch.
+    """
+    file = job.folder / snapshot.FILE
+    if not os.path.lexists(file):
+        return fresh
+    try:
+        found = snapshot.load(job.folder, fresh, _made_by(job))
+        if previous(job.folder) is None or not _recorded(job, found.slot.epoch):
+            raise snapshot.Unusable("has epochs that are not recorded")
+    except snapshot.Unusable as error:
+        set_aside(Damaged(file, str(error)), "the trial starts over")
+        return fresh
+    return found
+
+
+def _made_by(job: Job) -> dict[str, str]:
+    """What a snapshot has to agree with to be a job's: other kernels round differently."""
+    return {"trial": job.trial, "kernel": kernel_name(job.config)}
+
+
+def _recorded(job: Job, epochs: int) -> bool:
+    """True if metrics.csv has the rows of so many epochs."""
+    try:
+        rows = read_metrics(job.folder)
+    except Damaged as error:
+        set_aside(error, "the trial starts over")
+        return False
+    return [row["epoch"] for row in rows[:epochs]] == list(range(1, epochs + 1))

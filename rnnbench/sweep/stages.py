@@ -1,0 +1,69 @@
+"""The stages of a sweep that need torch: check, show the plan, open, train.
+
+The modules behind them are imported when a stage is reached, and nowhere else: `import torch` takes seconds,
+and what the command line refuses is refused before.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rnnbench.config import Config
+from rnnbench.sweep import preflight as light
+from rnnbench.sweep.job import Job
+from rnnbench.sweep.placing import take_finished
+from rnnbench.terminal import say
+
+if TYPE_CHECKING:
+    from rnnbench.sweep.session import Sweep
+
+
+def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> None:
+    """Refuse, before anything is made, what could not run: data, batch size, store, folder, device.
+
+    Args:
+        here: whether this machine is the one to train on, which has to have the device.
+
+    Raises:
+        ConfigError: names the key, the value and what would do.
+    """
+    configs = list(configs)
+    light.check(configs, folder)
+    from rnnbench.sweep.engine_checks import check_engine
+
+    check_engine(configs, here)
+
+
+def show_plan(configs: Sequence[Config], max_stack: int | None) -> None:
+    """Print what a sweep would do, for dry_run=true, see `rnnbench.sweep.dry_run`."""
+    from rnnbench.sweep import dry_run
+
+    dry_run.show_plan(configs, max_stack)
+
+
+def open_sweep(
+    folder: Path, config: Config, name: str, *, single: bool, shared: bool = False, elsewhere: bool = False
+) -> "AbstractContextManager[Sweep]":
+    """Hold a sweep folder while its jobs run, see `rnnbench.sweep.session`."""
+    from rnnbench.sweep import session
+
+    return session.open_sweep(folder, config, name, single=single, shared=shared, elsewhere=elsewhere)
+
+
+def run_jobs(sweep: "Sweep", jobs: Sequence[Job], max_stack: int | None) -> None:
+    """Train the jobs that have no finished record of the same trial yet.
+
+    Args:
+        max_stack: trials that train together at most; None: as many as gain from it.
+    """
+    todo = take_finished(jobs)
+    if len(todo) < len(jobs):
+        say(f"{len(jobs) - len(todo)} of {len(jobs)} trials are finished already in {sweep.folder}")
+    elif len(jobs) > 1:
+        say(f"{len(jobs)} trials; each has its folder, by number, in {os.path.relpath(sweep.folder)}")
+    if todo:
+        from rnnbench.sweep.scheduler import train
+
+        train(sweep.recorder, todo, max_stack)
