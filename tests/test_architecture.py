@@ -215,6 +215,7 @@ LATE_IMPORTS = {
     "bench/traffic.py",
     "cluster/base.py",
     "cluster/worker.py",
+    "config/user_code.py",
     "kernels/compiled.py",
     "mlflow_sync/delivery.py",
     "nn/budget.py",
