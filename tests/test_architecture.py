@@ -18,6 +18,7 @@ ORDER = [
     {"config"},
     {"system"},
     {"job_state"},
+    {"render"},
     {"terminal"},
     {"tasks"},
     {"nn"},
@@ -41,6 +42,7 @@ NEVER = {
     "config": {"torch", "hydra", "mlflow", "optuna"},
     "job_state": {"torch", "hydra", "mlflow", "optuna"},
     "system": {"torch", "hydra", "mlflow", "optuna"},
+    "render": {"torch", "hydra", "mlflow", "optuna"},
     "terminal": {"torch", "hydra", "mlflow", "optuna"},
     "tasks": {"hydra", "mlflow", "optuna"},
     "nn": {"hydra", "mlflow", "optuna"},
@@ -68,7 +70,7 @@ QUICK = {
     "search",
     "sweep",
 }
-QUICK |= {"system", "tasks", "terminal"}
+QUICK |= {"render", "system", "tasks", "terminal"}
 # Imported when there is something to train or to measure: by sweep.stages, and by search.sweeper.
 LATE = {
     f"sweep.{name}" for name in ("dry_run", "engine_checks", "recorder", "scheduler", "session", "snapshots")
@@ -204,7 +206,6 @@ LONG = {
     "sweep/overrides.py read_arguments",
     "tasks/arrays.py check",
     "tasks/text.py load",
-    "terminal.py compare",
 }
 # Files that import modules of this package inside functions: one a package, where the import is slow and not
 # always needed. The others are to be made so.

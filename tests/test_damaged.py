@@ -42,7 +42,7 @@ from rnnbench.sweep.placing import place, take_finished
 from rnnbench.sweep.recorder import Recorder
 from rnnbench.system import files
 from rnnbench.system.files import Damaged, DamagedWarning, sound
-from rnnbench.terminal import compare, judge
+from rnnbench.terminal import compare, judge, save_comparison
 from rnnbench.train import snapshot as checkpoint
 from rnnbench.train.snapshot import Unusable
 from rnnbench.train.stack import Slot, Snapshot
@@ -126,7 +126,7 @@ def read_everything(sweep: Path, damaged: str) -> None:
     assert next(sound([sweep / "0"], read_overrides)) == ["seed=0"]
     list(sound([sweep / "1"], read_overrides))
     ended = list(results(sweep).values())
-    compare(ended, judge("best/val_accuracy", ended)).save(sweep)
+    save_comparison(compare(ended, judge("best/val_accuracy", ended)), sweep)
     with suppress(rnnbench.ConfigError):
         rnnbench.load(sweep / "1")
     with suppress(Unusable):

@@ -21,22 +21,26 @@ from test_plain_text import NAMES, Tags, from_cell, names, read_back, rows_of
 
 from rnnbench.config import Config, ConfigError, Model, conf_folder, flatten, plain, trial_hash
 from rnnbench.mlflow_sync.delivery import Delivery
-from rnnbench.paper.__main__ import main, texts
+from rnnbench.paper.__main__ import main
 from rnnbench.paper.aggregate import Filled, Planned, fill
 from rnnbench.paper.definition import KINDS, Table, find_table, read_table, table_of
 from rnnbench.paper.figures import draw
-from rnnbench.paper.latex import _cell, _form, escaped, latex
+from rnnbench.paper.files import texts
+from rnnbench.paper.layout import decimals, layout
+from rnnbench.paper.long import long
 from rnnbench.paper.notes import notes
 from rnnbench.paper.numbers import differing, same
-from rnnbench.paper.page import report
 from rnnbench.paper.planning import App
 from rnnbench.paper.plots import front
-from rnnbench.paper.provenance import verify
 from rnnbench.paper.published import beside, read_published
 from rnnbench.paper.reading import Folders, Record, Runs, Source, Tables, open_source
-from rnnbench.paper.text import Shown, decimals, fragment, layout, long, markdown
+from rnnbench.paper.verification import verify
 from rnnbench.record import JobFolder
 from rnnbench.record.sweep_folder import job_folders
+from rnnbench.render.html import html
+from rnnbench.render.latex import _cell, _form, escaped, latex
+from rnnbench.render.layout import TextCell
+from rnnbench.render.markdown import markdown
 
 SEEDS = (0, 1, 2)
 CELLS = ("lstm", "gru", "rnn")
@@ -111,7 +115,7 @@ def test_a_cell_is_the_mean_over_seeds(runs):
     figure = result.cell(("lstm",), ()).figures["test/accuracy"]
     assert (figure.value, figure.n) == (pytest.approx(0.9), 3)
     assert figure.deviation == pytest.approx(0.1)
-    assert markdown(result) == (
+    assert markdown(layout(result)) == (
         "**A table**\n\n"
         "| model | parameters | test accuracy |\n"
         "| --- | ---: | ---: |\n"
@@ -153,10 +157,10 @@ def test_enough_seeds_tell_cells_apart(tmp_path):
     (comparison,) = filled(tmp_path, planned).comparisons
     assert comparison.p == pytest.approx(2 / 2**8)
     assert not comparison.alike
-    assert "†" not in layout(filled(tmp_path, planned))[1][1][1][1].plain()
+    assert "†" not in layout(filled(tmp_path, planned)).rows[1].cells[1].plain()
     for seed in range(8):  # the same on average: now it cannot
         leave(tmp_path / "gru" / str(seed), config_of("gru", seed), 0.907 - 0.001 * seed)
-    assert layout(filled(tmp_path, planned))[1][1][1][1].plain().endswith("†")
+    assert layout(filled(tmp_path, planned)).rows[1].cells[1].plain().endswith("†")
 
 
 def test_intervals_medians_and_middle_halves(runs):
@@ -169,7 +173,7 @@ def test_intervals_medians_and_middle_halves(runs):
         result = filled(runs, statistic=statistic, spread=spread)
         figure = result.cell(("lstm",), ()).figures["test/accuracy"]
         assert figure.value == pytest.approx(0.9)
-        assert ("[" in markdown(result)) == (spread != "none")
+        assert ("[" in markdown(layout(result))) == (spread != "none")
     student = filled(runs, spread="student").cell(("lstm",), ()).figures["test/accuracy"]
     assert student.low == pytest.approx(0.9 - 4.302652729911275 * 0.1 / math.sqrt(3))  # t(2), 97.5 %
     assert student.high == 1.0  # no accuracy is beyond
@@ -200,7 +204,7 @@ def test_tasks_are_summed_over_only_where_the_table_says_so(tmp_path):
     cell = result.cell(("lstm",), ())
     # The middle half of 0.6, 0.7, 0.8, 0.8, 0.9, 1.0: without the lowest and the highest.
     assert cell.figures["test/accuracy"].value == pytest.approx((0.7 + 0.8 + 0.8 + 0.9) / 4)
-    assert "over runs and tasks" in markdown(result)
+    assert "over runs and tasks" in markdown(layout(result))
     columns = filled(tmp_path, planned, columns=["data.order"])
     assert columns.columns == [("rows",), ("columns",)]
 
@@ -231,7 +235,7 @@ def test_a_task_with_fewer_runs_weighs_the_same(tmp_path):
     assert "Each task weighs the same, also where it has fewer runs." in notes(result)
     (comparison,) = result.comparisons
     assert comparison.difference.paired and comparison.difference.value == pytest.approx(-0.05)
-    assert "by the seeds that both have where one lacks some, 14 pairs" in markdown(result)
+    assert "by the seeds that both have where one lacks some, 14 pairs" in markdown(layout(result))
 
 
 def test_a_cell_that_lacks_a_task_is_not_compared(tmp_path):
@@ -253,7 +257,7 @@ def test_failed_pruned_and_missing_trials_are_shown(runs):
         "2, 1 missing",
         "2, 1 pruned",
     ]
-    assert "| 2, 1 failed |" in markdown(result)
+    assert "| 2, 1 failed |" in markdown(layout(result))
     assert "The number of runs differs between cells: see n." in notes(result)
     # lstm has seeds 1 and 2, gru 0 and 2: not paired.
     assert not any(c.difference.paired for c in result.comparisons if c.row == ("gru",))
@@ -481,22 +485,22 @@ def write_out(runs: Path, folder: Path, **changes: Any) -> Path:
 
 def test_verify_finds_an_edited_digit_and_a_missing_run(runs, tmp_path):
     folder = write_out(runs, tmp_path / "out" / "name")
-    assert verify(folder, str(runs), texts) == ([], [])
+    assert verify(folder, str(runs)) == ([], [])
     for name in ("table.md", "table.tex", "table.csv", "table.html", "report.html"):
         good = (folder / name).read_text()
         (folder / name).write_text(good.replace("0.9000", "0.9100", 1).replace("0.9,", "0.91,", 1))
-        faults, _ = verify(folder, str(runs), texts)
+        faults, _ = verify(folder, str(runs))
         assert len(faults) == 1
         assert faults[0].startswith(f"{name}, line ") and "; the records give " in faults[0]
         (folder / name).write_text(good)
     (folder / "table.md").rename(folder / "gone")
-    assert verify(folder, str(runs), texts)[0] == ["table.md: is not there"]
+    assert verify(folder, str(runs))[0] == ["table.md: is not there"]
     (folder / "gone").rename(folder / "table.md")
     shutil.rmtree(runs / "1" / "4")
-    faults, _ = verify(folder, str(runs), texts)
+    faults, _ = verify(folder, str(runs))
     assert any(fault.startswith("missing: run ") and "model=gru seed=1" in fault for fault in faults)
     with pytest.raises(ConfigError, match=r"has no provenance\.json"):
-        verify(runs, str(runs), texts)
+        verify(runs, str(runs))
 
 
 def test_a_table_with_failed_and_pruned_runs_verifies_also_when_they_were_run_again(runs, tmp_path):
@@ -505,9 +509,9 @@ def test_a_table_with_failed_and_pruned_runs_verifies_also_when_they_were_run_ag
     shutil.rmtree(runs / "1" / "8")
     folder = write_out(runs, tmp_path / "out" / "name")
     assert "2, 1 failed" in (folder / "table.md").read_text()
-    assert verify(folder, str(runs), texts) == ([], [])
+    assert verify(folder, str(runs)) == ([], [])
     leave(runs / "2" / "0", config_of("lstm", 0), 0.5)
-    assert verify(folder, str(runs), texts) == ([], [])
+    assert verify(folder, str(runs)) == ([], [])
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -536,7 +540,7 @@ def test_a_damaged_provenance_is_named_or_differs(runs, tmp_path):
     for text in damaged:
         file.write_text(text)
         try:
-            faults, doubts = verify(folder, str(runs), texts)
+            faults, doubts = verify(folder, str(runs))
         except ConfigError as error:
             assert str(error)
         else:
@@ -550,7 +554,7 @@ V1 = Path(__file__).parent / "tables" / "v1"  # what version 1 of the renderers 
 
 def test_a_table_of_an_earlier_version_still_verifies():
     assert "versions" not in json.loads((V1 / "table" / "provenance.json").read_text())
-    faults, doubts = verify(V1 / "table", str(V1 / "runs"), texts)
+    faults, doubts = verify(V1 / "table", str(V1 / "runs"))
     assert faults == []
     assert doubts[0].startswith(
         "its marks, intervals and p were computed by an earlier version of the statistics"
@@ -577,7 +581,7 @@ def test_an_edited_digit_in_a_table_of_an_earlier_version_is_found(file, old, ne
     text = (tmp_path / "table" / file).read_text()
     assert old in text
     (tmp_path / "table" / file).write_text(text.replace(old, new, 1))
-    (fault,) = verify(tmp_path / "table", str(V1 / "runs"), texts)[0]
+    (fault,) = verify(tmp_path / "table", str(V1 / "runs"))[0]
     assert fault.startswith(file)
 
 
@@ -591,7 +595,7 @@ def test_a_number_is_the_same_whatever_the_digits_that_it_is_printed_with(value,
 def test_verify_counts_the_runs_of_the_table_not_later_ones(runs, tmp_path):
     folder = write_out(runs, tmp_path / "out" / "name")
     leave(runs / "2" / "0", config_of("lstm", 0), 0.1)
-    assert verify(folder, str(runs), texts) == ([], [])
+    assert verify(folder, str(runs)) == ([], [])
 
 
 def test_doubts_are_warnings(runs, tmp_path):
@@ -602,7 +606,7 @@ def test_doubts_are_warnings(runs, tmp_path):
         tags={"rnnbench.kernel": "x", "rnnbench.git_dirty": "true"},
     )
     folder = write_out(runs, tmp_path / "out" / "name")
-    faults, doubts = verify(folder, str(runs), texts)
+    faults, doubts = verify(folder, str(runs))
     assert faults == []
     assert doubts == ["1 of 9 runs: the code differed from its commit", "the runs differ in kernel: torch, x"]
 
@@ -624,11 +628,11 @@ def test_published_figures_stand_beside_ours(runs):
     result = filled(runs, published=with_theirs | {"caveats": ["Theirs are other runs."]})
     theirs = beside(result)
     assert theirs is not None and theirs.values == {("lstm",): "0.872", ("gru",): "0.962", ("rnn",): "0.215"}
-    text = markdown(result)
+    text = markdown(layout(result))
     assert "| 0.872 | +0.0280 |" in text and "| 0.962 | -0.1620 |" in text
     assert "Bai, Kolter, Koltun 2018 (arXiv 1803.01271), Table 1. Theirs are other runs." in text
     with pytest.raises(ConfigError, match=r"published\.task=mnist: is not known; there is .*seq_mnist"):
-        markdown(filled(runs, published=with_theirs | {"task": "mnist"}))
+        layout(filled(runs, published=with_theirs | {"task": "mnist"}))
     renamed = filled(runs, published=with_theirs | {"models": {"rnn": "gru"}})
     assert beside(renamed).values["rnn",] == "0.962"
 
@@ -684,15 +688,15 @@ def test_a_name_is_one_cell_in_every_file_and_can_be_read_back(tmp_path):
         assert not {char for char in text if not char.isprintable()} - {"\n"}, file
 
 
-def test_a_table_in_latex_has_a_label_and_says_nothing_of_files(runs):
-    text = latex(filled(runs), "my table_1")
+def test_a_table_in_latex_has_a_label_and_says_nothing_of_files(runs, tmp_path):
+    text = latex(layout(filled(runs)), "my table_1")
     assert r"\label{tab:my-table-1}" in text and r"\begin{table}" in text
     shutil.rmtree(runs / "1" / "4")  # now the number of runs differs
     for changes in ({}, {"metrics": ["time/train_seconds", "test/accuracy"]}, {"spread": "bootstrap"}):
-        text = latex(filled(runs, **changes), "x").partition(r"\begin")[2]
+        text = latex(layout(filled(runs, **changes)), "x").partition(r"\begin")[2]
         assert ".csv" not in text and "see n" not in text
         assert "runs differs between cells." in text
-    wide = latex(filled(runs, wide=True), "x")
+    wide = texts(filled(runs, wide=True), [], tmp_path)["table.tex"]
     assert r"\begin{table*}" in wide and r"\end{table*}" in wide
 
 
@@ -704,24 +708,24 @@ def test_parameters_that_are_the_same_in_every_group_stand_once(tmp_path):
             leave(tmp_path / f"{batch}{model}", config, 0.9)
             planned.append(planned_of(config))
     result = filled(tmp_path, planned, columns=["fit.batch_size"])
-    headings, rows = layout(result)
-    assert [(h.group != "", h.title) for h in headings] == [
+    shown = layout(result)
+    assert [(h.group != "", h.title) for h in shown.columns] == [
         (False, "parameters"),
         (True, "test accuracy"),
         (True, "test accuracy"),
     ]
-    assert [shown[0].value for _, shown in rows] == ["5,110", "5,085", "4,951"]
-    assert r"\cmidrule(lr){2-" not in latex(result, "x")
+    assert [row.cells[0].value for row in shown.rows] == ["5,110", "5,085", "4,951"]
+    assert r"\cmidrule(lr){2-" not in latex(shown, "x")
     other = result.cells[("lstm",), (16,)].figures  # another count there: it stands in each group
     other["parameters/total"] = replace(other["parameters/total"], value=6000.0)
-    assert [h.title for h in layout(result)[0]] == ["parameters", "test accuracy"] * 2
+    assert [h.title for h in layout(result).columns] == ["parameters", "test accuracy"] * 2
 
 
 def test_powers_of_ten_are_aligned():
-    tiny = [Shown("1.25e-07", deviation="2.5e-08"), Shown("-0.0310", deviation="1e-03")]
+    tiny = [TextCell("1.25e-07", deviation="2.5e-08"), TextCell("-0.0310", deviation="1e-03")]
     assert _form([one.value for one in tiny]) == "-1.4e-1"
     assert _cell(tiny[0], 2) == r"1.25e-7 & {$\pm$\,}2.5e-8"
-    assert r"[$1.2\times10^{-7}$, 0.1]" in _cell(Shown("0.1", interval="[1.2e-07, 0.1]"), 2)
+    assert r"[$1.2\times10^{-7}$, 0.1]" in _cell(TextCell("0.1", interval="[1.2e-07, 0.1]"), 2)
 
 
 @given(names)
@@ -743,12 +747,12 @@ def test_latex_escapes_what_it_would_misread(runs):
 
 def test_the_page_needs_no_network(runs, tmp_path):
     folder = write_out(runs, tmp_path / "out" / "name", figures={"curves": {"kind": "curves"}})
-    page = report(filled(runs, figures={"curves": {"kind": "curves"}}), [], "name", folder)
+    page = texts(filled(runs, figures={"curves": {"kind": "curves"}}), [], folder)["report.html"]
     for outside in ('src="http', 'href="http', "url(http", "@import"):
         assert outside not in page
     ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
     assert len(ids) == len(set(ids))
-    assert fragment(filled(runs)) in page
+    assert html(layout(filled(runs))) in page
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("sensitivity", "importances")])
@@ -884,7 +888,7 @@ def test_a_run_that_diverged_is_left_out_and_said():
     assert result.best == {(("lstm",), (), "test/loss")}
     said = "Left out, since not finite (diverged): test/loss of 1 of 3 runs of lstm; test/loss of 3 of 3 runs"
     assert f"{said} of rnn." in notes(result)
-    assert layout(result)[1][2][1][0].plain() == "not finite"
+    assert layout(result).rows[2].cells[0].plain() == "not finite"
     assert long(result).splitlines()[1].startswith("lstm,test/loss,2,1 not finite,")
     (comparison,) = result.comparisons
     assert (comparison.difference.paired, comparison.difference.n) == (True, 2)
@@ -902,10 +906,10 @@ def test_one_failed_run_keeps_the_pairs_of_the_others():
 
 def test_tiny_figures_are_in_powers_of_ten():
     result = of_memory("test/loss", lstm=[1.2e-7, 1.4e-7], gru=[0.00123, 0.00125], rnn=[0.0, 0.0])
-    assert [row[1][0].plain() for row in layout(result)[1]] == [
+    assert [row.cells[0].plain() for row in layout(result).rows] == [
         "1.30e-07 ± 1.41e-08", "0.001240 ± 1.41e-05", "0.000000 ± 0.000000"]  # fmt: skip
     flat = of_memory(lstm=[0.9, 0.90002], gru=[0.8, 0.8])
-    assert [row[1][0].plain() for row in layout(flat)[1]] == ["0.9000 ± 1.41e-05", "0.8000 ± 0.0000"]
+    assert [row.cells[0].plain() for row in layout(flat).rows] == ["0.9000 ± 1.41e-05", "0.8000 ± 0.0000"]
 
 
 def test_few_runs_of_a_bootstrap_are_said():
@@ -940,4 +944,4 @@ def test_a_published_metric_of_the_other_direction_is_refused(runs):
     with pytest.raises(
         ConfigError, match=r"published\.ours=test/loss: is better lower, and the published accuracy"
     ):
-        markdown(filled(runs, metrics=["val/accuracy", "test/loss"], published=theirs))
+        layout(filled(runs, metrics=["val/accuracy", "test/loss"], published=theirs))

@@ -11,11 +11,11 @@ from mlflow_store import claim
 from test_paper import ACCURACIES, CELLS, SEEDS, config_of, leave
 
 from rnnbench.config import Adam, ConfigError, Sgd
-from rnnbench.paper.__main__ import main, texts
+from rnnbench.paper.__main__ import main
 from rnnbench.paper.aggregate import fill
 from rnnbench.paper.definition import read_table
 from rnnbench.paper.derived import derive, name_of
-from rnnbench.paper.provenance import verify
+from rnnbench.paper.verification import verify
 
 
 def grid(folder: Path, **command: object) -> Path:
@@ -66,7 +66,7 @@ def test_the_command_writes_it_and_a_table_file_and_runs_nothing(tmp_path, monke
     definition = read_table(out / "table" / "lr.yaml")
     assert (definition.title, definition.sweep) == ("lr", ["model=lstm,gru,rnn", "seed=0,1,2"])
     assert definition.rows == ["model.name", "optim.name", "optim.lr"]
-    assert verify(Path("multirun/paper/lr"), None, texts) == ([], [])  # where it was made from
+    assert verify(Path("multirun/paper/lr"), None) == ([], [])  # where it was made from
     assert "python -m rnnbench.paper multirun/lr\n" in (out / "report.html").read_text()
 
 

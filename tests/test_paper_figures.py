@@ -26,10 +26,10 @@ from test_paper import (
 from test_plain_text import NAMES
 
 from rnnbench.config import ConfigError, conf_folder
-from rnnbench.paper.__main__ import texts
 from rnnbench.paper.aggregate import Planned, fill
 from rnnbench.paper.definition import KINDS, FigureOf
 from rnnbench.paper.figures import draw
+from rnnbench.paper.files import texts
 from rnnbench.paper.plots import CAPTIONS, DRAWERS, caption, front
 from rnnbench.paper.reading import Folders
 from rnnbench.paper.sheet import COLOURS, FIXED, Sheet, in_words

@@ -10,9 +10,9 @@ from browser import Browser, chromium
 from test_paper import CELLS, SEEDS, config_of, leave, planned_of, runs, table, write_out
 from test_plain_text import NAMES
 
-from rnnbench.paper.__main__ import texts
 from rnnbench.paper.aggregate import fill
 from rnnbench.paper.definition import KINDS
+from rnnbench.paper.files import texts
 from rnnbench.paper.reading import Folders
 
 __all__ = ["runs"]  # a fixture

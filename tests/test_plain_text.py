@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from rnnbench.render.layout import Layout
 from rnnbench.system import plain_text
 from rnnbench.system.plain_text import printable, spreadsheet
-from rnnbench.terminal import Comparison
+from rnnbench.terminal import save_comparison
 
 NAMES = [
     "<script>alert(1)</script>",
@@ -125,7 +126,7 @@ def rows_of(text: str) -> list[list[str]]:
 @given(names)
 def test_the_comparison_of_a_sweep_has_a_cell_for_a_name(tmp_path_factory, name):
     folder = tmp_path_factory.mktemp("comparison")
-    Comparison(["model", name], [[name, "0.5"], ["x", "-0.5 ± 0.1"]]).save(folder)
+    save_comparison(Layout.of_text(["model", name], [[name, "0.5"], ["x", "-0.5 ± 0.1"]]), folder)
     rows = rows_of((folder / "comparison.md").read_text(encoding="utf-8"))
     assert [[read_back(cell) for cell in row] for row in rows] == [
         ["model", name.strip(" ")],

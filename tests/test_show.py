@@ -17,11 +17,24 @@ from hypothesis import strategies as st
 from rnnbench import __version__, terminal
 from rnnbench.__main__ import main
 from rnnbench.config import to_yaml
+from rnnbench.render.layout import Layout
 from rnnbench.sweep.launcher import labels
 from rnnbench.sweep.scheduler import _say_resumed
 from rnnbench.sweep.session import say_best
 from rnnbench.system.plain_text import printable
-from rnnbench.terminal import Live, compare, complain, judge, legend, mean_sd, refuse, say, visible, warn
+from rnnbench.terminal import (
+    Live,
+    compare,
+    complain,
+    judge,
+    legend,
+    mean_sd,
+    print_layout,
+    refuse,
+    say,
+    visible,
+    warn,
+)
 from tests.test_app import QUICK
 
 
@@ -37,6 +50,11 @@ def result(model: str, seed: int, accuracy: float, status: str = "finished", **p
         "params": {"model.name": model, "seed": seed, "tracking.uri": None, "optim.lr": 0.1} | params,
         "metrics": metrics if status == "finished" else {},
     }
+
+
+def marked(table: Layout) -> list[int]:
+    """The rows that are marked as the best."""
+    return [n for n, row in enumerate(table.rows) if row.best]
 
 
 def test_mean_and_deviation_by_hand():
@@ -56,8 +74,8 @@ def test_a_value_that_is_not_finite_is_left_out_and_said(diverged):
     table = compare(
         [result("lstm", 0, diverged), result("lstm", 1, 0.8), result("gru", 0, 0.7)], "best/val_accuracy"
     )
-    assert table.rows[0][2] == "0.8000, 1 not finite"
-    assert table.best == [0]
+    assert table.lines()[0][2] == "0.8000, 1 not finite"
+    assert marked(table) == [0]
 
 
 def test_a_trial_counts_once():
@@ -65,25 +83,25 @@ def test_a_trial_counts_once():
     first, again = result("lstm", 0, 0.8), result("lstm", 0, 0.9)
     failed = result("lstm", 0, 0.0, "failed")
     table = compare([one | {"trial": "a"} for one in (first, again, failed)] + [result("lstm", 1, 0.9)])
-    assert table.rows == [["lstm", "1,234", "0.9000 ± 0.0000", "0.8000 ± 0.0000", "2.0 ± 0.0", "2"]]
+    assert table.lines() == [["lstm", "1,234", "0.9000 ± 0.0000", "0.8000 ± 0.0000", "2.0 ± 0.0", "2"]]
 
 
 def test_seeds_share_a_row_and_failures_are_counted():
     table = compare([result("lstm", 0, 0.8), result("lstm", 1, 0.9), result("gru", 0, 0.0, "failed")])
-    assert table.heading == ["model", "parameters", "val accuracy", "test accuracy", "seconds", "seeds"]
-    assert table.rows[0] == ["lstm", "1,234", "0.8500 ± 0.0707", "0.7500 ± 0.0707", "2.0 ± 0.0", "2"]
-    assert table.rows[1] == ["gru", "", "", "", "", "0, 1 failed"]
+    assert table.headings() == ["model", "parameters", "val accuracy", "test accuracy", "seconds", "seeds"]
+    assert table.lines()[0] == ["lstm", "1,234", "0.8500 ± 0.0707", "0.7500 ± 0.0707", "2.0 ± 0.0", "2"]
+    assert table.lines()[1] == ["gru", "", "", "", "", "0, 1 failed"]
 
 
 def test_each_task_has_its_own_metric():
     table = compare([result("lstm", 0, 0.8), result("gru", 0, 8.5, **{"data.metric": "nll"})])
-    assert table.heading == ["model", "parameters", "val accuracy", "test accuracy", "seconds", "seeds"]
+    assert table.headings() == ["model", "parameters", "val accuracy", "test accuracy", "seconds", "seeds"]
 
 
 @pytest.mark.parametrize(("key", "columns"), [("optim.lr", 1), ("tracking.uri", 0), ("data.root", 0)])
 def test_what_varied_is_a_column_unless_it_says_where(key, columns):
     table = compare([result("lstm", 0, 0.8, **{key: "one"}), result("lstm", 1, 0.9, **{key: "other"})])
-    assert table.heading.count(key) == columns
+    assert table.headings().count(key) == columns
     assert len(table.rows) == 1 + columns
 
 
@@ -118,7 +136,7 @@ def test_a_table_fits_its_terminal_and_loses_no_setting(case: str, narrow: None,
         for model in ("lstm", "gru") for k in (0, 1) for seed in (0, 1, 2)
     ]  # fmt: skip
     comparison = compare(results, "best/val_accuracy")
-    comparison.print(legend(comparison, "best/val_accuracy"), "sweep/comparison.md")
+    print_layout(comparison, legend(comparison, "best/val_accuracy"), "sweep/comparison.md")
     printed = capsys.readouterr().out
     table, _, below = printed.partition("every row: ")
     assert max(map(len, table.splitlines())) <= 80
@@ -137,15 +155,15 @@ def test_the_best_row_is_that_of_validation(narrow: None, capsys) -> None:
     results[0]["metrics"]["test/accuracy"] = 1.0
     for goal in ("best/val_accuracy", "test/accuracy", "best/test_accuracy"):
         comparison = compare(results, judge(goal, results))
-        assert comparison.best == [1]
-    comparison.print(legend(comparison, "best/val_accuracy"))
+        assert marked(comparison) == [1]
+    print_layout(comparison, legend(comparison, "best/val_accuracy"))
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines() if "*" in line] == [
         ["gru", "*"], ["*:", "the"],
     ]  # fmt: skip
     losses = [result("lstm", 0, 0.8), result("gru", 0, 0.9)]
     for entry, loss in zip(losses, (0.1, 0.2), strict=True):
         entry["metrics"]["best/val_loss"] = loss
-    assert compare(losses, judge("best/val_loss", losses)).best == [0]
+    assert marked(compare(losses, judge("best/val_loss", losses))) == [0]
     two_tasks = [result("lstm", 0, 0.8), result("gru", 0, 8.5, **{"data.metric": "nll"})]
     assert judge("best/val_accuracy", two_tasks) is None
 
@@ -222,7 +240,7 @@ def test_a_name_is_shown_as_it_is_and_nothing_raw(
     say(f"{name}: 0.5 ± 0.1")
     warn(name)
     complain(name)
-    compare([result(name, 0, 0.8), result("gru", 0, 0.9)], "best/val_accuracy").print()
+    print_layout(compare([result(name, 0, 0.8), result("gru", 0, 0.9)], "best/val_accuracy"))
     for stream in streams.values():
         said = stream.buffer.getvalue().decode(encoding)
         shown = printable(name) if stream is streams["stdout"] else visible(name)
@@ -272,7 +290,7 @@ def test_a_stream_that_takes_nothing_fails_nothing(stream, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "stderr", stream)
     say("x")
     warn("y")
-    compare([result("lstm", 0, 0.8), result("gru", 0, 0.9)]).print(["note"])
+    print_layout(compare([result("lstm", 0, 0.8), result("gru", 0, 0.9)]), ["note"])
     live = Live(1, 1, "best/val_accuracy", True)
     live.epoch(1, [0.5])
     live.end("ended", 0, failed=False)
@@ -331,4 +349,4 @@ def test_trials_of_a_file_before_and_after_an_edit_are_no_seeds_of_one_another()
         trial["tags"] = {"rnnbench.import.mine.py": digest * 64}
     assert len(compare(trials[:2]).rows) == 1
     table = compare(trials)
-    assert "code" in table.heading and len(table.rows) == 2
+    assert "code" in table.headings() and len(table.rows) == 2

@@ -10,9 +10,10 @@ from rnnbench.config import Adam, Config, Fit, Model, Tracking, flatten, plain, 
 from rnnbench.mlflow_sync.delivery import Delivery
 from rnnbench.paper.aggregate import Planned, fill
 from rnnbench.paper.definition import table_of
+from rnnbench.paper.layout import layout
 from rnnbench.paper.reading import Folders, Runs, Source, Tables
-from rnnbench.paper.text import markdown
 from rnnbench.record import JobFolder, SweepFolder, job_folders, provenance
+from rnnbench.render.markdown import markdown
 from rnnbench.tasks.sequences import Images
 
 DATASET = {"name": "digits", "checksum": "0" * 64}
@@ -43,7 +44,7 @@ def table_times(runs: int, rounds: int) -> dict[str, list[float]]:
 
         def taken(way: Callable[[], Source]) -> float:
             started = time.perf_counter()
-            texts.add(markdown(fill(table, planned, way())))
+            texts.add(markdown(layout(fill(table, planned, way()))))
             return time.perf_counter() - started
 
         figures = in_turn([lambda way=way: taken(way) for way in ways.values()], rounds)  # type: ignore[misc]

@@ -5,7 +5,6 @@ python -m rnnbench.paper FOLDER: write a table of the trials in a sweep's folder
 python -m rnnbench.paper verify FOLDER: compute its numbers again from the records."""
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -17,16 +16,15 @@ from rnnbench.paper.aggregate import Filled, Planned, arrange, fill
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.derived import derive, name_of, table_file
 from rnnbench.paper.figures import draw
-from rnnbench.paper.latex import latex
-from rnnbench.paper.notes import notes
-from rnnbench.paper.page import report
+from rnnbench.paper.files import texts
+from rnnbench.paper.layout import layout
 from rnnbench.paper.planning import MULTIRUN, App, Plan, Wanted, make_plan, portable, searched
-from rnnbench.paper.provenance import provenance, verify, warnings
+from rnnbench.paper.provenance import warnings
 from rnnbench.paper.published import cited
 from rnnbench.paper.reading import Source
-from rnnbench.paper.text import fragment, layout, long, markdown
+from rnnbench.paper.verification import verify
 from rnnbench.system.files import show_warnings, write
-from rnnbench.terminal import Comparison, complain, open_streams, refuse, say, warn
+from rnnbench.terminal import complain, open_streams, print_layout, refuse, say, warn
 
 USAGE = """examples
   python -m rnnbench.paper table=digits             run what is missing, write multirun/paper/digits
@@ -214,19 +212,6 @@ def _checked(code: int) -> None:
         raise ConfigError(f"the app ended with exit code {code}; see above")
 
 
-def texts(filled: Filled, searches: Sequence[Wanted], folder: Path) -> dict[str, str]:
-    """Every file that holds numbers, by name."""
-    facts = json.dumps(provenance(filled, searches), indent=1, allow_nan=False) + "\n"
-    return {
-        "table.md": markdown(filled),
-        "table.csv": long(filled),
-        "table.html": fragment(filled),
-        "table.tex": latex(filled, folder.name),
-        "provenance.json": facts,
-        "report.html": report(filled, searches, folder.name, folder),
-    }
-
-
 def write_all(name: str, filled: Filled, source: Source, searches: Sequence[Wanted], folder: Path) -> None:
     """The files of a table; its figures go to MLflow too, where they are new."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -234,12 +219,8 @@ def write_all(name: str, filled: Filled, source: Source, searches: Sequence[Want
     figures = draw(filled, source, searches, folder)
     for file, text in texts(filled, searches, folder).items():
         write(folder / file, text)
-    headings, rows = layout(filled)
-    names = [f"{h.group}: {h.title}" if h.group else h.title for h in headings]
-    lines = [[label, *(one.plain() for one in shown)] for label, shown in rows]
-    Comparison([", ".join(map(filled.table.label, filled.table.rows)), *names], lines).print()
-    for note in notes(filled):
-        say(note)
+    shown = layout(filled)
+    print_layout(shown, shown.notes)
     for cell in filled.cells.values():
         if "failed" in cell.lost:
             warn("some trials failed, and stand as such; delete their records to run them again")
@@ -276,7 +257,7 @@ def upload(uri: str, name: str, filled: Filled, files: Sequence[Path], same: set
 
 def check(folder: Path, where: str | None, strict: bool) -> int:
     """`verify`: say what differs; the exit code."""
-    faults, doubts = verify(folder, where, texts)
+    faults, doubts = verify(folder, where)
     for fault in faults:
         say(fault, "red")
     for doubt in doubts:

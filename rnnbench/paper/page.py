@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.paper.aggregate import Filled
-from rnnbench.paper.notes import OF, notes
+from rnnbench.paper.notes import OF
 from rnnbench.paper.planning import Wanted
 from rnnbench.paper.plots import caption
 from rnnbench.paper.provenance import own_folders, provenance
-from rnnbench.paper.text import fragment
+from rnnbench.render.html import html as table_element
+from rnnbench.render.layout import Layout
 from rnnbench.system.plain_text import html
 
 STYLE = """
@@ -81,13 +82,14 @@ for (const box of document.querySelectorAll('.toggles input'))
 """
 
 
-def report(filled: Filled, searches: Sequence[Wanted], name: str, folder: Path) -> str:
+def report(filled: Filled, shown: Layout, searches: Sequence[Wanted], folder: Path) -> str:
     """The page of a table whose figures are drawn already.
 
     Args:
-        folder: with the figures.
+        shown: the table as it is printed.
+        folder: of the table, with the figures.
     """
-    table = filled.table
+    table, name = filled.table, folder.name
     facts = provenance(filled, searches)
     title = html(table.title)
     parts = [
@@ -100,8 +102,8 @@ def report(filled: Filled, searches: Sequence[Wanted], name: str, folder: Path) 
     if table.caption:
         parts.append(f"<p>{html(table.caption)}</p>")
     parts += [f"<p class='warn'>{html(warning)}</p>" for warning in facts["warnings"]]
-    parts += ["<div class='scroll'>", fragment(filled), "</div>"]
-    parts.append(f"<p class='notes'>{html(' '.join(notes(filled)))}</p>")
+    parts += ["<div class='scroll'>", table_element(shown), "</div>"]
+    parts.append(f"<p class='notes'>{html(' '.join(shown.notes))}</p>")
     if filled.comparisons:
         parts += ["<h2>Comparisons</h2>", *_comparisons(filled)]
     if table.figures:

@@ -1,18 +1,13 @@
-"""Where a table's numbers come from, and whether they still do: provenance.json and `verify`."""
+"""Says where a table's numbers come from: provenance.json."""
 
-import json
 import shlex
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from rnnbench.config import ConfigError
-from rnnbench.paper.aggregate import Filled, Planned, fill
-from rnnbench.paper.definition import table_of
-from rnnbench.paper.numbers import differing
-from rnnbench.paper.planning import Wanted, default_place, is_place, portable, searched
-from rnnbench.paper.reading import Record, Search, Source, open_source
+from rnnbench.paper.aggregate import Filled, Planned
+from rnnbench.paper.planning import Wanted, is_place, portable
+from rnnbench.paper.reading import Record, Source
 
 # `renderer` is raised where the bytes of a file change, `statistics` where an interval or a test is computed
 # in another way. A provenance.json without them is of version 1.
@@ -147,141 +142,3 @@ class Pinned(Source):
 
     def curve(self, record: Record, metric: str) -> list[tuple[int, float]]:
         return self.inner.curve(record, metric)
-
-
-def verify(
-    folder: Path,
-    where: str | None,
-    texts: Callable[[Filled, list[Wanted], Path], dict[str, str]],
-) -> tuple[list[str], list[str]]:
-    """Compute a table's files anew from the records, and compare them with those in a folder.
-
-    Of files that another version has written, the numbers are compared instead of the text.
-
-    Args:
-        where: the folder or store with the records; None: the one that the table was made from, else the
-            default store if it is here, else multirun.
-        texts: the files of a filled table, by name.
-
-    Returns:
-        what differs or is missing; and warnings.
-
-    Raises:
-        ConfigError: the folder has no table, or there are no records at all.
-    """
-    file = folder / "provenance.json"
-    if not file.exists():
-        raise ConfigError(f"{folder}: has no provenance.json; give a folder that rnnbench.paper has made")
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-        known = _of_kinds({"command": [], "source": "", "versions": {}} | _of_kind(known, dict), KINDS)
-        table = table_of(known["table"])
-        for trial in known["trials"]:
-            _of_kinds(trial["params"], {"seed": int, "fit.select": str})
-        planned = [
-            Planned(t["trial"], _overrides(t["rerun"]), t["params"], t["search"]) for t in known["trials"]
-        ]
-        jobs = {trial["job"]: trial for trial in known["trials"] if "job" in trial}
-        command, place = known["command"], known["source"]
-        versions = {key: known["versions"].get(key, 1) for key in VERSIONS}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error!r}); make the table again") from None
-    source = open_source(
-        where or (place if "://" in place or Path(place or "?").exists() else default_place())
-    )
-    there = {record.job for record in source.find(trial.trial for trial in planned)}
-    faults = [
-        f"missing: run {trial['job']} ({trial['rerun']}) is not in {source.name}"
-        for job, trial in jobs.items()
-        if job not in there
-    ]
-    if len(faults) == len(jobs):
-        return [*faults, f"no run of the table is in {source.name}: source=FOLDER or URI names another"], []
-    unfinished = {trial["trial"] for trial in known["trials"] if "job" not in trial}
-    filled = fill(table, planned, Pinned(source, set(jobs), unfinished))
-    there_are = source.searches() if known["searches"] else {}
-    searches = [_again(search, there_are.get(search["study"])) for search in known["searches"]]
-    filled.command, filled.place = command, place
-    filled.superseded, filled.searched = known["superseded"], searched(table, searches)
-    figures = [figure.value for cell in filled.cells.values() for figure in cell.figures.values()]
-    lost = bool(faults)  # then every file differs, and says no more
-    for name, text in texts(filled, searches, folder).items():
-        path = folder / name
-        if not path.exists():
-            faults.append(f"{name}: is not there")
-        elif not lost and (was := path.read_text(encoding="utf-8")) != text:
-            if versions == VERSIONS:
-                faults += differences(name, was, text)
-            else:
-                tests = versions["statistics"] == VERSIONS["statistics"]
-                faults += differing(name, was, text, tests, figures)
-    doubts = warnings(filled)
-    if versions["statistics"] != VERSIONS["statistics"]:
-        earlier = "its marks, intervals and p were computed by an earlier version of the statistics"
-        doubts.insert(0, f"{earlier}, and are not compared; make the table again to have today's")
-    return faults, doubts
-
-
-# What `verify` reads of provenance.json; of lists of objects what each holds.
-KINDS: dict[str, Any] = {
-    "table": dict,
-    "command": [str],
-    "source": str,
-    "versions": dict,
-    "superseded": [str],
-    "searches": [
-        {"row": str, "study": str, "overrides": [str], "trials": int, "sampler": str, "space": dict}
-    ],
-    "trials": [{"trial": str, "rerun": str, "params": dict, "search": str | None}],
-}
-
-
-def _of_kind(value: Any, kind: Any) -> Any:
-    """The value.
-
-    Raises:
-        TypeError: it is of another type.
-        KeyError: it lacks a key.
-    """
-    if isinstance(kind, list):
-        for part in _of_kind(value, list):
-            _of_kind(part, kind[0])
-    elif isinstance(kind, dict):
-        _of_kinds(value, kind)
-    elif not isinstance(value, kind):
-        raise TypeError(f"{str(value)[:40]} has the place of another type")
-    return value
-
-
-def _of_kinds(tree: Any, kinds: dict[str, Any]) -> dict[str, Any]:
-    """An object whose keys hold values of these types; raises as `_of_kind`."""
-    found: dict[str, Any] = _of_kind(tree, dict)
-    for key, kind in kinds.items():
-        _of_kind(found[key], kind)
-    if not isinstance(found.get("job", ""), str):
-        raise TypeError("the identity of a run is no text")
-    return found
-
-
-def _overrides(rerun: str) -> list[str]:
-    """The overrides of a trial's command."""
-    return [word for word in shlex.split(rerun)[3:] if not word.startswith("-")]
-
-
-def _again(known: dict[str, Any], found: Search | None) -> Wanted:
-    """A search as provenance.json has it, with what its records say now."""
-    trials, sampler, space = (known[name] for name in ("trials", "sampler", "space"))
-    return Wanted(known["row"], known["study"], known["overrides"], trials, found, trials, sampler, space)
-
-
-def differences(name: str, was: str, now: str) -> list[str]:
-    """The lines of a file that are not what the records give."""
-    a, b = was.splitlines(), now.splitlines()
-    pairs = [(n, *pair) for n, pair in enumerate(zip(a, b, strict=False), 1) if pair[0] != pair[1]]
-    said = [
-        f"{name}, line {n}: {old.strip()[:160]!r}; the records give {new.strip()[:160]!r}"
-        for n, old, new in pairs
-    ]
-    if len(a) != len(b):
-        said.append(f"{name}: has {len(a)} lines; the records give {len(b)}")
-    return said or [f"{name}: differs in its line ends"]

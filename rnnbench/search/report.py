@@ -13,6 +13,7 @@ from rich.table import Table
 from rnnbench import terminal
 from rnnbench.config import ConfigError, objective, recorded, to_yaml
 from rnnbench.record import read_delivery
+from rnnbench.render.layout import Layout
 from rnnbench.search.identity import STUDY
 from rnnbench.search.plan import Plan
 from rnnbench.search.runner import Search, SearchFailed, StackSearch
@@ -50,7 +51,7 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
         failed = sum(trial.state == TrialState.FAIL for trial in done)
         raise SearchFailed(f"no trial has a result: {failed} of {len(done)} failed; see above")
     confirmed = _confirm(search, done, winners)
-    table(plan, done, winners).print()
+    terminal.print_layout(table(plan, done, winners))
     if isinstance(search, StackSearch) and (line := search.occupancy()):
         say(line)
     if line := saved(plan, done):
@@ -82,8 +83,8 @@ def best(study: Study, done: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [study.study.best_trial]
 
 
-def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial]) -> terminal.Comparison:
-    """The best ten trials, or the front: values, spread over repeats, parameters.
+def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial]) -> Layout:
+    """Lay out the best ten trials, or the front: values, spread over repeats, parameters.
 
     Trials that were pruned stand below those that trained to their end, with what they had reached.
     """
@@ -113,7 +114,7 @@ def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial
         if trial.state == TrialState.PRUNED:
             values[0] += f" (pruned at epoch {trial.last_step})"
         rows.append([str(trial.number), *values, *(_short(given.get(key, "")) for key in keys)])
-    return terminal.Comparison(["trial", *map(terminal.title, plan.objectives), *keys], rows)
+    return Layout.of_text(["trial", *map(terminal.title, plan.objectives), *keys], rows)
 
 
 def _value(name: str, value: float) -> str:

@@ -125,10 +125,10 @@ def _compare(sweep: Sweep, there: dict[Path, dict[str, Any]], goal: str) -> None
     folders, ended = list(there), list(there.values())
     judged = terminal.judge(goal, ended)
     comparison = terminal.compare(ended, judged)
-    comparison.save(sweep.folder)
+    terminal.save_comparison(comparison, sweep.folder)
     if sweep.compared:
         whole = os.path.relpath(sweep.folder / "comparison.md")
-        comparison.print(terminal.legend(comparison, judged), whole)
+        terminal.print_layout(comparison, terminal.legend(comparison, judged), whole)
         say_best(judged, folders, ended, sweep.given)
 
 

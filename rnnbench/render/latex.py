@@ -1,4 +1,4 @@
-r"""A filled table as LaTeX: booktabs, numbers aligned by siunitx.
+r"""Prints a table as LaTeX: booktabs, numbers aligned by siunitx.
 
 \documentclass{article}
 \usepackage{booktabs,siunitx}
@@ -12,9 +12,7 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 
-from rnnbench.paper.aggregate import Filled
-from rnnbench.paper.notes import notes
-from rnnbench.paper.text import Shown, corner, layout, spans
+from rnnbench.render.layout import Layout, TextCell
 from rnnbench.system.plain_text import printable
 
 GREEK = re.compile(
@@ -80,7 +78,7 @@ FIT = [
 
 
 def escaped(text: str) -> str:
-    """Text that stands for itself in LaTeX; a sign that it lacks by its number, U+4E2D."""
+    """Return text that stands for itself in LaTeX; a sign that LaTeX lacks is given by its number, U+4E2D."""
     return "".join(map(_sign, printable(text))).replace("--", "-{}-")  # no dash
 
 
@@ -97,21 +95,26 @@ def _sign(char: str) -> str:
     return rf"\texttt{{U+{ord(char):04X}}}"
 
 
-def latex(filled: Filled, name: str) -> str:
-    """A table environment: caption, label, tabular, notes.
+def latex(layout: Layout, name: str, wide: bool = False) -> str:
+    """Return a table environment: caption, label, tabular, notes.
 
     Args:
         name: of the table, for its label.
+        wide: whether it spans both columns of a page.
     """
-    environment = "table*" if filled.table.wide else "table"
-    headings, rows = layout(filled)
-    columns = list(zip(*(shown for _, shown in rows), strict=True))
+    environment = "table*" if wide else "table"
+    columns = [layout.column(n) for n in range(len(layout.columns))]
     kinds = [_kind(column) for column in columns]
+    widths = [width for _, width in kinds]
+    titles = [
+        rf"\multicolumn{{{width}}}{{c}}{{{_title(heading.title, column)}}}"
+        for heading, width, column in zip(layout.columns, widths, columns, strict=True)
+    ]
     out = [
         "% made by python -m rnnbench.paper; needs booktabs and siunitx",
         rf"\begin{{{environment}}}",
         r"\centering",
-        rf"\caption{{{escaped(filled.table.title)}. {escaped(' '.join(filled.table.caption.split()))}}}",
+        rf"\caption{{{escaped(layout.title)}. {escaped(' '.join(layout.caption.split()))}}}",
         rf"\label{{tab:{re.sub('[^A-Za-z0-9.:-]+', '-', name)}}}",
         r"\sisetup{detect-weight=true, group-digits=integer, group-separator={,}, group-minimum-digits=4,"
         r" table-align-text-pre=false, table-align-text-post=false}",
@@ -119,34 +122,40 @@ def latex(filled: Filled, name: str) -> str:
         r"\def\body{%",
         rf"\begin{{tabular}}{{l{''.join(spec for spec, _ in kinds)}}}",
         r"\toprule",
+        *_groups(layout, widths),
+        " & ".join([escaped(layout.corner), *titles]) + r" \\",
+        r"\midrule",
     ]
-    widths = [width for _, width in kinds]
-    groups = list(spans(headings))
-    if any(group for group, _ in groups):
-        line, rules, at, seen = [""], [], 2, 0
-        for group, span in groups:
-            width = sum(widths[seen : seen + span])
-            line.append(rf"\multicolumn{{{width}}}{{c}}{{{escaped(group)}}}")
-            if group:
-                rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
-            at, seen = at + width, seen + span
-        out += [" & ".join(line) + r" \\", " ".join(rules)]
-    titles = [
-        rf"\multicolumn{{{width}}}{{c}}{{{_title(heading.title, column)}}}"
-        for heading, width, column in zip(headings, widths, columns, strict=True)
-    ]
-    out += [" & ".join([escaped(corner(filled)), *titles]) + r" \\", r"\midrule"]
-    for label, shown in rows:
-        cells = [_cell(one, width) for one, width in zip(shown, widths, strict=True)]
-        out.append(" & ".join([escaped(label), *cells]) + r" \\")
-    below = escaped(ABOUT_FILES.sub("", " ".join(notes(filled))))
+    for row in layout.rows:
+        cells = [_cell(cell, width) for cell, width in zip(row.cells, widths, strict=True)]
+        out.append(" & ".join([escaped(row.label), *cells]) + r" \\")
+    below = escaped(ABOUT_FILES.sub("", " ".join(layout.notes)))
     out += [r"\bottomrule", r"\end{tabular}}", *FIT, rf"\par\smallskip\footnotesize {below}"]
     out.append(rf"\end{{{environment}}}")
     return "\n".join(out) + "\n"
 
 
-def _kind(column: Sequence[Shown]) -> tuple[str, int]:
-    """How a column is set, and how many columns of the tabular it takes: a spread has its own.
+def _groups(layout: Layout, widths: Sequence[int]) -> list[str]:
+    """Return the line of the groups of columns and the rules below it; none where there is no group.
+
+    Args:
+        widths: how many columns of the tabular each column takes.
+    """
+    groups = list(layout.groups())
+    if not any(group for group, _ in groups):
+        return []
+    line, rules, at, seen = [""], [], 2, 0
+    for group, span in groups:
+        width = sum(widths[seen : seen + span])
+        line.append(rf"\multicolumn{{{width}}}{{c}}{{{escaped(group)}}}")
+        if group:
+            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
+        at, seen = at + width, seen + span
+    return [" & ".join(line) + r" \\", " ".join(rules)]
+
+
+def _kind(column: Sequence[TextCell]) -> tuple[str, int]:
+    """Return how a column is set, and how many columns of the tabular it takes: a spread has its own.
 
     (siunitx sets a value and its uncertainty in one column, but does not space the sign between them.)
     """
@@ -162,15 +171,15 @@ def _kind(column: Sequence[Shown]) -> tuple[str, int]:
     return (rf"{form}@{{\,}}l", 2) if any(one.interval for one in numbers) else (form, 1)
 
 
-def _title(title: str, column: Sequence[Shown]) -> str:
-    """A heading in lines that are not much wider than what stands below it."""
+def _title(title: str, column: Sequence[TextCell]) -> str:
+    """Return a heading in lines that are not much wider than what stands below it."""
     lines = textwrap.wrap(title, 2 + max(len(one.plain()) for one in column), break_long_words=False)
     text = r"\\".join(map(escaped, lines))
     return rf"\shortstack{{{text}}}" if len(lines) > 1 else text
 
 
 def _form(numbers: Sequence[str]) -> str:
-    """The room that numbers take: sign, digits before the point, digits after it, power of ten."""
+    """Return the room that numbers take: sign, digits before the point, digits after it, power of ten."""
     parts = [_short(number).partition("e") for number in numbers]
     whole = max(len(number.lstrip("+-").partition(".")[0]) for number, _, _ in parts)
     sign = "-" if any(number[0] in "+-" for number, _, _ in parts) else ""
@@ -182,15 +191,15 @@ def _form(numbers: Sequence[str]) -> str:
 
 
 def _short(number: str) -> str:
-    """A number as siunitx reads it: 1.2e-7 for 1.2e-07."""
+    """Return a number as siunitx reads it: 1.2e-7 for 1.2e-07."""
     return POWER.sub(lambda found: f"{found[1]}e{int(found[2]):+d}", number.replace(",", ""))
 
 
-def _cell(one: Shown, width: int) -> str:
+def _cell(one: TextCell, width: int) -> str:
     empty = " &" if width == 2 else ""
     if not _is_number(one.value):
         return f"{{{escaped(one.value)}}}" + empty
-    bold = r"\bfseries " if one.bold else ""
+    bold = r"\bfseries " if one.best else ""
     mark = r"{$^\dagger$}" if one.alike else ""
     value = bold + _short(one.value)
     if one.deviation:

@@ -1,0 +1,33 @@
+"""Writes the text of every file of a table that holds numbers."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rnnbench.paper.aggregate import Filled
+from rnnbench.paper.layout import layout
+from rnnbench.paper.long import long
+from rnnbench.paper.page import report
+from rnnbench.paper.planning import Wanted
+from rnnbench.paper.provenance import provenance
+from rnnbench.render.html import html
+from rnnbench.render.latex import latex
+from rnnbench.render.markdown import markdown
+
+
+def texts(filled: Filled, searches: Sequence[Wanted], folder: Path) -> dict[str, str]:
+    """Return the text of each file, by name.
+
+    Args:
+        folder: of the table, where its figures are drawn already.
+    """
+    shown = layout(filled)
+    facts = json.dumps(provenance(filled, searches), indent=1, allow_nan=False) + "\n"
+    return {
+        "table.md": markdown(shown),
+        "table.csv": long(filled),
+        "table.html": html(shown),
+        "table.tex": latex(shown, folder.name, filled.table.wide),
+        "provenance.json": facts,
+        "report.html": report(filled, shown, searches, folder),
+    }

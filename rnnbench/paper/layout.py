@@ -1,0 +1,149 @@
+"""Lays out a filled table: which columns it has, and how every number is printed."""
+
+import math
+from dataclasses import replace
+
+from rnnbench.paper.aggregate import Filled, Key
+from rnnbench.paper.notes import notes
+from rnnbench.paper.published import Beside, beside
+from rnnbench.paper.statistics import Estimate
+from rnnbench.render.layout import Column, Layout, Row, TextCell
+
+MOST = 6  # digits after the point; smaller figures print in powers of ten
+
+
+def decimals(filled: Filled, metric: str) -> int:
+    """Return how many digits of a metric stand after the point.
+
+    What the table says, four of a share, else as many as show four that count of the smallest mean.
+    """
+    if metric in filled.table.digits:
+        return filled.table.digits[metric]
+    if metric.startswith("parameters/"):
+        return 0
+    if metric.endswith("accuracy"):
+        return 4
+    values = [abs(c.figures[metric].value) for c in filled.cells.values() if metric in c.figures]
+    values = [value for value in values if value > 0 and math.isfinite(value)]
+    if metric.startswith("time/") or not values:
+        return 1
+    return min(MOST, max(0, 3 - math.floor(math.log10(min(values)))))
+
+
+def number(value: float, digits: int, sign: str = "") -> str:
+    """Return a figure with so many digits after the point; in powers of ten where these do not show it.
+
+    Args:
+        sign: "+" writes that of positive figures too.
+    """
+    exact = float(f"{value:.12g}")  # so that rounding noise does not decide how a half is rounded
+    tiny = 1e-4 if digits == MOST else 0.5 * 10.0**-digits
+    return f"{exact:{sign}.2e}" if 0 < abs(exact) < tiny else f"{exact:{sign}.{digits}f}"
+
+
+def layout(filled: Filled) -> Layout:
+    """Return the table as it is printed, in any format."""
+    table = filled.table
+    published = beside(filled)
+    counted = len({cell.count() for cell in filled.cells.values()}) > 1
+    columns = [
+        column for at in filled.columns for column in _columns(filled, _group(filled, at), published, counted)
+    ]
+    rows = [
+        Row(
+            filled.name(row),
+            [cell for column in filled.columns for cell in _cells(filled, row, column, published, counted)],
+        )
+        for row in filled.rows
+    ]
+    corner = ", ".join(map(table.label, table.rows))
+    return _parameters_once(Layout(corner, columns, rows, table.title, table.caption, notes(filled)))
+
+
+def _columns(filled: Filled, group: str, published: Beside | None, counted: bool) -> list[Column]:
+    """Return the headings of a group of columns.
+
+    Args:
+        counted: whether the number of runs has a column of its own.
+    """
+    columns = []
+    for metric in filled.table.metrics:
+        titles = [filled.table.label(metric)]
+        if published is not None and metric == published.ours:
+            titles += ["published", "difference"]
+        columns += [Column(title, group, metric, right=True) for title in titles]
+    return columns + ([Column("n", group, right=True)] if counted else [])
+
+
+def _cells(filled: Filled, row: Key, column: Key, published: Beside | None, counted: bool) -> list[TextCell]:
+    """Return what a row has in a group of columns."""
+    cell = filled.cell(row, column)
+    shown: list[TextCell] = []
+    for metric in filled.table.metrics:
+        shown.append(_shown(filled, row, column, metric))
+        if published is not None and metric == published.ours:
+            shown += _beside(filled, published, row, cell.figures.get(metric))
+    if counted:
+        shown.append(TextCell(cell.count() if cell.planned else "", sort=len(cell.records)))
+    return shown
+
+
+def _parameters_once(layout: Layout) -> Layout:
+    """Return the layout with each count of parameters that all groups share once, before the groups."""
+    columns = layout.columns
+    several = len({column.group for column in columns}) > 1
+    metrics = dict.fromkeys(
+        column.metric for column in columns if several and (column.metric or "").startswith("parameters/")
+    )
+    first, others = [], list(range(len(columns)))
+    for metric in metrics:
+        at = [n for n, column in enumerate(columns) if column.metric == metric]
+        if all(len({row.cells[n].value for n in at}) == 1 for row in layout.rows):
+            first.append(at[0])
+            others = [n for n in others if n not in at]
+    kept = [replace(columns[n], group="") for n in first] + [columns[n] for n in others]
+    rows = [replace(row, cells=[row.cells[n] for n in [*first, *others]]) for row in layout.rows]
+    return replace(layout, columns=kept, rows=rows)
+
+
+def _group(filled: Filled, column: Key) -> str:
+    """Return the heading of a group of columns; "" where there is but one."""
+    keys = [filled.table.label(key) for key in filled.table.columns]
+    parts = [filled.name((part,)) for part in column]
+    return ", ".join(f"{key} {part}" for key, part in zip(keys, parts, strict=True))
+
+
+def _shown(filled: Filled, row: Key, column: Key, metric: str) -> TextCell:
+    """Return a metric of a cell as it is printed."""
+    cell = filled.cell(row, column)
+    figure = cell.figures.get(metric)
+    if figure is None:
+        return TextCell("not finite" if cell.diverged(metric) else cell.count() if cell.planned else "")
+    digits = decimals(filled, metric)
+    if metric.startswith("parameters/"):
+        return TextCell(f"{figure.value:,.{digits}f}", sort=figure.value)
+    deviation = interval = ""
+    if filled.table.spread == "deviation" and figure.deviation is not None:
+        deviation = number(figure.deviation, digits)
+    elif figure.low is not None and figure.high is not None:
+        interval = f"[{number(figure.low, digits)}, {number(figure.high, digits)}]"
+    return TextCell(
+        number(figure.value, digits),
+        deviation,
+        interval,
+        best=(row, column, metric) in filled.best,
+        alike=filled.alike(row, column, metric),
+        sort=figure.value,
+    )
+
+
+def _beside(filled: Filled, published: Beside, row: Key, figure: Estimate | None) -> list[TextCell]:
+    """Return the published figure of a row, and ours less that."""
+    theirs = published.values.get(row)
+    if theirs is None:
+        return [TextCell(""), TextCell("")]
+    shown = TextCell(theirs, sort=float(theirs))
+    if figure is None:
+        return [shown, TextCell("")]
+    difference = figure.value - float(theirs)
+    return [shown, TextCell(number(difference, decimals(filled, published.ours), "+"), sort=difference)]

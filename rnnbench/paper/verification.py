@@ -1,0 +1,200 @@
+"""Verifies a table: computes its files anew from the records, and compares them with those in its folder."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rnnbench.config import ConfigError
+from rnnbench.paper.aggregate import Filled, Planned, fill
+from rnnbench.paper.definition import Table, table_of
+from rnnbench.paper.files import texts
+from rnnbench.paper.numbers import differing
+from rnnbench.paper.planning import Wanted, default_place, searched
+from rnnbench.paper.provenance import VERSIONS, Pinned, warnings
+from rnnbench.paper.reading import Search, Source, open_source
+
+# What `verify` reads of provenance.json; of lists of objects what each holds.
+KINDS: dict[str, Any] = {
+    "table": dict,
+    "command": [str],
+    "source": str,
+    "versions": dict,
+    "superseded": [str],
+    "searches": [
+        {"row": str, "study": str, "overrides": [str], "trials": int, "sampler": str, "space": dict}
+    ],
+    "trials": [{"trial": str, "rerun": str, "params": dict, "search": str | None}],
+}
+
+
+def _of_kind(value: Any, kind: Any) -> Any:
+    """Return the value.
+
+    Raises:
+        TypeError: it is of another type.
+        KeyError: it lacks a key.
+    """
+    if isinstance(kind, list):
+        for part in _of_kind(value, list):
+            _of_kind(part, kind[0])
+    elif isinstance(kind, dict):
+        _of_kinds(value, kind)
+    elif not isinstance(value, kind):
+        raise TypeError(f"{str(value)[:40]} has the place of another type")
+    return value
+
+
+def _of_kinds(tree: Any, kinds: dict[str, Any]) -> dict[str, Any]:
+    """Return the object, whose keys hold values of these types; raises as `_of_kind`."""
+    found: dict[str, Any] = _of_kind(tree, dict)
+    for key, kind in kinds.items():
+        _of_kind(found[key], kind)
+    if not isinstance(found.get("job", ""), str):
+        raise TypeError("the identity of a run is no text")
+    return found
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a provenance.json says, checked.
+
+    Args:
+        jobs: the command that trains each run of the table again, by the identity of the run.
+        unfinished: the trials that had no finished run then.
+        searches: as in the file.
+        versions: of the renderer and the statistics that the table was made with.
+    """
+
+    table: Table
+    planned: list[Planned]
+    jobs: dict[str, str]
+    unfinished: set[str]
+    searches: list[dict[str, Any]]
+    superseded: list[str]
+    command: list[str]
+    place: str
+    versions: dict[str, int]
+
+
+def verify(folder: Path, where: str | None) -> tuple[list[str], list[str]]:
+    """Compute a table's files anew from the records, and compare them with those in a folder.
+
+    Of files that another version has written, the numbers are compared instead of the text.
+
+    Args:
+        where: the folder or store with the records; None: the one that the table was made from, else the
+            default store if it is here, else multirun.
+
+    Returns:
+        what differs or is missing; and warnings.
+
+    Raises:
+        ConfigError: the folder has no table, or there are no records at all.
+    """
+    known = read_provenance(folder / "provenance.json")
+    place = known.place if "://" in known.place or Path(known.place or "?").exists() else default_place()
+    source = open_source(where or place)
+    there = {record.job for record in source.find(trial.trial for trial in known.planned)}
+    faults = [
+        f"missing: run {job} ({rerun}) is not in {source.name}"
+        for job, rerun in known.jobs.items()
+        if job not in there
+    ]
+    if len(faults) == len(known.jobs):
+        return [*faults, f"no run of the table is in {source.name}: source=FOLDER or URI names another"], []
+    filled, searches = _filled(known, source)
+    if faults:  # then every file differs, and says no more
+        faults += [
+            f"{name}: is not there"
+            for name in texts(filled, searches, folder)
+            if not (folder / name).exists()
+        ]
+    else:
+        faults += _compared(known, filled, searches, folder)
+    doubts = warnings(filled)
+    if known.versions["statistics"] != VERSIONS["statistics"]:
+        earlier = "its marks, intervals and p were computed by an earlier version of the statistics"
+        doubts.insert(0, f"{earlier}, and are not compared; make the table again to have today's")
+    return faults, doubts
+
+
+def read_provenance(file: Path) -> Provenance:
+    """Read and check a provenance.json.
+
+    Raises:
+        ConfigError: it is not there, or cannot be read.
+    """
+    if not file.exists():
+        raise ConfigError(
+            f"{file.parent}: has no provenance.json; give a folder that rnnbench.paper has made"
+        )
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = _of_kinds({"command": [], "source": "", "versions": {}} | _of_kind(tree, dict), KINDS)
+        trials = tree["trials"]
+        for trial in trials:
+            _of_kinds(trial["params"], {"seed": int, "fit.select": str})
+        return Provenance(
+            table_of(tree["table"]),
+            [Planned(t["trial"], _overrides(t["rerun"]), t["params"], t["search"]) for t in trials],
+            {trial["job"]: trial["rerun"] for trial in trials if "job" in trial},
+            {trial["trial"] for trial in trials if "job" not in trial},
+            tree["searches"],
+            tree["superseded"],
+            tree["command"],
+            tree["source"],
+            {key: tree["versions"].get(key, 1) for key in VERSIONS},
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error!r}); make the table again") from None
+
+
+def _filled(known: Provenance, source: Source) -> tuple[Filled, list[Wanted]]:
+    """Fill the table from the runs that it was made of; return it and its searches."""
+    filled = fill(known.table, known.planned, Pinned(source, set(known.jobs), known.unfinished))
+    there = source.searches() if known.searches else {}
+    searches = [_again(search, there.get(search["study"])) for search in known.searches]
+    filled.command, filled.place = known.command, known.place
+    filled.superseded, filled.searched = known.superseded, searched(known.table, searches)
+    return filled, searches
+
+
+def _compared(known: Provenance, filled: Filled, searches: list[Wanted], folder: Path) -> list[str]:
+    """Return what the files in a folder have otherwise than the records give."""
+    faults = []
+    figures = [figure.value for cell in filled.cells.values() for figure in cell.figures.values()]
+    tests = known.versions["statistics"] == VERSIONS["statistics"]
+    for name, text in texts(filled, searches, folder).items():
+        path = folder / name
+        if not path.exists():
+            faults.append(f"{name}: is not there")
+        elif (was := path.read_text(encoding="utf-8")) != text:
+            same = known.versions == VERSIONS
+            faults += differences(name, was, text) if same else differing(name, was, text, tests, figures)
+    return faults
+
+
+def _overrides(rerun: str) -> list[str]:
+    """Return the overrides of a trial's command."""
+    return [word for word in shlex.split(rerun)[3:] if not word.startswith("-")]
+
+
+def _again(known: dict[str, Any], found: Search | None) -> Wanted:
+    """Return a search as provenance.json has it, with what its records say now."""
+    trials, sampler, space = (known[name] for name in ("trials", "sampler", "space"))
+    return Wanted(known["row"], known["study"], known["overrides"], trials, found, trials, sampler, space)
+
+
+def differences(name: str, was: str, now: str) -> list[str]:
+    """Return the lines of a file that are not what the records give."""
+    a, b = was.splitlines(), now.splitlines()
+    pairs = [(n, *pair) for n, pair in enumerate(zip(a, b, strict=False), 1) if pair[0] != pair[1]]
+    said = [
+        f"{name}, line {n}: {old.strip()[:160]!r}; the records give {new.strip()[:160]!r}"
+        for n, old, new in pairs
+    ]
+    if len(a) != len(b):
+        said.append(f"{name}: has {len(a)} lines; the records give {len(b)}")
+    return said or [f"{name}: differs in its line ends"]

@@ -1,0 +1,19 @@
+"""What the user sees: lines, live progress, and the table that compares the trials of a sweep.
+
+Everything that the package prints goes through here. A terminal that cannot show a sign, a pipe that nobody
+reads any more, a full device: none of them ends a training.
+"""
+
+from rnnbench.terminal.commands import train_command
+from rnnbench.terminal.comparison import chosen, compare, judge, legend, save_comparison
+from rnnbench.terminal.formats import mean_sd, number, title
+from rnnbench.terminal.lines import complain, err, out, refuse, say, warn
+from rnnbench.terminal.progress import Live
+from rnnbench.terminal.streams import Stream, open_streams, stderr, stdout, visible
+from rnnbench.terminal.tables import print_layout, show_table
+
+__all__ = [
+    "Live", "Stream", "chosen", "compare", "complain", "err", "judge", "legend", "mean_sd", "number",
+    "open_streams", "out", "print_layout", "refuse", "save_comparison", "say", "show_table", "stderr",
+    "stdout", "title", "train_command", "visible", "warn",
+]  # fmt: skip

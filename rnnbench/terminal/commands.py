@@ -1,0 +1,25 @@
+"""Writes command lines that a reader can paste into a shell."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+CONFIG_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+
+
+def train_command(overrides: Sequence[str]) -> str:
+    """Return the command line that trains a trial alone, to be pasted into a shell."""
+    return shlex.join(["python", "-m", "rnnbench", *_config_files(sys.argv), *overrides])
+
+
+def _config_files(words: Sequence[str]) -> list[str]:
+    """Return the words that say where configuration files of one's own are: flags, then values."""
+    flags: list[str] = []
+    values: list[str] = []
+    for n, word in enumerate(words):
+        flag, equals, _ = word.partition("=")
+        if flag in CONFIG_FLAGS:
+            flags += [word] if equals else words[n : n + 2]
+        elif word.startswith("hydra.searchpath="):
+            values.append(word)
+    return [*flags, *values]

@@ -1,0 +1,191 @@
+"""Compares the trials of a sweep: one row for each configuration, seeds together."""
+
+import hashlib
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rnnbench.config import direction
+from rnnbench.render.layout import Column, Layout, Row, TextCell
+from rnnbench.render.markdown import markdown_grid
+from rnnbench.system.files import write, write_csv
+from rnnbench.system.plain_text import spreadsheet
+from rnnbench.terminal.formats import mean_sd, title
+
+# The model has a column of its own, seeds are averaged over; the rest says where, not what.
+APART = ("model.name", "seed", "tracking.", "data.metric", "data.root", "data.download", "data.source",
+         "data.sha256")  # fmt: skip
+SECONDS = "time/train_seconds"
+Results = Sequence[dict[str, Any]]  # as `rnnbench.record.read_result` gives them
+
+
+def compare(results: Results, goal: str | None = None) -> Layout:
+    """Lay out a row for each configuration, seeds together: what varied, parameters, accuracies, seconds.
+
+    Args:
+        goal: the metric by which the best rows are marked; None: none are.
+    """
+    results = _once(_with_code(results))
+    varied = _varied(results)
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        values = tuple(_text(result["params"].get(key, "")) for key in varied)
+        groups.setdefault((str(result["params"].get("model.name", "")), *values), []).append(result)
+    titles = _measured(results)
+    goals = [_mean_goal(members, goal) for members in groups.values()]
+    one_task = len({result["params"].get("data.metric", "accuracy") for result in results}) == 1
+    best = chosen(goals, goal) if goal and one_task else []
+    rows = [
+        Row(labels[0], [TextCell(text) for text in (*labels[1:], *_cells(members, titles))], best=n in best)
+        for n, (labels, members) in enumerate(groups.items())
+    ]
+    spare = ["seconds", "parameters", *(titles[name] for name in reversed(titles) if name != goal)]
+    headings = [*varied, "parameters", *titles.values(), "seconds", "seeds"]
+    columns = [
+        Column(
+            heading,
+            setting=heading in {*varied, "parameters", "seeds"},
+            spare=spare.index(heading) + 1 if heading in spare else 0,
+        )
+        for heading in headings
+    ]
+    return Layout("model", columns, rows)
+
+
+def save_comparison(layout: Layout, folder: Path) -> None:
+    """Write comparison.md and comparison.csv into a folder."""
+    write(folder / "comparison.md", markdown_grid(layout))
+    lines = (layout.headings(), *layout.lines())
+    write_csv(folder / "comparison.csv", (map(spreadsheet, line) for line in lines))
+
+
+def _varied(results: Results) -> list[str]:
+    """Return the keys that differ between results and say what was trained."""
+    keys = sorted({key for result in results for key in result["params"]})
+    constant = {key for key in keys if len({str(result["params"].get(key)) for result in results}) == 1}
+    varied = [key for key in keys if key not in constant and not key.startswith(APART)]
+    # A group choice varies all its values at once: its name says it.
+    for group in ("optim", "data"):
+        name = f"{group}.name"
+        if name in varied:
+            varied = [
+                key
+                for key in varied
+                if key == name or not key.startswith(f"{group}.") or _differ_within(results, group, key)
+            ]
+    return varied
+
+
+def _measured(results: Results) -> dict[str, str]:
+    """Return the metrics that a finished trial has, with their titles."""
+    titles: dict[str, str] = {}
+    for metric in dict.fromkeys(result["params"].get("data.metric", "accuracy") for result in results):
+        titles |= {
+            f"best/val_{metric}": f"val {metric}",
+            f"best/test_{metric}": f"test {metric} (best epoch, watched)",
+            f"test/{metric}": f"test {metric}",
+        }
+    done = [result["metrics"] for result in results if result["status"] == "finished"]
+    return {name: text for name, text in titles.items() if any(name in metrics for metrics in done)}
+
+
+def _mean_goal(members: Results, goal: str | None) -> float:
+    """Return the mean of the goal over the finished trials of a row; nan where none has a finite one."""
+    finished = [member["metrics"] for member in members if member["status"] == "finished"]
+    reached = [metrics[goal] for metrics in finished if math.isfinite(metrics[goal])] if goal else []
+    return statistics.fmean(reached) if reached else math.nan
+
+
+def _cells(members: Results, metrics: Iterable[str]) -> list[str]:
+    """Return what the trials of a row measured: parameters, each metric, seconds, number of seeds."""
+    finished = [member["metrics"] for member in members if member["status"] == "finished"]
+    counts = [measured["parameters/total"] for measured in finished if "parameters/total" in measured]
+    parameters = f"{counts[0]:,.0f}" if counts else ""
+    means = [
+        mean_sd([measured[name] for measured in finished if name in measured], name)
+        for name in (*metrics, SECONDS)
+    ]
+    others = Counter(member["status"] for member in members if member["status"] != "finished")
+    count = ", ".join([str(len(finished)), *(f"{n} {status}" for status, n in sorted(others.items()))])
+    return [parameters, *means, count]
+
+
+def _once(results: Results) -> list[dict[str, Any]]:
+    """Return each trial once: of several results the last finished one counts, else the last."""
+    counts: dict[Any, dict[str, Any]] = {}
+    for n, result in enumerate(results):
+        at = result.get("trial", n), result["params"].get("code")
+        if at not in counts or result["status"] == "finished" or counts[at]["status"] != "finished":
+            counts[at] = result
+    return list(counts.values())
+
+
+def chosen(values: Sequence[float], goal: str) -> list[int]:
+    """Return the positions of the best values of a metric, of those that are finite; none if one is alone."""
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return []
+    best = max(finite) if direction(goal) == "maximize" else min(finite)
+    return [n for n, value in enumerate(values) if math.isclose(value, best, rel_tol=1e-12)]
+
+
+def _with_code(results: Results) -> list[dict[str, Any]]:
+    """Return the results, where files of one's own were edited meanwhile with `code` among their parameters.
+
+    Trials of different content are no seeds of one another, though all that was typed is the same.
+    """
+    seen: dict[str, set[str]] = {}
+    marks = []
+    for result in results:
+        own = sorted((k, v) for k, v in result.get("tags", {}).items() if k.startswith("rnnbench.import."))
+        marks.append(hashlib.sha256(repr(own).encode()).hexdigest()[:8] if own else "")
+        typed = [result["params"].get(key) for key in ("rnnbench_import", "model.name", "data.name")]
+        seen.setdefault(repr(typed), set()).add(marks[-1])
+    if all(len(contents) == 1 for contents in seen.values()):
+        return list(results)
+    return [
+        result | {"params": result["params"] | {"code": mark}}
+        for result, mark in zip(results, marks, strict=True)
+    ]
+
+
+def judge(goal: str, results: Results) -> str | None:
+    """Return the metric by which the trials of one task are compared: never one of the test set.
+
+    Args:
+        goal: the objective.
+    """
+    params = [result["params"] for result in results]
+    tasks = {(given.get("data.name"), given.get("data.metric", "accuracy")) for given in params}
+    if len(tasks) != 1:
+        return None
+    if "test" in goal:
+        ((_, metric),) = tasks
+        goal = f"best/val_{metric}"
+    return goal if all(goal in r["metrics"] for r in results if r["status"] == "finished") else None
+
+
+def legend(comparison: Layout, goal: str | None) -> list[str]:
+    """Return what the signs in the table of a sweep mean, in one line; none if it has none."""
+    said = []
+    if goal is not None and any(row.best for row in comparison.rows):
+        said.append(f"*: the best {title(goal)}")
+    if any("±" in cell for line in comparison.lines() for cell in line):
+        said.append("±: sample standard deviation over seeds")
+    return ["; ".join(said)] if said else []
+
+
+def _differ_within(results: Results, group: str, key: str) -> bool:
+    """Return whether a value varies even among the trials that chose the same option of a group."""
+    values: dict[Any, set[str]] = {}
+    for result in results:
+        values.setdefault(result["params"].get(f"{group}.name"), set()).add(str(result["params"].get(key)))
+    return any(len(seen) > 1 for seen in values.values())
+
+
+def _text(value: Any) -> str:
+    """Return a value of a key as it is printed."""
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

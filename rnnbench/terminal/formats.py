@@ -1,0 +1,35 @@
+"""Prints metrics for people: their titles, their values, mean and deviation over seeds."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+
+def title(metric: str) -> str:
+    """Return an objective as the lines of a sweep have it: that of the best epoch without saying so."""
+    split, _, name = metric.removeprefix("best/").partition("_")
+    return f"{split}/{name}" if metric.startswith("best/") and name else metric
+
+
+def number(metric: str, value: float) -> str:
+    """Return a value for people: shares and seconds with fixed digits, others with four that count."""
+    if metric.endswith("accuracy"):
+        return f"{value:.4f}" if value == 0 or abs(value) >= 5e-5 else f"{value:.2e}"
+    if metric.endswith("_seconds"):
+        return f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2g}"
+    return f"{value:.4g}"
+
+
+def mean_sd(values: Sequence[float], metric: str) -> str:
+    """Return mean and sample standard deviation of the finite values; one alone has no deviation."""
+    finite = [value for value in values if math.isfinite(value)]
+    parts = [number(metric, statistics.fmean(finite))] if finite else []
+    if len(finite) > 1:
+        deviation = statistics.stdev(finite)
+        shown = number(metric, deviation)
+        if metric.endswith("_seconds") and "e" not in parts[0]:  # to as many digits as the mean
+            shown = f"{deviation:.{len(parts[0].partition('.')[2])}f}"
+        parts = [f"{parts[0]} ± {shown}"]
+    if len(finite) < len(values):
+        parts.append(f"{len(values) - len(finite)} not finite")
+    return ", ".join(parts)
