@@ -252,6 +252,8 @@ def test_the_winner_of_a_table_is_vetted() -> None:
         return Wanted("model=lstm", "s", own, 1, Search("s", told, "0", {}, None), 1, "tpe", {})
 
     assert winner(found(), tuned) == [*own[:3], "optim.lr=0.1", "seed=1,2"]
+    mine = "--config-dir=mine"  # which this command has been given as well
+    assert winner(found(mine), tuned, [mine]) == winner(found(), tuned)
     for word in ("rnnbench_import=evil.py", "+hydra.callbacks.x._target_=evil.Class", "--config-dir=evil"):
         with pytest.raises(ConfigError, match="stands in a record"):
             winner(found(word), tuned)

@@ -185,7 +185,7 @@ def make_plan(table: Table, app: App, where: str | None) -> Plan:
         wanted = _wanted(app, table, tuned, row, points, source, known, *budget)
         plan.searches.append(wanted)
         if wanted.done and wanted.found is not None:
-            plan.planned += app.points(winner(wanted, tuned), wanted.name)
+            plan.planned += app.points(winner(wanted, tuned, app.words([])), wanted.name)
     return plan
 
 
@@ -196,15 +196,18 @@ def search_of(tuned: Tuned) -> list[str]:
     return tuned.search if chosen else ["hydra/sweeper=optuna", *tuned.search]
 
 
-def winner(wanted: Wanted, tuned: Tuned) -> list[str]:
-    """The overrides of a search's winner, under the fresh seeds.
+def winner(wanted: Wanted, tuned: Tuned, flags: Sequence[str] = ()) -> list[str]:
+    """Return the overrides of a search's winner, under the fresh seeds.
+
+    Args:
+        flags: those of this command, which are left out.
 
     Raises:
         ConfigError: the record of the search has more in its command than a winner.
     """
     assert wanted.found is not None
     words = shlex.split(wanted.found.command)[3:]
-    given = [word for word in words if not word.startswith(("seed=", "hydra"))]
+    given = [word for word in words if word not in flags and not word.startswith(("seed=", "hydra"))]
     return [*recorded(given, wanted.command), f"seed={tuned.fresh}"]
 
 

@@ -86,11 +86,13 @@ class TerminalTable:
                 cells = [f"{cell} *" if k in self.best else cell for k, cell in enumerate(cells)]
             widest = max(map(len, cells), default=0)
             name = _cell(self.headings[n])
+            heading = _in_lines(name, widest, self.breaks) if self.breaks else name
             table.add_column(
-                Text(_in_lines(name, widest, self.breaks) if self.breaks else name),
+                Text(heading),
                 justify="right" if number else "left",
                 no_wrap=number,
-                min_width=widest if number else min(widest, NARROWEST),
+                # Without room for the headings of numbers rich would take it from the names, to the last sign.
+                min_width=max(widest, *map(len, heading.split("\n"))) if number else min(widest, NARROWEST),
                 overflow="fold",
             )
             columns.append(map(Text, cells))
