@@ -91,7 +91,7 @@ class TerminalTable:
                 Text(heading),
                 justify="right" if number else "left",
                 no_wrap=number,
-                # Without room for the headings of numbers rich would take it from the names, to the last sign.
+                # Without room for the headings of numbers, rich would take it from the names.
                 min_width=max(widest, *map(len, heading.split("\n"))) if number else min(widest, NARROWEST),
                 overflow="fold",
             )
