@@ -17,9 +17,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from rnnbench import tasks
-from rnnbench.config import Arrays, conf_folder
+from rnnbench.config import conf_folder
 from rnnbench.paper.definition import find_table, read_table
 from rnnbench.sweep import launcher
+from rnnbench.tasks.arrays import Arrays
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
