@@ -60,7 +60,12 @@ def commands() -> list[tuple[str, str, str]]:
 
 
 COMMANDS = commands()
-TRAINING = {words: page for page, module, words in COMMANDS if module == "rnnbench"}
+# What is one option of one group alone is composed by test_config.py.
+TRAINING = {
+    words: page
+    for page, module, words in COMMANDS
+    if module == "rnnbench" and not re.fullmatch(r"\w+=\w+", words)
+}
 TABLES = {words for _, module, words in COMMANDS if module == "rnnbench.paper" and "table=" in words}
 OTHERS = {(module, words) for _, module, words in COMMANDS if module != "rnnbench"}
 
@@ -146,7 +151,7 @@ def test_a_command_has_every_part_and_option_that_a_page_names(module: str, word
 
 
 def test_there_are_commands_of_every_kind() -> None:
-    assert len(TRAINING) > 100 and len(TABLES) > 10 and len(OTHERS) > 25
+    assert len(TRAINING) > 75 and len(TABLES) > 10 and len(OTHERS) > 25
     pages = {page for page, _, _ in COMMANDS}
     assert {name(page) for page in PAGES} <= pages | {"multirun/README.md"}
 
