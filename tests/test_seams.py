@@ -1,5 +1,6 @@
 """What adding a thing costs: each is added here in a temporary folder, by touching just its own files."""
 
+import os
 from pathlib import Path
 
 import rnnbench
@@ -35,3 +36,50 @@ def test_a_storage_is_one_file(tmp_path: Path) -> None:
     )
     done = rnnbench.records(tmp_path / "multirun")
     assert len(done) == 2 and set(done["rnnbench.study"]) == {"kept"}
+
+
+# A launcher: one file, where Hydra looks for plugins
+
+LAUNCHER = '''"""Trains each stack in a process of its own on this machine."""
+
+import subprocess
+import sys
+
+from hydra.core.config_store import ConfigStore
+
+from rnnbench.cluster.base import Lost, RemoteLauncher
+
+TARGET = f"{__name__}.ProcessLauncher"
+ConfigStore.instance().store("process", {"_target_": TARGET, "max_stack": 2}, group="hydra/launcher")
+
+
+class ProcessLauncher(RemoteLauncher):
+    place = "processes"
+
+    def __init__(self, max_stack):
+        super().__init__(max_stack, retries=0)
+        self.processes = {}
+
+    def submit(self, stacks):
+        for stack in stacks:
+            command = [sys.executable, "-m", "rnnbench.cluster", str(stack.file)]
+            self.processes[stack.name] = subprocess.Popen(command)
+
+    def lost(self, stacks):
+        ended = {name for name, process in self.processes.items() if process.poll() is not None}
+        return {stack.name: Lost("its process has ended") for stack in stacks if stack.name in ended}
+'''
+
+
+def test_a_launcher_is_one_file(tmp_path: Path) -> None:
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins" / "process.py").write_text(LAUNCHER)
+    out, _ = run(
+        tmp_path,
+        *("-m", "hydra/launcher=process", "model=gru", "seed=0,1", "data=digits", "fit.epochs=1"),
+        *("model.hidden_size=2", "tracking=none"),
+        env=os.environ,  # a process from nothing: Hydra looks for plugins once
+    )
+    done = rnnbench.records(tmp_path / "multirun")
+    assert list(done["status"]) == ["finished"] * 2 and set(done["seed"]) == {0, 1}
+    assert "processes" in out

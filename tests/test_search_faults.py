@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 
 from rnnbench.bench.traffic import KINDS, storage_of, traffic
 from rnnbench.record import read_result
-from rnnbench.search import patience, study
+from rnnbench.search import lease, retry, study
 from rnnbench.search.retry import RetryingStorage, StorageAway
 from rnnbench.search.storage import open_storage
 from rnnbench.search.study import Study
@@ -139,15 +139,15 @@ def trials_of(there):
 
 @pytest.mark.parametrize("server", ["grpc"], indirect=True)
 def test_a_storage_that_stays_away_ends_the_search_with_its_name(monkeypatch, server):
-    monkeypatch.setattr(patience, "PATIENCE", 2.0)
-    monkeypatch.setattr(patience, "PAUSE", 0.1)
+    monkeypatch.setattr(retry, "PATIENCE", 2.0)
+    monkeypatch.setattr(retry, "PAUSE", 0.1)
     storage = open_storage(server.url)
     worker = worker_of(storage, 3)
     assert worker.ask(draw) is not None
     server.stop()
     with pytest.raises(StorageAway, match=f"{server.url}: has not answered .* the same command goes on"):
         worker.ask(draw)
-    monkeypatch.setattr(patience, "PAUSE", 1e6)  # it does not wait again
+    monkeypatch.setattr(retry, "PAUSE", 1e6)  # it does not wait again
     with pytest.raises(StorageAway):
         worker.release()
 
@@ -177,9 +177,9 @@ WRITES = {"create_new_trial", "set_trial_param", "set_trial_state_values", "set_
 
 
 def test_what_is_repeated_counts_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "SWEEP", 0.0)
+    monkeypatch.setattr(study, "LOOK", 0.0)
     inner = open_storage(f"sqlite:///{tmp_path}/s.db").inner
-    monkeypatch.setattr(patience, "PAUSE", 0.0)
+    monkeypatch.setattr(retry, "PAUSE", 0.0)
     deaf = Deaf(inner)
     worker = worker_of(RetryingStorage(deaf, "sqlite:///s.db", (OperationalError,)), 8)
     told = {}
@@ -196,8 +196,8 @@ def test_what_is_repeated_counts_once(tmp_path, monkeypatch):
 
 def test_a_connection_may_be_cut_at_any_statement(monkeypatch, postgresql):
     """Really cut, by the server."""
-    monkeypatch.setattr(study, "SWEEP", 0.0)
-    monkeypatch.setattr(patience, "PAUSE", 0.0)
+    monkeypatch.setattr(study, "LOOK", 0.0)
+    monkeypatch.setattr(retry, "PAUSE", 0.0)
     psycopg2 = pytest.importorskip("psycopg2")
     chance, cut = random.Random(0), set()
 
@@ -249,10 +249,16 @@ def draw(trial):
 
 def worker_of(storage, n_trials, me=None, name="s"):
     worker = Study(
-        *(storage, name, {"space": []}, ["val/loss"], ["minimize"]),
-        *(optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), n_trials),
+        storage,
+        name,
+        identity={"space": []},
+        objectives=["val/loss"],
+        directions=["minimize"],
+        sampler=optuna.samplers.RandomSampler(),
+        pruner=optuna.pruners.NopPruner(),
+        n_trials=n_trials,
     )
-    worker.me = me or worker.me
+    worker.leases.me = me or worker.leases.me
     return worker
 
 
@@ -297,14 +303,14 @@ def test_the_last_place_has_one_trial_and_a_lost_point_is_run_once(tmp_path):
 
 def test_a_worker_elsewhere_is_dead_when_its_signs_of_life_stop_here(tmp_path, monkeypatch):
     """By this machine's clock, and not for the time that the storage was away."""
-    monkeypatch.setattr(study, "SWEEP", 0.0)
-    monkeypatch.setattr(study, "LEASE", 0.5)
+    monkeypatch.setattr(study, "LOOK", 0.0)
+    monkeypatch.setattr(lease, "LEASE", 0.5)
     there, here = worker_of(journal(tmp_path), 5, me=ELSEWHERE), worker_of(journal(tmp_path), 5)
     suggestion = there.ask(draw)
 
     def judged(sign=None):
         if sign is not None:
-            there.storage.set_trial_user_attr(suggestion.id, study.SEEN, sign)
+            there.storage.set_trial_user_attr(suggestion.id, lease.SEEN, sign)
         here.retire_dead(here.study.get_trials())
         return bool(here.left())
 
@@ -322,8 +328,8 @@ def test_a_worker_elsewhere_is_dead_when_its_signs_of_life_stop_here(tmp_path, m
 
 
 def test_a_trial_whose_workers_die_again_and_again_has_failed(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "SWEEP", 0.0)
-    monkeypatch.setattr(study, "LEASE", -1.0)
+    monkeypatch.setattr(study, "LOOK", 0.0)
+    monkeypatch.setattr(lease, "LEASE", -1.0)
     here = worker_of(journal(tmp_path), 2)
     for n in range(study.ATTEMPTS):
         worker = worker_of(journal(tmp_path), 2, me=ELSEWHERE | {"pid": n})
@@ -340,8 +346,8 @@ def test_a_trial_whose_workers_die_again_and_again_has_failed(tmp_path, monkeypa
 
 
 def test_a_death_before_the_training_says_nothing_of_the_trial(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "SWEEP", 0.0)
-    monkeypatch.setattr(study, "LEASE", -1.0)
+    monkeypatch.setattr(study, "LOOK", 0.0)
+    monkeypatch.setattr(lease, "LEASE", -1.0)
     here = worker_of(journal(tmp_path), 2)
     for n in range(2 * study.ATTEMPTS):
         worker_of(journal(tmp_path), 2, me=ELSEWHERE | {"pid": n}).ask(draw)
@@ -350,8 +356,8 @@ def test_a_death_before_the_training_says_nothing_of_the_trial(tmp_path, monkeyp
 
 
 def test_a_trial_that_gets_on_between_deaths_has_not_failed(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "SWEEP", 0.0)
-    monkeypatch.setattr(study, "LEASE", -1.0)
+    monkeypatch.setattr(study, "LOOK", 0.0)
+    monkeypatch.setattr(lease, "LEASE", -1.0)
     here = worker_of(journal(tmp_path), 2)
     for n in range(2 * study.ATTEMPTS):
         worker = worker_of(journal(tmp_path), 2, me=ELSEWHERE | {"pid": n})

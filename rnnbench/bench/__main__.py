@@ -48,7 +48,7 @@ class Row:
 
 
 def compare(model: str, hidden_size: int, stacks: list[int], rounds: int, device: str) -> list[Row]:
-    """The tutorial's loop, that loop with its images in memory, and stacks of the harness, in alternation.
+    """Time the tutorial's loop, that loop with its images in memory, and stacks of the harness, in turn.
 
     On the CPU the loops are run with all cores, as a plain script has it, and with one thread, which is
     faster where something else wants a core; the faster of both counts, in each round. On a GPU the
@@ -82,7 +82,7 @@ def compare(model: str, hidden_size: int, stacks: list[int], rounds: int, device
 
 
 def table(rows: list[Row]) -> Table:
-    """The rows for the terminal."""
+    """Build the table for the terminal."""
     shown = Table(
         title="Trial-epochs a second, training and test; median [min, max]", box=box.SIMPLE_HEAD,
         caption="of ceiling: of what the machine's own matrix products would give",

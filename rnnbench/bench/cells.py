@@ -23,7 +23,7 @@ def drawn(name: str, K: int, width: int, H: int | None = None) -> Weights:
 
 
 def pass_of(run: Callable[[Weights, Tensor], Tensor], weights: Weights, x: Tensor) -> Callable[[], float]:
-    """Seconds of a forward and a backward pass of a layer."""
+    """Time a forward and a backward pass of a layer, in seconds."""
 
     def measure() -> float:
         leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
@@ -35,7 +35,7 @@ def pass_of(run: Callable[[Weights, Tensor], Tensor], weights: Weights, x: Tenso
 
 
 def cell_costs(K: int, size: tuple[int, int, int], rounds: int) -> dict[str, list[float]]:
-    """Of every cell, its time over that of lstm, both on the torch path, round by round, one thread."""
+    """Time every cell over lstm, both on the torch path, round by round, in one thread."""
     T, H, width = size
     torch.set_num_threads(1)
     x = torch.randn(K, T, width, BATCH)
@@ -47,7 +47,7 @@ def cell_costs(K: int, size: tuple[int, int, int], rounds: int) -> dict[str, lis
 
 
 def scan_times(T: int, H: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds forward and backward at length T: nn.GRU, our gru, the minimal cells, minGRU as a loop."""
+    """Time forward and backward passes at length T: nn.GRU, our gru, the minimal cells, minGRU as a loop."""
     torch.set_num_threads(1)
     x = torch.randn(1, T, H, BATCH)
     contestants: dict[str, Callable[[], float]] = {}
@@ -67,7 +67,7 @@ def scan_times(T: int, H: int, rounds: int) -> dict[str, list[float]]:
 
 
 def whole(cell: Cell, weights: Weights, x: Tensor) -> Tensor:
-    """A layer over all of x."""
+    """Run a layer over all of x."""
     return cell(x, weights, False)
 
 

@@ -26,7 +26,7 @@ class Cost:
 
 
 def launcher_cost(trials: int, rounds: int = 3) -> list[Cost]:
-    """What a trial costs beside its training, under our launcher and sweeper and under Hydra's.
+    """Time what a trial costs beside its training, under our launcher and sweeper and under Hydra's.
 
     Each figure is the difference between two sweeps of tiny trials, one ten times the other, each a
     command of its own with its imports, divided by the difference in trials: so start-up is not in it.
@@ -57,7 +57,7 @@ def launcher_cost(trials: int, rounds: int = 3) -> list[Cost]:
 
 
 def sweep_seconds(trials: int, overrides: tuple[str, ...]) -> tuple[float, float]:
-    """Seconds beside training of a sweep of tiny trials: to its last record, and to the command's end."""
+    """Time a sweep of tiny trials without its training: to its last record, and to the command's end."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = [sys.executable, "-m", "rnnbench", "-m", f"seed=range({trials})", *TINY]

@@ -23,7 +23,7 @@ ENOUGH = 0.25  # seconds that one measurement takes at least, so far as whole mi
 
 @lru_cache
 def random_images() -> tuple[np.ndarray, np.ndarray]:
-    """Bytes and labels in MNIST's shape; the time does not depend on what they show."""
+    """Draw bytes and labels in MNIST's shape; the time does not depend on what they show."""
     rng = np.random.RandomState(0)
     return rng.randint(0, 256, (TRAIN, 28, 28), dtype=np.uint8), rng.randint(0, 10, TRAIN)
 
@@ -50,12 +50,12 @@ class Images(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
 
 def whole(trained: float, evaluated: float, minibatches: int, examples: int) -> float:
-    """Seconds of a trial-epoch, from those of so many minibatches and of so many test examples."""
+    """Scale the seconds of some minibatches and test examples up to those of a trial-epoch."""
     return trained * TRAIN / (minibatches * BATCH) + evaluated * TEST / examples
 
 
 def adapting(measure: Callable[[int], float]) -> Callable[[], float]:
-    """A contestant that measures as many minibatches at a time as take long enough."""
+    """Make a contestant that measures as many minibatches at a time as take long enough."""
     minibatches = 0
 
     def contestant() -> float:
@@ -73,7 +73,7 @@ def adapting(measure: Callable[[int], float]) -> Callable[[], float]:
 def tutorial_loop(
     model: str, hidden_size: int, threads: int, loader: bool, device: str = "cpu"
 ) -> Callable[[], float]:
-    """Seconds of a trial-epoch of the tutorial's loop: torch.nn, a DataLoader, then the test set.
+    """Time a trial-epoch of the tutorial's loop, in seconds: torch.nn, a DataLoader, then the test set.
 
     Args:
         threads: of torch.
@@ -110,7 +110,7 @@ def tutorial_loop(
 
 
 def harness(model: str, hidden_size: int, K: int, kernel: Kernel, device: str = "cpu") -> Callable[[], float]:
-    """Seconds of a trial-epoch in a stack of K: its share of the stack's."""
+    """Time a trial-epoch in a stack of K, in seconds: its share of the stack's."""
     images, targets = random_images()
     everything = np.arange(TRAIN)
     splits = {"train": everything, "val": everything[:0], "test": everything[:TEST]}
@@ -142,7 +142,7 @@ def wait(device: str) -> None:
 
 
 def products_per_second(device: str = "cpu") -> float:
-    """The machine's own matrix products, floating-point operations a second: the ceiling of all this."""
+    """Measure the machine's matrix products, in floating-point operations a second: no kernel does more."""
     if device == "cpu":
         from rnnbench.kernels.compiled import cores
 

@@ -11,6 +11,6 @@ def spread(values: Sequence[float], digits: int) -> str:
 
 
 def in_turn(contestants: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:
-    """Each contestant's figures from rounds in alternation, after one round that does not count."""
+    """Measure each contestant in rounds that alternate, after one round that does not count."""
     figures = [[contestant() for contestant in contestants] for _ in range(rounds + 1)]
     return [list(column) for column in zip(*figures[1:], strict=True)]

@@ -21,7 +21,7 @@ CELLS = ("lstm", "gru", "rnn", "mgu")
 
 
 def table_times(runs: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds to read and tabulate so many finished runs of five epochs, by where they are read.
+    """Time reading and tabulating finished runs of five epochs, in seconds, by where they are read.
 
     All are made up, and delivered to a SQLite store first.
     """
@@ -53,7 +53,7 @@ def table_times(runs: int, rounds: int) -> dict[str, list[float]]:
 
 
 def _leave(folder: Path, number: int) -> Planned:
-    """The record of a made-up run."""
+    """Write the record of a made-up run."""
     model, seed = CELLS[number % len(CELLS)], number // len(CELLS)
     config = Config(Model(model), Adam(), Images("digits"), Fit(epochs=5), Tracking(), seed)
     trial = trial_hash(config, DATASET["checksum"])

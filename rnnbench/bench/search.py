@@ -36,7 +36,14 @@ def sweeper_cost(history: int, rounds: int) -> tuple[list[float], list[float]]:
         storage = open_storage(f"journal:///{folder}/journal.log")
         sampler, pruner = sampler_of({"name": "tpe", "seed": 1}, {}, 1), optuna.pruners.NopPruner()
         study = Study(
-            *(storage, "bench", {"space": []}, ["value"], ["maximize"], sampler, pruner, history + 10**6)
+            storage,
+            "bench",
+            identity={"space": []},
+            objectives=["value"],
+            directions=["maximize"],
+            sampler=sampler,
+            pruner=pruner,
+            n_trials=history + 10**6,
         )
         over: dict[str, Any] = {drawn.name: drawn.over for drawn in space.drawn}
         for _ in range(history):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def first_epoch() -> float:
-    """Seconds from the command to the first epoch's report, on the digits."""
+    """Time from the command to the first epoch's report, in seconds, on the digits."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = [sys.executable, "-m", "rnnbench", "hydra.run.dir=run/0", "fit.epochs=2"]
@@ -27,7 +27,7 @@ def first_epoch() -> float:
 
 
 def import_torch() -> float:
-    """Seconds of a process that imports torch and ends."""
+    """Time a process that imports torch and ends, in seconds."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import torch"], check=True)
     return time.perf_counter() - started

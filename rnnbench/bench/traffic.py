@@ -98,7 +98,7 @@ def traffic(url: str, workers: int, trials: int, seconds: float = SLEEP) -> Traf
 
 @contextmanager
 def storage_of(kind: str) -> Iterator[str]:
-    """The URL of a fresh storage, served until the block ends: PostgreSQL by the package pgserver."""
+    """Serve a fresh storage until the block ends, and give its URL; PostgreSQL by the package pgserver."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         if kind == "journal":
             yield f"journal:///{folder}/journal.log"
@@ -117,7 +117,7 @@ def storage_of(kind: str) -> Iterator[str]:
 
 @contextmanager
 def proxy(url: str) -> Iterator[str]:
-    """The URL of Optuna's gRPC proxy before a storage, in a process of its own."""
+    """Serve Optuna's gRPC proxy before a storage, in a process of its own, and give its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -141,7 +141,7 @@ def proxy(url: str) -> Iterator[str]:
 
 
 def work(url: str, trials: int, seconds: float, worker: int) -> None:
-    """A worker: says when it is ready, waits for the word, asks and tells, prints its times as JSON."""
+    """Work as one worker: say when it is ready, wait for the start, ask and tell, print the times as JSON."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from rnnbench.search.space import Space, read_space
@@ -152,8 +152,14 @@ def work(url: str, trials: int, seconds: float, worker: int) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     study = Study(
-        *(open_storage(url), "traffic", {"space": []}, ["value"], ["maximize"]),
-        *(sampler, optuna.pruners.NopPruner(), trials),
+        open_storage(url),
+        "traffic",
+        identity={"space": []},
+        objectives=["value"],
+        directions=["maximize"],
+        sampler=sampler,
+        pruner=optuna.pruners.NopPruner(),
+        n_trials=trials,
     )
     asks, tells, told = [], [], []
     started = time.time()

@@ -86,14 +86,14 @@ def check_records(storage: BaseStorage | None, name: str, folder: Path) -> None:
 
 
 def _stated(part: Any) -> Any:
-    """A part of an identity without options that are off: an earlier version may not have had them."""
+    """Return a part of an identity without options that are off: an earlier version may not have them."""
     if not isinstance(part, dict):
         return part
     return {key: value for key, value in part.items() if value is not None and value is not False}
 
 
 def _item(item: Any) -> str:
-    """An item of an identity in few words; a parameter as what it is drawn from."""
+    """Describe an item of an identity in few words; a parameter as what it is drawn from."""
     match item:
         case [name, {"attributes": {"choices": choices}}, _]:
             return f"{name} of {', '.join(map(str, choices))}"
@@ -106,7 +106,7 @@ def _item(item: Any) -> str:
 
 
 def _difference(there: Any, here: Any) -> str:
-    """Where two parts of an identity differ, in few words."""
+    """Describe where two parts of an identity differ, in few words."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
         return ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in keys[:3])

@@ -86,7 +86,7 @@ def _cross_out(kind: str, panels: Sequence[Any], page: Any, study: optuna.Study)
 
 
 def _picture(kind: str, study: optuna.Study, folder: Path, **how: Any) -> None:
-    """One picture, drawn by matplotlib as PNG and by plotly as a page; with the trials that were pruned.
+    """Draw one picture by matplotlib as PNG and by plotly as a page, with the trials that were pruned.
 
     A key or a value with dollars is no formula; so a logarithmic axis has plain numbers.
     """

@@ -73,7 +73,7 @@ class Plan:
 
 
 def make_plan(
-    loader: ConfigLoader, config: DictConfig, composer: Composer, arguments: list[str], here: bool = True
+    loader: ConfigLoader, config: DictConfig, composer: Composer, arguments: list[str], *, here: bool = True
 ) -> Plan:
     """Read and check the settings of a search; makes nothing.
 
@@ -89,48 +89,100 @@ def make_plan(
     settings = _settings(config)
     _check_numbers(settings)
     by_name.notice(settings.sampler)
-    params = [f"{key}={text(value)}" for key, value in (settings.params or {}).items()]
-    composer.checker.check([*params, *arguments], several=True)
-    parser = OverridesParser.create(config_loader=loader)
-    parameters, fixed = read_space(settings.space, [*params, *arguments], parser)
+    parameters, fixed = _read_overrides(settings, loader, composer.checker, arguments)
     cfg = composer.check_and_compose(fixed)
     base = task_config(cfg)
     lookup = _lookup(cfg)
-    for parameter in parameters:
-        _check_when(parameter, composer.checker)
-    space = Space([p for p in parameters if _matters(p.when, lookup, {q.key for q in parameters})])
+    space = _space(parameters, lookup, composer.checker)
     objectives = _objectives(settings, base)
     directions = _directions(settings, objectives)
+    pruner, prunes = _pruner(settings, objectives, base)
+    sampler = _sampler(settings, space, len(objectives))
+    folder = Path(config.hydra.sweep.dir)
+    storage = _storage(settings, folder)
+    _check_custom_space(settings)
+    samples = [_compose(composer, fixed, point) for point in space.corners(lookup)]
+    preflight(samples, folder, here or base.dry_run)
+    return Plan(
+        settings=settings,
+        space=space,
+        fixed=fixed,
+        base=base,
+        lookup=lookup,
+        objectives=objectives,
+        directions=directions,
+        sampler=sampler,
+        pruner=pruner,
+        prunes=prunes,
+        storage=storage,
+        name=settings.study_name or str(folder),
+        folder=folder,
+        n_trials=_n_trials(settings, space, lookup),
+        samples=samples,
+    )
+
+
+def _read_overrides(
+    settings: Search, loader: ConfigLoader, checker: Checker, arguments: list[str]
+) -> tuple[list[Parameter], list[str]]:
+    """Return the parameters to search, and the overrides that all trials have."""
+    params = [f"{key}={text(value)}" for key, value in (settings.params or {}).items()]
+    checker.check([*params, *arguments], several=True)
+    parser = OverridesParser.create(config_loader=loader)
+    return read_space(settings.space, [*params, *arguments], parser)
+
+
+def _space(parameters: Sequence[Parameter], lookup: Lookup, checker: Checker) -> Space:
+    """Return the parameters that can matter, their conditions checked."""
+    for parameter in parameters:
+        _check_when(parameter, checker)
+    searched = {parameter.key for parameter in parameters}
+    return Space([p for p in parameters if _matters(p.when, lookup, searched)])
+
+
+def _pruner(settings: Search, objectives: Sequence[str], base: Config) -> tuple[BasePruner, bool]:
+    """Return the pruner, and whether it prunes at all."""
     pruner = by_name.pruner_of(settings.pruner, base.fit.epochs)
     prunes = by_name.name_of("pruner", settings.pruner) != "none"
     if prunes:
         _check_pruning(settings, objectives, base)
-    name = by_name.name_of("sampler", settings.sampler)
-    if name == "grid" and any(parameter.when for parameter in space.drawn):
-        raise ConfigError("hydra/sweeper/sampler=grid: knows no conditions (when:); take brute_force")
-    grid = space.grid() if name == "grid" else {}
-    sampler = by_name.sampler_of(settings.sampler, grid, len(objectives))
-    n_trials = settings.n_trials
-    if name in by_name.EXHAUSTIVE and settings.custom_search_space is None:
-        n_trials = sum(1 for _ in islice(space.points(lookup), n_trials))
-    folder = Path(config.hydra.sweep.dir)
-    storage = settings.storage
-    if storage is not None:
-        check_storage(storage)
-    elif settings.study_name is not None:
-        storage = f"journal:///{folder / 'journal.log'}"
+    return pruner, prunes
+
+
+def _sampler(settings: Search, space: Space, objectives: int) -> BaseSampler:
+    """Return the sampler for so many objectives; a grid is refused where there are conditions."""
+    grid = {}
+    if by_name.name_of("sampler", settings.sampler) == "grid":
+        if any(parameter.when for parameter in space.drawn):
+            raise ConfigError("hydra/sweeper/sampler=grid: knows no conditions (when:); take brute_force")
+        grid = space.grid()
+    return by_name.sampler_of(settings.sampler, grid, objectives)
+
+
+def _n_trials(settings: Search, space: Space, lookup: Lookup) -> int:
+    """Return the number of trials; a sampler that exhausts the space has no more than there are points."""
+    exhaustive = by_name.name_of("sampler", settings.sampler) in by_name.EXHAUSTIVE
+    if exhaustive and settings.custom_search_space is None:
+        return sum(1 for _ in islice(space.points(lookup), settings.n_trials))
+    return settings.n_trials
+
+
+def _storage(settings: Search, folder: Path) -> str | None:
+    """Return the URL of the storage: a named study has a journal in its folder, unless told otherwise."""
+    if settings.storage is not None:
+        check_storage(settings.storage)
+        return settings.storage
+    return None if settings.study_name is None else f"journal:///{folder / 'journal.log'}"
+
+
+def _check_custom_space(settings: Search) -> None:
+    """Refuse a function of the user's that cannot be imported."""
     if settings.custom_search_space is not None:
         try:
             get_method(settings.custom_search_space)
         except Exception as error:  # Hydra raises what importing the user's module raises
             reason = " ".join(str(error).split())
             raise ConfigError(f"hydra.sweeper.custom_search_space: {reason}") from error
-    samples = [_compose(composer, fixed, point) for point in space.corners(lookup)]
-    preflight(samples, folder, here or base.dry_run)
-    return Plan(
-        *(settings, space, fixed, base, lookup, objectives, directions, sampler, pruner, prunes),
-        *(storage, settings.study_name or str(folder), folder, n_trials, samples),
-    )
 
 
 def _settings(config: DictConfig) -> Search:
@@ -156,7 +208,7 @@ def _check_numbers(settings: Search) -> None:
 
 
 def _lookup(cfg: DictConfig) -> Lookup:
-    """What a key or a group is set to in a composed config, as text."""
+    """Return a function that gives the value of a key or group in a composed config, as text."""
     choices = cfg.hydra.runtime.choices
 
     def lookup(key: str) -> str | None:
@@ -184,7 +236,7 @@ def _check_when(parameter: Parameter, checker: Checker) -> None:
 
 
 def _matters(when: Any, lookup: Lookup, searched: set[str]) -> bool:
-    """Whether a condition can hold: one on a key that is not searched holds for all trials, or for none."""
+    """Return whether a condition can hold: on a key that is not searched it holds for all trials or none."""
     return when is None or when.key in searched or lookup(when.key) in when.values
 
 
@@ -253,7 +305,7 @@ def _compose(composer: Composer, fixed: Sequence[str], point: Sequence[str]) -> 
 
 
 def file_exists(url: str | None) -> bool:
-    """Whether a storage may hold a study already: it is a file that is there, or a server."""
+    """Return whether a storage may hold a study already: it is a file that is there, or a server."""
     if url is None:
         return False
     file = file_of(url)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from hydra.conf import HydraConf
@@ -22,9 +22,7 @@ from rnnbench.search.optuna_api import study_id
 from rnnbench.search.storage import open_storage
 from rnnbench.search.study import Study, report
 from rnnbench.sweep.job import Job, identity
-
-if TYPE_CHECKING:
-    from rnnbench.train.stack import Slot
+from rnnbench.train.stack import Slot
 
 OPEN: dict[str, Study] = {}  # the studies of this process, by name
 
@@ -49,8 +47,8 @@ class Watch:
         for job in jobs:
             job.watch = self
 
-    def seen(self, job: Job, slot: "Slot") -> None:
-        """A run was evaluated. One that trains again from its start says what is known already."""
+    def seen(self, job: Job, slot: Slot) -> None:
+        """Take a run's evaluation, and report each epoch that all runs have reached."""
         number = self.jobs.index(job)
         if not self.curves[number] and slot.epoch > 1:
             self.curves[number] = self._before(job, slot.epoch)
@@ -68,9 +66,7 @@ class Watch:
                 return
 
     def _before(self, job: Job, epoch: int) -> dict[int, float]:
-        """What a run had reached before this epoch, which it went on to from a checkpoint."""
-        from rnnbench.train.stack import Slot
-
+        """Read what a run had reached before this epoch, which it went on to from a checkpoint."""
         again, curve = Slot(job.config), {}
         names = {name.partition("/")[2]: name for name in per_epoch(job.config)}
         for row in read_metrics(job.folder):
@@ -80,7 +76,7 @@ class Watch:
         return curve
 
     def _reached(self, run: int, epoch: int) -> float | None:
-        """The best value of a run up to an epoch; a run that has ended earlier keeps its own."""
+        """Return the best value of a run up to an epoch; a run that has ended earlier keeps its last one."""
         curve = self.curves[run]
         if epoch in curve or not self.ended[run]:
             return curve.get(epoch)
@@ -88,12 +84,12 @@ class Watch:
 
 
 def measured(objective: str) -> str:
-    """What of an evaluation an objective is about: `loss`, or the task's metric."""
+    """Return which value of an evaluation an objective is about: `loss`, or the task's metric."""
     return objective.replace("_", "/").rpartition("/")[2]
 
 
 def repeats_of(job: Job, count: int, name: str) -> list[Job]:
-    """A job and its repeats under the next seeds, in the folders N, N.1, N.2, ..."""
+    """Return a job and its repeats under the next seeds, in the folders N, N.1, N.2, ..."""
     jobs = [job]
     for k in range(1, count):
         config = replace(job.config, seed=job.config.seed + k)
@@ -105,12 +101,12 @@ def repeats_of(job: Job, count: int, name: str) -> list[Job]:
 
 
 def tags_of(study: str, number: int) -> dict[str, str]:
-    """What a record says of the trial that it belongs to."""
+    """Return the tags by which a record names the study and the trial that it belongs to."""
     return {STUDY: study, NUMBER: str(number)}
 
 
 def jobs_of(hydra: HydraConf, name: str, config: Config, folder: Path) -> list[Job]:
-    """The runs of the suggestion that a job of another launcher is, watched if there is a pruner."""
+    """Return the runs of a suggestion that is a job of another launcher, watched if there is a pruner."""
     tree: Any = OmegaConf.to_container(hydra.sweeper, resolve=True)
     settings = search_of(tree)
     jobs = suggestion_of(settings, str(hydra.sweep.dir), Job(name, config, folder, identity(config)))
@@ -119,12 +115,12 @@ def jobs_of(hydra: HydraConf, name: str, config: Config, folder: Path) -> list[J
 
 
 def search_of(tree: dict[str, Any]) -> Search:
-    """The sweeper's settings, from hydra.sweeper as plain dicts."""
+    """Read the sweeper's settings from hydra.sweeper as plain dicts."""
     return Search(**{key: value for key, value in tree.items() if not key.startswith("_")})
 
 
 def suggestion_of(settings: Search, sweep_dir: str, job: Job) -> list[Job]:
-    """The runs of the suggestion that a job is, with their tags.
+    """Return the runs of the suggestion that a job stands for, with their tags.
 
     Args:
         sweep_dir: hydra.sweep.dir, which a study is named after that has no other name.

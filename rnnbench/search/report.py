@@ -15,9 +15,11 @@ from rnnbench.config import ConfigError, objective, recorded, to_yaml
 from rnnbench.record import read_delivery
 from rnnbench.render.layout import Layout
 from rnnbench.search.identity import STUDY
+from rnnbench.search.lease import LEASE, WORKER, myself, runs_here
+from rnnbench.search.pictures import draw
 from rnnbench.search.plan import Plan
 from rnnbench.search.runner import Search, SearchFailed, StackSearch
-from rnnbench.search.study import LEASE, WORKER, Study, myself, runs_here
+from rnnbench.search.study import Study
 from rnnbench.sweep.stages import show_plan
 from rnnbench.system.files import write, write_csv
 from rnnbench.terminal import mean_sd, say
@@ -60,8 +62,6 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
     for winner in winners:
         _tell(plan, winner, confirmed.get(str(winner.number)), commands[winner.number])
     write_results(plan, winners)
-    from rnnbench.search.pictures import draw
-
     pictures = plan.folder / "study"
     importances = draw(study.study, plan.objectives, pictures)
     if importances:
@@ -74,7 +74,7 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
 
 
 def best(study: Study, done: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The best trial, or the front of several objectives; none as long as no trial is complete."""
+    """Return the best trial, or the front of several objectives; [] as long as no trial is complete."""
     complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
     if not complete:
         return []
@@ -122,7 +122,7 @@ def _value(name: str, value: float) -> str:
 
 
 def _short(value: str) -> str:
-    """A number to three digits: it is there to be looked at, the command line has all of them."""
+    """Round a number to three digits for the table; the command line has all of them."""
     try:
         return value if value.lstrip("-").isdigit() else f"{float(value):.3g}"
     except ValueError:
@@ -130,7 +130,7 @@ def _short(value: str) -> str:
 
 
 def saved(plan: Plan, done: Sequence[FrozenTrial]) -> str | None:
-    """What pruning has saved, in words: the epochs that pruned trials did not train, at their own pace."""
+    """Say what pruning has saved: the epochs that pruned trials did not train, at the speed of each."""
     seconds, epochs, planned = 0.0, 0, 0
     pruned = [trial for trial in done if trial.state == TrialState.PRUNED]
     for trial in pruned:
@@ -151,7 +151,7 @@ def _clock(seconds: float) -> str:
 
 
 def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None, line: str | None) -> None:
-    """A winner: its values, its folder, the command that trains it."""
+    """Print a winner: its values, its folder, the command that trains it."""
     record = winner.user_attrs["record"]
     kind = "best" if len(plan.objectives) == 1 else "on the front"
     say(f"{kind}: trial {winner.number}, {_values(plan, winner)}; {record['folder']}", "bold")
@@ -168,7 +168,7 @@ def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None, lin
 
 
 def command(plan: Plan, winner: FrozenTrial) -> str | None:
-    """The command line that trains a trial alone.
+    """Write the command line that trains a trial alone.
 
     None where the study's storage, which others can write to, has overrides of the trial that would do more
     than set values of this search's space: they are not printed ready to paste.
@@ -234,7 +234,7 @@ def _confirm(
 
 
 def _last(done: Sequence[FrozenTrial]) -> bool:
-    """Whether the last trial to end was this process's, or its worker is gone."""
+    """Return whether the last trial to end was this process's, or its worker has ended."""
     last = max(done, key=lambda trial: (trial.datetime_complete, trial.number))
     if last.user_attrs.get(WORKER) == myself():
         return True
@@ -278,7 +278,7 @@ def _facts(
     importances: dict[str, float],
     commands: dict[int, str | None],
 ) -> dict[str, Any]:
-    """What MLflow's parent run is given, as tags and metrics."""
+    """Return the tags and metrics of MLflow's parent run."""
     winner = winners[0]
     states = [trial.state.name.lower() for trial in done]
     metrics = {f"study/{state}": float(states.count(state)) for state in sorted(set(states))}
@@ -297,7 +297,7 @@ def _facts(
 
 
 def show_search(plan: Plan, max_stack: int | None) -> None:
-    """What a search would do, for dry_run=true."""
+    """Print what a search would do, for dry_run=true."""
     rows = Table(box=box.SIMPLE_HEAD)
     for name in ("parameter", "drawn from", "when"):
         rows.add_column(name, no_wrap=True)

@@ -26,7 +26,7 @@ class StorageAway(CompactHydraException):
 
 
 def _retried(name: str) -> Any:
-    """The storage's method of that name, repeated until it answers."""
+    """Make the storage's method of that name, which repeats its call until the storage answers."""
 
     def method(self: "RetryingStorage", *args: Any, **kwargs: Any) -> Any:
         return self._call(name, *args, **kwargs)
@@ -35,7 +35,7 @@ def _retried(name: str) -> Any:
 
 
 class RetryingStorage(BaseStorage):
-    """Any storage; what its server does not answer is asked again, for PATIENCE seconds at most.
+    """Wraps a storage, and repeats calls that its server does not answer, for PATIENCE seconds at most.
 
     A call may have been carried out although its answer was lost, and is then carried out twice.
 
@@ -73,7 +73,7 @@ class RetryingStorage(BaseStorage):
                 return answer
 
     def _wait(self, trouble: Exception) -> None:
-        """Before a call is made again; the first time at once, since a connection may just have been idle."""
+        """Pause before a call is made again; not the first time, since an idle connection may have ended."""
         with self.lock:
             if isinstance(self.inner, GrpcStorageProxy):
                 # A copy connects anew; a channel that has lost its server looks again only after minutes.

@@ -7,8 +7,9 @@ epochs. Under any other launcher each trial is one of its jobs, and as many are 
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,9 @@ from rnnbench.config import ConfigError, objective
 from rnnbench.job_state import JobState
 from rnnbench.record import abandon, inherit, read_result
 from rnnbench.search.plan import Plan
-from rnnbench.search.pruning import Watch, measured, repeats_of, tags_of
+from rnnbench.search.pruning import OPEN, Watch, measured, repeats_of, tags_of
+from rnnbench.search.retry import RetryingStorage
+from rnnbench.search.storage import open_storage
 from rnnbench.search.study import Study, Suggestion, suggest
 from rnnbench.sweep.hydra_api import is_basic
 from rnnbench.sweep.job import Job
@@ -44,8 +47,8 @@ class SearchFailed(CompactHydraException):
 
 
 @dataclass
-class Running:
-    """A suggestion that trains."""
+class TrialRuns:
+    """A suggestion and those of its runs that have not ended."""
 
     suggestion: Suggestion
     jobs: list[Job]
@@ -82,7 +85,7 @@ class Search(ABC):
                     abandon(job, error)
 
     def _folders(self, number: int) -> list[Path]:
-        """Of a trial's runs."""
+        """Return the folders of a trial's runs."""
         more = (f"{number}.{k}" for k in range(1, self.plan.settings.repeats))
         return [self.plan.folder / name for name in (str(number), *more)]
 
@@ -115,7 +118,7 @@ class Search(ABC):
         return drawn
 
     def overrides(self, suggestion: Suggestion) -> list[str]:
-        """All overrides of a suggestion's job."""
+        """Return all overrides of a suggestion's job."""
         return [*self.plan.fixed, *suggestion.overrides]
 
     def conclude(self, suggestion: Suggestion, error: str | None = None) -> None:
@@ -151,7 +154,7 @@ class Search(ABC):
         self._check_failures()
 
     def _values(self, results: Sequence[dict[str, Any]], record: dict[str, Any]) -> list[float]:
-        """The objectives, averaged over the repeats; their spread goes into the record."""
+        """Average the objectives over the repeats; their spread goes into the record."""
         columns = [[result["metrics"][name] for result in results] for name in self.plan.objectives]
         if len(results) > 1:
             record["spread"] = [statistics.stdev(column) for column in columns]
@@ -175,6 +178,36 @@ class Search(ABC):
         return left > 0
 
 
+@contextmanager
+def open_search(
+    plan: Plan, storage: RetryingStorage | None, config: DictConfig, sweep: Sweep, launcher: Launcher
+) -> Iterator[Search]:
+    """Open the study of a plan, which jobs in this process find, and the search that trains its trials.
+
+    Args:
+        storage: of the study, if it is open already.
+        config: of the sweep, as Hydra composed it.
+    """
+    study = Study(
+        storage or open_storage(plan.storage),
+        plan.name,
+        identity=plan.identity,
+        objectives=plan.objectives,
+        directions=plan.directions,
+        sampler=plan.sampler,
+        pruner=plan.pruner,
+        n_trials=plan.n_trials,
+    )
+    OPEN[study.name] = study
+    try:
+        if isinstance(launcher, StackLauncher):
+            yield StackSearch(plan, study, config, sweep, launcher)
+        else:
+            yield JobSearch(plan, study, config, sweep, launcher)
+    finally:
+        del OPEN[study.name]
+
+
 class StackSearch(Search):
     """Trains in this process, in stacks."""
 
@@ -184,7 +217,7 @@ class StackSearch(Search):
         super().__init__(plan, study, config, sweep)
         self.launcher = launcher
         self.scheduler = Scheduler(sweep.recorder, launcher.max_stack)
-        self.running: dict[int, Running] = {}  # by id of the job
+        self.running: dict[int, TrialRuns] = {}  # by id of the job
         self.in_flight: list[int] = []  # at each round
 
     def _run(self) -> None:
@@ -216,7 +249,7 @@ class StackSearch(Search):
             if self.plan.prunes:
                 judge = partial(self.study.report, suggestion)
                 Watch(judge, jobs, measured(self.plan.objectives[0]))
-            running = Running(suggestion, jobs, {id(job) for job in jobs})
+            running = TrialRuns(suggestion, jobs, {id(job) for job in jobs})
             self.running |= {id(job): running for job in jobs}
             self._take_up(suggestion)
             self.scheduler.add(jobs)
@@ -228,7 +261,7 @@ class StackSearch(Search):
         self.conclude(suggestion, reason)
 
     def _ended(self, jobs: Sequence[Job]) -> None:
-        """Some jobs have ended: their trials too, once all their repeats have; others take their places."""
+        """End trials whose runs have all ended, and have others take their places."""
         for job in jobs:
             running = self.running.pop(id(job))
             running.left.discard(id(job))
@@ -239,7 +272,7 @@ class StackSearch(Search):
             self._fill()
 
     def occupancy(self) -> str | None:
-        """How full this process was, in words."""
+        """Say how full this process was."""
         if not self.in_flight:
             return None
         trials = self.scheduler.trial_epochs / self.scheduler.stack_epochs

@@ -48,7 +48,7 @@ EXHAUSTIVE = {
 
 
 def sampler_of(settings: dict[str, Any], grid: dict[str, list[Any]], objectives: int) -> BaseSampler:
-    """The sampler that hydra.sweeper.sampler describes.
+    """Make the sampler that hydra.sweeper.sampler describes.
 
     Args:
         settings: `name`, `seed` and any argument of Optuna's class; a `_target_` is one of the published
@@ -71,7 +71,7 @@ def sampler_of(settings: dict[str, Any], grid: dict[str, list[Any]], objectives:
 
 
 def pruner_of(settings: dict[str, Any], epochs: int) -> BasePruner:
-    """The pruner that hydra.sweeper.pruner describes.
+    """Make the pruner that hydra.sweeper.pruner describes.
 
     Args:
         settings: `name`, and any argument of Optuna's class.
@@ -96,12 +96,12 @@ def pruner_of(settings: dict[str, Any], epochs: int) -> BasePruner:
 
 
 def name_of(what: str, settings: dict[str, Any]) -> str:
-    """The name of a sampler or pruner as it is described."""
+    """Return the name of the sampler or pruner that settings describe."""
     return _read(what, settings, SAMPLERS if what == "sampler" else PRUNERS)[0]
 
 
 def _read(what: str, settings: dict[str, Any], known: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    """Name and arguments; null means Optuna's own default."""
+    """Return the name and the arguments that settings give; null means Optuna's own default."""
     arguments = {key: value for key, value in settings.items() if value is not None}
     name = arguments.pop("name", None)
     target = arguments.pop("_target_", None)
@@ -141,7 +141,7 @@ def _check_arguments(what: str, name: str, kind: type, arguments: dict[str, Any]
 
 
 class Sampler(BaseSampler):
-    """One of Optuna's, made when it is first asked, so that its draws can be its own.
+    """Wraps one of Optuna's samplers, made when it is first asked, so that its draws can be its own.
 
     With a seed it draws from (seed, n), where n is the number of the first trial that it is asked for. No
     two workers of a study share it, nor do a killed one and the one that resumes: under equal seeds they

@@ -57,11 +57,11 @@ class Parameter:
         return self.key if self.when is None else f"{self.key} [{self.when}]"
 
     def override(self, value: Any) -> str:
-        """The override that sets a drawn value."""
+        """Write the override that sets a drawn value."""
         return f"{self.key}={text(1 - value if self.complement else value)}"
 
     def sets(self, word: str) -> bool:
-        """Whether an override gives the key one of the parameter's values: `optim.lr=0.1`."""
+        """Return whether an override gives the key one of the parameter's values: `optim.lr=0.1`."""
         key, _, value = word.partition("=")
         if key != self.key:
             return False
@@ -72,13 +72,13 @@ class Parameter:
         return NUMBER.fullmatch(value) is not None
 
     def identity(self) -> list[Any]:
-        """What makes it another parameter, as JSON types."""
+        """Return what distinguishes the parameter from others, as JSON types."""
         over = self.over if isinstance(self.over, str) else json.loads(distribution_to_json(self.over))
         return [self.name, over, self.complement]
 
 
 def text(value: Any) -> str:
-    """A value as Hydra reads it."""
+    """Write a value as Hydra reads it."""
     return value if isinstance(value, str) else "null" if value is None else json.dumps(value)
 
 
@@ -120,11 +120,11 @@ class Space:
         return [p for p in self.parameters if isinstance(p.over, BaseDistribution)]
 
     def __contains__(self, word: object) -> bool:
-        """Whether an override sets one of the keys to a value that it can be given here."""
+        """Return whether an override sets one of the keys to a value that it can be given here."""
         return isinstance(word, str) and any(parameter.sets(word) for parameter in self.parameters)
 
     def point(self, draw: Draw, lookup: Lookup) -> list[str]:
-        """The overrides of a point: each parameter that matters there is drawn, in order."""
+        """Draw the overrides of a point: each parameter that matters there, in order."""
         given: dict[str, str] = {}
         for parameter in self.parameters:
             when = parameter.when
@@ -135,7 +135,7 @@ class Space:
         return [f"{key}={value}" for key, value in given.items()]
 
     def corners(self, lookup: Lookup) -> list[list[str]]:
-        """Few points in which each choice occurs, and both ends of each range."""
+        """Return a few points in which each choice occurs, and both ends of each range."""
         choices = [p.over.choices for p in self.drawn if isinstance(p.over, CategoricalDistribution)]
         most = max([len(values) for values in choices], default=1)
 
@@ -151,7 +151,7 @@ class Space:
         return [self.point(corner(number), lookup) for number in range(2 * most)]
 
     def points(self, lookup: Lookup) -> Iterator[list[str]]:
-        """Every point of a finite space.
+        """Generate every point of a finite space.
 
         Raises:
             ConfigError: a range is not finite.
@@ -169,7 +169,7 @@ class Space:
             path[-1] += 1
 
     def grid(self) -> dict[str, list[Any]]:
-        """The values of each parameter of a finite space.
+        """List the values of each parameter of a finite space.
 
         Raises:
             ConfigError: a range is not finite.
@@ -177,12 +177,12 @@ class Space:
         return {parameter.name: values(parameter) for parameter in self.drawn}
 
     def identity(self) -> list[Any]:
-        """What makes it another space, as JSON types."""
+        """Return what distinguishes the space from others, as JSON types."""
         return sorted((parameter.identity() for parameter in self.parameters), key=repr)
 
 
 def _walk(finite: Mapping[str, list[Any]], path: list[int], sizes: list[int], parameter: Parameter) -> Any:
-    """The value that the path takes at this parameter, which is the next one that is drawn."""
+    """Return the value that the path takes at this parameter, which is the next one that is drawn."""
     values = finite[parameter.name]
     sizes.append(len(values))
     if len(path) < len(sizes):
@@ -191,7 +191,7 @@ def _walk(finite: Mapping[str, list[Any]], path: list[int], sizes: list[int], pa
 
 
 def values(parameter: Parameter) -> list[Any]:
-    """All values of a finite distribution.
+    """List all values of a finite distribution.
 
     Raises:
         ConfigError: it is not finite.
@@ -212,7 +212,7 @@ def values(parameter: Parameter) -> list[Any]:
 def read_space(
     entries: Mapping[str, Any], overrides: Sequence[str], parser: OverridesParser
 ) -> tuple[list[Parameter], list[str]]:
-    """The parameters of a search, and the overrides that are the same for all its trials.
+    """Read the parameters of a search, and the overrides that are the same for all its trials.
 
     What comes later replaces what came before under the same key, so a value on the command line takes a
     parameter out of the space.
@@ -298,7 +298,7 @@ def _check_condition(parameter: Parameter, space: Mapping[str, Sequence[Paramete
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """Optuna's distribution for an override in Hydra's sweep syntax.
+    """Translate an override in Hydra's sweep syntax into Optuna's distribution.
 
     Raises:
         ConfigError: it has no values, or is a logarithmic one that includes 0.

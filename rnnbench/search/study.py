@@ -1,25 +1,19 @@
-"""A study that any number of processes share: who may ask, who works on what, what counts.
+"""A study that any number of processes share: asks for trials, tells their ends, and counts them.
 
-A worker leaves a lease in each trial that it runs, on whatever storage: who it is, and signs of life.
-Trials of dead workers are retired, and their parameters run again by whoever comes first; so together the
-workers run exactly `n_trials`. Nothing else than the study is needed to agree on this: what several may
-have taken at once, a place or a point to run again, belongs to the trial with the lowest number, since a
-storage numbers trials as it makes them.
+Trials whose worker is dead (`rnnbench.search.lease`) are retired, and the next worker that asks runs their
+parameters again; so together the workers run exactly `n_trials`. They agree on this through the study
+alone: where several have taken the last place, or the same parameters to run again, the trial with the
+lowest number keeps it, since a storage numbers trials in the order in which it makes them.
 """
 
-import os
-import socket
-import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
@@ -29,18 +23,19 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rnnbench.search.identity import IDENTITY, check_identity
+from rnnbench.search.lease import WORKER, Heartbeat, Leases, myself
 from rnnbench.search.optuna_api import begin_trial, fixed_parameters, trial_id
-from rnnbench.search.retry import RetryingStorage, StorageAway
+from rnnbench.search.retry import RetryingStorage
 from rnnbench.search.space import Parameter
 
-WORKER, SEEN, RETIRED = "worker", "seen", "retired"  # attributes of trials
-AGAIN = "again"  # likewise: number of the trial whose parameters it was the first to have
-BEAT = 15.0  # seconds between two signs of life
-LEASE = 60.0  # seconds without one after which a worker elsewhere counts as dead
-LEFT_AT = "left at"  # likewise: what an attempt went on from, once it trains; an equal value is no progress
-ATTEMPTS = 3  # of a trial whose workers die, without progress; the last one counts as failed
+# Attributes of trials
+RETIRED = "retired"  # why the trial does not count
+AGAIN = "again"  # the number of the first trial that had its parameters
+LEFT_AT = "left at"  # the snapshots that an attempt went on from; equal ones show no progress
+
+ATTEMPTS = 3  # without progress, after which a trial whose workers die counts as failed
 GIVEN_UP = f"{ATTEMPTS} workers died while they trained it, none of them had a new checkpoint"
-SWEEP = 2.0  # seconds between two looks for dead workers
+LOOK = 2.0  # seconds between two looks for dead workers
 
 
 @dataclass(frozen=True)
@@ -58,11 +53,11 @@ class Study:
 
     Args:
         storage: open.
-        name: None: a name that nobody else has.
-        identity: JSON types; what makes it another search, compared with what the study says.
+        name: None gives it a name that no other study has.
+        identity: JSON types; a study with another identity is another search.
         objectives: their names.
         directions: one for each objective.
-        n_trials: to be complete, pruned or failed in all.
+        n_trials: trials that are to be complete, pruned or failed in the end, those of all workers.
 
     Raises:
         ConfigError: the study is there, but is another search.
@@ -72,6 +67,7 @@ class Study:
         self,
         storage: RetryingStorage,
         name: str | None,
+        *,
         identity: dict[str, Any],
         objectives: Sequence[str],
         directions: Sequence[str],
@@ -98,12 +94,10 @@ class Study:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 self.study.set_metric_names(list(objectives))
-        self.me = myself()
         self.running: dict[int, Suggestion] = {}  # of this process, by number
-        self.signs: dict[int, tuple[Any, float]] = {}  # of life, by number: the last, and since when it is
-        self.swept = -SWEEP  # when dead workers were looked for
-        self.over = threading.Event()
-        threading.Thread(target=self._beat, daemon=True).start()
+        self.leases = Leases(storage, myself())
+        self.heartbeat = Heartbeat(storage, lambda: [s.id for s in list(self.running.values())])
+        self.looked = -LOOK  # when dead workers were looked for, on the monotonic clock
 
     @property
     def name(self) -> str:
@@ -111,15 +105,15 @@ class Study:
         return str(self.study.study_name)
 
     def trials(self) -> list[FrozenTrial]:
-        """The trials that count: complete, pruned, failed, and under way in any process."""
+        """Return the trials that count: complete, pruned, failed, and under way in any process."""
         return [trial for trial in self.study.get_trials(deepcopy=False) if counts(trial)]
 
     def done(self) -> list[FrozenTrial]:
-        """The trials that count and have ended."""
+        """Return the trials that count and have ended."""
         return [trial for trial in self.trials() if trial.state.is_finished()]
 
     def ask(self, point: Callable[[Trial], list[str]]) -> Suggestion | None:
-        """The next trial to run; None if all are done or under way.
+        """Suggest the next trial to run; None if all are done or under way.
 
         Args:
             point: draws the trial's parameters, gives its overrides.
@@ -143,17 +137,17 @@ class Study:
         return suggestion
 
     def _begin(self, trials: list[FrozenTrial], lost: FrozenTrial | None) -> Trial:
-        """Begin a trial that has its lease from the moment that it is there.
+        """Begin a trial, made with its lease in one step.
 
         Args:
-            trials: just read; the sampler does not read them again.
-            lost: whose parameters it is to have.
+            trials: just read, so that the sampler does not read them again.
+            lost: a trial that does not count, whose parameters the new one is to have.
         """
         return begin_trial(
             self.study,
             self.storage,
             trials,
-            attributes={WORKER: self.me} | ({} if lost is None else {AGAIN: origin(lost)}),
+            attributes={WORKER: self.leases.me} | ({} if lost is None else {AGAIN: origin(lost)}),
             parameters=None if lost is None else parameters(lost),
         )
 
@@ -164,10 +158,10 @@ class Study:
         values: Sequence[float] | None,
         record: dict[str, Any],
     ) -> bool:
-        """The end of a trial of this process.
+        """Tell the study how a trial of this process has ended.
 
         Args:
-            record: JSON types; where it is recorded, and what it left.
+            record: JSON types; its folder, overrides, jobs, epochs and seconds, or its error.
 
         Returns:
             False if the study has given the trial up meanwhile, since this process seemed to be dead.
@@ -185,22 +179,22 @@ class Study:
         return True
 
     def report(self, suggestion: Suggestion, epoch: int, value: float) -> bool:
-        """Tell the pruner what a trial has reached; whether it is to stop."""
+        """Tell the pruner what a trial has reached; return whether the trial is to stop."""
         return report(self.study, self.storage, suggestion.id, epoch, value)
 
     def left_at(self, suggestion: Suggestion, place: list[int]) -> None:
-        """Note what an attempt goes on from: one number a run, another after every checkpoint."""
+        """Note what an attempt goes on from: one number a run, which every checkpoint changes."""
         self.storage.set_trial_user_attr(suggestion.id, LEFT_AT, place)
 
     def release(self) -> None:
         """Give up the trials of this process, for others to run again, and leave the study."""
-        self.over.set()
+        self.heartbeat.stop()
         for suggestion in list(self.running.values()):
             self.retire(suggestion.id, "interrupted")
         self.running.clear()
 
     def retire(self, id: int, why: str) -> None:
-        """Take a running trial out of the count; its parameters, as far as drawn, are to be run again."""
+        """Take a running trial out of the count, so that its parameters, as far as drawn, are run again."""
         try:
             self.storage.set_trial_user_attr(id, RETIRED, why)
             self.storage.set_trial_state_values(id, TrialState.FAIL)
@@ -208,11 +202,12 @@ class Study:
             return
 
     def retire_dead(self, trials: Sequence[FrozenTrial]) -> int:
-        """Retire those that dead workers ran, if that has not been done just now; how many they were."""
-        if time.monotonic() - self.swept < SWEEP:
+        """Retire the trials that dead workers ran, at most every LOOK seconds; return how many there were."""
+        if time.monotonic() - self.looked < LOOK:
             return 0
-        self.swept = time.monotonic()
-        dead = [trial for trial in trials if trial.state == TrialState.RUNNING and self._dead(trial)]
+        self.looked = time.monotonic()
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        dead = [trial for trial in running if self.leases.expired(trial, self.running)]
         for trial in dead:
             died = [t for t in trials if t.user_attrs.get(RETIRED) == "dead" and origin(t) == origin(trial)]
             there = left_at(trial)
@@ -225,23 +220,8 @@ class Study:
                     self.storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
         return len(dead)
 
-    def _dead(self, trial: FrozenTrial) -> bool:
-        """Whether nobody works on a running trial any more.
-
-        A worker elsewhere is given a lease from when its last sign of life was first seen here: clocks of
-        machines differ, and while the storage is away nobody can leave a sign.
-        """
-        if trial.user_attrs.get(WORKER) == self.me:  # made by a call whose answer was lost, if not ours
-            return trial.number not in self.running
-        if (here := runs_here(trial)) is not None:
-            return not here
-        sign, now = trial.user_attrs.get(SEEN), time.monotonic()
-        last, since = self.signs.get(trial.number, (sign, now))
-        self.signs[trial.number] = (sign, since if sign == last else now)
-        return now - max(self.signs[trial.number][1], self.storage.back) > LEASE
-
     def left(self) -> dict[int, str | None]:
-        """Numbers of the trials that dead workers left; to each, why nobody is to run it again, if so."""
+        """Return the trials that dead workers left, by number, each with the reason if it was given up."""
         found: dict[int, str | None] = {}
         for trial in self.study.get_trials(deepcopy=False):
             if trial.user_attrs.get(RETIRED) == "dead":
@@ -250,54 +230,43 @@ class Study:
                 found[trial.number] = GIVEN_UP
         return found
 
-    def _beat(self) -> None:
-        """Say again and again that this process lives."""
-        while not self.over.wait(BEAT):
-            for suggestion in list(self.running.values()):
-                try:
-                    self.storage.set_trial_user_attr(suggestion.id, SEEN, time.time())
-                except UpdateFinishedTrialError:  # has just ended
-                    continue
-                except StorageAway:  # the search is given up by the thread that runs it
-                    return
-
 
 def counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of the n_trials."""
+    """Return whether a trial is one of the n_trials."""
     return trial.state != TrialState.WAITING and not trial.user_attrs.get(RETIRED)
 
 
 def origin(trial: FrozenTrial) -> int:
-    """Number of the first trial that had its parameters."""
+    """Return the number of the first trial that had its parameters."""
     return int(trial.user_attrs.get(AGAIN, trial.number))
 
 
 def left_at(trial: FrozenTrial) -> list[int] | None:
-    """What an attempt went on from; None: it has not come so far. The first one has nothing to look for."""
+    """Return the snapshots that an attempt went on from: none for a first attempt, None before it trains."""
     place: list[int] | None = trial.user_attrs.get(LEFT_AT, None if AGAIN in trial.user_attrs else [])
     return place
 
 
 def parameters(trial: FrozenTrial) -> dict[str, Any]:
-    """What a trial was given, as far as it was drawn."""
+    """Return a trial's parameters, as far as they were drawn."""
     return trial.params or fixed_parameters(trial)
 
 
 def to_run_again(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The first trial that does not count, and whose parameters no other trial has that does."""
+    """Return the first trial that does not count and whose parameters no trial has that counts."""
     taken = {origin(trial) for trial in trials if counts(trial)}
     lost = (trial for trial in trials if not counts(trial) and parameters(trial))
     return next((trial for trial in lost if origin(trial) not in taken), None)
 
 
 def report(study: optuna.Study, storage: BaseStorage, id: int, epoch: int, value: float) -> bool:
-    """Tell the pruner of a study what a trial has reached after an epoch; whether it is to stop."""
+    """Tell the pruner of a study what a trial has reached after an epoch; return whether it is to stop."""
     storage.set_trial_intermediate_value(id, epoch, value)
     return bool(study.pruner.prune(study, storage.get_trial(id)))
 
 
 def suggest(trial: Trial, parameter: Parameter) -> Any:
-    """A value of the parameter for this trial."""
+    """Draw a value of the parameter for this trial."""
     over = parameter.over
     if isinstance(over, CategoricalDistribution):
         return trial.suggest_categorical(parameter.name, over.choices)
@@ -305,27 +274,3 @@ def suggest(trial: Trial, parameter: Parameter) -> Any:
         return trial.suggest_int(parameter.name, over.low, over.high, step=over.step, log=over.log)
     assert isinstance(over, FloatDistribution)
     return trial.suggest_float(parameter.name, over.low, over.high, step=over.step, log=over.log)
-
-
-def myself() -> dict[str, Any]:
-    """This process, as a lease names it: numbers of processes are reused, their starts are not."""
-    return {"host": host(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-
-
-def host() -> str:
-    """This machine; containers on it have process numbers of their own."""
-    numbers = Path("/proc/self/ns/pid")
-    return socket.gethostname() + (f" {numbers.stat().st_ino}" if numbers.exists() else "")
-
-
-def runs_here(trial: FrozenTrial) -> bool | None:
-    """Whether the worker of a trial lives on this machine; None: it is one of another machine."""
-    worker = trial.user_attrs.get(WORKER)
-    if worker is None or worker["host"] != host():
-        return None
-    try:
-        process = psutil.Process(worker["pid"])
-        same: bool = abs(process.create_time() - worker["started"]) < 1
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
