@@ -5,6 +5,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -420,7 +422,17 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
 
     with patch.object(os, "fsync", synced), patch.object(os, "replace", renamed):
         files.write(tmp_path / "a.json", "text")
-    assert done == ["sync a.json.part", "rename a.json", f"sync {tmp_path.name}"]
+    assert done == [f"sync a.json.{os.getpid()}.part", "rename a.json", f"sync {tmp_path.name}"]
+
+
+def test_two_processes_may_write_one_file_at_once(tmp_path: Path) -> None:
+    """Each renames its own part: one that shared its name would find that the other had moved it."""
+    script = "import sys; from pathlib import Path; from rnnbench.system.files import write\n"
+    script += "for n in range(100): write(Path(sys.argv[1]), 'x' * 9999)"
+    command = [sys.executable, "-c", script, str(tmp_path / "a")]
+    writers = [subprocess.Popen(command, cwd=Path(__file__).parents[1]) for _ in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert [file.name for file in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").stat().st_size == 9999
 
 
 def test_a_full_disk_at_the_sync_is_the_error_that_it_is_and_the_old_file_stays(tmp_path: Path) -> None:

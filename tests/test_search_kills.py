@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -31,20 +32,38 @@ SEARCH = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.s
           *settings(n_trials=4, repeats=2, n_jobs=2, study_name="s")]  # fmt: skip
 
 
+def snapshots(sweep):
+    """When each checkpoint there is was written; a copy for another attempt keeps this time."""
+    found = set()
+    for file in sweep.glob("*/checkpoint.pt"):
+        with suppress(FileNotFoundError):  # its trial has just ended
+            found.add(file.stat().st_mtime_ns)
+    return found
+
+
+def progressed(process, sweep):
+    """Wait until both repeats of both trials that are under way have a new checkpoint, or the search ends.
+
+    A trial that dies three times without one counts as failed, which is another law.
+    """
+    before, until = snapshots(sweep), time.monotonic() + 120
+    while process.poll() is None and len(snapshots(sweep) - before) < 4:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_search_that_is_killed_again_and_again_has_the_same_numbers(kills, whole, store, tmp_path):
     command = [*SEARCH, f"tracking.uri={store}", "tracking.experiment=laws"]
     moments, sweep = random.Random(kills), tmp_path / "multirun" / "s"
-    for kill in range(kills):
+    for _ in range(kills):
         process = start(tmp_path, *command)
         shown = sweep / "sweep.json"
         before = shown.stat().st_mtime_ns if shown.exists() else 0
         while process.poll() is None and (not shown.exists() or shown.stat().st_mtime_ns == before):
             time.sleep(0.02)
-        if kill == 0:
-            begun(process, sweep / "0" / "checkpoint.pt")
-        else:
-            time.sleep(moments.uniform(0, 2))
+        progressed(process, sweep)
+        time.sleep(moments.uniform(0, 0.5))
         process.kill()
         process.communicate()
     run(tmp_path, *command)

@@ -41,16 +41,23 @@ class DamagedWarning(UserWarning):
 def write(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole: who reads it sees the old content or the new one, after a power cut too.
 
+    Several processes may write the same file at once: each writes a part of its own, and the last one that
+    ends replaces the others' file.
+
     Raises:
         OSError: there is no room for it; the old file is as it was.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     whole = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-    with open(part, "wb") as file:
-        file.write(whole)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            file.write(whole)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 
