@@ -23,15 +23,16 @@ from rnnbench.config import Config, ConfigError, Model, conf_folder, flatten, pl
 from rnnbench.mlflow_sync.delivery import Delivery
 from rnnbench.paper.__main__ import main
 from rnnbench.paper.aggregate import Filled, Planned, fill
-from rnnbench.paper.definition import KINDS, Table, find_table, read_table, table_of
-from rnnbench.paper.figures import draw
+from rnnbench.paper.definition import Table, find_table, read_table, table_of
+from rnnbench.paper.drawing import draw
+from rnnbench.paper.figures import STOCK
+from rnnbench.paper.figures.pareto import front
 from rnnbench.paper.files import texts
 from rnnbench.paper.layout import decimals, layout
 from rnnbench.paper.long import long
 from rnnbench.paper.notes import notes
 from rnnbench.paper.numbers import differing, same
 from rnnbench.paper.planning import App
-from rnnbench.paper.plots import front
 from rnnbench.paper.published import beside, read_published
 from rnnbench.paper.reading import Folders, Record, Runs, Source, Tables, open_source
 from rnnbench.paper.verification import verify
@@ -299,7 +300,7 @@ def test_protocols_are_not_mixed(tmp_path):
         ({"rows": []}, r"rows, metrics: a table needs at least one of each"),
         ({"statistic": "median", "spread": "student"}, r"spread=student: is the interval of a mean"),
         ({"over": ["data.name"]}, r"spread=deviation: over=.* mixes tasks; take bootstrap"),
-        ({"figures": {"a": {"kind": "pie"}}}, r"figures\.a\.kind=pie: must be one of curves"),
+        ({"figures": {"a": {"kind": "pie"}}}, r"figures\.a\.kind=pie: must be one of box, confusion, curves"),
         (
             {"figures": {"a": {"kind": "importances"}}},
             r"figures: sensitivity and importances are of searches",
@@ -755,7 +756,7 @@ def test_the_page_needs_no_network(runs, tmp_path):
     assert html(layout(filled(runs))) in page
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("sensitivity", "importances")])
+@pytest.mark.parametrize("kind", [kind for kind in STOCK if kind not in ("sensitivity", "importances")])
 def test_every_figure_is_drawn_the_same_twice(kind, runs, tmp_path):
     result = filled(runs, figures={kind: {"kind": kind}})
     a, b = (

@@ -27,10 +27,11 @@ from test_plain_text import NAMES
 
 from rnnbench.config import ConfigError, conf_folder
 from rnnbench.paper.aggregate import Planned, fill
-from rnnbench.paper.definition import KINDS, FigureOf
-from rnnbench.paper.figures import draw
+from rnnbench.paper.definition import FigureOf
+from rnnbench.paper.drawing import caption, draw
+from rnnbench.paper.figures import STOCK, load_kind
+from rnnbench.paper.figures.pareto import front
 from rnnbench.paper.files import texts
-from rnnbench.paper.plots import CAPTIONS, DRAWERS, caption, front
 from rnnbench.paper.reading import Folders
 from rnnbench.paper.sheet import COLOURS, FIXED, Sheet, in_words
 
@@ -45,7 +46,9 @@ def sheet_of(folder: Path, kind: str, planned: list[Planned] = PLANNED, **change
 
 def drawn(sheet: Sheet) -> Any:
     figure = Figure(figsize=(3.4, 2.5), layout="constrained")
-    DRAWERS[sheet.how.kind](figure, sheet)
+    kind = load_kind(sheet.how.kind)
+    assert kind is not None
+    kind.draw(figure, sheet)
     return figure
 
 
@@ -99,7 +102,7 @@ def test_every_row_and_column_of_a_figure_has_a_look_of_its_own(tmp_path):
     assert in_words(by_decay, by_decay.columns, (0.9,)) == "optim.beta1 = 0.9"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("sensitivity", "importances")])
+@pytest.mark.parametrize("kind", [kind for kind in STOCK if kind not in ("sensitivity", "importances")])
 def test_names_stand_for_themselves_in_a_figure_and_its_page(kind, runs, tmp_path):
     names = [*NAMES[:12], *NAMES[-6:], "$a$ and " * 40]
     planned = []
@@ -133,7 +136,8 @@ def test_names_stand_for_themselves_in_a_figure_and_its_page(kind, runs, tmp_pat
 
 
 def test_every_kind_says_how_it_is_read():
-    assert set(CAPTIONS) == set(DRAWERS) == set(KINDS)
+    for kind in map(load_kind, STOCK):
+        assert kind is not None and kind.caption.endswith(".") and kind.draw.__doc__
     assert caption(table(statistic="iqm"), FigureOf("pareto")).startswith(
         "Large: a cell's interquartile mean"
     )

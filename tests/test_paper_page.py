@@ -11,12 +11,12 @@ from test_paper import CELLS, SEEDS, config_of, leave, planned_of, runs, table, 
 from test_plain_text import NAMES
 
 from rnnbench.paper.aggregate import fill
-from rnnbench.paper.definition import KINDS
+from rnnbench.paper.figures import STOCK
 from rnnbench.paper.files import texts
 from rnnbench.paper.reading import Folders
 
 __all__ = ["runs"]  # a fixture
-FIGURES = {kind: {"kind": kind} for kind in KINDS if kind not in ("sensitivity", "importances")}
+FIGURES = {kind: {"kind": kind} for kind in STOCK if kind not in ("sensitivity", "importances")}
 COLUMN = """
 const rows = [...document.querySelector('table.paper').tBodies[0].rows]
 return rows.map(row => row.children[arguments[0]].textContent)"""

@@ -3,8 +3,20 @@
 import os
 from pathlib import Path
 
+import pytest
+from test_paper import PLANNED, runs
+
 import rnnbench
+from rnnbench.config import ConfigError
+from rnnbench.paper.aggregate import fill
+from rnnbench.paper.definition import table_of
+from rnnbench.paper.drawing import draw
+from rnnbench.paper.files import texts
+from rnnbench.paper.reading import Folders
+from rnnbench.paper.verification import verify
 from tests.test_app import run
+
+__all__ = ["runs"]  # a fixture
 
 # A storage for studies: one file
 
@@ -83,3 +95,39 @@ def test_a_launcher_is_one_file(tmp_path: Path) -> None:
     done = rnnbench.records(tmp_path / "multirun")
     assert list(done["status"]) == ["finished"] * 2 and set(done["seed"]) == {0, 1}
     assert "processes" in out
+
+
+# A figure of a table: one file
+
+RANGE = '''"""The highest and the lowest run of each row."""
+
+CAPTION = "From the lowest run to the highest; dot: the {statistic}."
+
+
+def draw(figure, sheet):
+    axes = figure.subplots()
+    for row, column, cell in sheet.cells(sheet.metric):
+        values = list(cell.values(sheet.metric).values())
+        axes.plot([sheet.name(row, column)] * 2, [min(values), max(values)], gid=sheet.series(row))
+    axes.set_ylabel(sheet.label(sheet.metric))
+'''
+
+
+def test_a_figure_is_one_file(runs: Path, tmp_path: Path) -> None:
+    (mine := tmp_path / "mine" / "figure").mkdir(parents=True)
+    (mine / "ranges.py").write_text(RANGE)
+    how = {"title": "x", "sweep": ["seed=0"], "metrics": ["test/accuracy"], "statistic": "median",
+           "spread": "none", "figures": {"one": {"kind": "ranges"}}}  # fmt: skip
+    with pytest.raises(ConfigError, match=r"figures\.one\.kind=ranges: must be one of box"):
+        table_of(how)
+    filled = fill(table_of(how, [mine.parent]), PLANNED, Folders(runs))
+    (out := tmp_path / "out").mkdir()
+    assert {file.name for file in draw(filled, Folders(runs), [], out)} == {"one.pdf", "one.svg", "one.png"}
+    for file, text in texts(filled, [], out).items():
+        (out / file).write_text(text, encoding="utf-8")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "From the lowest run to the highest; dot: the median." in page and 'data-series="2"' in page
+    assert verify(out, str(runs), [mine.parent]) == ([], [])
+    (mine / "ranges.py").write_text("CAPTION = 1 / 0")
+    with pytest.raises(ConfigError, match=r"figures: .*ranges\.py:1: ZeroDivisionError"):
+        table_of(how, [mine.parent])

@@ -15,7 +15,7 @@ from rnnbench.config import ConfigError, check_words
 from rnnbench.paper.aggregate import Filled, Planned, arrange, fill
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.derived import derive, name_of, table_file
-from rnnbench.paper.figures import draw
+from rnnbench.paper.drawing import draw
 from rnnbench.paper.files import texts
 from rnnbench.paper.layout import layout
 from rnnbench.paper.planning import MULTIRUN, App, Plan, Wanted, make_plan, portable, searched
@@ -66,7 +66,7 @@ def main() -> None:
         if given.what[0] == "verify":
             if len(given.what) < 2:
                 raise ConfigError("verify: give the folder of a table: multirun/paper/NAME")
-            sys.exit(check(Path(given.what[1]), values.get("source"), given.strict))
+            sys.exit(check(Path(given.what[1]), values.get("source"), given))
         if all(Path(word).is_dir() for word in given.what):
             of_folders(list(map(Path, given.what)), given)
             return
@@ -88,7 +88,7 @@ def main() -> None:
 
 def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Namespace) -> None:
     """One table: plan, run, write."""
-    table = read_table(find_table(name, given.config_dir))
+    table = read_table(find_table(name, given.config_dir), given.config_dir)
     table.sweep = [*table.sweep, *extra]
     if table.published is not None:
         cited(table.published)  # refused before anything is trained
@@ -255,16 +255,16 @@ def upload(uri: str, name: str, filled: Filled, files: Sequence[Path], same: set
         warn(f"MLflow did not take the figures: {str(error).splitlines()[0]}")
 
 
-def check(folder: Path, where: str | None, strict: bool) -> int:
-    """`verify`: say what differs; the exit code."""
-    faults, doubts = verify(folder, where)
+def check(folder: Path, where: str | None, given: argparse.Namespace) -> int:
+    """Verify a table and say what differs; return the exit code."""
+    faults, doubts = verify(folder, where, given.config_dir)
     for fault in faults:
         say(fault, "red")
     for doubt in doubts:
         warn(doubt)
     if not faults:
         say(f"{folder}: every number is what the records give")
-    return 1 if faults or (strict and doubts) else 0
+    return 1 if faults or (given.strict and doubts) else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a table is: a file of the group `table`, typed and checked.
+"""Defines what a table is: a file of the group `table`, typed and checked.
 
 # python -m rnnbench.paper table=NAME
 title: LSTM and GRU on the digits
@@ -9,6 +9,7 @@ metrics: [parameters/total, test/accuracy]
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Optional, Union, get_args, get_origin, get_type_hints
@@ -19,12 +20,12 @@ from yaml import MarkedYAMLError
 
 from rnnbench.config import ConfigError, conf_folder
 from rnnbench.config.keys import either, nearest
+from rnnbench.paper.figures import kind_names, load_kind
 
 STATISTICS = ("mean", "median", "iqm")
 SPREADS = ("deviation", "student", "bootstrap", "none")
 TESTS = ("permutation", "wilcoxon")
 FILE_NAME = re.compile(r"\w[\w .-]{0,99}")
-KINDS = ("curves", "pareto", "scatter", "box", "violin", "sensitivity", "importances", "confusion", "profile")
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Table:
     wide: bool = False  # in LaTeX over both columns of a page: table*
 
     def label(self, key: str) -> str:
-        """How a key, a value or a metric is printed."""
+        """Return how a key, a value or a metric is printed."""
         return self.labels.get(key, TITLES.get(key, key))
 
 
@@ -110,7 +111,7 @@ TITLES = {
 
 
 def find_table(name: str, folders: list[Path]) -> Path:
-    """The file of a table, in the first of the config folders that has it.
+    """Return the file of a table, in the first of the config folders that has it.
 
     Raises:
         ConfigError: there is none; names those there are.
@@ -126,14 +127,17 @@ def find_table(name: str, folders: list[Path]) -> Path:
     raise ConfigError(f"table={name}: there is no such table; {near}")
 
 
-def read_table(file: Path) -> Table:
-    """The table that a file describes.
+def read_table(file: Path, folders: Sequence[Path] = ()) -> Table:
+    """Read the table that a file describes.
+
+    Args:
+        folders: config folders of the user's own, for figures of one's own.
 
     Raises:
         ConfigError: it is not YAML; a key that tables do not have, or a value that would not do; no sweep.
     """
     try:
-        table = table_of(OmegaConf.to_container(OmegaConf.load(file), resolve=True))
+        table = table_of(OmegaConf.to_container(OmegaConf.load(file), resolve=True), folders)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
         raise ConfigError(f"{file}:{line}: {error.problem}; correct the YAML") from None
@@ -148,19 +152,22 @@ def read_table(file: Path) -> Table:
     return table
 
 
-def table_of(tree: Any) -> Table:
-    """The table that plain dicts describe, checked.
+def table_of(tree: Any, folders: Sequence[Path] = ()) -> Table:
+    """Return the table that plain dicts describe, checked.
+
+    Args:
+        folders: config folders of the user's own, for figures of one's own.
 
     Raises:
         ConfigError: names the key whose value would not do.
     """
     table: Table = _made(Table, tree, "")
-    _check(table)
+    _check(table, folders)
     return table
 
 
 def _made(kind: Any, value: Any, key: str) -> Any:
-    """A value of plain YAML as a field of a table has it.
+    """Return a value of plain YAML as a field of a table has it.
 
     Args:
         kind: the type of the field.
@@ -205,15 +212,47 @@ def _object(kind: Any, tree: dict[Any, Any], key: str) -> Any:
     return made
 
 
-def _check(table: Table) -> None:
+def _check(table: Table, folders: Sequence[Path]) -> None:
+    """Refuse a table that cannot be made.
+
+    Raises:
+        ConfigError: names the key.
+    """
     for key, value, choices in (
         ("statistic", table.statistic, STATISTICS),
         ("spread", table.spread, SPREADS),
         ("test", table.test, TESTS),
-        *((f"figures.{name}.kind", figure.kind, KINDS) for name, figure in table.figures.items()),
     ):
         if value not in choices:
             raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}")
+    _check_figures(table, folders)
+    _check_keys(table)
+    for metric, digits in table.digits.items():
+        if not 0 <= digits <= 15:
+            raise ConfigError(f"digits.{metric}={digits}: must be from 0 to 15, the digits after the point")
+    _check_spread(table)
+    if table.published is not None and table.published.ours not in table.metrics:
+        raise ConfigError(f"published.ours={table.published.ours}: is none of the table's metrics")
+    _check_tuned(table)
+
+
+def _check_figures(table: Table, folders: Sequence[Path]) -> None:
+    for name, figure in table.figures.items():
+        kind = load_kind(figure.kind, folders)
+        if kind is None:
+            raise ConfigError(
+                f"figures.{name}.kind={figure.kind}: must be one of {', '.join(kind_names(folders))}"
+            )
+        if not FILE_NAME.fullmatch(name):
+            raise ConfigError(
+                f"figures.{name}: becomes the name of a file; take letters, digits, dots, dashes and blanks"
+            )
+        if kind.of_searches and table.tuned is None:
+            raise ConfigError("figures: sensitivity and importances are of searches, and this table has none")
+
+
+def _check_keys(table: Table) -> None:
+    """Refuse keys and metrics that are missing, or named twice."""
     if not table.rows or not table.metrics:
         raise ConfigError("rows, metrics: a table needs at least one of each")
     for keys, names in (("rows, columns, over", _named(table)), ("metrics", table.metrics)):
@@ -221,16 +260,10 @@ def _check(table: Table) -> None:
             raise ConfigError(f"{keys}: {twice[0]} is named twice; once is enough")
     if "seed" in table.over:
         raise ConfigError("over: a cell sums over its seeds anyhow; name what else it sums over")
-    for metric, digits in table.digits.items():
-        if not 0 <= digits <= 15:
-            raise ConfigError(f"digits.{metric}={digits}: must be from 0 to 15, the digits after the point")
-    for name in table.figures:
-        if not FILE_NAME.fullmatch(name):
-            raise ConfigError(
-                f"figures.{name}: becomes the name of a file; take letters, digits, dots, dashes and blanks"
-            )
-    if table.tuned is not None and (table.tuned.trials < 1 or not table.tuned.rows):
-        raise ConfigError("tuned: needs rows, and trials of at least 1")
+
+
+def _check_spread(table: Table) -> None:
+    """Refuse a spread that the statistic does not have."""
     if table.spread == "student" and (table.statistic != "mean" or table.over):
         raise ConfigError(
             f"spread=student: is the interval of a mean over seeds; with statistic={table.statistic} and "
@@ -238,22 +271,25 @@ def _check(table: Table) -> None:
         )
     if table.spread == "deviation" and table.over:
         raise ConfigError(f"spread=deviation: over={table.over} mixes tasks; take bootstrap")
-    if table.published is not None and table.published.ours not in table.metrics:
-        raise ConfigError(f"published.ours={table.published.ours}: is none of the table's metrics")
-    kinds = {figure.kind for figure in table.figures.values()}
-    if table.tuned is None and kinds & {"sensitivity", "importances"}:
-        raise ConfigError("figures: sensitivity and importances are of searches, and this table has none")
+
+
+def _check_tuned(table: Table) -> None:
+    """Refuse searches that draw nothing, or that rows and columns do not tell apart."""
+    if table.tuned is None:
+        return
+    if table.tuned.trials < 1 or not table.tuned.rows:
+        raise ConfigError("tuned: needs rows, and trials of at least 1")
     named = {*table.rows, *table.columns}
-    if table.tuned is not None and any(named.isdisjoint(_keys(row.split())) for row in table.tuned.rows):
+    if any(named.isdisjoint(_keys(row.split())) for row in table.tuned.rows):
         raise ConfigError(f"tuned.rows={table.tuned.rows}: rows={table.rows} do not tell them apart")
 
 
 def _named(table: Table) -> list[str]:
-    """The keys of the configuration that a table is laid out by."""
+    """Return the keys of the configuration that a table is laid out by."""
     return [*table.rows, *table.columns, *table.over]
 
 
 def _keys(overrides: list[str]) -> list[str]:
-    """The keys that overrides set, a group's by its name."""
+    """Return the keys that overrides set, a group's by its name."""
     keys = [word.partition("=")[0].lstrip("+") for word in overrides]
     return [key if "." in key else f"{key}.name" for key in keys]

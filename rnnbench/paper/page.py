@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.paper.aggregate import Filled
+from rnnbench.paper.drawing import caption
+from rnnbench.paper.figures import KINDS
 from rnnbench.paper.notes import OF
 from rnnbench.paper.planning import Wanted
-from rnnbench.paper.plots import caption
 from rnnbench.paper.provenance import own_folders, provenance
 from rnnbench.render.html import html as table_element
 from rnnbench.render.layout import Layout
@@ -188,7 +189,7 @@ def _figures(filled: Filled, folder: Path) -> list[str]:
             for form, kind in (("pdf", "application/pdf"), ("png", "image/png"))
         )
         label = html(how.title or name)
-        wide = " class='wide'" if how.kind == "confusion" else ""
+        wide = " class='wide'" if KINDS[how.kind].wide else ""
         out.append(
             f"<div{wide}><figure role='img' aria-label='{label}'>{svg}</figure><p class='soft'>"
             f"{html(caption(filled.table, how))} {links}</p></div>"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rnnbench.config import ConfigError
-from rnnbench.paper.aggregate import Cell, Filled, Key, as_text
+from rnnbench.paper.aggregate import OF, Cell, Filled, Key, as_text
 from rnnbench.paper.definition import FigureOf, Table
 from rnnbench.paper.planning import Wanted
 from rnnbench.paper.reading import Source
@@ -83,6 +83,11 @@ class Sheet:
     def label(self, metric: str) -> str:
         """A metric's or a key's name in a picture."""
         return drawn(self.filled.table.label(metric))
+
+    def middle(self, cell: Cell) -> list[float]:
+        """Return x and y of a cell: the table's statistic of its runs."""
+        of = OF[self.filled.table.statistic]
+        return [of(values) for values in points(cell, self.how.x, self.metric)]
 
     def cells(self, *metrics: str) -> list[tuple[Key, Key, Cell]]:
         """The cells with a run that has all these metrics.

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class Provenance:
     versions: dict[str, int]
 
 
-def verify(folder: Path, where: str | None) -> tuple[list[str], list[str]]:
+def verify(folder: Path, where: str | None, folders: Sequence[Path] = ()) -> tuple[list[str], list[str]]:
     """Compute a table's files anew from the records, and compare them with those in a folder.
 
     Of files that another version has written, the numbers are compared instead of the text.
@@ -86,6 +87,8 @@ def verify(folder: Path, where: str | None) -> tuple[list[str], list[str]]:
     Args:
         where: the folder or store with the records; None: the one that the table was made from, else the
             default store if it is here, else multirun.
+        folders: config folders of the user's own, for figures of one's own. Those that the table was made
+            with are not looked into: a provenance.json, which others may have written, imports nothing.
 
     Returns:
         what differs or is missing; and warnings.
@@ -93,7 +96,7 @@ def verify(folder: Path, where: str | None) -> tuple[list[str], list[str]]:
     Raises:
         ConfigError: the folder has no table, or there are no records at all.
     """
-    known = read_provenance(folder / "provenance.json")
+    known = read_provenance(folder / "provenance.json", folders)
     place = known.place if "://" in known.place or Path(known.place or "?").exists() else default_place()
     source = open_source(where or place)
     there = {record.job for record in source.find(trial.trial for trial in known.planned)}
@@ -120,7 +123,7 @@ def verify(folder: Path, where: str | None) -> tuple[list[str], list[str]]:
     return faults, doubts
 
 
-def read_provenance(file: Path) -> Provenance:
+def read_provenance(file: Path, folders: Sequence[Path] = ()) -> Provenance:
     """Read and check a provenance.json.
 
     Raises:
@@ -137,7 +140,7 @@ def read_provenance(file: Path) -> Provenance:
         for trial in trials:
             _of_kinds(trial["params"], {"seed": int, "fit.select": str})
         return Provenance(
-            table_of(tree["table"]),
+            table_of(tree["table"], folders),
             [Planned(t["trial"], _overrides(t["rerun"]), t["params"], t["search"]) for t in trials],
             {trial["job"]: trial["rerun"] for trial in trials if "job" in trial},
             {trial["trial"] for trial in trials if "job" not in trial},

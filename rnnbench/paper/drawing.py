@@ -1,4 +1,4 @@
-"""The figures beside a table as PDF, SVG and PNG: print sizes, the same bytes every time."""
+"""Draws the figures beside a table as PDF, SVG and PNG: print sizes, the same bytes every time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Any
 from warnings import catch_warnings, filterwarnings
 
 from rnnbench.paper.aggregate import Filled
+from rnnbench.paper.definition import FigureOf, Table
+from rnnbench.paper.figures import KINDS
 from rnnbench.paper.planning import Wanted
-from rnnbench.paper.plots import DRAWERS
 from rnnbench.paper.reading import Source
 from rnnbench.paper.sheet import Sheet
 from rnnbench.system.plain_text import drawn
@@ -28,7 +29,7 @@ STYLE: Any = {
 
 
 def draw(filled: Filled, source: Source, searches: Sequence[Wanted], folder: Path) -> list[Path]:
-    """Draw every figure of the table; the files.
+    """Draw every figure of the table; return the files.
 
     Raises:
         ConfigError: a figure asks for what no run has.
@@ -42,7 +43,7 @@ def draw(filled: Filled, source: Source, searches: Sequence[Wanted], folder: Pat
         with style.context(["default", STYLE]), catch_warnings():  # not what this machine's matplotlibrc says
             filterwarnings("ignore", "Glyph .* missing")  # a script that the font lacks; SVGs have the text
             figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-            DRAWERS[how.kind](figure, sheet)
+            KINDS[how.kind].draw(figure, sheet)
             if how.title:
                 figure.suptitle(drawn(how.title, 44), fontsize=9)
             for n, part in enumerate(figure.findobj(lambda part: str(part.get_gid()).startswith("series-"))):
@@ -52,3 +53,12 @@ def draw(filled: Filled, source: Source, searches: Sequence[Wanted], folder: Pat
                 dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[form]
                 figure.savefig(files[-1], dpi=300, metadata=dates)
     return files
+
+
+STATISTICS = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}
+
+
+def caption(table: Table, how: FigureOf) -> str:
+    """Return how a figure is to be read."""
+    words = {"statistic": STATISTICS[table.statistic], "parameter": table.label(how.parameter)}
+    return KINDS[how.kind].caption.format(**words)

@@ -1,0 +1,39 @@
+"""Draws what several kinds of figures have in common: legends, logarithmic axes."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def legend(figure: Any, axes: Any) -> None:
+    """Draw the rows' names; beside the axes where there are many."""
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) > 9 or sum(map(len, labels)) > 160:
+        figure.set_size_inches(figure.get_figwidth() + 1, figure.get_figheight())
+        figure.legend(handles, labels, loc="outside right upper")
+    else:
+        axes.legend(handles, labels)
+
+
+def log_axis(axes: Any) -> None:
+    """Make the x axis logarithmic; its ticks are plain numbers, however narrow its range."""
+    from matplotlib.ticker import NullLocator
+
+    values = np.concatenate([line.get_xdata() for line in axes.lines]).astype(float)
+    axes.set_xscale("log")
+    values = values[np.isfinite(values) & (values > 0)]  # a logarithm has no place for others
+    if not values.size:
+        axes.set_xscale("linear")
+        return
+    low, high = values.min(), values.max()
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5)):
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) > 1:
+            break
+    else:  # a narrow range
+        ticks = sorted({float(f"{tick:.2g}") for tick in np.geomspace(low, high, 4)})
+    axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,83 @@
+"""Finds the kinds of figures: each is one module of this package, or a file of one's own, of its name.
+
+A module says how the figure is read, and draws it:
+
+    CAPTION = "Highest and lowest {statistic} of each row."  # {statistic} and {parameter} are filled in
+    OF_SEARCHES = False  # optional: whether it is of searches, which only a tuned table has
+    WIDE = False  # optional: whether the page gives it a line of its own
+
+    def draw(figure, sheet): ...  # on a matplotlib Figure, from a rnnbench.paper.sheet.Sheet
+
+A kind of one's own is the file figure/KIND.py in a folder that --config-dir names.
+"""
+
+import pkgutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rnnbench.config import ConfigError, explained
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """A kind of figure; see above for what its module says."""
+
+    caption: str
+    draw: Callable[[Any, Any], None]
+    of_searches: bool
+    wide: bool
+
+
+STOCK = sorted(module.name for module in pkgutil.iter_modules(__path__))
+KINDS: dict[str, FigureKind] = {}  # those that were loaded, by name
+
+
+def load_kind(name: str, folders: Iterable[Path] = ()) -> FigureKind | None:
+    """Load a kind of figure by its name; return None if there is none.
+
+    Args:
+        folders: config folders of the user's own, which come first.
+
+    Raises:
+        ConfigError: the file of a kind of one's own raises, or lacks what a kind has.
+    """
+    for folder in folders if name.isidentifier() else ():
+        file = folder / "figure" / f"{name}.py"
+        if file.is_file():
+            KINDS[name] = _kind(_own_module(file), file)
+            return KINDS[name]
+    if name not in KINDS and name in STOCK:
+        module = import_module(f"{__name__}.{name}")
+        KINDS[name] = _kind(module, Path(str(module.__file__)))
+    return KINDS.get(name)
+
+
+def kind_names(folders: Iterable[Path] = ()) -> list[str]:
+    """Return the names of all kinds of figures, those of one's own first."""
+    own = sorted({file.stem for folder in folders for file in (folder / "figure").glob("*.py")})
+    return [*own, *(name for name in STOCK if name not in own)]
+
+
+def _own_module(file: Path) -> ModuleType:
+    """Import the file of a kind of one's own, as it is now."""
+    spec = spec_from_file_location(f"rnnbench_figure_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # whatever somebody's own code raises
+        raise ConfigError(f"figures: {explained(error)}; correct the file") from error
+    return module
+
+
+def _kind(module: ModuleType, file: Path) -> FigureKind:
+    """Return the kind that a module describes."""
+    caption, draw = getattr(module, "CAPTION", None), getattr(module, "draw", None)
+    if not isinstance(caption, str) or not callable(draw):
+        raise ConfigError(f"{file}: a figure needs a text CAPTION and a function draw(figure, sheet)")
+    return FigureKind(caption, draw, getattr(module, "OF_SEARCHES", False), getattr(module, "WIDE", False))
