@@ -1,4 +1,4 @@
-"""Equal parameters: the hidden size at which a network comes nearest to a budget."""
+"""Finds the hidden size at which a network's number of parameters comes nearest to a budget."""
 
 from bisect import bisect_left
 from dataclasses import replace
@@ -8,7 +8,7 @@ from rnnbench.config import Config, ConfigError, Model
 
 
 def resolved(config: Config) -> Config:
-    """The configuration with the hidden size that model.budget comes down to; as it is without one.
+    """Return the configuration with the hidden size that model.budget gives; unchanged without a budget.
 
     Raises:
         ConfigError: the budget is below the smallest network, or there is no such task or cell.
@@ -21,7 +21,7 @@ def resolved(config: Config) -> Config:
 
 
 def hidden_size(model: Model, input_size: int, outputs: int) -> int:
-    """The hidden size whose total parameter count comes nearest to model.budget, the smaller of two.
+    """Return the hidden size whose total parameter count is nearest to model.budget, the smaller of two.
 
     Raises:
         ConfigError: the budget is below the count at hidden size 1.

@@ -1,4 +1,4 @@
-"""A stack of networks: recurrent layers, a readout over time, a linear head.
+"""Computes a stack of networks: recurrent layers, a readout over time, a linear head.
 
 All parameters of a trial lie in one row of a (K, P) tensor, in the order and under the names of
 torch.nn; the weights are views into it. So an optimiser, a norm or a checkpoint is one operation on
@@ -49,16 +49,16 @@ class Network:
         self.shapes |= {"head.weight": (outputs, width), "head.bias": (outputs,)}
 
     def count(self, part: str = "") -> int:
-        """Parameters of one trial: all, or those of `rnn` or `head`."""
+        """Count the parameters of one trial: all, or those of `rnn` or `head`."""
         return sum(math.prod(shape) for name, shape in self.shapes.items() if name.startswith(part))
 
     def views(self, flat: Tensor) -> Weights:
-        """Each weight by its name, (K, *shape), as views of flat (K, P)."""
+        """Return each weight by its name, (K, *shape), as views of flat (K, P)."""
         rows = flat.split([math.prod(shape) for shape in self.shapes.values()], dim=1)
         return {name: row.view(-1, *self.shapes[name]) for name, row in zip(self.shapes, rows, strict=True)}
 
     def start(self, seed: int) -> Tensor:
-        """Parameters (1, P) of a trial before training.
+        """Draw the parameters (1, P) of a trial before training.
 
         The same numbers as `torch.manual_seed(seed); nn.LSTM(...); nn.Linear(...)`: uniform in
         +-1/sqrt(hidden size), in the head in +-1/sqrt(its inputs).
@@ -85,7 +85,7 @@ class Network:
     def __call__(
         self, weights: Weights, x: Tensor, noise: Noise = NONE, lengths: Tensor | None = None
     ) -> Tensor:
-        """Logits (K, outputs, B), at every step (K, outputs, T, B), for x (K, T, input, B).
+        """Return logits (K, outputs, B), at every step (K, outputs, T, B), for x (K, T, input, B).
 
         Args:
             lengths: (K, B) steps of each example that count; None: all T do.
@@ -110,7 +110,7 @@ class Network:
     def carry(
         self, weights: Weights, x: Tensor, carried: Carried, noise: Noise = NONE
     ) -> tuple[Tensor, Carried]:
-        """Logits at every step (K, outputs, T, B), and the state after the last one, without gradient.
+        """Return logits at every step (K, outputs, T, B), and the state after the last one, without gradient.
 
         Args:
             carried: what the minibatch before has left; None at the start.
@@ -127,13 +127,13 @@ class Network:
     def _run(
         self, cell: Cell, x: Tensor, weights: Weights, reverse: bool, lengths: Tensor | None, noise: Noise
     ) -> Tensor:
-        """One direction of a layer; the reverse one begins at each example's own last step."""
+        """Run one direction of a layer; the reverse one begins at the last step of each example."""
         if lengths is None or not reverse:
             return cell(x, weights, reverse, noise)
         return flipped(cell(flipped(x, lengths), weights, False, noise), lengths)
 
     def _head(self, weights: Weights, x: Tensor) -> Tensor:
-        """The linear head on x (K, width, B), or (K, T, width, B) at every step."""
+        """Apply the linear head to x (K, width, B), or (K, T, width, B) at every step."""
         bias, weight = weights["head.bias"].unsqueeze(-1), weights["head.weight"]
         if x.dim() == 3:
             return torch.baddbmm(bias, weight, x)
@@ -143,7 +143,7 @@ class Network:
 
 
 def flipped(x: Tensor, lengths: Tensor) -> Tensor:
-    """x (K, T, features, B) with each example's own steps in reverse order; lengths (K, B)."""
+    """Return x (K, T, features, B) with the steps of each example in reverse order; lengths (K, B)."""
     t = torch.arange(x.shape[1], device=x.device).view(1, -1, 1)
     mirrored = lengths.unsqueeze(1) - 1 - t  # (K, T, B)
     index = torch.where(mirrored >= 0, mirrored, t)
@@ -151,7 +151,7 @@ def flipped(x: Tensor, lengths: Tensor) -> Tensor:
 
 
 def last_of(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Each example's last step of x (K, T, features, B): (K, features, B)."""
+    """Return the last step of each example of x (K, T, features, B): (K, features, B)."""
     if lengths is None:
         return x[:, -1]
     index = (lengths - 1).view(len(lengths), 1, 1, -1).expand(-1, -1, x.shape[2], -1)
@@ -159,7 +159,7 @@ def last_of(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def mean_over(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """The mean of x (K, T, features, B) over each example's steps: (K, features, B)."""
+    """Return the mean of x (K, T, features, B) over the steps of each example: (K, features, B)."""
     if lengths is None:
         return x.mean(1)
     counts = (torch.arange(x.shape[1], device=x.device).view(1, -1, 1) < lengths.unsqueeze(1)).unsqueeze(2)
@@ -197,7 +197,7 @@ class TorchNetwork(nn.Module):
 
 
 def to_torch(network: Network, flat: Tensor) -> TorchNetwork:
-    """The torch.nn equivalent of one trial with parameters flat (P,).
+    """Return the torch.nn equivalent of one trial with parameters flat (P,).
 
     Raises:
         ConfigError: torch.nn has no such cell, or not with these options.

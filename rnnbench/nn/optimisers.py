@@ -1,4 +1,4 @@
-"""What is done around an optimiser's update: the gradient's norm is clipped, the learning rate is scheduled.
+"""Clips the gradient's norm and schedules the learning rate, around an optimiser's update.
 
 The optimisers themselves are in `rnnbench.config.optimisers`.
 """
@@ -13,7 +13,7 @@ State = dict[str, Tensor]  # what a stack carries, (K, ...) by name; `config.opt
 
 
 def clip(gradient: Tensor, largest: Tensor) -> Tensor:
-    """Scale gradient (K, P) in place to a norm of at most `largest` (K, 1); the norms (K, 1) before.
+    """Scale gradient (K, P) in place to a norm of at most `largest` (K, 1); return the norms (K, 1) before.
 
     As torch.nn.utils.clip_grad_norm_; `largest` is inf where nothing is clipped.
     """
@@ -23,7 +23,7 @@ def clip(gradient: Tensor, largest: Tensor) -> Tensor:
 
 
 def learning_rate(lr: float, fit: Fit, epoch: int, factor: float) -> float:
-    """The learning rate of an epoch, counted from 0; `factor` is what plateau has come down to.
+    """Return the learning rate of an epoch, counted from 0; `factor` is that of plateau so far.
 
     step: lr decay^(epoch // decay_every). cosine: half a cosine from lr to 0 over the epochs after
     the warm-up. Warm-up: (epoch + 1) / (warmup + 1) of lr.

@@ -1,4 +1,4 @@
-"""The tasks: data and what is asked of it, registered here under the name that `data=` selects.
+"""Finds the tasks: data, and what is asked of it, under the name that `data=` selects.
 
 `shape` answers what a task will be from facts alone; `load` makes it, or reads, checks and if need be
 downloads it. Neither needs torch, so that bad data is refused before anything slow is imported.
@@ -27,7 +27,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 
 def register_task(name: str) -> Callable[[T], T]:
-    """A decorator: the class below it is the task that `data=own data.name=NAME` means.
+    """Register the class below this decorator as the task that `data=own data.name=NAME` selects.
 
     It is a `Kind`, made without arguments; or `generated.Sequences`, made of the `data` node, whose training
     examples are then made on demand.
@@ -54,7 +54,7 @@ def register_task(name: str) -> Callable[[T], T]:
 
 
 def kind(data: Data) -> Kind:
-    """What is registered under data.name.
+    """Return the task that is registered under data.name.
 
     Raises:
         ConfigError: nothing is.
@@ -69,7 +69,7 @@ def kind(data: Data) -> Kind:
 
 
 def shape(data: Data) -> Shape:
-    """The sizes of the task that `load` would give, without reading what is large.
+    """Return the sizes of the task that `load` would give, without reading large files.
 
     Raises:
         ConfigError: an unknown data.name, or values that it cannot have; a task of one's own raises.
@@ -79,7 +79,7 @@ def shape(data: Data) -> Shape:
 
 
 def load(data: Data) -> Task:
-    """The task.
+    """Return the task: its examples, their splits, what is asked.
 
     Raises:
         ConfigError: as `shape`; also where its files are absent and cannot be had, or are damaged.

@@ -1,4 +1,4 @@
-"""Arrays of one's own from a .npz file."""
+"""Reads arrays of one's own from a .npz file."""
 
 import hashlib
 import struct
@@ -27,7 +27,7 @@ KEYS = ("x", "y", "lengths")
 
 @dataclass
 class Arrays(Data):
-    """Arrays of one's own, see `OwnArrays`. val_size=null: a sixth of the training examples."""
+    """Settings of data=npz, see `OwnArrays`. val_size=null: a sixth of the training examples."""
 
     path: str = MISSING
     mean: float = 0.0  # inputs enter as (value - mean) / std
@@ -41,7 +41,7 @@ class Arrays(Data):
 
 
 class OwnArrays:
-    """`data=npz data.path=FILE`, a file that numpy.savez has written.
+    """Reads `data=npz data.path=FILE`, a file that numpy.savez has written.
 
         x_train (N, T, input)   numbers; entering as (value - data.mean) / data.std
         y_train (N,)            classes 0, 1, ..., each of them there: metric accuracy
@@ -55,7 +55,7 @@ class OwnArrays:
     """
 
     def shape(self, data: Arrays) -> Shape:
-        """The sizes; reads the file.
+        """Return the sizes; reads the file.
 
         Raises:
             ConfigError: as `load`.
@@ -67,7 +67,7 @@ class OwnArrays:
 
     @held(files=lambda data: [data.path])
     def load(self, data: Arrays) -> Task:
-        """The task.
+        """Return the task.
 
         Raises:
             ConfigError: names the key of the file that is missing or wrong, and what would do.
@@ -117,7 +117,7 @@ class OwnArrays:
 
 
 def read(file: str) -> tuple[dict[str, Array], str]:
-    """The arrays of a file, and a sha256 of their names and bytes.
+    """Return the arrays of a file, and a sha256 of their names and bytes.
 
     Raises:
         ConfigError: it cannot be read, or is not of arrays.
@@ -234,18 +234,18 @@ def check(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
 
 
 def _beyond(values: Array, largest: float) -> int:
-    """How many values are larger than this, whatever their sign."""
+    """Count the values whose absolute value is larger than `largest`."""
     return int(np.count_nonzero(np.abs(values) > largest))
 
 
 def _list(classes: Array) -> str:
-    """Some classes in words: all of a few, else the first three and the last."""
+    """Write classes as text: all if there are at most six, else the first three and the last."""
     words = [f"{number}" for number in classes]
     return ", ".join(words if len(words) <= 6 else [*words[:3], "...", words[-1]])
 
 
 def split(data: Arrays, sizes: dict[str, int]) -> tuple[dict[str, NDArray[np.int64]], dict[str, str]]:
-    """Indices of each split into the examples, parts one after the other, and a word on how."""
+    """Return the indices of each split into the examples, and how the test set was made, for the record."""
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
     pool = np.arange(sizes["train"])
     splits: dict[str, NDArray[np.int64]] = {}

@@ -1,4 +1,4 @@
-"""Downloading the files of a set, once, and putting them in place only when they are right.
+"""Downloads the files of a data set once, and moves them into place only when their digests are right.
 
 Of images, torchvision.datasets says where each archive is published and its md5; we fetch it. (Its own
 downloader waits without limit for a silent server, shows progress where there is no terminal, falls back
@@ -31,11 +31,11 @@ ELSEWHERE = {
 
 
 class Failed(Exception):
-    """An archive could not be had from one place; the message says why."""
+    """An archive could not be downloaded from one address; the message says why."""
 
 
 class SameSecurity(urllib.request.HTTPRedirectHandler):
-    """Follows a server that names another address, but never from https to anything else."""
+    """Follows redirects, but never from https to another scheme."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -49,7 +49,7 @@ OPENER = urllib.request.build_opener(SameSecurity)
 
 
 def download(dataset: Files, data: Stored) -> None:
-    """Fetch the files that are absent below data.root; of several processes that ask, one does.
+    """Download the files that are missing below data.root; of several processes only one does, under a lock.
 
     Raises:
         ConfigError: data.download is off; nothing or something else came; data.root cannot be written to.
@@ -82,7 +82,7 @@ def download(dataset: Files, data: Stored) -> None:
 
 
 def fetch(dataset: Files, data: Stored, new: Path) -> None:
-    """Fetch, check and unpack into the folder `new` what is absent, then move it in place."""
+    """Download, check and unpack missing files into the folder `new`, then move them into place."""
     folder = place(dataset, data)
     names = set(absent(dataset, folder))
     archives = [archive for archive, files in dataset.archives().items() if names & set(files)]
@@ -128,7 +128,7 @@ def fetch(dataset: Files, data: Stored, new: Path) -> None:
 
 
 def publication(dataset: Files) -> dict[str, tuple[list[str], str]]:
-    """Archive name: the addresses it is published under (https, the name left off), and its md5.
+    """Return, by archive name, the addresses where it is published (https, without the name) and its md5.
 
     Raises:
         ConfigError: torchvision and torch do not match.
@@ -162,7 +162,7 @@ def publication(dataset: Files) -> dict[str, tuple[list[str], str]]:
 
 
 def secure(address: str) -> str:
-    """The same place over https; torchvision names some over http."""
+    """Return the address with https; torchvision names some with http."""
     return ELSEWHERE.get(address, address.replace("http://", "https://", 1))
 
 
@@ -255,7 +255,7 @@ def copy(reader: Any, file: IO[bytes], size: int | None) -> None:
 
 
 def refusal(dataset: Files, data: Stored, why: str) -> ConfigError:
-    """What to say when files are absent and cannot be had: what was sought where, and what would do."""
+    """Make the error for files that are missing and cannot be downloaded; says where they may be put."""
     folder = place(dataset, data)
     return ConfigError(
         f"data.root={data.root}: {folder} lacks {', '.join(absent(dataset, folder))}, and they were not "

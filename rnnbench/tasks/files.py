@@ -1,4 +1,4 @@
-"""The files of a set below data.root: where they are, and checking every byte of them before use.
+"""Finds the files of a data set below data.root, and checks every byte of them before use.
 
 A file's sha256 is known from, the first that has it: `data.sha256`; this package (MNIST, digits); a list
 named rnnbench.sha256 beside the files, written when we downloaded them. For sets other than MNIST no
@@ -23,7 +23,7 @@ LIST = "rnnbench.sha256"  # lines of `digest  name`, as sha256sum writes and che
 
 @dataclass
 class Stored(Data):
-    """The settings of a task whose examples are read from published files below data.root."""
+    """Settings of a task whose examples are read from published files below data.root."""
 
     root: str = "${oc.env:RNNBENCH_DATA,./data}"
     download: bool = True
@@ -33,7 +33,7 @@ class Stored(Data):
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """Published files, as far as they are known before any of them is read."""
+    """Describes published files: what is known before any of them is read."""
 
     source: str  # what it is and whose, for the record
     # The class of torchvision.datasets that knows where it is, or the address of the files, each published
@@ -46,18 +46,18 @@ class Files:
 
     @property
     def address(self) -> str | None:
-        """Where the files are published as they are, if they are."""
+        """Address of the folder where the files are published unpacked; None if they are in archives."""
         return self.publisher if self.publisher and self.publisher.startswith("https://") else None
 
     def archives(self) -> dict[str, list[str]]:
-        """Name of each published archive: the files in it."""
+        """Return the files in each published archive, by its name."""
         if self.address:
             return {name: [name] for name in self.files}
         return {self.archive: list(self.files)} if self.archive else {f"{n}.gz": [n] for n in self.files}
 
 
 def place(dataset: Files, data: Stored) -> Path:
-    """The folder of the files, there or not.
+    """Return the folder of the files, whether it exists or not.
 
     Raises:
         ConfigError: scikit-learn, which carries the digits, is not installed.
@@ -71,17 +71,17 @@ def place(dataset: Files, data: Stored) -> Path:
 
 
 def found_at(folder: Path, name: str) -> Path:
-    """The file itself where there is one, else the same with .gz, there or not."""
+    """Return the path of the file if it exists, else the path with .gz."""
     return folder / name if os.path.isfile(folder / name) else folder / f"{name}.gz"
 
 
 def absent(dataset: Files, folder: Path) -> list[str]:
-    """Names of the files that are there in neither form."""
+    """Return the names of the files that exist neither unpacked nor as .gz."""
     return [name for name in dataset.files if not os.path.isfile(found_at(folder, name))]
 
 
 def listed(folder: Path) -> dict[str, str]:
-    """Digests by file name from the list beside the files, if there is one."""
+    """Return digests by file name, from the list beside the files; {} if there is none."""
     path = folder / LIST
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return {
@@ -90,7 +90,7 @@ def listed(folder: Path) -> dict[str, str]:
 
 
 def contents(dataset: Files, data: Stored) -> tuple[dict[str, bytes], dict[str, str]]:
-    """What the files hold, by name in the order of `dataset.files`, and a line about each for the record.
+    """Return the contents of the files by name, in the order of `dataset.files`, and facts for the record.
 
     Raises:
         ConfigError: a file cannot be read, or is not what it should be.
@@ -118,7 +118,7 @@ def contents(dataset: Files, data: Stored) -> tuple[dict[str, bytes], dict[str, 
 
 
 def unpacked(dataset: Files, data: Stored, path: Path) -> bytes:
-    """The bytes of a file, or of what it packs."""
+    """Return the bytes of a file, decompressed if it is a .gz."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -130,7 +130,7 @@ def unpacked(dataset: Files, data: Stored, path: Path) -> bytes:
 
 
 def damaged(dataset: Files, data: Stored, path: Path, what: str) -> ConfigError:
-    """What to say of a file that is there and is wrong."""
+    """Make the error for a file that exists and is wrong."""
     if dataset.publisher is None:
         return ConfigError(f"data={data.name}: {path} {what}; reinstall scikit-learn")
     return ConfigError(f"data.root={data.root}: {path} {what}; delete it and run again to download it anew")

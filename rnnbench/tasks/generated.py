@@ -1,6 +1,6 @@
-"""Made-up sequences as tasks: every example is a pure function of (seed, number of the example).
+"""Makes tasks of generated sequences: each example is a function of (seed, number of the example).
 
-So training data can be endless without being stored, a trial's examples depend on nothing but its seed,
+Training data can therefore be endless without being stored, a trial's examples depend on its seed alone,
 and any of them can be made again. Validation examples are drawn under data.split_seed, test examples
 under a seed of their own that never changes: these two are the same for all trials.
 """
@@ -25,7 +25,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(z: NDArray[Any]) -> NDArray[Any]:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
+    """Apply the finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: NDArray[Any] = z ^ (z >> np.uint64(31))
@@ -33,7 +33,7 @@ def _mix(z: NDArray[Any]) -> NDArray[Any]:
 
 
 def uniforms(seed: Labels, purpose: int, number: Labels, draws: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1), (n, draws), for the examples `number` (n,) of the seeds `seed` (n,).
+    """Return numbers in [0, 1), (n, draws), for the examples `number` (n,) of the seeds `seed` (n,).
 
     Counter-based: splitmix64 started at a hash of (seed, purpose), read at number * draws and on.
     """
@@ -48,13 +48,13 @@ def uniforms(seed: Labels, purpose: int, number: Labels, draws: int) -> NDArray[
 
 
 def integers(u: Uniforms, low: int | NDArray[Any], high: int | NDArray[Any]) -> NDArray[np.int64]:
-    """Whole numbers from low to high - 1, all equally likely, of uniforms in [0, 1)."""
+    """Turn uniforms in [0, 1) into whole numbers from low to high - 1, all equally likely."""
     drawn: NDArray[np.int64] = (low + np.floor(u * (np.asarray(high) - low))).astype(np.int64)
     return drawn
 
 
 class Sequences(Protocol):
-    """Examples that can be made of uniforms."""
+    """Sequences whose examples are made from uniform numbers."""
 
     goal: Goal
     metric: str
@@ -64,13 +64,13 @@ class Sequences(Protocol):
     draws: int  # uniforms that an example takes
 
     def make(self, u: NDArray[np.float64]) -> Examples:
-        """Examples of u (n, draws) in [0, 1)."""
+        """Make n examples from u (n, draws) in [0, 1)."""
         ...
 
 
 @dataclass(frozen=True)
 class Made:
-    """A task whose training examples are made on demand: endless, or data.train_size of them.
+    """A task whose training examples are generated on demand: endless, or data.train_size of them.
 
     Args:
         build: the sequences that a `data` asks for.
@@ -81,7 +81,7 @@ class Made:
     source: str
 
     def shape(self, data: Any) -> Shape:
-        """The sizes.
+        """Return the sizes.
 
         Raises:
             ConfigError: values that the sequences cannot have.
@@ -103,7 +103,7 @@ class Made:
 
     @held()
     def load(self, data: Any) -> Task:
-        """The task: validation and test examples made, those of training to be made.
+        """Return the task: validation and test examples are made here, training examples later.
 
         Raises:
             ConfigError: as `shape`.
@@ -138,18 +138,18 @@ class Made:
         )
 
     def test_numbers(self, data: Any) -> Labels:
-        """Numbers of the test examples."""
+        """Return the numbers of the test examples."""
         return np.arange(getattr(data, "test_size", HELD_OUT))
 
     def test(self, sequences: Any, data: Any) -> Examples:
-        """The test examples."""
+        """Make the test examples."""
         numbers = self.test_numbers(data)
         examples: Examples = sequences.make(uniforms(np.zeros_like(numbers), TEST, numbers, sequences.draws))
         return examples
 
 
 def joined(first: Examples, second: Examples) -> Examples:
-    """Both, one after the other; the shorter sequences are padded with zeros where there are lengths."""
+    """Concatenate examples; where they have lengths, the shorter sequences are padded with zeros."""
     if first.lengths is None or second.lengths is None:
         return Examples(
             np.concatenate([first.inputs, second.inputs]), np.concatenate([first.targets, second.targets])
@@ -162,5 +162,5 @@ def joined(first: Examples, second: Examples) -> Examples:
 
 
 def padded(values: NDArray[Any], T: int) -> NDArray[Any]:
-    """Values (n, t, ...) with zeros after the last step, up to T."""
+    """Pad values (n, t, ...) with zeros after the last step, to T steps."""
     return np.pad(values, [(0, 0), (0, T - values.shape[1]), *[(0, 0)] * (values.ndim - 2)])

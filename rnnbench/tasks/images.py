@@ -1,4 +1,4 @@
-"""The image sets: their facts, and how the bytes of their files become images and labels."""
+"""Describes the image sets, and decodes their files into images and labels."""
 
 import io
 import pickle
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from rnnbench.tasks.files import Files
 from rnnbench.tasks.task import Bytes, Labels
 
-DIGITS_SEED = 0  # fixes the test examples of digits, for ever
+DIGITS_SEED = 0  # fixes the test examples of digits; never changes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Files):
-    """What is known of a set of labelled images before any of its files is read.
+    """Describes a set of labelled images: what is known before any of its files is read.
 
     One example of `mnist`, a 5: an image of height 28 and width 28, a byte a pixel, and the label 5.
     As a sequence of rows that is 28 steps of 28 values in [0, 1].
@@ -33,7 +33,7 @@ class Dataset(Files):
 
 
 def read_idx(content: bytes) -> NDArray[Any]:
-    """An array from the idx format: two zeros, type, dimensions, their sizes, values, all big-endian.
+    """Decode the idx format: two zeros, type, dimensions, their sizes, values, all big-endian.
 
     Raises:
         ValueError: not in this format, or cut short.
@@ -48,7 +48,7 @@ def read_idx(content: bytes) -> NDArray[Any]:
 
 
 def decode_idx(contents: dict[str, bytes], transposed: bool = False) -> tuple[Bytes, Labels]:
-    """Images (N, h, w, 1) and labels (N,) of four idx files: images, labels, test images, test labels.
+    """Decode four idx files (images, labels, test images, test labels) to images (N, h, w, 1), labels (N,).
 
     Labels with more than one column (QMNIST tells the writer, too) have the class in the first.
     """
@@ -61,7 +61,7 @@ def decode_idx(contents: dict[str, bytes], transposed: bool = False) -> tuple[By
 
 
 def decode_digits(contents: dict[str, bytes]) -> tuple[Bytes, Labels]:
-    """Images (1797, 8, 8, 1) of 17 grey levels (0..16) and labels: 65 numbers a line, the last the label.
+    """Decode lines of 64 grey levels (0..16) and a label to images (1797, 8, 8, 1) and labels (1797,).
 
     No test set is published with them: ours are the last 360 of a fixed permutation.
     """
@@ -88,7 +88,7 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def decode_cifar(contents: dict[str, bytes]) -> tuple[Bytes, Labels]:
-    """Images (N, 32, 32, 3) and labels (N,) of the python batches, where an image is (3, 32, 32)."""
+    """Decode CIFAR's Python batches to images (N, 32, 32, 3) and labels (N,)."""
     images, labels = [], []
     for name, content in contents.items():
         try:
@@ -111,7 +111,7 @@ def like_mnist(
     transposed: bool = False,
     **more: Any,
 ) -> Dataset:
-    """A set of 28 by 28 grey images in four idx files, named as MNIST's but for the prefixes."""
+    """Describe a set of 28 by 28 grey images in four idx files named like MNIST's, with other prefixes."""
     kind = "idx1-ubyte" if columns is None else "idx2-int"
     label = (8, 1) if columns is None else (12, 4 * columns)  # bytes: header, each
     files: dict[str, int | None] = {}

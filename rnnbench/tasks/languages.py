@@ -1,4 +1,4 @@
-"""Regular languages that a network has to keep a state for (Deletang et al. 2023, arXiv 2207.02098).
+"""Generates words of formal languages that need a state (Deletang et al. 2023, arXiv 2207.02098).
 
 Trained on words of 1 to data.longest symbols, each length as likely; tested on longer words, the same
 number of each length up to data.test_longest. Symbols enter one-hot; a class is asked for after the last.
@@ -22,7 +22,7 @@ Tokens = NDArray[np.int64]
 
 @dataclass
 class Language(Data):
-    """Words of a formal language, of varied length. train_size=null: endless; val_size=null: 1,000."""
+    """Settings of words of a formal language. train_size=null: endless; val_size=null: 1,000."""
 
     longest: int = 40  # training and validation words have 1 to so many symbols
     test_longest: int = 500  # test words have more than `longest`, and up to so many
@@ -45,11 +45,11 @@ class Words(Protocol):
     outputs: int
 
     def tokens(self, u: Uniforms) -> Tokens:
-        """Words (n, T) of uniforms (n, T)."""
+        """Turn uniforms (n, T) into words (n, T)."""
         ...
 
     def answers(self, tokens: Tokens) -> Tokens:
-        """The answer after each step of words (n, T): (n, T)."""
+        """Return the answers (n, T) after each step of words (n, T)."""
         ...
 
 
@@ -142,11 +142,11 @@ class Vocabulary:
         self.draws = 1 + self.steps
 
     def make(self, u: Uniforms) -> Examples:
-        """Words of 1 to `steps` symbols of u (n, 1 + steps)."""
+        """Make words of 1 to `steps` symbols from u (n, 1 + steps)."""
         return self.of(integers(u[:, 0], 1, self.steps + 1), u[:, 1:])
 
     def of(self, lengths: Labels, u: Uniforms) -> Examples:
-        """Words of these lengths (n,) of u (n, T); 0 stands after their end."""
+        """Make words of these lengths (n,) from u (n, T); 0 stands after their end."""
         lengths = lengths - (lengths % 2 == 0) if self.odd else lengths
         tokens = self.words.tokens(u)
         targets = self.words.answers(tokens)[np.arange(len(u)), lengths - 1]

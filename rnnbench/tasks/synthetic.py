@@ -1,4 +1,4 @@
-"""Made-up sequences of a fixed length T that ask a network to remember: adding, copying, temporal order."""
+"""Generates sequences of a fixed length T that ask for memory: adding, copying, temporal order."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Markers(Enum):
 
 @dataclass
 class Generated(Data):
-    """Made-up sequences. train_size=null: endless, every minibatch is new; val_size=null: 1,000."""
+    """Settings of generated sequences. train_size=null: endless examples; val_size=null: 1,000."""
 
     steps: int = 50  # T
     test_size: int = 1000
@@ -66,7 +66,7 @@ class Adding:
         self.baseline = (1 - self.low) ** 2 / 6
 
     def make(self, u: Uniforms) -> Examples:
-        """Inputs (n, T, 2), targets (n, 1)."""
+        """Return inputs (n, T, 2), targets (n, 1)."""
         n, T = len(u), self.steps
         values = self.low + (1 - self.low) * u[:, :T]
         if self.anywhere:  # the second is one of the T - 1 other steps
@@ -90,7 +90,8 @@ class CopyMemory:
 
     Ten numbers of 1..8, T - 1 zeros, eleven nines: T + 20 steps, each a number as it is, not one-hot. At
     every step a class of 0..9 is asked for: 0, and at the last ten steps the numbers. Metric: the loss,
-    mean cross entropy over all steps. Who knows where to answer but not what scores 10 ln 8 / (T + 20).
+    mean cross entropy over all steps. A network that knows where to answer but not what scores
+    10 ln 8 / (T + 20).
     """
 
     goal, metric, input_size, outputs = Goal.labels, "nll", 1, 10
@@ -104,7 +105,7 @@ class CopyMemory:
         self.baseline = self.MEMORY * math.log(8) / self.steps
 
     def make(self, u: Uniforms) -> Examples:
-        """Inputs (n, T + 20, 1), targets (n, T + 20)."""
+        """Return inputs (n, T + 20, 1), targets (n, T + 20)."""
         numbers = integers(u, 1, 9)
         inputs = np.zeros((len(u), self.steps, 1), np.float32)
         inputs[:, : self.MEMORY, 0] = numbers
@@ -134,7 +135,7 @@ class TemporalOrder:
         self.draws = self.steps + 4
 
     def make(self, u: Uniforms) -> Examples:
-        """Inputs: tokens (n, T); targets (n,)."""
+        """Return inputs as tokens (n, T), targets (n,)."""
         n, T = len(u), self.steps
         tokens = integers(u[:, :T], 0, 4)
         tokens[:, 0], tokens[:, -1] = self.E, self.B

@@ -1,4 +1,4 @@
-"""What a task is: examples, what is asked of them, how they are split."""
+"""Defines what a task is: examples, what is asked of them, how they are split."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -93,21 +93,21 @@ class Task:
 
 
 class Kind(Protocol):
-    """What is registered under a task's name. `data` is of the class that it was entered with."""
+    """A task as it is registered under its name. `data` is of the class that it was entered with."""
 
     def shape(self, data: Any) -> Shape:
-        """The sizes of the task that `load` would give, without reading what is large.
+        """Return the sizes of the task that `load` would give, without reading large files.
 
         Raises:
-            ConfigError: it cannot be.
+            ConfigError: the settings fit no such task.
         """
         ...
 
     def load(self, data: Any) -> Task:
-        """The task.
+        """Return the task.
 
         Raises:
-            ConfigError: it cannot be had.
+            ConfigError: it cannot be read or downloaded.
         """
         ...
 
@@ -116,19 +116,19 @@ TASKS: dict[str, Kind] = {}  # the tasks that ship, by data.name
 
 
 def enter(name: str, kind: Kind, settings: type[Data]) -> None:
-    """Enter a task that ships under its data.name, and the class of its settings."""
+    """Register a task of this package under its data.name, with the class of its settings."""
     TASKS[name] = kind
     DATA[name] = settings
 
 
 L = TypeVar("L", bound=Callable[..., Task])
-HELD: "OrderedDict[Hashable, Task]" = OrderedDict()  # tasks of this process, the one used last at the end
+HELD: "OrderedDict[Hashable, Task]" = OrderedDict()  # tasks in memory, the one used last at the end
 LOCK = Lock()  # of HELD: trials may be run from several threads
-ROOM = 2**30  # bytes that they may take together; the one used last stays whatever it takes
+ROOM = 2**30  # bytes that they may take together; the one used last stays whatever its size
 
 
 def held(files: Callable[[Any], Sequence[str]] = lambda data: ()) -> Callable[[L], L]:
-    """A decorator of `Kind.load`: a task stays in memory, and is given again when an equal one is asked for.
+    """Decorate `Kind.load` with a cache: an equal request gets the task that is in memory.
 
     Equal are tasks of one kind, with equal values of `data`, of files with the same size and time.
 
@@ -154,7 +154,7 @@ def held(files: Callable[[Any], Sequence[str]] = lambda data: ()) -> Callable[[L
 
 
 def _stamp(file: str) -> tuple[str, int, int] | None:
-    """Where a file is, when it was written, its bytes; None: it cannot be seen."""
+    """Return a file's path, time of writing and size; None if it cannot be read."""
     path = Path(file).expanduser()
     try:
         facts = path.stat()
@@ -169,7 +169,7 @@ def _bytes(task: Task) -> int:
 
 
 def split_sizes(data: Data, available: int, val: int) -> tuple[int, int]:
-    """Training and validation examples of so many that are not for testing; `val` unless data says else.
+    """Return how many of the `available` examples are for training and validation (`val` by default).
 
     Raises:
         ConfigError: the examples are too few.

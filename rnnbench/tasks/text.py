@@ -1,4 +1,4 @@
-"""A text of one's own, read character by character: which one comes next?"""
+"""Reads a text of one's own character by character: which one comes next?"""
 
 import hashlib
 import sys
@@ -19,7 +19,7 @@ Ids = NDArray[np.int16 | np.int32]
 
 @dataclass
 class Text(Data):
-    """A text of one's own, character by character; sizes are in characters, null: a twentieth each."""
+    """Settings of a text of one's own; sizes are in characters, null: a twentieth each."""
 
     path: str = MISSING
     window: int = 50  # steps of backpropagation; the state is carried on from window to window
@@ -32,7 +32,7 @@ class Text(Data):
 
 
 class Characters:
-    """Any UTF-8 file: `data=text data.path=FILE`.
+    """Reads any UTF-8 file: `data=text data.path=FILE`.
 
         input   t h e _ c a          target   h e _ c a t
 
@@ -46,7 +46,7 @@ class Characters:
     """
 
     def shape(self, data: Text) -> Shape:
-        """The sizes; reads the file.
+        """Return the sizes; reads the file.
 
         Raises:
             ConfigError: as `load`.
@@ -57,7 +57,7 @@ class Characters:
 
     @held(files=lambda data: [data.path])
     def load(self, data: Text) -> Task:
-        """The task.
+        """Return the task.
 
         Raises:
             ConfigError: data.path cannot be read, is not UTF-8 or is too short; a part has a character
@@ -117,7 +117,7 @@ class Characters:
 
 
 def read(file: str) -> tuple[NDArray[np.uint32], str]:
-    """The characters of a file as their code points (n,), and the sha256 of its bytes.
+    """Return the characters of a file as code points (n,), and the sha256 of its bytes.
 
     Raises:
         ConfigError: it cannot be read, or is not UTF-8.
@@ -136,7 +136,7 @@ def read(file: str) -> tuple[NDArray[np.uint32], str]:
 
 
 def identify(codes: NDArray[np.uint32]) -> tuple[str, Ids]:
-    """The vocabulary of a text, in order of code points, and each code point's place in it, or -1."""
+    """Return the vocabulary of a text in order of code points, and each code point's place in it, or -1."""
     seen = np.zeros(sys.maxunicode + 1, bool)
     seen[codes] = True
     points = np.flatnonzero(seen)
@@ -146,7 +146,7 @@ def identify(codes: NDArray[np.uint32]) -> tuple[str, Ids]:
 
 
 def cut(ids: Ids, window: int) -> tuple[Ids, Ids, NDArray[np.int64]]:
-    """Inputs and targets (n, window) of consecutive windows, and their lengths: the last may be shorter."""
+    """Cut a text into windows: inputs and targets (n, window), and lengths (n,): the last may be shorter."""
     steps = len(ids) - 1
     count = -(-steps // window)
     padded = np.zeros((2, count * window), ids.dtype)

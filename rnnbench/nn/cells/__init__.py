@@ -1,4 +1,4 @@
-"""The recurrent cells: one class each, registered here under the name that `model=` selects.
+"""Registers the recurrent cells, one class each, under the name that `model=` selects.
 
 A new cell is one class (`cells.cell.Cell`, of which one step is all it needs), one line in CELLS and one file
 in conf/model/; one that is not part of this package registers itself (`register_cell`).
@@ -56,7 +56,7 @@ C = TypeVar("C", bound=type[Cell])
 
 
 def register_cell(name: str) -> Callable[[C], C]:
-    """A decorator: the class below it is the cell that `model.name=NAME` means.
+    """Register the class below this decorator as the cell that `model.name=NAME` selects.
 
     The class derives from `rnnbench.Cell` and has `step`; see there for `gates` and `states`. A class in a
     notebook replaces the one that an earlier run of its cell has registered; trials tell them apart.
@@ -98,7 +98,7 @@ def check_cell(name: str, kind: object) -> None:
 
 
 def class_of(name: str) -> type[Cell]:
-    """The class that `model.name` means.
+    """Return the class of the cell that `model.name` names.
 
     Raises:
         ConfigError: there is no cell of that name.
@@ -113,7 +113,7 @@ def class_of(name: str) -> type[Cell]:
 
 
 def make_cell(model: Model) -> Cell:
-    """The cell that `model.name` names.
+    """Make the cell that `model.name` names.
 
     Raises:
         ConfigError: there is no cell of that name, or it has not what an option asks for, or one of one's

@@ -1,4 +1,4 @@
-"""What a cell is: one step of its equations. The rest, over time and with its options, is here.
+"""Defines a cell: a subclass has one step of its equations; the loop over time and all options are here.
 
 Tensors are feature-major, batch innermost: x (K, T, input, B), h (K, T, hidden, B), weights (K, rows,
 columns). So each gate is a block of whole rows and every elementwise loop runs over contiguous examples.
@@ -23,7 +23,7 @@ Draw = Callable[[tuple[int, ...]], Tensor]
 
 @dataclass(frozen=True)
 class Noise:
-    """What is drawn in training; None: this is not."""
+    """Random numbers that training draws; None where an option is off."""
 
     dropout: Draw | None = None  # factors between layers
     recurrent: Draw | None = None  # factors of h- in recurrent products, one a sequence
@@ -35,7 +35,7 @@ NONE = Noise()
 
 
 class Layer:
-    """The weights of a layer for one pass, and its recurrent product with what options do to it."""
+    """Holds the weights of a layer for one pass, and computes its recurrent product with all options."""
 
     def __init__(self, weights: Weights, mask: Tensor | None, normed: bool) -> None:
         self.weights = weights
@@ -44,19 +44,19 @@ class Layer:
         self.parts: dict[tuple[str, int, int], Tensor] = {}
 
     def __getitem__(self, name: str) -> Tensor:
-        """A weight (K, rows, columns), or a vector as a column (K, rows, 1)."""
+        """Return a weight (K, rows, columns), a vector as a column (K, rows, 1)."""
         weight = self.weights[name]
         return weight.unsqueeze(-1) if weight.dim() == 2 else weight
 
     def part(self, name: str, start: int, end: int) -> Tensor:
-        """Rows of a weight; taken out once a pass, since every slice costs a step of the backward pass."""
+        """Return rows of a weight; cached for the pass, since each slice adds a node to the backward pass."""
         key = (name, start, end)
         if key not in self.parts:
             self.parts[key] = self[name][:, start:end]
         return self.parts[key]
 
     def recurrent(self, h: Tensor, onto: Tensor, start: int = 0) -> Tensor:
-        """onto + R h for as many rows of weight_hh as `onto` (K, rows, B) has, from `start` on."""
+        """Return onto + R h for as many rows of weight_hh as `onto` (K, rows, B) has, from `start` on."""
         end = start + onto.shape[1]
         h = h if self.mask is None else h * self.mask
         weight = self.part("weight_hh", start, end)
@@ -66,12 +66,12 @@ class Layer:
 
 
 def normalised(a: Tensor, gain: Tensor) -> Tensor:
-    """a (K, rows, B) with mean 0 and variance 1 over its rows, times gain (K, rows, 1)."""
+    """Normalise a (K, rows, B) to mean 0 and variance 1 over its rows, times gain (K, rows, 1)."""
     return layer_norm(a.transpose(1, 2), a.shape[1:2]).transpose(1, 2) * gain
 
 
 class Cell:
-    """One recurrent layer; a cell of one's own derives from this and needs `step`, perhaps `gates`, `states`.
+    """One recurrent layer; a subclass defines `step`, and `gates` and `states` where they are not 1.
 
     Class attributes:
         gates: blocks of hidden rows that weight_ih (W), weight_hh (R) and the bias have, so that
@@ -104,12 +104,12 @@ class Cell:
         self.hidden_size = model.hidden_size
 
     def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
-        """Name and shape of each weight of one trial, in the order in which they are drawn."""
+        """Return name and shape of each weight of one trial, in the order in which they are drawn."""
         rows = self.gates * self.hidden_size
         return {"weight_ih": (rows, input_size), "weight_hh": (rows, self.hidden_size), "bias": (rows,)}
 
     def all_shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
-        """`shapes`, and those of the options."""
+        """Return `shapes` and those of the weights that options add."""
         shapes = self.shapes(input_size)
         if self.model.layer_norm:
             shapes = shapes | {"gain_ih": shapes["weight_ih"][:1]}
@@ -148,7 +148,7 @@ class Cell:
         weights["bias"][:, start : start + self.hidden_size] = bias
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
-        """The equations: the state after a step, a tuple of `states` tensors (K, hidden, B), h first.
+        """Compute the state after one step: a tuple of `states` tensors (K, hidden, B), h first.
 
         Args:
             a: W x + b of this step, (K, gates * hidden, B), for K trials and B examples.
@@ -158,23 +158,23 @@ class Cell:
         raise NotImplementedError
 
     def bias(self, weights: Weights) -> Tensor:
-        """What is added to W x, (K, rows)."""
+        """Return the bias that is added to W x, (K, rows)."""
         return weights["bias"]
 
     def __call__(self, x: Tensor, weights: Weights, reverse: bool, noise: Noise = NONE) -> Tensor:
-        """x (K, T, input, B) to h (K, T, hidden, B); `reverse` runs T-1..0."""
+        """Map x (K, T, input, B) to h (K, T, hidden, B); `reverse` runs T-1..0."""
         return self.unroll(x, weights, None, noise, reverse)[0]
 
     def carry(
         self, x: Tensor, weights: Weights, state: State | None, noise: Noise = NONE
     ) -> tuple[Tensor, State]:
-        """h (K, T, hidden, B) and the state after the last step, from a given state on."""
+        """Return h (K, T, hidden, B) and the state after the last step, from a given state on."""
         return self.unroll(x, weights, state, noise, False)
 
     def unroll(
         self, x: Tensor, weights: Weights, state: State | None, noise: Noise, reverse: bool
     ) -> tuple[Tensor, State]:
-        """Step after step; the products with x, which need no state, are made at once before."""
+        """Run all steps; the products with x need no state and are computed before them, all at once."""
         T, B, H = x.shape[1], x.shape[3], self.hidden_size
         layer = Layer(weights, noise.recurrent((H, B)) if noise.recurrent else None, self.model.layer_norm)
         inputs = self.project(x, layer).unbind(2)
@@ -190,7 +190,7 @@ class Cell:
         return torch.stack(outputs, 1), state
 
     def first(self, a: Tensor, state: State, layer: Layer) -> State:
-        """The first step of a pass, which shows whether `step` is as it should be.
+        """Run the first step of a pass, and check what `step` returns.
 
         Raises:
             TypeError: it gives something else than a state.
@@ -217,7 +217,7 @@ class Cell:
         return f"a tuple of states = {self.states} tensors (K, hidden, B) = {tuple(state[0].shape)}"
 
     def project(self, x: Tensor, layer: Layer) -> Tensor:
-        """W x + b of all steps, (K, rows, T, B)."""
+        """Compute W x + b of all steps, (K, rows, T, B)."""
         K, T, width, B = x.shape
         flat = x.transpose(1, 2).reshape(K, width, T * B)
         bias = self.bias(layer.weights).unsqueeze(-1)
@@ -228,7 +228,7 @@ class Cell:
         return a.view(K, -1, T, B)
 
     def initial(self, x: Tensor, weights: Weights) -> State:
-        """The state before the first step: 0, or learned."""
+        """Return the state before the first step: 0, or learned."""
         K, B, H = len(x), x.shape[-1], self.hidden_size
         if "initial" in weights:
             whole = weights["initial"].unsqueeze(-1).expand(K, self.states * H, B)
@@ -237,7 +237,7 @@ class Cell:
         return (zero,) * self.states
 
     def zone_out(self, after: State, before: State, drawn: Tensor | None) -> State:
-        """The state with some of its units as they were; drawn (K, states, hidden, B) in training."""
+        """Return the state with some units as before the step; drawn (K, states, hidden, B) in training."""
         rate = self.model.zoneout
         assert rate is not None
         if drawn is None:
@@ -247,7 +247,7 @@ class Cell:
 
     @cached_property
     def plain(self) -> bool:
-        """Whether no option asks for more than the equations, so that a written-out path may be taken."""
+        """True if no option changes the equations, so that a hand-written path may be used."""
         model = self.model
         return not (model.layer_norm or model.learned_state or model.recurrent_dropout or model.zoneout)
 
@@ -265,7 +265,7 @@ class TorchCell(Cell):
         }
 
     def open_forget_gate(self, weights: Weights, bias: float) -> None:
-        """The sum of both vectors is the bias."""
+        """Set the bias of the forget gate, which is the sum of both vectors."""
         assert self.forget_gate is not None
         forget = slice(self.forget_gate * self.hidden_size, (self.forget_gate + 1) * self.hidden_size)
         weights["bias_ih"][:, forget] = bias

@@ -51,23 +51,23 @@ class Vanilla(Cell):
         return self.after(h * out, c, i, f, out)
 
     def recurrent_input(self, h: Tensor, state: State, a: Tensor, layer: Layer) -> Tensor:
-        """W x + R h- + b of all blocks."""
+        """Compute W x + R h- + b of all blocks."""
         return layer.recurrent(h, a)
 
     def input_and_forget(self, gates: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
-        """The gates i and f; None for one that a variant lacks: it is 1."""
+        """Compute the gates i and f; None for a gate that a variant lacks, which means 1."""
         return gates.get("i"), gates.get("f")
 
     def input_activation(self, z: Tensor) -> Tensor:
-        """tanh."""
+        """Apply tanh."""
         return z.tanh()
 
     def output_activation(self, c: Tensor) -> Tensor:
-        """tanh."""
+        """Apply tanh."""
         return c.tanh()
 
     def after(self, h: Tensor, c: Tensor, *gates: Tensor | None) -> State:
-        """The state of the next step."""
+        """Return the state after the step."""
         return h, c
 
 
@@ -93,7 +93,7 @@ class NIAF(Vanilla):
     """No input activation function: z = W_z x + R_z h- + b_z. As many parameters as vanilla."""
 
     def input_activation(self, z: Tensor) -> Tensor:
-        """None."""
+        """Apply no function."""
         return z
 
 
@@ -101,7 +101,7 @@ class NOAF(Vanilla):
     """No output activation function: h = c * o. As many parameters as vanilla."""
 
     def output_activation(self, c: Tensor) -> Tensor:
-        """None."""
+        """Apply no function."""
         return c
 
 

@@ -44,7 +44,7 @@ class GRU(TorchCell):
 
 
 class GRULayer(torch.autograd.Function):
-    """All steps of one layer, with the backward pass written out; buffers are time-major."""
+    """Computes all steps of one layer, with a hand-written backward pass; buffers are time-major."""
 
     @staticmethod
     def forward(

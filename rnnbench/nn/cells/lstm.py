@@ -43,7 +43,7 @@ class LSTM(TorchCell):
 
 
 class LSTMLayer(torch.autograd.Function):
-    """All steps of one layer, with the backward pass written out.
+    """Computes all steps of one layer, with a hand-written backward pass.
 
     Time-major buffers, so that a step's slice is contiguous and products write into it in place.
     """

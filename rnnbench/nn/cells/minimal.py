@@ -40,7 +40,7 @@ class MinGRU(Cell):
         return h.flip(1) if reverse else h, (h[:, -1],)
 
     def states_of(self, inputs: tuple[Tensor, ...], before: Tensor) -> Tensor:
-        """h (K, T, hidden, B) of W x + b, by gate, (K, T, hidden, B) each."""
+        """Return h (K, T, hidden, B) of W x + b, by gate, (K, T, hidden, B) each."""
         z, n = inputs
         z = z.sigmoid()
         return scan(1 - z, z * (g(n) if self.model.positive else n), before)
@@ -67,18 +67,18 @@ class MinLSTM(MinGRU):
 
 
 def g(a: Tensor) -> Tensor:
-    """a + 0.5 for a >= 0 and s(a) below: above 0, and continuous."""
+    """Return a + 0.5 for a >= 0 and s(a) below: positive and continuous."""
     return torch.where(a >= 0, a + 0.5, a.sigmoid())
 
 
 def scan(a: Tensor, b: Tensor, before: Tensor) -> Tensor:
-    """h_t = a_t h_{t-1} + b_t for all t; a, b (K, T, hidden, B), `before` (K, hidden, B) is h_0."""
+    """Compute h_t = a_t h_{t-1} + b_t for all t; a, b (K, T, hidden, B), `before` (K, hidden, B) is h_0."""
     h: Tensor = Scan.apply(a, b, before)
     return h
 
 
 class Scan(torch.autograd.Function):
-    """`scan`, and its gradient: the same recurrence backwards in time, g_t = d_t + a_{t+1} g_{t+1}."""
+    """Computes `scan`, and its gradient by the same recurrence backwards, g_t = d_t + a_{t+1} g_{t+1}."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, before: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class Scan(torch.autograd.Function):
 
 
 def recurrence(a: Tensor, b: Tensor, before: Tensor, reverse: bool = False) -> Tensor:
-    """h_t = a_t h_{t-1} + b_t, (K, T, hidden, B); reverse: h_t = a_t h_{t+1} + b_t, `before` after the last.
+    """Compute h_t = a_t h_{t-1} + b_t, (K, T, hidden, B); reverse: a_t h_{t+1} + b_t, from `before`.
 
     Of the order of sqrt(T) steps one after the other. All chunks of about sqrt(T) steps go side by side,
     twice: from 0, for what each chunk does to the state that enters it, then from that very state.
