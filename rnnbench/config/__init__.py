@@ -1,4 +1,4 @@
-"""What a trial is: its typed configuration, the checks that refuse it, and its identity.
+"""Defines a trial: its typed configuration, the checks that refuse it, its identity.
 
 Nothing here needs torch, so that a mistake in the command line is answered before anything slow is
 imported.

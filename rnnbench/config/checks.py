@@ -14,7 +14,7 @@ from rnnbench.config.secrets import check_tree
 
 
 def _check_whole(tree: Any, prefix: str) -> None:
-    """Refuse whole numbers that no tensor, and no store of records, has room for."""
+    """Refuse whole numbers that are too large for a tensor or for a store of records."""
     for key, value in vars(tree).items():
         name = f"{prefix}{key}"
         if is_dataclass(value):
@@ -24,7 +24,7 @@ def _check_whole(tree: Any, prefix: str) -> None:
 
 
 def check(config: Config) -> None:
-    """Refuse what cannot be run.
+    """Refuse a configuration that cannot be run.
 
     Raises:
         ConfigError: names the key, the value and what would be accepted.

@@ -1,4 +1,4 @@
-"""What a search is told: the sweeper's settings, typed. The yaml in conf/hydra/sweeper only selects."""
+"""Defines the settings of a search, typed. The yaml in conf/hydra/sweeper only selects."""
 
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 @dataclass
 class Drawn:
-    """One hyperparameter of a search space."""
+    """The settings of one hyperparameter of a search space."""
 
     over: str = MISSING  # in Hydra's syntax: choice(), range(), interval(), tag(log, ...), or one value
     when: Optional[str] = None  # drawn only where it matters: optim=sgd, or several: optim=sgd,rmsprop

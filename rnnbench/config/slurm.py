@@ -1,4 +1,4 @@
-"""What a Slurm cluster is asked for, typed. The yaml in conf/hydra/launcher only selects."""
+"""Defines the settings of hydra/launcher=slurm, typed. The yaml in conf/hydra/launcher only selects."""
 
 from dataclasses import dataclass, field
 from typing import Any, Optional

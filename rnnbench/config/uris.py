@@ -1,4 +1,4 @@
-"""URIs of MLflow's stores, as far as they can be read without importing mlflow, which takes seconds."""
+"""Reads URIs of MLflow's stores without importing mlflow, which takes seconds."""
 
 import os
 import re
@@ -24,18 +24,18 @@ OPTIONS = {
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite URI; None for any other kind of store."""
+    """Return the file of a SQLite URI; None for any other kind of store."""
     match = SQLITE.fullmatch(uri)
     return Path(unquote(match[2])) if match else None
 
 
 def sqlite_uri(file: Path) -> str:
-    """The URI of a SQLite file: of its name, only what would be read as something else is encoded."""
+    """Return the URI of a SQLite file; encodes only the characters that have another meaning in a URI."""
     return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
 
 
 def driven(uri: str) -> str:
-    """The URI with the driver that we install.
+    """Return the URI with the driver that this package installs.
 
     SQLAlchemy's own choice for PostgreSQL depends on its version; for a plain sqlite:///, MLflow makes the
     folder that an encoded name would be if it were not decoded.
@@ -47,7 +47,7 @@ def driven(uri: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """The same store as seen from any directory."""
+    """Return the URI of the same store with an absolute path."""
     match, file = SQLITE.fullmatch(uri), sqlite_file(uri)
     if match is None or file is None:
         return uri
@@ -57,7 +57,7 @@ def absolute(uri: str) -> str:
 
 
 def ui_command(uri: str) -> str:
-    """The command that shows a SQLite store in a browser."""
+    """Return the command that shows a SQLite store in a browser."""
     return f"mlflow ui --backend-store-uri {shlex.quote(driven(uri) if '%' in uri else uri)}"
 
 
@@ -111,7 +111,7 @@ def check_store(uri: str, key: str = "tracking.uri") -> None:
 
 
 def _utf8(text: str) -> bool:
-    """Whether a path is text, rather than bytes that the file system has and Unicode has not."""
+    """True if a path can be encoded as UTF-8."""
     return text.encode(errors="replace").decode() == text
 
 
