@@ -238,7 +238,7 @@ def _state(value: Any) -> list[Any]:
         return [str(value.dtype), list(value.shape), held]
     try:
         made = value.__reduce_ex__(4)
-    except Exception:  # whatever its class makes of being copied
+    except Exception:  # copying may raise anything, by its class
         return [getattr(value, "__dict__", {})]
     if isinstance(made, str):  # a name
         return [made]
@@ -327,7 +327,7 @@ def explained(error: BaseException) -> str:
     where = blamed(error)
     try:
         text = error.msg if isinstance(error, SyntaxError) else str(error)
-    except Exception:  # whatever its class makes of being printed
+    except Exception:  # printing may raise anything, by its class
         text = "its message cannot be printed"
     said = [] if isinstance(error, ConfigError) else [type(error).__name__]
     words = ". ".join([": ".join([*said, *([str(text)] if text else [])]), *getattr(error, "__notes__", [])])

@@ -102,7 +102,7 @@ def check_store(uri: str, key: str = "tracking.uri") -> None:
     try:
         connection.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.OperationalError as error:
-        if "locked" not in str(error):  # else someone writes to it: it is in order
+        if "locked" not in str(error):  # locked: another process is writing to it, so it is writable
             raise refuse(f"{file} cannot be opened ({error})") from None
     except sqlite3.DatabaseError as error:
         raise refuse(f"{file} is not an SQLite database ({error})") from None
