@@ -265,8 +265,8 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     """
     from rnnbench.sweep import launcher, stages
     from rnnbench.sweep.compose import compose_one
+    from rnnbench.sweep.hydra_settings import check_settings
     from rnnbench.sweep.job import Job, identity
-    from rnnbench.sweep.overrides import check_settings
 
     for word in overrides:
         if not isinstance(word, str):

@@ -187,7 +187,6 @@ LONG = {
     "paper/provenance.py verify",
     "record/__main__.py follow",
     "record/sweep_folder.py claim",
-    "sweep/overrides.py read_arguments",
     "tasks/arrays.py check",
     "tasks/text.py load",
 }
