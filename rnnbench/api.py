@@ -25,8 +25,8 @@ from rnnbench.config import (
     recalled,
     typed,
 )
+from rnnbench.mlflow_sync.artifacts import download
 from rnnbench.nn.network import Network, TorchNetwork, to_torch
-from rnnbench.reader import download
 from rnnbench.record import read_result
 from rnnbench.system.files import read, read_bytes
 from rnnbench.tasks import Goal
@@ -136,7 +136,8 @@ class Trained:
                 f"{task.checksum[:12]}, recorded {recorded[:12]}); say where that is: evaluate(data=...)"
             )
         stack = Stack(config, task)
-        (measured,), _ = stack.measure(self.parameters.unsqueeze(0), "test")
+        loss, hits, _ = stack.evaluate(self.parameters.unsqueeze(0), "test")
+        measured = stack.measured(float(loss[0]), float(hits[0]))
         return {f"test/{name}": value for name, value in measured.items()}
 
     def to_torch(self) -> TorchNetwork:
@@ -264,8 +265,8 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     """
     from rnnbench.sweep import launcher, stages
     from rnnbench.sweep.compose import compose_one
-    from rnnbench.sweep.hydra_settings import check_settings
     from rnnbench.sweep.job import Job, identity
+    from rnnbench.sweep.overrides import check_settings
 
     for word in overrides:
         if not isinstance(word, str):

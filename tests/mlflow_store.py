@@ -18,7 +18,7 @@ from conftest import made_once, make_config
 
 from rnnbench.config import Artifact, Tracking
 from rnnbench.mlflow_sync.courier import undelivered
-from rnnbench.mlflow_sync.delivery import value
+from rnnbench.mlflow_sync.fields import value
 from rnnbench.record import JobFolder, SweepFolder, job_folders, read_metrics, read_result, read_sweep
 from rnnbench.record.job_folder import read_delivery
 

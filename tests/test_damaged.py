@@ -25,7 +25,7 @@ from rnnbench import tasks
 from rnnbench.cluster.stack_file import SentStack, sent
 from rnnbench.config import Tracking
 from rnnbench.mlflow_sync.courier import undelivered
-from rnnbench.paper.reading import Folders
+from rnnbench.reader import Folders
 from rnnbench.record import (
     JobFolder,
     SweepFolder,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rnnbench.config import Artifact, ConfigError, Tracking, check
 from rnnbench.config.uris import driven
 from rnnbench.mlflow_sync.courier import undelivered
-from rnnbench.mlflow_sync.delivery import Delivery, cut, param_name
+from rnnbench.mlflow_sync.delivery import Delivery
+from rnnbench.mlflow_sync.fields import cut, param_name
 from rnnbench.mlflow_sync.store import Refusal, first_line
 from rnnbench.record import JobFolder, SweepFolder, job_folders, read_result
 from rnnbench.record.__main__ import sync

@@ -20,8 +20,7 @@ from rnnbench.config.uris import absolute, check_store, driven, sqlite_file, sql
 from rnnbench.mlflow_sync import sqlite as made
 from rnnbench.mlflow_sync.delivery import Delivery
 from rnnbench.mlflow_sync.store import StoreError
-from rnnbench.paper.reading import open_source
-from rnnbench.reader import records
+from rnnbench.reader import open_source, records
 from rnnbench.record.__main__ import main, sync
 from tests.mlflow_store import ENVIRONMENT, assert_exact, claim, make_sweep, train
 

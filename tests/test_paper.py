@@ -21,6 +21,8 @@ from test_plain_text import NAMES, Tags, from_cell, names, read_back, rows_of
 
 from rnnbench.config import Config, ConfigError, Model, conf_folder, flatten, plain, trial_hash
 from rnnbench.mlflow_sync.delivery import Delivery
+from rnnbench.mlflow_sync.reading import ClientRuns
+from rnnbench.mlflow_sync.sql import SqlRuns
 from rnnbench.paper.__main__ import main
 from rnnbench.paper.aggregate import Filled, Planned, fill
 from rnnbench.paper.definition import Table, find_table, read_table, table_of
@@ -34,8 +36,8 @@ from rnnbench.paper.notes import notes
 from rnnbench.paper.numbers import differing, same
 from rnnbench.paper.planning import App
 from rnnbench.paper.published import beside, read_published
-from rnnbench.paper.reading import Folders, Record, Runs, Source, Tables, open_source
 from rnnbench.paper.verification import verify
+from rnnbench.reader import Folders, Record, Source, open_source
 from rnnbench.record import JobFolder
 from rnnbench.record.sweep_folder import job_folders
 from rnnbench.render.html import html
@@ -427,7 +429,7 @@ def test_no_records_are_refused(tmp_path, runs):
 
 
 def sources(runs: Path, uri: str) -> list[Source]:
-    return [Folders(runs), Tables(uri), Runs(uri)]
+    return [Folders(runs), SqlRuns(uri), ClientRuns(uri)]
 
 
 def same_bytes(runs: Path, uri: str, tmp_path: Path) -> None:
@@ -464,7 +466,7 @@ def redirect(sweep: Path, uri: str) -> None:
 def test_postgresql_gives_the_same_bytes(runs, postgresql, tmp_path):
     uri = postgresql.replace("/postgres?", "/mlflow?")
     redirect(runs / "1", uri)
-    assert isinstance(open_source(uri), Tables)
+    assert isinstance(open_source(uri), SqlRuns)
     same_bytes(runs, uri, tmp_path)
 
 
@@ -861,11 +863,11 @@ class Memory(Source):
 
     def record(self, model: str, seed: int, value: float) -> Record:
         trial = planned_of(config_of(model, seed)).trial
-        facts = dict.fromkeys(("run_id", "parent", "error")) | {"metrics": {self.metric: value}}
-        return Record(trial=trial, job=f"{model}{seed}", status="finished", started=seed, tags={}, params={},
-                      folder=Path(), **facts)  # fmt: skip
+        facts = dict.fromkeys(("run_id", "parent", "error", "ended")) | {"metrics": {self.metric: value}}
+        return Record(trial=trial, job=f"{model}{seed}", name=model, status="finished", started=seed,
+                      tags={}, params={}, folder=Path(), **facts)  # fmt: skip
 
-    of_study = searches = curve = None
+    all = of_study = searches = curve = None
 
 
 def of_memory(

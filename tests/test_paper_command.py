@@ -15,10 +15,12 @@ from hydra.core.global_hydra import GlobalHydra
 from mlflow_store import client
 
 from rnnbench.config import ConfigError
+from rnnbench.mlflow_sync.reading import ClientRuns
+from rnnbench.mlflow_sync.sql import SqlRuns
 from rnnbench.paper.__main__ import main
 from rnnbench.paper.definition import Tuned
 from rnnbench.paper.planning import App, search_of
-from rnnbench.paper.reading import Folders, Runs, Tables
+from rnnbench.reader import Folders
 from rnnbench.record import job_folders
 
 TINY = """# python -m rnnbench.paper table=tiny
@@ -246,7 +248,7 @@ def test_each_cell_the_winner_of_its_own_search_from_whatever_records(paper, tmp
     facts = json.loads((out / "provenance.json").read_text())
     assert [trial["column"] for trial in facts["trials"]] == [["adam"], ["adam"], ["sgd"], ["sgd"]]
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    sources = [Folders(tmp_path / "multirun"), Tables(uri), Runs(uri)]
+    sources = [Folders(tmp_path / "multirun"), SqlRuns(uri), ClientRuns(uri)]
     assert sources[0].searches().keys() == {search["study"] for search in facts["searches"]}
     for study in sources[0].searches():
         found = [source.of_study(study) for source in sources]

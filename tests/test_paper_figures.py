@@ -32,8 +32,8 @@ from rnnbench.paper.drawing import caption, draw
 from rnnbench.paper.figures import STOCK, load_kind
 from rnnbench.paper.figures.pareto import front
 from rnnbench.paper.files import texts
-from rnnbench.paper.reading import Folders
 from rnnbench.paper.sheet import COLOURS, FIXED, Sheet, in_words
+from rnnbench.reader import Folders
 
 __all__ = ["runs"]  # a fixture
 

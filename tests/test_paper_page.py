@@ -13,7 +13,7 @@ from test_plain_text import NAMES
 from rnnbench.paper.aggregate import fill
 from rnnbench.paper.figures import STOCK
 from rnnbench.paper.files import texts
-from rnnbench.paper.reading import Folders
+from rnnbench.reader import Folders
 
 __all__ = ["runs"]  # a fixture
 FIGURES = {kind: {"kind": kind} for kind in STOCK if kind not in ("sensitivity", "importances")}

@@ -13,9 +13,11 @@ import pytest
 
 from rnnbench.config import Artifact, ConfigError
 from rnnbench.config.uris import check_store
+from rnnbench.mlflow_sync.artifacts import download
 from rnnbench.mlflow_sync.courier import undelivered
-from rnnbench.mlflow_sync.delivery import Delivery, text, value
-from rnnbench.reader import download, records
+from rnnbench.mlflow_sync.delivery import Delivery
+from rnnbench.mlflow_sync.fields import text, value
+from rnnbench.reader import records
 from rnnbench.record import job_folders
 from rnnbench.record.__main__ import sync
 from rnnbench.record.job_folder import read_delivery
@@ -113,7 +115,7 @@ def test_a_delivery_that_dies_at_any_call_is_made_good(store: str, tmp_path: Pat
     for calls in range(1, 100):
         delivery = Delivery(folder)
         delivery.deliver([])
-        delivery.client = Fragile(delivery.client, calls, after)
+        delivery.runs.client = Fragile(delivery.runs.client, calls, after)
         try:
             delivery.deliver(job_folders(folder))
             break

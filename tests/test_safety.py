@@ -22,7 +22,7 @@ import rnnbench
 from rnnbench.config import ConfigError, recorded
 from rnnbench.paper.definition import Tuned
 from rnnbench.paper.planning import Wanted, winner
-from rnnbench.paper.reading import Search, open_source
+from rnnbench.reader import SearchRecord, open_source
 from rnnbench.record.__main__ import sync
 from tests.mlflow_store import make_sweep, train
 from tests.test_app import QUICK
@@ -249,7 +249,7 @@ def test_the_winner_of_a_table_is_vetted() -> None:
 
     def found(*more: str) -> Wanted:
         told = shlex.join(["python", "-m", "rnnbench", *own, "optim.lr=0.1", *more])
-        return Wanted("model=lstm", "s", own, 1, Search("s", told, "0", {}, None), 1, "tpe", {})
+        return Wanted("model=lstm", "s", own, 1, SearchRecord("s", told, "0", {}, None), 1, "tpe", {})
 
     assert winner(found(), tuned) == [*own[:3], "optim.lr=0.1", "seed=1,2"]
     mine = "--config-dir=mine"  # which this command has been given as well

@@ -12,8 +12,8 @@ from rnnbench.paper.aggregate import fill
 from rnnbench.paper.definition import table_of
 from rnnbench.paper.drawing import draw
 from rnnbench.paper.files import texts
-from rnnbench.paper.reading import Folders
 from rnnbench.paper.verification import verify
+from rnnbench.reader import Folders
 from tests.test_app import run
 
 __all__ = ["runs"]  # a fixture

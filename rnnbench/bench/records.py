@@ -8,10 +8,12 @@ from pathlib import Path
 from rnnbench.bench.measure import in_turn
 from rnnbench.config import Adam, Config, Fit, Model, Tracking, flatten, plain, trial_hash
 from rnnbench.mlflow_sync.delivery import Delivery
+from rnnbench.mlflow_sync.reading import ClientRuns
+from rnnbench.mlflow_sync.sql import SqlRuns
 from rnnbench.paper.aggregate import Planned, fill
 from rnnbench.paper.definition import table_of
 from rnnbench.paper.layout import layout
-from rnnbench.paper.reading import Folders, Runs, Source, Tables
+from rnnbench.reader import Folders, Source
 from rnnbench.record import JobFolder, SweepFolder, job_folders, provenance
 from rnnbench.render.markdown import markdown
 from rnnbench.tasks.sequences import Images
@@ -37,8 +39,8 @@ def table_times(runs: int, rounds: int) -> dict[str, list[float]]:
         table = table_of({"title": "x", "sweep": ["x"], "metrics": ["parameters/total", "test/accuracy"]})
         ways: dict[str, Callable[[], Source]] = {
             "job folders": lambda: Folders(sweep),
-            "MLflow's tables": lambda: Tables(str(tracking.uri)),
-            "search_runs": lambda: Runs(str(tracking.uri)),
+            "MLflow's tables": lambda: SqlRuns(str(tracking.uri)),
+            "search_runs": lambda: ClientRuns(str(tracking.uri)),
         }
         texts = set()
 

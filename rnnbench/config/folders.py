@@ -1,4 +1,4 @@
-"""Finds the files of the config groups."""
+"""Where the files of the config groups are."""
 
 from pathlib import Path
 

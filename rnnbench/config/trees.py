@@ -1,4 +1,4 @@
-"""Converts a configuration between typed objects, plain dicts and YAML."""
+"""A configuration as typed objects, as plain dicts and as YAML."""
 
 from dataclasses import asdict, fields
 from enum import Enum
@@ -16,7 +16,7 @@ from rnnbench.config.schema import DATA, Config, Data, Fit, Model, Tracking
 
 
 def typed(tree: Any) -> Config:
-    """Turn a resolved tree (a composed DictConfig, or the dict of a record) into a checked Config.
+    """A resolved tree (a composed DictConfig, or the dict read from a record) as a checked Config.
 
     The class of its `data` node is found by data.name among those that rnnbench.tasks has entered in DATA.
 
@@ -44,7 +44,7 @@ def typed(tree: Any) -> Config:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested dicts into one dict with dotted keys."""
+    """Nested dicts as one dict with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
@@ -55,7 +55,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """Turn a configuration into JSON types, enums by name."""
+    """The configuration as JSON types: enums by name, nothing typed left."""
 
     def simple(value: Any) -> Any:
         if isinstance(value, Enum):
@@ -71,11 +71,11 @@ def plain(config: Config) -> dict[str, Any]:
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """PyYAML's dumper, in C where that is installed."""
+    """Fast where PyYAML has its C library."""
 
 
 def _quoted(dumper: Any, text: str) -> Any:
-    """Quote a string that OmegaConf would read as a number; it reads more forms of floats than YAML."""
+    """A string that OmegaConf would read as a number keeps its quotes: its floats are more than YAML's."""
     try:
         float(text)
     except ValueError:
@@ -87,7 +87,7 @@ _Dumper.add_representer(str, _quoted)
 
 
 def to_yaml(tree: Any) -> str:
-    """Write plain dicts, lists and values as YAML that OmegaConf reads; ten times faster than OmegaConf."""
+    """Plain dicts, lists and values as YAML that OmegaConf reads back; ten times faster than its own."""
     try:
         return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
     except UnicodeEncodeError:  # a file name that is not UTF-8: the C library has no escapes for it

@@ -1,4 +1,4 @@
-"""Reads URIs of MLflow's stores without importing mlflow, which takes seconds."""
+"""URIs of MLflow's stores, as far as they can be read without importing mlflow, which takes seconds."""
 
 import os
 import re
@@ -7,20 +7,14 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from rnnbench.config.refusals import ConfigError, refuse
+from rnnbench.config.refusals import refuse
 from rnnbench.config.secrets import check_secret
 
 # Three slashes before the file, which is percent-encoded (SQLAlchemy decodes it); options follow a "?".
 SQLITE = re.compile(r"(sqlite(?:\+\w+)?):///([^?]*)(?:\?(.*))?", re.S)
-
-
-OPTIONS = {
-    "timeout",
-    "isolation_level",
-    "detect_types",
-    "check_same_thread",
-    "cached_statements",
-}  # of sqlite3
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+# What may follow the "?": options of sqlite3.connect.
+OPTIONS = {"timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -30,12 +24,12 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def sqlite_uri(file: Path) -> str:
-    """Return the URI of a SQLite file; encodes only the characters that have another meaning in a URI."""
+    """Make the URI of a SQLite file: of its name, only what would be read as something else is encoded."""
     return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
 
 
 def driven(uri: str) -> str:
-    """Return the URI with the driver that this package installs.
+    """Return the URI with the driver that we install.
 
     SQLAlchemy's own choice for PostgreSQL depends on its version; for a plain sqlite:///, MLflow makes the
     folder that an encoded name would be if it were not decoded.
@@ -47,7 +41,7 @@ def driven(uri: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """Return the URI of the same store with an absolute path."""
+    """Make a URI that names the same store in any directory."""
     match, file = SQLITE.fullmatch(uri), sqlite_file(uri)
     if match is None or file is None:
         return uri
@@ -57,7 +51,7 @@ def absolute(uri: str) -> str:
 
 
 def ui_command(uri: str) -> str:
-    """Return the command that shows a SQLite store in a browser."""
+    """Make the command that shows a SQLite store in a browser."""
     return f"mlflow ui --backend-store-uri {shlex.quote(driven(uri) if '%' in uri else uri)}"
 
 
@@ -73,49 +67,58 @@ def check_store(uri: str, key: str = "tracking.uri") -> None:
     match, file = SQLITE.fullmatch(uri), sqlite_file(uri)
     if match is None or file is None:
         return
+    fault = _fault_of_name(file, match[3] or "") or _fault_of_access(file)
+    if fault is None and file.exists():
+        fault = _fault_of_content(file)
+    if fault is not None:
+        example = f"for example sqlite:///{file.name}, or null for none"
+        refuse(key, uri, f"{fault}; give a file in a folder that can be written to, {example}")
 
-    def refuse(fault: str) -> ConfigError:
-        return ConfigError(
-            f"{key}={uri}: {fault}; give a file in a folder that can be written to, "
-            f"for example sqlite:///{file.name}, or null for none"
-        )
 
-    if unknown := {option.partition("=")[0] for option in (match[3] or "").split("&") if option} - OPTIONS:
-        raise refuse(f"what follows the ? is read as options, and {min(unknown)} is none (write a ? as %3F)")
+def _fault_of_name(file: Path, options: str) -> str | None:
+    """Say why a SQLite URI names no file that MLflow can open; None if it does."""
+    if unknown := {option.partition("=")[0] for option in options.split("&") if option} - OPTIONS:
+        return f"what follows the ? is read as options, and {min(unknown)} is none (write a ? as %3F)"
     if str(file) in ("", ".", ":memory:") or str(file).startswith("file:") or "\0" in str(file):
-        raise refuse("names no file on disk")
+        return "names no file on disk"
     if unencodable := [text for text in (str(file), str(file.absolute())) if not _utf8(text)]:
-        raise refuse(f"{unencodable[0]!a} is not UTF-8, which a URI cannot hold")
+        return f"{unencodable[0]!a} is not UTF-8, which a URI cannot hold"
+    return None
+
+
+def _fault_of_access(file: Path) -> str | None:
+    """Say why this process may not write a file, or make it; None if it may."""
     folder = file.absolute().parent
     if not folder.is_dir():
-        raise refuse(f"there is no folder {folder}")
+        return f"there is no folder {folder}"
     if not os.access(folder, os.W_OK):
-        raise refuse(f"the folder {folder} is read-only")
+        return f"the folder {folder} is read-only"
     if file.is_dir():
-        raise refuse(f"{file} is a folder")
-    if not file.exists():
-        return
-    if not os.access(file, os.W_OK):
-        raise refuse(f"{file} is read-only")
+        return f"{file} is a folder"
+    if file.exists() and not os.access(file, os.W_OK):
+        return f"{file} is read-only"
+    return None
+
+
+def _fault_of_content(file: Path) -> str | None:
+    """Say why SQLite cannot read a file; None if it can."""
     # Opened to write, though only read: a writer that was killed leaves a journal to be rolled back first.
     connection = sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=rw", uri=True)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.OperationalError as error:
-        if "locked" not in str(error):  # locked: another process is writing to it, so it is writable
-            raise refuse(f"{file} cannot be opened ({error})") from None
+        # If it is locked, another process writes to it: it is in order.
+        return None if "locked" in str(error) else f"{file} cannot be opened ({error})"
     except sqlite3.DatabaseError as error:
-        raise refuse(f"{file} is not an SQLite database ({error})") from None
+        return f"{file} is not an SQLite database ({error})"
     finally:
         connection.close()
+    return None
 
 
 def _utf8(text: str) -> bool:
-    """True if a path can be encoded as UTF-8."""
+    """True if a path is text, rather than bytes that the file system has and Unicode has not."""
     return text.encode(errors="replace").decode() == text
-
-
-SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 
 
 def check_uri(uri: str, key: str = "tracking.uri") -> None:

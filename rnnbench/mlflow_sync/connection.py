@@ -3,7 +3,8 @@
 import logging
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +12,7 @@ from filelock import FileLock
 
 from rnnbench.config.uris import driven, sqlite_file
 from rnnbench.mlflow_sync.sqlite import prepare
-from rnnbench.mlflow_sync.store import PATIENCE, WAIT, Refusal, Silent, silence
+from rnnbench.mlflow_sync.store import PATIENCE, WAIT, Refusal, Silent, StoreError, first_line, silence
 
 # Unless the user has set them: an answer in time, or trouble is reported and the call repeated
 # later by us, who look first at what arrived. Repeated by the HTTP client, a create_run whose answer
@@ -25,10 +26,12 @@ ENVIRONMENT = {
 }
 
 FOLDER_CHARS = 200  # of the name of an experiment's folder
+# What MLflow says when it will not have what it was given, now or later; anything else may pass.
+REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
 
 
 def connect(uri: str, experiment: str, say: Callable[[str], None]) -> tuple[Any, str]:
-    """MLflow's client and the id of the experiment, which is made if it is not there.
+    """Open MLflow's client, and find the id of the experiment, which is made if it is not there.
 
     Args:
         say: is given each message for the user.
@@ -72,13 +75,13 @@ def connect(uri: str, experiment: str, say: Callable[[str], None]) -> tuple[Any,
 
 
 def patient(uri: str) -> str:
-    """A SQLite URI whose users wait long for one another; SQLite's own five seconds are few for eight."""
+    """Give a SQLite URI a timeout of WAIT; SQLite's own five seconds are few for eight writers."""
     uri = driven(uri)
     return uri if "timeout=" in uri else f"{uri}{'&' if '?' in uri else '?'}timeout={WAIT}"
 
 
 def settle(uri: str) -> None:
-    """What is to be done before mlflow is imported: see that the store answers, set MLflow's manners.
+    """See that the store answers, and set MLflow's environment; to be called before mlflow is imported.
 
     Raises:
         Silent: the store does not answer.
@@ -90,3 +93,25 @@ def settle(uri: str) -> None:
         if setting.isdecimal() and not os.environ.get(key, "").isdecimal():
             os.environ[key] = setting  # MLflow would fail at what is no number
         os.environ.setdefault(key, setting)
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Raise what MLflow, its database or the network raise in this block as StoreError."""
+    from alembic.util import CommandError  # a migration, by `mlflow ui` too, at the same moment
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, CommandError, OSError) as error:
+        raise StoreError(first_line(error)) from error
+
+
+def permanent(error: Exception) -> bool:
+    """True if trouble will stay: MLflow refuses what it was given, or a file cannot be read."""
+    if isinstance(error, OSError):
+        status = getattr(getattr(error, "response", None), "status_code", 0)  # of an upload
+        beyond_reach = isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError))
+        return beyond_reach or status in (400, 413, 422)
+    return getattr(error, "error_code", None) in REFUSALS

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnnbench.config import ConfigError, check_words
+from rnnbench.mlflow_sync.artifacts import upload_figures
+from rnnbench.mlflow_sync.store import StoreError
 from rnnbench.paper.aggregate import Filled, Planned, arrange, fill
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.derived import derive, name_of, table_file
@@ -21,8 +23,8 @@ from rnnbench.paper.layout import layout
 from rnnbench.paper.planning import MULTIRUN, App, Plan, Wanted, make_plan, portable, searched
 from rnnbench.paper.provenance import warnings
 from rnnbench.paper.published import cited
-from rnnbench.paper.reading import Source
 from rnnbench.paper.verification import verify
+from rnnbench.reader import Source
 from rnnbench.system.files import show_warnings, write
 from rnnbench.terminal import complain, open_streams, print_layout, refuse, say, warn
 
@@ -238,21 +240,13 @@ def upload(uri: str, name: str, filled: Filled, files: Sequence[Path], same: set
     """Give figures to the MLflow runs of the sweeps that the trials are of; not those that they have.
 
     Args:
-        same: the files that are what they were before.
+        same: names of the files that are what they were before.
     """
-    from mlflow.exceptions import MlflowException
-
-    from rnnbench.reader import mlflow_client
-
-    client = mlflow_client(uri)
+    parents = sorted({record.parent for record in filled.records() if record.parent is not None})
     try:
-        for parent in sorted({record.parent for record in filled.records() if record.parent is not None}):
-            there = {Path(file.path).name for file in client.list_artifacts(parent, f"paper/{name}")}
-            for file in files:
-                if file.name not in there & same:
-                    client.log_artifact(parent, str(file), f"paper/{name}")
-    except (MlflowException, OSError) as error:
-        warn(f"MLflow did not take the figures: {str(error).splitlines()[0]}")
+        upload_figures(uri, parents, files, f"paper/{name}", same)
+    except StoreError as error:
+        warn(f"MLflow did not take the figures: {error}")
 
 
 def check(folder: Path, where: str | None, given: argparse.Namespace) -> int:

@@ -12,8 +12,8 @@ from rnnbench.config import ConfigError, bounds, direction, identifies, on_test
 from rnnbench.config.keys import either, nearest
 from rnnbench.paper import statistics
 from rnnbench.paper.definition import Table
-from rnnbench.paper.reading import Record, Source
 from rnnbench.paper.statistics import Difference, Estimate
+from rnnbench.reader import Record, Source
 
 Key = tuple[Any, ...]  # of a row or of a group of columns: the values of its keys
 ALPHA = 1 - statistics.CONFIDENCE

@@ -8,12 +8,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rnnbench.config import ConfigError, identifies, measured_by
+from rnnbench.config import ConfigError, identifies
 from rnnbench.paper.aggregate import Planned
 from rnnbench.paper.definition import Table
 from rnnbench.paper.planning import MULTIRUN
 from rnnbench.paper.provenance import Pinned
-from rnnbench.paper.reading import Folders, Record, Source
+from rnnbench.reader import Folders, Record, Source, in_order
 from rnnbench.record import read_overrides, read_sweep
 from rnnbench.system.files import sound
 
@@ -40,13 +40,11 @@ def derive(folders: Sequence[Path]) -> tuple[Table, list[Planned], Source]:
         ConfigError: there is no record of a trial that has finished.
     """
     inner = Folders(Path(os.path.commonpath([os.path.relpath(folder) for folder in folders])))
-    known = dict.fromkeys(trial for folder in folders for trial, _, _ in Folders(folder).index)
-    within = [folder.resolve() for folder in folders]
+    there = {record.folder: record for folder in folders for record in Folders(folder).all()}
     records = [
         record
-        for record in inner.find(known)
-        if any(record.folder.resolve().is_relative_to(folder) for folder in within)
-        and (record.status == "finished" or "rnnbench.study" not in record.tags)
+        for record in in_order(there.values())
+        if record.status == "finished" or "rnnbench.study" not in record.tags
     ]
     finished = [record for record in records if record.status == "finished"]
     if not finished:
@@ -125,8 +123,8 @@ def _rows(planned: Sequence[Planned]) -> list[str]:
 
 def _metrics(finished: Sequence[Record]) -> list[str]:
     """The parameters, what the epochs were chosen by, and what was measured on the test set."""
-    measured = dict.fromkeys(name for record in finished for name in measured_by(record.params))
-    wanted = [f"{kind}{name}" for name in measured for kind in ("best/val_", "best/test_", "test/")]
+    tasks = dict.fromkeys(record.params.get("data.metric", "accuracy") for record in finished)
+    wanted = [f"{kind}{task}" for task in tasks for kind in ("best/val_", "best/test_", "test/")]
     there = {name for record in finished for name in record.metrics}
     return [name for name in ("parameters/total", *wanted) if name in there]
 

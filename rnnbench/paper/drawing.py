@@ -9,8 +9,8 @@ from rnnbench.paper.aggregate import Filled
 from rnnbench.paper.definition import FigureOf, Table
 from rnnbench.paper.figures import KINDS
 from rnnbench.paper.planning import Wanted
-from rnnbench.paper.reading import Source
 from rnnbench.paper.sheet import Sheet
+from rnnbench.reader import Source
 from rnnbench.system.plain_text import drawn
 
 WIDTH, HEIGHT = 3.4, 2.5  # inches; the width of a column of a paper

@@ -18,7 +18,7 @@ from rnnbench.config.uris import sqlite_file
 from rnnbench.mlflow_sync.courier import undelivered
 from rnnbench.paper.aggregate import Planned, latest
 from rnnbench.paper.definition import Table, Tuned
-from rnnbench.paper.reading import Record, Search, Source, open_source
+from rnnbench.reader import Record, SearchRecord, Source, open_source
 from rnnbench.record import read_sweep
 from rnnbench.sweep.plan import plan_grid, sweeper_settings
 from rnnbench.system.files import sound
@@ -49,7 +49,7 @@ class Wanted:
     name: str  # of its study
     command: list[str]  # overrides of the whole search
     trials: int
-    found: Search | None
+    found: SearchRecord | None
     drawn: int  # trials that are recorded already
     sampler: str
     space: dict[str, str]  # what each parameter is drawn from
@@ -218,7 +218,7 @@ def _wanted(
     row: str,
     points: Sequence[Planned],
     source: Source | None,
-    known: dict[str, Search],
+    known: dict[str, SearchRecord],
     sampler: str,
     space: dict[str, str],
 ) -> Wanted:

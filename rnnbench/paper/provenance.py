@@ -7,7 +7,7 @@ from typing import Any
 
 from rnnbench.paper.aggregate import Filled, Planned
 from rnnbench.paper.planning import Wanted, is_place, portable
-from rnnbench.paper.reading import Record, Source
+from rnnbench.reader import Record, Source
 
 # `renderer` is raised where the bytes of a file change, `statistics` where an interval or a test is computed
 # in another way. A provenance.json without them is of version 1.
@@ -44,7 +44,7 @@ def _trial(filled: Filled, planned: Planned, record: Record | None) -> dict[str,
         "rerun": shlex.join(["python", "-m", "rnnbench", *own_folders(filled), *portable(planned.overrides)]),
     }
     if record is not None:
-        tags = {key.removeprefix("rnnbench."): value for key, value in record.tags.items()}
+        tags = {key.removeprefix("rnnbench."): value for key, value in record.origin.items()}
         facts |= {
             "job": record.job,
             "run_id": record.run_id,
@@ -127,12 +127,15 @@ class Pinned(Source):
     def __init__(self, inner: Source, jobs: set[str], unfinished: Container[str] = ()) -> None:
         self.inner, self.jobs, self.unfinished, self.name = inner, jobs, unfinished, inner.name
 
+    def all(self) -> list[Record]:
+        return [record for record in self.inner.all() if self._counts(record)]
+
     def find(self, trials: Any) -> list[Record]:
-        return [
-            record
-            for record in self.inner.find(trials)
-            if record.job in self.jobs or (record.trial in self.unfinished and record.status != "finished")
-        ]
+        return [record for record in self.inner.find(trials) if self._counts(record)]
+
+    def _counts(self, record: Record) -> bool:
+        unfinished = record.trial in self.unfinished and record.status != "finished"
+        return record.job in self.jobs or unfinished
 
     def of_study(self, study: str) -> list[Record]:
         return self.inner.of_study(study)

@@ -9,8 +9,8 @@ from rnnbench.config import ConfigError
 from rnnbench.paper.aggregate import OF, Cell, Filled, Key, as_text
 from rnnbench.paper.definition import FigureOf, Table
 from rnnbench.paper.planning import Wanted
-from rnnbench.paper.reading import Source
 from rnnbench.paper.statistics import Values
+from rnnbench.reader import Source
 from rnnbench.system.plain_text import drawn
 
 # Okabe and Ito's colours, told apart by the colour-blind; then markers and lines tell what repeats.

@@ -14,7 +14,7 @@ from rnnbench.paper.files import texts
 from rnnbench.paper.numbers import differing
 from rnnbench.paper.planning import Wanted, default_place, searched
 from rnnbench.paper.provenance import VERSIONS, Pinned, warnings
-from rnnbench.paper.reading import Search, Source, open_source
+from rnnbench.reader import SearchRecord, Source, open_source
 
 # What `verify` reads of provenance.json; of lists of objects what each holds.
 KINDS: dict[str, Any] = {
@@ -184,7 +184,7 @@ def _overrides(rerun: str) -> list[str]:
     return [word for word in shlex.split(rerun)[3:] if not word.startswith("-")]
 
 
-def _again(known: dict[str, Any], found: Search | None) -> Wanted:
+def _again(known: dict[str, Any], found: SearchRecord | None) -> Wanted:
     """Return a search as provenance.json has it, with what its records say now."""
     trials, sampler, space = (known[name] for name in ("trials", "sampler", "space"))
     return Wanted(known["row"], known["study"], known["overrides"], trials, found, trials, sampler, space)

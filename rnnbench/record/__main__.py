@@ -2,109 +2,26 @@
 
 import argparse
 import os
-import queue
 import shutil
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from rnnbench.config import ConfigError, check_uri, mask
+from rnnbench.config.destinations import is_own, note
 from rnnbench.config.uris import absolute, check_store
 from rnnbench.mlflow_sync.courier import undelivered
+from rnnbench.mlflow_sync.deletion import delete_runs, find_runs, open_runs
 from rnnbench.mlflow_sync.delivery import Delivery
-from rnnbench.mlflow_sync.store import Refusal, StoreError, first_line
-from rnnbench.record.destinations import is_own, note
-from rnnbench.record.sweep_folder import held, job_folders, read_sweep, redirect, results, sync_command
-from rnnbench.system.files import DamagedWarning, show_warnings, sound
+from rnnbench.mlflow_sync.follow import LOCK, follow, verdict
+from rnnbench.mlflow_sync.store import StoreError, first_line
+from rnnbench.record.sweep_folder import held, job_folders, read_sweep, redirect, sync_command
+from rnnbench.system.files import show_warnings, sound
 from rnnbench.terminal import open_streams, say
-
-LOCK = ".mlflow.lock"  # held by the process that delivers
-LONGEST_WAIT = 60.0  # seconds between two tries at a store that does not answer
-
-
-def follow(sweep: Path) -> int:
-    """Deliver the jobs that stdin names, as they change, and all that is left when it ends.
-
-    Returns:
-        0 if everything is delivered, else 1.
-    """
-    os.nice(10)  # training comes first
-    warnings.simplefilter("ignore", DamagedWarning)  # the process that trains says so
-    inbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            inbox.put(line.strip())
-        inbox.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    lock = FileLock(sweep / LOCK)
-    # The couriers of a shared folder take turns.
-    with nullcontext() if read_sweep(sweep).get("shared") else lock:
-        delivery = Delivery(sweep, say)
-        changed: set[Path] = set()
-        told: set[str] = set()  # the refused jobs that the user knows of
-        silent = False  # whether the user knows that the store does not answer
-        rest, wait, more = 0.0, 5.0, True
-        while more:
-            more = gather(inbox, changed, sweep, rest)
-            if not more and any(result["status"] == "running" for result in results(sweep).values()):
-                held(sweep, patience=1)  # a process that dies may let go of its pipe before its lock
-            started = time.monotonic()
-            try:
-                with lock:
-                    if more:
-                        delivery.deliver(sorted(changed))
-                    else:
-                        delivery.deliver_all()
-                changed.clear()
-                silent = False
-                # Works a fifth of the time, but what is shown is seconds old, not minutes.
-                rest, wait = min(max(1.0, 4 * (time.monotonic() - started)), 5.0), 5.0
-            except StoreError as error:
-                if not silent:
-                    goes_on = "training goes on, and " if more else ""
-                    say(
-                        f"MLflow at {delivery.uri} {verdict(error)}; "
-                        f"{goes_on}{sync_command(sweep)} delivers them later"
-                    )
-                    silent = True
-                rest, wait = wait, min(2 * wait, LONGEST_WAIT)
-            for name in sorted(delivery.refused.keys() - told):
-                say(f"MLflow did not take the record of {sweep / name}: {delivery.refused[name]}")
-                told.add(name)
-    return 1 if undelivered(sweep) else 0
-
-
-def verdict(error: StoreError) -> str:
-    """What keeps a store from taking records: in trouble that may pass, or that somebody has to mend."""
-    return f"{'refuses the records' if isinstance(error, Refusal) else 'does not take records now'} ({error})"
-
-
-def gather(inbox: "queue.SimpleQueue[str | None]", changed: set[Path], sweep: Path, rest: float) -> bool:
-    """Add the jobs that have news to `changed`: those of `rest` seconds, or else the next one.
-
-    Returns:
-        False as soon as there is nothing more to come.
-    """
-    until = time.monotonic() + rest
-    while True:
-        left = until - time.monotonic()
-        try:
-            name = inbox.get(timeout=max(left, 0)) if changed or left > 0 else inbox.get()
-        except queue.Empty:
-            if changed:
-                return True
-            continue
-        if name is None:
-            return False
-        changed.add(sweep / name)
 
 
 def sync(folder: Path, to: str | None = None) -> int:
@@ -216,18 +133,18 @@ def delete(folder: Path, yes: bool) -> int:
     try:
         with quiet(sweep):
             jobs = job_folders(sweep) if whole else [folder]
-            delivery = None if uri is None else Delivery(sweep, say)
-            runs = [] if delivery is None else delivery.runs(jobs, whole)
+            runs = None if uri is None else open_runs(sweep)
+            found = [] if runs is None else find_runs(runs, sweep, jobs, whole=whole)
             count = f"{len(jobs)} records" if len(jobs) != 1 else "1 record"
-            what = f"{folder} with {count}, and {len(runs)} of their runs in MLflow at {uri}"
+            what = f"{folder} with {count}, and {len(found)} of their runs in MLflow at {uri}"
             if not yes and not sys.stdin.isatty():
                 say(f"{what}: to be removed with --yes; nothing was removed")
                 return 1
             if not yes and not confirm(f"Remove {what}?"):
                 say("nothing was removed")
                 return 1
-            if delivery is not None:
-                delivery.delete(runs)
+            if runs is not None:
+                delete_runs(runs, found)
             shutil.rmtree(folder)
     except Timeout:
         say(f"error: {folder}: in use by a process that trains or delivers it; nothing was removed")

@@ -1,8 +1,8 @@
-"""The sweep folder: the parent of job folders. It can be resumed.
+"""The sweep folder: the parent of job folders, with sweep.json. A sweep is resumed in its folder.
 
-One living process holds it, or, where it is that of a named study, several at once: each then holds a
-lock of its own beside the common one, which it takes for moments only. Workers, processes elsewhere that
-train stacks for the one that holds it, hold a lock each too: they may outlive it.
+One living process holds the folder. That of a named study may be shared by several: each then holds a lock
+of its own, and takes the common one for moments only. Workers (processes elsewhere that train stacks for the
+one that holds the folder) hold a lock each too, since they may outlive it.
 """
 
 import os
@@ -17,8 +17,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rnnbench.config import ConfigError, Tracking, mask
+from rnnbench.config.destinations import note
 from rnnbench.config.uris import absolute
-from rnnbench.record.destinations import note
 from rnnbench.record.job_folder import STATUSES, moment, moment_or_none, now, read_delivery, read_result
 from rnnbench.system.files import NO_SPACE, Damaged, check, read_json, set_aside, sound, texts, write_json
 
@@ -30,7 +30,7 @@ MOMENT = 10.0  # seconds that a process may wait while others note that they com
 
 
 class SweepFolder:
-    """A sweep folder that this process holds. `path` is the folder, `info` what sweep.json says."""
+    """Writes the sweep.json of a folder that this process holds; `path` is the folder, `info` its content."""
 
     def __init__(self, path: Path, info: dict[str, Any], own: FileLock) -> None:
         self.path = path
@@ -65,60 +65,27 @@ class SweepFolder:
         Raises:
             ConfigError: another living process holds the folder, or a worker that is not wanted.
         """
-        path.mkdir(parents=True, exist_ok=True)
-        file = path / "sweep.json"
-        lock = FileLock(path / LOCK)
-        own = FileLock(path / SHARED.format(uuid.uuid4().hex))
         key = "hydra.run.dir" if single else "hydra.sweep.dir"
-        try:
-            lock.acquire(timeout=MOMENT if shared else 0.5)  # `held` takes it for a moment
-            if not shared and _sharers(path):
-                lock.release()
-                raise Timeout(lock.lock_file)
-        except Timeout:
-            raise ConfigError(
-                f"{key}={path}: in use by {_holder(file)}; wait for it, or give another folder"
-            ) from None
-        except OSError as error:
-            if error.errno in NO_SPACE:
-                raise
-            raise ConfigError(
-                f"{key}={path}: cannot be locked ({LOCK}: {error.strerror}); give another folder"
-            ) from None
-        if not elsewhere and (busy := workers(path)):
-            lock.release()
-            raise ConfigError(
-                f"{key}={path}: {len(busy)} of its stacks train elsewhere; take the launcher that sent them, "
-                "stop them there, or give another folder"
-            )
-        try:
+        with _hold(path, key, shared=shared, elsewhere=elsewhere) as (lock, own):
             info = _known(path) or {"format": 1, "sweep": uuid.uuid4().hex}
             info = {"name": name, "single": single, "started": now()} | info
             info |= {
                 "command": [mask(word) for word in command],
-                "tracking": {
-                    "uri": None if tracking.uri is None else absolute(tracking.uri),
-                    "experiment": tracking.experiment,
-                    "artifacts": [artifact.value for artifact in tracking.artifacts],
-                },
+                "tracking": _destination(tracking),
                 "holder": {"pid": os.getpid(), "host": platform.node()},
                 "ended": None,
                 "status": "running",
                 "shared": shared,
                 "elsewhere": elsewhere,
             }
-            write_json(file, info)
+            write_json(path / "sweep.json", info)
             if tracking.uri is not None:
                 note(tracking.uri)
             if shared:
-                for left in set(path.glob(SHARED.format("*"))) - set(_sharers(path)):
-                    left.unlink()  # by a process that was killed
+                _remove_dead_locks(path)
                 own.acquire()
                 lock.release()
             yield cls(path, info, own)
-        finally:
-            lock.release()
-            _let_go(own)
 
     def end(self, status: str) -> None:
         """Note that the sweep has ended: finished, failed (a trial did) or interrupted.
@@ -164,8 +131,90 @@ def redirect(path: Path, uri: str) -> None:
     write_json(path / "sweep.json", info | {"tracking": info["tracking"] | {"uri": absolute(uri)}})
 
 
+@contextmanager
+def _hold(path: Path, key: str, *, shared: bool, elsewhere: bool) -> Iterator[tuple[FileLock, FileLock]]:
+    """Make a folder if it is not there, and hold it until the block ends.
+
+    Args:
+        key: of the config, that names the folder.
+        shared, elsewhere: as of `SweepFolder.claim`.
+
+    Returns:
+        the common lock, which is held, and one for this process alone, which is not.
+
+    Raises:
+        ConfigError: the folder is in use, or cannot be locked.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / LOCK)
+    own = FileLock(path / SHARED.format(uuid.uuid4().hex))
+    _acquire(lock, path, key, shared)
+    try:
+        if not elsewhere:
+            _refuse_workers(path, key)
+        yield lock, own
+    finally:
+        lock.release()
+        _let_go(own)
+
+
+def _acquire(lock: FileLock, path: Path, key: str, shared: bool) -> None:
+    """Take the common lock of a sweep folder.
+
+    Args:
+        key: of the config, that names the folder.
+        shared: others may hold the folder too, if they share it.
+
+    Raises:
+        ConfigError: another living process holds the folder, or it cannot be locked.
+    """
+    try:
+        lock.acquire(timeout=MOMENT if shared else 0.5)  # `held` takes it for a moment
+        if not shared and _sharers(path):
+            lock.release()
+            raise Timeout(lock.lock_file)
+    except Timeout:
+        raise ConfigError(
+            f"{key}={path}: in use by {_holder(path / 'sweep.json')}; wait for it, or give another folder"
+        ) from None
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
+        raise ConfigError(
+            f"{key}={path}: cannot be locked ({LOCK}: {error.strerror}); give another folder"
+        ) from None
+
+
+def _refuse_workers(path: Path, key: str) -> None:
+    """Refuse a sweep folder some of whose stacks are trained by workers.
+
+    Raises:
+        ConfigError: says how many.
+    """
+    if busy := workers(path):
+        raise ConfigError(
+            f"{key}={path}: {len(busy)} of its stacks train elsewhere; take the launcher that sent them, "
+            "stop them there, or give another folder"
+        )
+
+
+def _destination(tracking: Tracking) -> dict[str, Any]:
+    """Make the entry of sweep.json that says where MLflow's copy goes."""
+    return {
+        "uri": None if tracking.uri is None else absolute(tracking.uri),
+        "experiment": tracking.experiment,
+        "artifacts": [artifact.value for artifact in tracking.artifacts],
+    }
+
+
+def _remove_dead_locks(path: Path) -> None:
+    """Remove the locks of processes that shared the folder and were killed."""
+    for left in set(path.glob(SHARED.format("*"))) - set(_sharers(path)):
+        left.unlink()
+
+
 def _let_go(lock: FileLock) -> None:
-    """Release and remove the lock of a process of its own."""
+    """Release and remove the lock that a process has for itself."""
     if lock.is_locked:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)

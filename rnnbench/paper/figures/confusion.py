@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from rnnbench.paper.reading import confusion
 from rnnbench.paper.sheet import Sheet
+from rnnbench.reader import confusion
 
 CAPTION = "Answers on the test set, all runs of a cell together; shade: share of the true class."
 WIDE = True

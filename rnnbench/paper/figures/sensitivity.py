@@ -5,8 +5,8 @@ from typing import Any
 from rnnbench.config import ConfigError, direction
 from rnnbench.paper.axes import legend, log_axis
 from rnnbench.paper.planning import Wanted
-from rnnbench.paper.reading import Record
 from rnnbench.paper.sheet import Sheet
+from rnnbench.reader import Record
 
 CAPTION = "A dot a trial of the search, joined in order of the {parameter}; ring: the winner."
 OF_SEARCHES = True

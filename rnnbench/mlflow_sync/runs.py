@@ -1,0 +1,186 @@
+"""Which run belongs to which folder: runs are found, made, restored and deleted, so that each folder has one.
+
+A run belongs to the folder that its `rnnbench.folder` names. A copy of a folder has the same identities in
+its records, and gets runs of its own; a folder that was moved keeps its runs.
+"""
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rnnbench.config.uris import sqlite_file
+from rnnbench.mlflow_sync.fields import NAME_CHARS, PARENT, TAG_CHARS, cut
+from rnnbench.record.job_folder import read_delivery
+from rnnbench.system.files import Damaged, read, write_json
+
+HOST = socket.gethostname()
+JOB, SWEEP = "rnnbench.job", "rnnbench.sweep"  # tags with the identity of what a run is of
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the run of a folder is known by."""
+
+    folder: Path
+    tag: str  # JOB or SWEEP
+    value: str  # identity of the record, which stays when the job is trained again
+    attempt: int  # start of the training whose rows these are
+
+    @classmethod
+    def of_job(cls, folder: Path, result: dict[str, Any]) -> "Identity":
+        """The identity in a result.json."""
+        return cls(folder, JOB, result["job"], result["started"])
+
+    @classmethod
+    def of_sweep(cls, folder: Path, info: dict[str, Any]) -> "Identity":
+        """The identity in a sweep.json."""
+        return cls(folder, SWEEP, info["sweep"], info["started"])
+
+
+class Runs:
+    """The runs of one sweep folder in one experiment of a store.
+
+    Args:
+        client: MLflow's.
+        alone: no other process delivers this folder.
+    """
+
+    def __init__(self, client: Any, experiment_id: str, uri: str, experiment: str, *, alone: bool) -> None:
+        self.client = client
+        self.experiment_id = experiment_id
+        self.uri, self.experiment = uri, experiment
+        self.alone = alone
+        self.first = False  # no run of this sweep can be there but those made by this object
+        self.made: set[str] = set()  # identities of records that this object has asked runs for
+        self.known: set[str] = set()  # runs that are in the store for sure
+        self.restored = 0  # runs that somebody had deleted in MLflow
+        self.notes = 0  # of what was delivered, by this object
+
+    def open(
+        self, identity: Identity, name: str, tags: dict[str, str], place: dict[str, str]
+    ) -> dict[str, Any]:
+        """Find or make the run of a folder, and return what has been delivered to it.
+
+        Args:
+            name: of a new run.
+            tags: of a new run.
+            place: tags that are set if a run does not have them: the folder was moved, the parent made anew.
+
+        Returns:
+            what mlflow.json holds.
+        """
+        return self._delivered(identity, place) or self._make(identity, name, tags | place)
+
+    def note(self, folder: Path, state: dict[str, Any]) -> None:
+        """Write to mlflow.json how much is delivered of a folder, once MLflow has answered."""
+        if state != read_delivery(folder):
+            write_json(folder / "mlflow.json", state)
+            self.notes += 1
+
+    def find(self, identity: Identity) -> list[Any]:
+        """Find the runs of a folder, of whatever attempt, and not those of a copy of it."""
+        # Of a run that another machine made, what has become of its folder there is not to be seen here.
+        return [
+            run
+            for run in self.tagged(identity.tag, identity.value)
+            if run.data.tags.get("rnnbench.folder") == place_of(identity.folder)
+            or (run.data.tags.get("rnnbench.host", HOST) == HOST and _owns(identity, run.data.tags))
+        ]
+
+    def tagged(self, tag: str, value: str) -> list[Any]:
+        """Find the runs of the experiment that have a tag."""
+        return list(self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'"))
+
+    def below(self, parent: str, folder: Path) -> list[str]:
+        """Find the runs of a sweep whose folders are in a folder, of jobs that were removed by hand too."""
+        inside = place_of(folder) + "/"
+        runs = self.tagged(PARENT, parent)
+        return [r.info.run_id for r in runs if r.data.tags.get("rnnbench.folder", "").startswith(inside)]
+
+    def only(self, identity: Identity) -> str | None:
+        """Delete all runs of a folder but one of this attempt, and return its id; None if there is none."""
+        runs = self.find(identity)
+        same = [run for run in runs if run.data.tags["rnnbench.attempt"] == str(identity.attempt)]
+        keep = min(same, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+        self.delete(run.info.run_id for run in runs if run is not keep)
+        return None if keep is None else str(keep.info.run_id)
+
+    def delete(self, runs: Iterable[str]) -> None:
+        """Delete runs; MLflow keeps them until `mlflow gc`."""
+        for run in runs:
+            self.client.delete_run(run)
+
+    def _delivered(self, identity: Identity, place: dict[str, str]) -> dict[str, Any]:
+        """Return what has been delivered of a folder to this store; {} if it is to begin anew."""
+        from mlflow.exceptions import MlflowException
+
+        state = read_delivery(identity.folder)
+        here = {"uri": self.uri, "experiment": self.experiment, "attempt": identity.attempt}
+        if not state or any(state[key] != wanted for key, wanted in here.items()):
+            return {}
+        if state["run_id"] in self.known:
+            return state
+        try:
+            run = self.client.get_run(state["run_id"])
+        except MlflowException as error:  # the store was made anew
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return {}
+        if not _owns(identity, run.data.tags):
+            return {}
+        if run.info.lifecycle_stage == "deleted":
+            self.client.restore_run(run.info.run_id)
+            self.restored += 1
+        for tag, wanted in place.items():
+            if run.data.tags.get(tag) != wanted:
+                self.client.set_tag(run.info.run_id, tag, wanted)
+        self.known.add(run.info.run_id)
+        return state
+
+    def _make(self, identity: Identity, name: str, tags: dict[str, str]) -> dict[str, Any]:
+        """Find a run that is in the store without our knowing, or make one; nothing is delivered to it."""
+        tags = tags | {identity.tag: identity.value, "rnnbench.attempt": str(identity.attempt)}
+        # A job may be at its next attempt already, or its run be there though we got no answer.
+        new_here = self.first and identity.value not in self.made
+        run_id = None if new_here else self.only(identity)
+        if run_id is None:
+            self.made.add(identity.value)
+            tags = {tag: cut(value, TAG_CHARS) for tag, value in tags.items()}
+            run = self.client.create_run(self.experiment_id, identity.attempt, tags, cut(name, NAME_CHARS))
+            run_id = run.info.run_id
+            # Where the parent is new, no child of it is there yet, and a local store does not answer late.
+            local = self.alone and sqlite_file(self.uri) is not None
+            self.first = self.first or (identity.tag == SWEEP and local)
+        self.known.add(run_id)
+        state = {
+            "uri": self.uri,
+            "experiment": self.experiment,
+            "run_id": run_id,
+            "record": identity.value,
+            "attempt": identity.attempt,
+            "epochs": 0,  # delivered
+            "final": False,  # whether the end is delivered too
+        }
+        self.note(identity.folder, state)
+        return state
+
+
+def place_of(folder: Path) -> str:
+    """Name a folder as a run's `rnnbench.folder` does."""
+    return cut(str(folder.resolve()), TAG_CHARS)
+
+
+def _owns(identity: Identity, tags: dict[str, str]) -> bool:
+    """True if a run of this identity is the folder's: not if the folder that it names still has it."""
+    place = tags.get("rnnbench.folder", "")
+    if place in ("", place_of(identity.folder)):
+        return True
+    file = Path(place) / ("sweep.json" if identity.tag == SWEEP else "result.json")
+    try:
+        if not file.exists() or file.parent.samefile(identity.folder):
+            return True
+        return identity.value not in read(file)
+    except (OSError, Damaged):  # it cannot be looked at: it may have it
+        return False
