@@ -11,7 +11,8 @@ __version__ = "0.1.0"
 __all__ = ["Cell", "ConfigError", "load", "records", "register_cell", "register_task", "run"]
 
 if TYPE_CHECKING:
-    from rnnbench.api import load, run
+    from rnnbench.api import load
+    from rnnbench.app import run
     from rnnbench.config import ConfigError
     from rnnbench.nn.cells import Cell, register_cell
     from rnnbench.reader import records
@@ -24,7 +25,7 @@ HOMES = {
     "records": "reader",
     "register_cell": "nn.cells",
     "register_task": "tasks",
-    "run": "api",
+    "run": "app",
 }
 
 

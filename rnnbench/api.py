@@ -1,13 +1,10 @@
-"""For notebooks: train a trial, and get trained networks back from records."""
+"""Gets trained networks back from records, for notebooks."""
 
 import io
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -20,7 +17,6 @@ from rnnbench.config import (
     ConfigError,
     Data,
     Kernel,
-    check_words,
     explained,
     recalled,
     typed,
@@ -226,67 +222,3 @@ def _shape(data: Data) -> tasks.Shape:
     if isinstance(data, Music):
         data = replace(data, window=None, train_size=None, sha256={})
     return tasks.shape(data if isinstance(data, Text | Arrays) else _here(data, None))
-
-
-RUNNING: set[Path] = set()  # the sweep folders that calls of `run` in this process hold
-LOCK = Lock()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Refuse a sweep folder that another thread trains in."""
-    place = folder.resolve()
-    with LOCK:
-        if place in RUNNING:
-            raise ConfigError(f"folder={folder}: another thread trains in it; give each run one of its own")
-        RUNNING.add(place)
-    try:
-        yield
-    finally:
-        RUNNING.remove(place)
-
-
-def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
-    """Train one trial as `python -m rnnbench OVERRIDES` would.
-
-    It may be called inside a Hydra application, after hydra.initialize, and from several threads at once.
-
-    Args:
-        overrides: as on the command line, `"model=gru", "seed=1"`.
-        folder: its job folder if it is a number, else the folder of job 0; by default a new one below
-            multirun/.
-
-    Returns:
-        what result.json holds (`metrics` by name, `status`: finished or failed, `error`), and its job folder
-        as `folder`, which `load` takes.
-
-    Raises:
-        ConfigError: the trial cannot be run.
-    """
-    from rnnbench.sweep import launcher, stages
-    from rnnbench.sweep.compose import compose_one
-    from rnnbench.sweep.job import Job, identity
-    from rnnbench.sweep.overrides import check_settings
-
-    for word in overrides:
-        if not isinstance(word, str):
-            raise ConfigError(f"{word!r}: give each override as a text: run('model=gru', 'seed=1')")
-        if word.startswith("-"):
-            raise ConfigError(f"{word}: is for the command line; run trains one trial: call it for each")
-    check_words(overrides)
-    launcher.register()
-    cfg = compose_one(overrides)
-    check_settings(cfg, "run")
-    for word in cfg.hydra.overrides.hydra:
-        if not word.lstrip("+").startswith("hydra.run."):
-            raise ConfigError(f"{word}: is for the command line; run trains in this process and as it is")
-    config = launcher.task_config(cfg)
-    if config.dry_run or cfg.hydra.runtime.choices.get("search"):
-        key = "dry_run=true" if config.dry_run else "search"
-        raise ConfigError(f"{key}: is for the command line (python -m rnnbench ...); run trains one trial")
-    stages.preflight([config], Path(folder or cfg.hydra.run.dir))
-    folder = launcher.job_folder(Path(folder or launcher.own_folder(cfg, "run")))
-    job = Job(launcher.job_name(overrides, config), config, folder, identity(config))
-    with _alone(folder.parent), stages.open_sweep(folder.parent, config, job.name, single=True) as sweep:
-        stages.run_jobs(sweep, [job], 1)
-    return read_result(folder) | {"folder": str(folder.resolve())}

@@ -1,18 +1,24 @@
-"""The application: what Hydra calls with a composed config, one job at a time."""
+"""Single runs, each a sweep of one job: `app` trains what Hydra has composed, `run` what Python asks for."""
 
-from contextlib import chdir
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rnnbench.config import ConfigError
+from rnnbench.config import ConfigError, check_words
+from rnnbench.record import read_result
+from rnnbench.sweep.compose import compose_one
 from rnnbench.sweep.hydra_jobs import TrialFailed
 from rnnbench.sweep.job import Job, identity
-from rnnbench.sweep.launcher import job_folder, job_name, refusals, task_config
-from rnnbench.sweep.stages import open_sweep, run_jobs
+from rnnbench.sweep.launcher import job_folder, job_name, own_folder, refusals, register, task_config
+from rnnbench.sweep.overrides import check_settings
+from rnnbench.sweep.stages import open_sweep, preflight, run_jobs
 
 
 def app(cfg: DictConfig) -> float | None:
@@ -40,7 +46,7 @@ def app(cfg: DictConfig) -> float | None:
             if hydra.sweeper.get("trial") is None:
                 jobs = [Job(name, config, folder, identity(config))]
             else:
-                from rnnbench.search.pruning import jobs_of
+                from rnnbench.search.pruning import jobs_of  # late: it needs optuna
 
                 jobs = jobs_of(hydra, name, config, folder)
             with chdir(here):
@@ -67,3 +73,62 @@ def _folder(hydra: HydraConf) -> Path:
             "level; for example run_${hydra.job.num}"
         )
     return folder
+
+
+RUNNING: set[Path] = set()  # the sweep folders that calls of `run` in this process hold
+LOCK = Lock()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuse a sweep folder that another thread trains in."""
+    place = folder.resolve()
+    with LOCK:
+        if place in RUNNING:
+            raise ConfigError(f"folder={folder}: another thread trains in it; give each run one of its own")
+        RUNNING.add(place)
+    try:
+        yield
+    finally:
+        RUNNING.remove(place)
+
+
+def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
+    """Train one trial as `python -m rnnbench OVERRIDES` would.
+
+    It may be called inside a Hydra application, after hydra.initialize, and from several threads at once.
+
+    Args:
+        overrides: as on the command line, `"model=gru", "seed=1"`.
+        folder: its job folder if it is a number, else the folder of job 0; by default a new one below
+            multirun/.
+
+    Returns:
+        what result.json holds (`metrics` by name, `status`: finished or failed, `error`), and its job folder
+        as `folder`, which `load` takes.
+
+    Raises:
+        ConfigError: the trial cannot be run.
+    """
+    for word in overrides:
+        if not isinstance(word, str):
+            raise ConfigError(f"{word!r}: give each override as a text: run('model=gru', 'seed=1')")
+        if word.startswith("-"):
+            raise ConfigError(f"{word}: is for the command line; run trains one trial: call it for each")
+    check_words(overrides)
+    register()
+    cfg = compose_one(overrides)
+    check_settings(cfg, "run")
+    for word in cfg.hydra.overrides.hydra:
+        if not word.lstrip("+").startswith("hydra.run."):
+            raise ConfigError(f"{word}: is for the command line; run trains in this process and as it is")
+    config = task_config(cfg)
+    if config.dry_run or cfg.hydra.runtime.choices.get("search"):
+        key = "dry_run=true" if config.dry_run else "search"
+        raise ConfigError(f"{key}: is for the command line (python -m rnnbench ...); run trains one trial")
+    preflight([config], Path(folder or cfg.hydra.run.dir))
+    folder = job_folder(Path(folder or own_folder(cfg, "run")))
+    job = Job(job_name(overrides, config), config, folder, identity(config))
+    with _alone(folder.parent), open_sweep(folder.parent, config, job.name, single=True) as sweep:
+        run_jobs(sweep, [job], 1)
+    return read_result(folder) | {"folder": str(folder.resolve())}

@@ -193,7 +193,6 @@ LONG = {
 # Files that import modules of this package inside functions: one a package, where the import is slow and not
 # always needed. The others are to be made so.
 LATE_IMPORTS = {
-    "api.py",
     "app.py",
     "bench/loops.py",
     "bench/traffic.py",

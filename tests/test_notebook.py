@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rnnbench
-from rnnbench import tasks
+from rnnbench import app, tasks
 from rnnbench.config import Config, ConfigError, Model, Sgd, plain, to_yaml
 from rnnbench.nn.cells import class_of
 from rnnbench.nn.network import Network
@@ -319,9 +319,7 @@ def test_runs_in_several_threads_have_a_folder_each_and_their_own_numbers():
 
 
 def test_two_threads_do_not_train_in_one_folder(monkeypatch):
-    from rnnbench.sweep import stages
-
-    train, refused = stages.run_jobs, []
+    train, refused = app.run_jobs, []
 
     def another_meanwhile(*arguments: Any) -> None:
         with pytest.raises(ConfigError, match="another thread trains in it") as error:
@@ -329,7 +327,7 @@ def test_two_threads_do_not_train_in_one_folder(monkeypatch):
         refused.append(error)
         train(*arguments)
 
-    monkeypatch.setattr(stages, "run_jobs", another_meanwhile)
+    monkeypatch.setattr(app, "run_jobs", another_meanwhile)
     assert rnnbench.run("model=gru", *QUICK, folder="r/0")["status"] == "finished"
     assert refused
 
