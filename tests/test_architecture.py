@@ -197,7 +197,6 @@ LATE_IMPORTS = {
     "bench/loops.py",
     "bench/traffic.py",
     "cluster/base.py",
-    "cluster/worker.py",
     "config/user_code.py",
     "kernels/compiled.py",
     "nn/budget.py",

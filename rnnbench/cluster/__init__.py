@@ -5,8 +5,7 @@ A stack is sent as one file of JSON in the sweep folder, which lies on a disk th
 whoever holds the folder looks at these for what comes of it. Nothing else goes between the two.
 """
 
-from rnnbench.cluster.base import RemoteLauncher
+from rnnbench.cluster.base import RemoteLauncher, work_on
 from rnnbench.cluster.stack_file import SentStack
-from rnnbench.cluster.worker import work_on
 
 __all__ = ["RemoteLauncher", "SentStack", "work_on"]

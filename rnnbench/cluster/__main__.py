@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from rnnbench.cluster.worker import work_on
+from rnnbench.cluster.base import work_on
 from rnnbench.sweep.launcher import refusals
 from rnnbench.system import signals
 from rnnbench.terminal import open_streams

@@ -22,9 +22,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rnnbench import terminal
-from rnnbench.cluster.base import Lost, RemoteLauncher
-from rnnbench.cluster.stack_file import SentStack
-from rnnbench.cluster.worker import work_on
+from rnnbench.cluster.base import RemoteLauncher, work_on
+from rnnbench.cluster.stack_file import Lost, SentStack
 from rnnbench.config import ConfigError
 from rnnbench.record import STACKS
 from rnnbench.sweep.launcher import refusals

@@ -7,6 +7,7 @@ stacks/NAME.json    the stack: sweep, jobs with their configurations, see `SentS
 
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,14 @@ from rnnbench.system.files import Damaged, check, read_json, sound, warn, write_
 ENDS = (JobState.finished, JobState.failed, JobState.pruned)
 CONTENT: dict[str, Any] = {"sweep": str, "cwd": str, "jobs": list}
 JOB: dict[str, Any] = {"name": str, "folder": str, "trial": str, "tags": dict, "config": dict}
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Why a task neither waits nor runs any more."""
+
+    reason: str
+    again: bool = True  # whether to send its stack again, if that was not done too often yet
 
 
 class SentStack:

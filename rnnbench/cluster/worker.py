@@ -10,7 +10,10 @@ from omegaconf import OmegaConf
 from rnnbench.cluster.stack_file import SentStack
 from rnnbench.config import ConfigError, own_code, typed
 from rnnbench.record import abandon, work
+from rnnbench.search.pruning import search_of, watch
 from rnnbench.sweep.job import Job, identity
+from rnnbench.sweep.recorder import Recorder
+from rnnbench.sweep.scheduler import train
 
 
 def work_on(file: Path) -> None:
@@ -50,10 +53,5 @@ def work_on(file: Path) -> None:
             if (folder / "result.json").exists():
                 abandon(folder)  # by a worker that died
         if search := stack.content["search"]:
-            from rnnbench.search.pruning import search_of, watch
-
             watch(search_of(search["sweeper"]), search["sweep_dir"], Path.cwd(), jobs)
-        from rnnbench.sweep.recorder import Recorder
-        from rnnbench.sweep.scheduler import train
-
         train(Recorder(), jobs, stack.content["max_stack"])
