@@ -588,6 +588,25 @@ def test_an_edited_digit_in_a_table_of_an_earlier_version_is_found(file, old, ne
     assert fault.startswith(file)
 
 
+def test_a_table_of_the_statistics_before_resamples_were_its_own_verifies(runs, tmp_path):
+    """Version 2 drew 2,000, whatever a table of today would draw, and pooled all runs for a median."""
+    for number, changes in enumerate(({}, {"statistic": "median", "over": ["data.order"]})):
+        folder = write_out(runs, tmp_path / str(number), spread="bootstrap", resamples=2000, **changes)
+        file = folder / "provenance.json"
+        facts = json.loads(file.read_text())
+        assert facts["versions"]["statistics"] == 3
+        facts["versions"]["statistics"] = 2
+        del facts["table"]["resamples"]
+        file.write_text(json.dumps(facts))
+        faults, doubts = verify(folder, str(runs))
+        assert faults == []
+        assert ["figures were computed by an earlier version" in doubt for doubt in doubts] == [True] * number
+        lines = (folder / "table.csv").read_text().splitlines()
+        low = lines[2].split(",")[6]
+        (folder / "table.csv").write_text("\n".join(lines).replace(low, low[:-3] + "555", 1) + "\n")
+        assert [fault[:9] for fault in verify(folder, str(runs))[0]] == ["table.csv"] * (1 - number)
+
+
 @given(st.floats(-1e6, 1e6), st.integers(0, 8), st.integers(0, 8))
 def test_a_number_is_the_same_whatever_the_digits_that_it_is_printed_with(value, some, others):
     short, long = (f"{value:.{digits}f}" for digits in sorted((some, others)))

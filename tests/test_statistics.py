@@ -9,7 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from rnnbench.paper import statistics
 from rnnbench.paper.statistics import (
+    Method,
     bootstrap,
     compare,
     estimate,
@@ -51,10 +53,46 @@ def test_the_interquartile_mean_leaves_a_quarter_out_on_each_side():
     assert iqm(np.array([[0.0, 1.0], [2.0, 100.0]])) == 1.5  # over runs and tasks alike
 
 
+def test_the_median_over_tasks_is_that_of_their_means():
+    """Means of the tasks: 1, 4 and 6. All nine runs together have the median 2."""
+    values = np.array([[0.0, 2.0, 1.0], [1.0, 2.0, 2.0], [2.0, 8.0, 15.0]])
+    assert median(values) == 4.0
+    assert median(values.ravel()) == 2.0
+    assert median(np.array([[1.0, 3.0], [3.0, np.nan], [8.0, np.nan]])) == 3.5  # of 4 and 3
+    assert (
+        median(np.array([[1.0, np.nan], [3.0, np.nan], [8.0, np.nan]])) == 3.0
+    )  # one task has runs: of these
+    found = compare(values, np.zeros((3, 3)), True, Method(of=median))
+    assert found.value == 4.0
+    # The lowest draw has the means 0, 2 and 1, the highest 2, 8 and 15: medians 1 and 8.
+    figures = np.median(resampled(values).mean(axis=1), axis=1)
+    assert (figures.min(), figures.max()) == (1.0, 8.0)
+    assert bootstrap(values, median) == pytest.approx(tuple(np.quantile(figures, [0.025, 0.975])))
+
+
+def test_blocks_draw_what_all_at_once_draw(monkeypatch):
+    rng = np.random.default_rng(5)
+    ours, theirs = rng.normal(size=(4, 3)), rng.normal(size=(6, 3))
+    ours[3, 1] = np.nan
+    thresholds = np.array([-0.5, 0.0, 0.5])
+
+    def found():
+        return (
+            [bootstrap(ours, of, 1000) for of in (mean, median, iqm)],
+            [compare(ours, theirs, False, Method(of=of, resamples=1000)) for of in (median, iqm)],
+            improvement(ours, theirs, 1000),
+            profile_band(ours, thresholds, 1000).tolist(),
+        )
+
+    whole = found()
+    monkeypatch.setattr(statistics, "BLOCK", 100)
+    assert found() == whole
+
+
 def test_the_bootstrap_resamples_each_task_by_itself():
     values = np.array([[0.0, 10.0], [1.0, 11.0], [2.0, 12.0]])
     draws = resampled(values)
-    assert draws.shape == (2000, 3, 2)
+    assert draws.shape == (50_000, 3, 2)
     assert set(np.unique(draws[:, :, 0])) == {0.0, 1.0, 2.0}
     assert set(np.unique(draws[:, :, 1])) == {10.0, 11.0, 12.0}
     low, high = bootstrap(values, mean)
@@ -72,7 +110,7 @@ def test_five_pairs_that_all_point_one_way():
     """Of the 32 choices of signs, two are as extreme: p = 2/32, by permutation and by ranks."""
     ours, theirs = 0.9 + 0.001 * np.arange(5), np.full(5, 0.8)
     for test in ("permutation", "wilcoxon"):
-        found = compare(ours, theirs, True, test)
+        found = compare(ours, theirs, True, Method(test=test))
         assert found.paired
         assert found.value == pytest.approx(0.102)
         assert found.p == pytest.approx(2 / 32) == found.least
@@ -84,7 +122,7 @@ def test_five_pairs_that_all_point_one_way():
 def test_other_seeds_are_not_pairs():
     """Two groups of 3, apart: of the 20 ways to divide six values, two are as extreme."""
     for test in ("permutation", "wilcoxon"):
-        found = compare(np.array([1.0, 2.0, 3.0]), np.array([11.0, 12.0, 13.0]), False, test)
+        found = compare(np.array([1.0, 2.0, 3.0]), np.array([11.0, 12.0, 13.0]), False, Method(test=test))
         assert not found.paired
         assert found.value == -10.0
         assert found.p == pytest.approx(2 / 20) == found.least
@@ -110,8 +148,13 @@ def test_what_is_not_finite_is_left_out(diverged):
         assert (found.value, found.n, found.deviation) == (whole.value, 3, whole.deviation)
         assert found.low is not None and np.isfinite(found.low)
     for test in ("permutation", "wilcoxon"):
-        assert compare(ours, theirs, True, test) == compare(ours[:3], theirs[:3], True, test)
-        assert compare(ours, theirs, False, test).p == compare(ours[:3], theirs, False, test).p
+        assert compare(ours, theirs, True, Method(test=test)) == compare(
+            ours[:3], theirs[:3], True, Method(test=test)
+        )
+        assert (
+            compare(ours, theirs, False, Method(test=test)).p
+            == compare(ours[:3], theirs, False, Method(test=test)).p
+        )
     nothing = np.array([diverged, diverged])
     assert np.isnan(estimate(nothing).value) and estimate(nothing).n == 0
     assert compare(nothing, theirs[:2], True).p is None
@@ -183,6 +226,8 @@ def test_the_band_of_a_profile_is_stratified_by_task():
 def test_rliable_says_the_same():
     """Agarwal et al.'s own code on the same scores (its bootstrap does not run with today's arch)."""
     metrics = pytest.importorskip("rliable.metrics", reason="rliable is not installed")
+    scores = np.random.default_rng(7).random((5, 4))
+    assert median(scores) == pytest.approx(metrics.aggregate_median(scores))
     library = pytest.importorskip("rliable.library")
     rng = np.random.default_rng(2)
     ours, theirs = rng.normal(0.6, 0.2, (5, 4)), rng.normal(0.5, 0.2, (6, 4))
@@ -234,7 +279,7 @@ def test_a_permutation_test_of_pairs_is_that_of_integers(given, medians):
         y = [ours if swap else theirs for ours, theirs, swap in zip(a, b, swapped, strict=True)]
         differences.append(figure(x) - figure(y))
     p, least = both_sides(figure(a) - figure(b), differences)
-    found = compare(np.array(a) / total, np.array(b) / total, True, of=median if medians else mean)
+    found = compare(np.array(a) / total, np.array(b) / total, True, Method(of=median if medians else mean))
     assert (found.p, found.least) == (pytest.approx(p, abs=1e-12), pytest.approx(least, abs=1e-12))
     assert (found.value > 0) == (figure(a) > figure(b)) and (found.value < 0) == (figure(a) < figure(b))
 
@@ -259,12 +304,12 @@ def test_rank_tests_are_those_of_integers(given):
     n = min(len(a), len(b))
     if a[:n] != b[:n]:
         reference = stats.wilcoxon(np.array(a[:n], float), np.array(b[:n], float)).pvalue
-        found = compare(np.array(a[:n]) / total, np.array(b[:n]) / total, True, "wilcoxon")
+        found = compare(np.array(a[:n]) / total, np.array(b[:n]) / total, True, Method(test="wilcoxon"))
         assert found.p == pytest.approx(reference, abs=1e-12)
         assert found.least <= found.p + 1e-12
     if len({*a, *b}) > 1:
         reference = stats.mannwhitneyu(np.array(a), np.array(b)).pvalue
-        found = compare(np.array(a) / total, np.array(b) / total, False, "wilcoxon")
+        found = compare(np.array(a) / total, np.array(b) / total, False, Method(test="wilcoxon"))
         assert found.p == pytest.approx(reference, abs=1e-12)
 
 
@@ -285,7 +330,7 @@ def test_the_least_p_counts_the_pairs_that_differ():
     theirs = np.linspace(0.9, 0.99, 10)
     ours = theirs + np.where(np.arange(10) < 5, 0.01, 0.0)
     for test in ("permutation", "wilcoxon"):
-        found = compare(ours, theirs, True, test)
+        found = compare(ours, theirs, True, Method(test=test))
         assert found.least == pytest.approx(found.p) and found.p >= 2 / 32 - 1e-12
     assert compare(ours, theirs, True).p == pytest.approx(2 / 32)
 
@@ -297,7 +342,10 @@ def test_what_tells_tasks_apart_changes_no_test_of_rows(seed, test, offset):
     rng = np.random.default_rng(seed)
     ours, theirs = rng.integers(900, 960, (6, 3)) / 1000, rng.integers(890, 950, (5, 3)) / 1000
     far = offset * np.array([0.0, 1.0, -2.0])
-    a, b = compare(ours, theirs, False, test), compare(ours + far, theirs + far, False, test)
+    a, b = (
+        compare(ours, theirs, False, Method(test=test)),
+        compare(ours + far, theirs + far, False, Method(test=test)),
+    )
     assert (a.p, a.least, a.value) == (b.p, b.least, pytest.approx(b.value))
 
 
@@ -307,7 +355,7 @@ def test_groups_over_tasks_that_differ_in_all_of_them_are_told_apart():
     base = np.array([0.5, 0.7, 0.9])
     ours, theirs = base - 0.025 + rng.normal(0, 0.005, (6, 3)), base + rng.normal(0, 0.005, (6, 3))
     for test in ("permutation", "wilcoxon"):
-        found = compare(ours, theirs, False, test)
+        found = compare(ours, theirs, False, Method(test=test))
         assert found.high < 0 and found.p < 0.001
 
 
@@ -321,7 +369,7 @@ def test_a_task_with_fewer_runs_weighs_as_much():
         assert 0.1 <= low <= of(values) <= high <= 0.9
     assert mean(values) == pytest.approx((0.7 / 3 + 0.7) / 2)
     draws = resampled(values)
-    assert np.array_equal(np.isfinite(draws).sum(axis=1), np.broadcast_to([3, 2], (2000, 2)))
+    assert np.array_equal(np.isfinite(draws).sum(axis=1), np.broadcast_to([3, 2], (50_000, 2)))
     assert performance_profile(values, np.array([0.3])).tolist() == [pytest.approx((1 / 3 + 1) / 2)]
 
 
@@ -335,5 +383,5 @@ def test_an_interval_stays_where_the_metric_can_be(a, b):
     for interval in ("student", "bootstrap"):
         found = estimate(ours, interval, bounds=(0.0, 1.0))
         assert 0 <= found.low <= found.value <= found.high <= 1
-    found = compare(ours, theirs, len(a) == len(b), bounds=(0.0, 1.0))
+    found = compare(ours, theirs, len(a) == len(b), Method(bounds=(0.0, 1.0)))
     assert found.low >= -1 and found.high <= 1

@@ -255,7 +255,7 @@ def _check_metrics(table: Table, cells: dict[tuple[Key, Key], Cell]) -> None:
 
 def _estimate(table: Table, metric: str, values: dict[tuple[Key, int], float]) -> Estimate:
     interval = "none" if table.spread == "deviation" else table.spread
-    return statistics.estimate(matrix(values), interval, OF[table.statistic], bounds(metric))
+    return statistics.estimate(matrix(values), interval, OF[table.statistic], bounds(metric), table.resamples)
 
 
 def matrix(*samples: dict[tuple[Key, int], float]) -> statistics.Values:
@@ -340,7 +340,8 @@ def _difference(
     paired = 2 * len(shared) > max(len(ours), len(theirs)) and {task for task, _ in shared} == {
         task for task, _ in ours
     }
-    found = statistics.compare(a, b, paired, table.test, OF[table.statistic], bounds(metric))
+    method = statistics.Method(table.test, OF[table.statistic], bounds(metric), table.resamples)
+    found = statistics.compare(a, b, paired, method)
     return found, a, b
 
 
@@ -350,7 +351,7 @@ def _draft(
     """A comparison whose p is not corrected yet."""
     difference, a, b = _difference(table, there, row, reference, metric)
     sign = 1 if direction(metric) == "maximize" else -1
-    wins = statistics.improvement(sign * a, sign * b)
+    wins = statistics.improvement(sign * a, sign * b, table.resamples)
     ours, theirs = (there[key].figures[metric].value for key in (row, reference))
     shown = 0.0 if statistics.same(ours, theirs) else ours - theirs
     p = difference.p if metric in tested(table.metrics) else None

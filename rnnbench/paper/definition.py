@@ -21,6 +21,7 @@ from yaml import MarkedYAMLError
 from rnnbench.config import ConfigError, conf_folder
 from rnnbench.config.keys import either, nearest
 from rnnbench.paper.figures import kind_names, load_kind
+from rnnbench.paper.statistics import RESAMPLES
 
 STATISTICS = ("mean", "median", "iqm")
 SPREADS = ("deviation", "student", "bootstrap", "none")
@@ -76,6 +77,7 @@ class Table:
     metrics: list[str] = MISSING
     statistic: str = "mean"  # mean, median or iqm (of the middle half)
     spread: str = "deviation"  # or the 95 % interval by student or bootstrap; none
+    resamples: int = RESAMPLES  # of the bootstrap
     compare: Optional[str] = "best"  # with the best of a column, with the row of this label; null: not
     test: str = "permutation"  # or wilcoxon
     labels: dict[str, str] = field(default_factory=dict)  # how keys, values and metrics are printed
@@ -230,6 +232,8 @@ def _check(table: Table, folders: Sequence[Path]) -> None:
     for metric, digits in table.digits.items():
         if not 0 <= digits <= 15:
             raise ConfigError(f"digits.{metric}={digits}: must be from 0 to 15, the digits after the point")
+    if not 100 <= table.resamples <= 10_000_000:
+        raise ConfigError(f"resamples={table.resamples}: must be from 100 to 10,000,000")
     _check_spread(table)
     if table.published is not None and table.published.ours not in table.metrics:
         raise ConfigError(f"published.ours={table.published.ours}: is none of the table's metrics")

@@ -3,13 +3,12 @@
 from rnnbench.paper.aggregate import ALPHA, Cell, Comparison, Filled, Key, judged
 from rnnbench.paper.aggregate import tested as tested_metrics
 from rnnbench.paper.published import beside
-from rnnbench.paper.statistics import RESAMPLES
 
 STATISTICS = {"mean": "Mean", "median": "Median", "iqm": "Interquartile mean"}
 SPREADS = {
     "deviation": " with sample standard deviation",
     "student": " with 95 % interval by Student's t",
-    "bootstrap": f" with 95 % percentile interval of the bootstrap ({RESAMPLES:,} resamples, stratified by "
+    "bootstrap": " with 95 % percentile interval of the bootstrap ({resamples:,} resamples, stratified by "
     "task)",
     "none": "",
 }
@@ -40,7 +39,10 @@ def notes(filled: Filled) -> list[str]:
     cells = list(filled.cells.values())
     said = [_counts(filled, cells)]
     over = "runs and tasks" if table.over else "runs"
-    said.append(f"{STATISTICS[table.statistic]} over {over}{SPREADS[table.spread]}.")
+    if table.over and table.statistic == "median":
+        over = "tasks of each task's mean over runs"
+    spread = SPREADS[table.spread].format(resamples=table.resamples)
+    said.append(f"{STATISTICS[table.statistic]} over {over}{spread}.")
     for metric in table.metrics:
         lacking = [len(cell.values(metric)) + cell.diverged(metric) < len(cell.records) for cell in cells]
         if any(lacking) and any(cell.values(metric) for cell in cells):

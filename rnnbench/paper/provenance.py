@@ -9,9 +9,11 @@ from rnnbench.paper.aggregate import Filled, Planned
 from rnnbench.paper.planning import Wanted, is_place, portable
 from rnnbench.reader import Record, Source
 
-# `renderer` is raised where the bytes of a file change, `statistics` where an interval or a test is computed
-# in another way. A provenance.json without them is of version 1.
-VERSIONS = {"renderer": 2, "statistics": 2}
+# `renderer` is raised where the bytes of a file change, `statistics` where a figure, an interval or a test is
+# computed in another way. A provenance.json without them is of version 1. Since version 3 of the statistics a
+# table says how many resamples its bootstrap draws, and the median over several tasks is that of their means.
+VERSIONS = {"renderer": 2, "statistics": 3}
+EARLIER_RESAMPLES = 2_000  # of the tables before
 MIXED = ("rnnbench.kernel", "rnnbench.device")
 
 

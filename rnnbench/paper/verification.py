@@ -13,7 +13,7 @@ from rnnbench.paper.definition import Table, table_of
 from rnnbench.paper.files import texts
 from rnnbench.paper.numbers import differing
 from rnnbench.paper.planning import Wanted, default_place, searched
-from rnnbench.paper.provenance import VERSIONS, Pinned, warnings
+from rnnbench.paper.provenance import EARLIER_RESAMPLES, VERSIONS, Pinned, warnings
 from rnnbench.reader import SearchRecord, Source, open_source
 
 # What `verify` reads of provenance.json; of lists of objects what each holds.
@@ -78,6 +78,17 @@ class Provenance:
     place: str
     versions: dict[str, int]
 
+    @property
+    def same_tests(self) -> bool:
+        """Whether intervals and tests are computed today as they were then."""
+        return self.versions["statistics"] > 1 and self.same_figures
+
+    @property
+    def same_figures(self) -> bool:
+        """Whether the figures are: before version 3, the median over several tasks was that of all runs."""
+        pooled = self.table.statistic == "median" and self.table.over
+        return not pooled or self.versions["statistics"] > 2
+
 
 def verify(folder: Path, where: str | None, folders: Sequence[Path] = ()) -> tuple[list[str], list[str]]:
     """Compute a table's files anew from the records, and compare them with those in a folder.
@@ -117,8 +128,9 @@ def verify(folder: Path, where: str | None, folders: Sequence[Path] = ()) -> tup
     else:
         faults += _compared(known, filled, searches, folder)
     doubts = warnings(filled)
-    if known.versions["statistics"] != VERSIONS["statistics"]:
-        earlier = "its marks, intervals and p were computed by an earlier version of the statistics"
+    if not known.same_tests:
+        which = "marks, intervals and p" if known.same_figures else "figures"
+        earlier = f"its {which} were computed by an earlier version of the statistics"
         doubts.insert(0, f"{earlier}, and are not compared; make the table again to have today's")
     return faults, doubts
 
@@ -136,6 +148,9 @@ def read_provenance(file: Path, folders: Sequence[Path] = ()) -> Provenance:
     try:
         tree = json.loads(file.read_text(encoding="utf-8"))
         tree = _of_kinds({"command": [], "source": "", "versions": {}} | _of_kind(tree, dict), KINDS)
+        versions = {key: tree["versions"].get(key, 1) for key in VERSIONS}
+        if versions["statistics"] < 3:
+            tree["table"].setdefault("resamples", EARLIER_RESAMPLES)
         trials = tree["trials"]
         for trial in trials:
             _of_kinds(trial["params"], {"seed": int, "fit.select": str})
@@ -148,7 +163,7 @@ def read_provenance(file: Path, folders: Sequence[Path] = ()) -> Provenance:
             tree["superseded"],
             tree["command"],
             tree["source"],
-            {key: tree["versions"].get(key, 1) for key in VERSIONS},
+            versions,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{file}: cannot be read ({error!r}); make the table again") from None
@@ -168,14 +183,16 @@ def _compared(known: Provenance, filled: Filled, searches: list[Wanted], folder:
     """Return what the files in a folder have otherwise than the records give."""
     faults = []
     figures = [figure.value for cell in filled.cells.values() for figure in cell.figures.values()]
-    tests = known.versions["statistics"] == VERSIONS["statistics"]
     for name, text in texts(filled, searches, folder).items():
         path = folder / name
         if not path.exists():
             faults.append(f"{name}: is not there")
-        elif (was := path.read_text(encoding="utf-8")) != text:
-            same = known.versions == VERSIONS
-            faults += differences(name, was, text) if same else differing(name, was, text, tests, figures)
+        elif (was := path.read_text(encoding="utf-8")) == text:
+            continue
+        elif known.versions == VERSIONS:
+            faults += differences(name, was, text)
+        elif known.same_figures or name == "provenance.json":
+            faults += differing(name, was, text, known.same_tests, figures)
     return faults
 
 

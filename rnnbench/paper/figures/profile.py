@@ -33,8 +33,8 @@ def draw(figure: Any, sheet: Sheet) -> None:
         shares = performance_profile(values, sign * thresholds)
         axes.plot(thresholds, shares, label=sheet.row(row), **style)
         if len(values) > 1:
-            axes.fill_between(thresholds, *profile_band(values, sign * thresholds), color=style["color"],
-                              alpha=0.15, lw=0, gid=style["gid"])  # fmt: skip
+            band = profile_band(values, sign * thresholds, sheet.filled.table.resamples)
+            axes.fill_between(thresholds, *band, color=style["color"], alpha=0.15, lw=0, gid=style["gid"])
         axes.set(xlabel=f"{sheet.label(sheet.metric)} {'above' if sign > 0 else 'below'}")
         axes.set_title(sheet.column(column), fontsize=8)
     all_axes[columns[0]].set_ylabel("share of runs")
