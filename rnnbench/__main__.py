@@ -10,9 +10,11 @@ from hydra.errors import CompactHydraException
 from rnnbench import __version__
 from rnnbench.app import app
 from rnnbench.config import ConfigError, check_words, conf_folder
+from rnnbench.sweep.arguments import is_sweep, loader_of, read_arguments
+from rnnbench.sweep.explain import explained
 from rnnbench.sweep.hydra_api import raise_errors
 from rnnbench.sweep.launcher import refusals, register
-from rnnbench.sweep.overrides import Checker, explained, is_sweep, loader_of, read_arguments
+from rnnbench.sweep.overrides import Checker
 from rnnbench.system.files import show_warnings
 from rnnbench.terminal import complain, open_streams, say
 

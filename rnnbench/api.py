@@ -132,8 +132,7 @@ class Trained:
                 f"{task.checksum[:12]}, recorded {recorded[:12]}); say where that is: evaluate(data=...)"
             )
         stack = Stack(config, task)
-        loss, hits, _ = stack.evaluate(self.parameters.unsqueeze(0), "test")
-        measured = stack.measured(float(loss[0]), float(hits[0]))
+        (measured,), _ = stack.measure(self.parameters.unsqueeze(0), "test")
         return {f"test/{name}": value for name, value in measured.items()}
 
     def to_torch(self) -> TorchNetwork:

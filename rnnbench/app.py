@@ -15,9 +15,9 @@ from rnnbench.config import ConfigError, check_words
 from rnnbench.record import read_result
 from rnnbench.sweep.compose import compose_one
 from rnnbench.sweep.hydra_jobs import TrialFailed
+from rnnbench.sweep.hydra_settings import check_settings
 from rnnbench.sweep.job import Job, identity
 from rnnbench.sweep.launcher import job_folder, job_name, own_folder, refusals, register, task_config
-from rnnbench.sweep.overrides import check_settings
 from rnnbench.sweep.stages import open_sweep, preflight, run_jobs
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from rnnbench.config import ConfigError, conf_folder
 from rnnbench.sweep import launcher
-from rnnbench.sweep.overrides import compose_words
+from rnnbench.sweep.compose import compose_words
 from rnnbench.sweep.stages import preflight
 
 # Commands, and words of their message.

@@ -14,7 +14,11 @@ from rnnbench.config import DATA, OPTIMISERS, Config, ConfigError, conf_folder, 
 from rnnbench.config.keys import is_free, keys, nearest, unknown_key
 from rnnbench.nn.cells import class_of
 from rnnbench.sweep import launcher
-from rnnbench.sweep.overrides import Checker, compose_words, is_sweep, loader_of, of_point, read_arguments
+from rnnbench.sweep.arguments import is_sweep, loader_of, read_arguments
+from rnnbench.sweep.compose import compose_words
+from rnnbench.sweep.explain import of_point
+from rnnbench.sweep.hydra_api import Callbacks, split_points
+from rnnbench.sweep.overrides import Checker
 from rnnbench.sweep.preflight import check_alike
 from tests.test_refusals import assert_refused, command
 
@@ -476,10 +480,10 @@ def test_the_table_counts_a_trial_once():
                 "metrics": metrics if status == "finished" else {}}  # fmt: skip
 
     twice = [result("a", 0, 0.5, 1), result("a", 0, 0.7, 2), result("a", 0, 0.0, 3, "failed")]
-    (row,) = terminal.compare(twice).rows
+    (row,) = terminal.compare(twice).lines()
     assert row[-1] == "1"
     assert "0.7000" in row
-    (row,) = terminal.compare([*twice, result("b", 1, 0.9, 4)]).rows
+    (row,) = terminal.compare([*twice, result("b", 1, 0.9, 4)]).lines()
     assert row[-1] == "2"
     assert "0.8000 ± 0.1414" in row
 
@@ -502,7 +506,6 @@ EQUAL = {
 
 @pytest.mark.parametrize("line", EQUAL)
 def test_equal_points_of_a_grid_are_trained_once(line, tmp_path, monkeypatch, capsys):
-    from hydra._internal.callbacks import Callbacks
     from hydra.core.plugins import Plugins
     from hydra.types import HydraContext, RunMode
 
@@ -510,19 +513,17 @@ def test_equal_points_of_a_grid_are_trained_once(line, tmp_path, monkeypatch, ca
     launcher.register()
     loader = loader_of(read_arguments(["-m"]))
     for name in ("stack", "basic"):
-        words = [*line.split(), "tracking=none", f"hydra/launcher={name}"]
+        words = [*line.split(), "tracking=none", f"hydra/launcher={name}", "hydra.sweep.dir=s"]
         config = loader.load_configuration("config", words, RunMode.MULTIRUN)
         context = HydraContext(config_loader=loader, callbacks=Callbacks())
         sweeper = Plugins.instance().instantiate_sweeper(
             hydra_context=context, task_function=lambda _: None, config=config
         )
-        given = list(config.hydra.overrides.task)
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-        overrides = sweeper.composer.checker.parser.parse_overrides(given)
-        points = [p for batch in BasicSweeper.split_arguments(overrides, None) for p in batch]
-        kept, _ = sweeper._check(points, tmp_path)
-        assert len(kept) == EQUAL[line]
-        assert kept[0] == points[0]
-        gone = len(points) - len(kept)
-        assert f"{gone} of {len(points)} points are the same trial" in capsys.readouterr().out
+        words = list(config.hydra.overrides.task)
+        points = split_points(sweeper.composer.checker.parser.parse_overrides(words))
+        kept, equal = sweeper.points(words)
+        assert (len(kept), equal) == (EQUAL[line], len(points) - EQUAL[line])
+        assert list(kept[0].overrides) == points[0]
+        monkeypatch.setattr(sweeper, "_launch", lambda jobs, name: [])
+        sweeper.sweep(words)
+        assert f"{equal} of {len(points)} points are the same trial" in capsys.readouterr().out

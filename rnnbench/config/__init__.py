@@ -1,4 +1,4 @@
-"""What a trial is: its typed configuration, the checks that refuse it, and its identity.
+"""Defines a trial: its typed configuration, the checks that refuse it, its identity.
 
 Nothing here needs torch, so that a mistake in the command line is answered before anything slow is
 imported.
@@ -8,9 +8,13 @@ from rnnbench.config.checks import check
 from rnnbench.config.folders import conf_folder
 from rnnbench.config.identity import REVISION, identifies, recorded, trial_hash
 from rnnbench.config.metrics import (
+    Metric,
     bounds,
+    digits,
     direction,
     final_metrics,
+    heading,
+    measured_by,
     objective,
     on_test,
     per_epoch,
@@ -68,6 +72,7 @@ __all__ = [
     "Drawn",
     "Fit",
     "Kernel",
+    "Metric",
     "Model",
     "Nonlinearity",
     "Optim",
@@ -90,14 +95,17 @@ __all__ = [
     "check_words",
     "conf_folder",
     "defined",
+    "digits",
     "direction",
     "explained",
     "failure",
     "final_metrics",
     "flatten",
+    "heading",
     "identifies",
     "imported",
     "mask",
+    "measured_by",
     "names",
     "objective",
     "on_test",

@@ -6,7 +6,7 @@ Each part checks its own values (`Model.check`, `Optim.check`, ...); here is wha
 from dataclasses import is_dataclass
 from typing import Any
 
-from rnnbench.config.metrics import METRICS, final_metrics, objective
+from rnnbench.config.metrics import final_metrics, objective
 from rnnbench.config.optimisers import OPTIMISERS
 from rnnbench.config.refusals import refuse
 from rnnbench.config.schema import DATA, Config, Data, Select
@@ -14,7 +14,7 @@ from rnnbench.config.secrets import check_tree
 
 
 def _check_whole(tree: Any, prefix: str) -> None:
-    """Refuse whole numbers that no tensor, and no store of records, has room for."""
+    """Refuse whole numbers that are too large for a tensor or for a store of records."""
     for key, value in vars(tree).items():
         name = f"{prefix}{key}"
         if is_dataclass(value):
@@ -24,7 +24,7 @@ def _check_whole(tree: Any, prefix: str) -> None:
 
 
 def check(config: Config) -> None:
-    """Refuse what cannot be run.
+    """Refuse a configuration that cannot be run.
 
     Raises:
         ConfigError: names the key, the value and what would be accepted.
@@ -56,6 +56,4 @@ def check(config: Config) -> None:
 def _check_data(data: Data) -> None:
     if type(data) is not DATA.get(data.name, Data):
         refuse("data.name", data.name, f"choose with data=NAME, one of {', '.join(DATA)}, or own")
-    if data.metric not in METRICS:
-        refuse("data.metric", data.metric, f"must be one of {', '.join(METRICS)}")
     data.check()

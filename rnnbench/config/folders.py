@@ -1,4 +1,4 @@
-"""Where the files of the config groups are."""
+"""Finds the files of the config groups."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a trial's identity is made of, and its hash."""
+"""Computes a trial's identity, and its hash."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ NOT_IDENTITY = {
 
 @cache
 def identifies(key: str) -> bool:
-    """Whether a trial's numbers depend on the value of this key."""
+    """True if a trial's numbers depend on the value of this key."""
     return not any(key == name or key.startswith(name + ".") for name in NOT_IDENTITY)
 
 
@@ -47,7 +47,7 @@ PLAIN = re.compile(r"[a-z]\w*(?:[./]\w+)*=[^$]*")
 
 
 def recorded(words: Iterable[str], own: Container[str]) -> list[str]:
-    """Overrides that were read from a record or a study's storage, which others can write to.
+    """Check overrides that were read from a record or a study's storage, which others can write to.
 
     Args:
         own: overrides that come from this process itself: words of its command, or points of its space.
@@ -69,7 +69,7 @@ def recorded(words: Iterable[str], own: Container[str]) -> list[str]:
 
 
 def trial_hash(config: Config, data_checksum: str) -> str:
-    """Identity of a trial: 16 hex digits over what determines its numbers by design.
+    """Return a trial's identity: 16 hex digits of a hash over what determines its numbers.
 
     Options that are off (null, false) are left out, so that a later version may add an option
     without renaming every trial of the past.

@@ -40,7 +40,7 @@ UNITS = {"k": 1_000, "m": 1_000_000, "g": 1_000_000_000, "%": 0.01}
 
 @dataclass(frozen=True)
 class Key:
-    """What the schema says of a key."""
+    """Describes a key of the schema."""
 
     kind: Any  # its type
     options: tuple[str, ...] = ()  # the options that have it, such as optim=sgd; () where all have
@@ -48,7 +48,7 @@ class Key:
 
 @cache
 def keys() -> dict[str, Key]:
-    """Every key of a trial's configuration."""
+    """Return every key of a trial's configuration."""
     found: dict[str, Key] = {}
     for name, kind in get_type_hints(Config).items():
         if not is_dataclass(kind):
@@ -68,13 +68,13 @@ def keys() -> dict[str, Key]:
 
 
 def _kinds(part: Any) -> dict[str, Any]:
-    """The type of each field of a dataclass."""
+    """Return the type of each field of a dataclass."""
     hints = get_type_hints(part)
     return {field.name: hints[field.name] for field in fields(part)}
 
 
 def is_free(key: str) -> bool:
-    """Whether a key stands in a mapping that takes any key, such as data.options."""
+    """True if a key stands in a mapping that takes any key, such as data.options."""
     parent = key.rpartition(".")[0]
     return bool(parent) and (
         (parent in keys() and get_origin(keys()[parent].kind) is dict) or is_free(parent)
@@ -82,7 +82,7 @@ def is_free(key: str) -> bool:
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The names that are most like a word, by all of it or by what follows its last dot; best first."""
+    """Return the names most similar to a word, or to its part after the last dot; best first."""
     known = list(known)
     names = {name: name for name in known} | {a: name for a, name in ALIASES.items() if name in known}
 
@@ -103,13 +103,13 @@ def _ratio(a: str, b: str) -> float:
 
 
 def either(names: Iterable[str]) -> str:
-    """Names as a choice: `a`, `a or b`, `a, b or c`."""
+    """Write names as a choice: `a`, `a or b`, `a, b or c`."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last
 
 
 def unknown_key(key: str, value: str | None = None, known: Collection[str] = (), plus: str = "") -> str:
-    """What is to be said of a key that there is not, or not under the options that were chosen.
+    """Return the message for a key that does not exist, or not under the options that were chosen.
 
     Args:
         value: what it was to be set to, as text.
@@ -133,7 +133,7 @@ def unknown_key(key: str, value: str | None = None, known: Collection[str] = (),
 
 
 def _parts(kind: Any) -> tuple[Any, bool]:
-    """A type without its None, and whether None was there."""
+    """Return a type without its None, and whether None was in it."""
     if get_origin(kind) in (Union, types.UnionType):
         (inner,) = (part for part in get_args(kind) if part is not type(None))
         return inner, True
@@ -141,7 +141,7 @@ def _parts(kind: Any) -> tuple[Any, bool]:
 
 
 def wanted(key: str) -> str:
-    """What a key takes, in words."""
+    """Say in words what values a key takes."""
     kind, optional = _parts(keys()[key].kind if key in keys() else Any)
     if get_origin(kind) is list:
         (item,) = get_args(kind)
@@ -157,7 +157,7 @@ def wanted(key: str) -> str:
 
 
 def fits(key: str, text: str) -> bool:
-    """Whether a text is a value, or several, of the kind that a key takes; as far as its type tells."""
+    """True if a text is a value, or several, of the type that a key takes."""
     kind, optional = _parts(keys()[key].kind if key in keys() else Any)
     if optional and text == "null":
         return True
@@ -174,7 +174,7 @@ def fits(key: str, text: str) -> bool:
 
 
 def better(key: str, text: str) -> str | None:
-    """The value that was probably meant by one of the wrong kind; None if it is right, or anybody's guess."""
+    """Guess the value that was meant by one of the wrong type; None if it is right or cannot be guessed."""
     kind, optional = _parts(keys()[key].kind if key in keys() else Any)
     if optional and text.lower() in ("none", "nil", "off", "~"):
         return "null"
@@ -207,14 +207,14 @@ def better(key: str, text: str) -> str | None:
 
 
 def no_name(key: str, name: str, known: Collection[str]) -> str:
-    """What is to be said of a name that none of the known ones is."""
+    """Return the message for an unknown name."""
     near = nearest(name, known)
     advice = f"; did you mean {either(f'{key}={other}' for other in near)}?" if near else ""
     return f"{key}={name}: must be one of {', '.join(known)}{advice}"
 
 
 def wrong_value(key: str, value: str) -> str:
-    """What is to be said of a value of the wrong kind."""
+    """Return the message for a value of the wrong type."""
     form = better(key, value)
     advice = "" if form is None else f"; write {shown(f'{key}={form}')}"
     if form is not None and re.search(r"\(|,", form):
@@ -223,14 +223,14 @@ def wrong_value(key: str, value: str) -> str:
 
 
 def shown(word: str) -> str:
-    """A word of the command line, in quotes where a shell needs them."""
+    """Quote a word of the command line where a shell needs it."""
     if re.fullmatch(r"[\w@%+=:,./~-]+", word):
         return word
     return f'"{word}"' if not re.search(r'["$`\\!]', word) else "'" + word.replace("'", "'\\''") + "'"
 
 
 def stray_keys(tree: DictConfig) -> Iterator[str]:
-    """What typed nodes hold besides the fields of their class; only `+` and `++` put anything there."""
+    """Return the keys of typed nodes that are no fields of their class; only `+` and `++` add such keys."""
     kind = OmegaConf.get_type(tree)
     known = {field.name for field in fields(kind)} if is_dataclass(kind) else None
     for key in tree:
@@ -255,7 +255,7 @@ REASONS = {
 
 
 def said_of(error: OmegaConfBaseException, value: str | None = None) -> str:
-    """What is to be said of an error of OmegaConf's.
+    """Return the message for an error of OmegaConf.
 
     Args:
         value: what its key was to be set to, as text.
@@ -277,7 +277,7 @@ def said_of(error: OmegaConfBaseException, value: str | None = None) -> str:
 
 
 def check_keys(tree: DictConfig) -> None:
-    """Refuse a composed configuration that has keys besides the schema's, lacks some, or lacks a value.
+    """Refuse a composed configuration with keys that the schema lacks, or without a key or value it needs.
 
     Raises:
         ConfigError: names the key.
@@ -301,7 +301,7 @@ def _missing(tree: DictConfig, name: str) -> set[str]:
 
 
 def written(tree: DictConfig, key: str) -> str | None:
-    """The value of a key as it is written, not looked up."""
+    """Return the value of a key as it is written, interpolations not resolved."""
     *parents, name = key.split(".")
     node: Any = tree
     for part in parents:

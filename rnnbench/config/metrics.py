@@ -1,37 +1,295 @@
-"""The metrics by name: which are recorded, which way is better, which one judges a trial.
+"""The metrics: what each one is, which of them a trial records, and which one judges it.
 
-A task has a loss and the metric that `data.metric` names: accuracy (the share of right answers), or, as a
-function of the loss, mse, nll (natural logarithms) and bpc (bits per character).
+A trial measures the loss, the metric of its task (`data.metric`) and those that `data.metrics` adds. A metric
+is one `Metric`; code of one's own enters one by `register_metric` (config.user_code). Nothing here needs
+torch: metrics are computed by the methods of the tensors that they are given.
 """
 
 import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from rnnbench.config.keys import no_name
+from rnnbench.config.refusals import ConfigError
 from rnnbench.config.schema import Config, Select
 
-METRICS = ("accuracy", "mse", "nll", "bpc")
+LABELS = ("label", "labels")  # goals (rnnbench.tasks.Goal) that ask for a class
 
 
-def direction(metric: str) -> str:
-    """`maximize` or `minimize`, by the metric's name."""
-    return "maximize" if metric.endswith(("accuracy", "per_second")) else "minimize"
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number that says how good a trial's answers are.
+
+    It is computed for the K trials of a stack at once, in one of three ways:
+
+        of_means(loss, hits)  from the mean loss and the share of right answers, (K,) each; these are known
+                              of each epoch's training, too
+        of_confusion(counts)  from confusion matrices (K, classes, classes), whose rows are the truth; of
+                              tasks that ask for a class at the end
+        of_sums(*totals)      from the totals over all minibatches, (K, ...) each, of sums(logits, y, counts)
+
+    `sums` is given logits (K, outputs, B), or (K, outputs, T, B) where an answer is asked for at every step,
+    in float64; y as rnnbench.kernels.losses.measure has it; and counts, (K, B) or (K, T, B), which are 1 for
+    answers that count and 0 for padding. It gives a tuple of tensors (K, ...).
+
+    The first two follow from what every kernel's evaluation gives. The third has the torch path evaluate the
+    examples again, whatever kernel trains. Each gives (K,).
+    """
+
+    name: str  # as in val/NAME
+    better: Literal["higher", "lower"]
+    bounds: tuple[float, float] = (0.0, math.inf)  # what it lies between
+    digits: int | None = None  # after the point, where it is printed; None: four that count
+    title: str | None = (
+        None  # in the heading of a table, after "test"; None: the heading is the recorded name
+    )
+    goals: tuple[str, ...]  # what is asked of the sequences that it goes with: values of rnnbench.tasks.Goal
+    of_means: Callable[[Any, Any], Any] | None = None
+    of_confusion: Callable[[Any], Any] | None = None
+    sums: Callable[[Any, Any, Any], tuple[Any, ...]] | None = None
+    of_sums: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a metric that cannot be recorded or computed.
+
+        Raises:
+            ConfigError: its name, or the ways in which it is computed, are not as they should be.
+        """
+        if not re.fullmatch("(?!val_|test_|train_)[a-z][a-z0-9_]*", self.name):
+            raise ConfigError(
+                f"Metric(name={self.name!r}): must be of small letters, digits and _, and not begin with "
+                "val_, test_ or train_"
+            )
+        ways = [self.of_means, self.of_confusion, self.of_sums]
+        if sum(way is not None for way in ways) != 1 or (self.sums is None) != (self.of_sums is None):
+            raise ConfigError(
+                f"Metric(name={self.name!r}): needs of_means, or of_confusion, or both sums and of_sums"
+            )
+        if self.better not in ("higher", "lower"):
+            raise ConfigError(f"Metric(name={self.name!r}): better must be higher or lower")
+
+    @property
+    def computed_by(self) -> Any:
+        """The function that computes it."""
+        return self.of_means or self.of_confusion or self.of_sums
 
 
-def bounds(metric: str) -> tuple[float, float]:
-    """What a metric lies between, by its name: a share between 0 and 1, all else is not negative."""
-    return (0.0, 1.0 if metric.endswith("accuracy") else math.inf)
+def balanced_accuracy(counts: Any) -> Any:
+    """Mean over the classes that occur of the share of their examples that is answered right, (K,).
+
+    As scikit-learn's balanced_accuracy_score.
+    """
+    examples = counts.sum(2)
+    recall = counts.diagonal(dim1=1, dim2=2) / examples.clamp(min=1)
+    return recall.sum(1) / (examples > 0).sum(1)
 
 
-def on_test(metric: str) -> bool:
-    """Whether a metric is measured on the test set."""
-    return metric.startswith(("test/", "best/test_"))
+def macro_f1(counts: Any) -> Any:
+    """Mean over the classes that occur or are answered of their F1, 2 TP / (2 TP + FP + FN), (K,).
+
+    As scikit-learn's f1_score(average="macro").
+    """
+    said_or_true = counts.sum(1) + counts.sum(2)
+    f1 = 2 * counts.diagonal(dim1=1, dim2=2) / said_or_true.clamp(min=1)
+    return f1.sum(1) / (said_or_true > 0).sum(1)
+
+
+def absolute_errors(logits: Any, y: Any, counts: Any) -> tuple[Any, ...]:
+    """Sums over the examples of |answer - y|, mean over the outputs, and of 1; (K,) each."""
+    return (logits - y).abs().mean(1).sum(1), counts.sum(1)
+
+
+def squares(logits: Any, y: Any, counts: Any) -> tuple[Any, ...]:
+    """Sums over the examples of (answer - y)^2, of y^2, of y, (K, outputs) each, and of 1, (K,)."""
+    return (logits - y).square().sum(2), y.square().sum(2), y.sum(2), counts.sum(1)
+
+
+def r2(residual: Any, squared: Any, total: Any, examples: Any) -> Any:
+    """1 - residual / variance, mean over the outputs, (K,).
+
+    As scikit-learn's r2_score: of an output that is the same in all examples 1 where all answers are right,
+    else 0.
+    """
+    spread = squared - total.square() / examples[:, None]
+    constant = spread <= 1e-12 * squared  # but for rounding
+    share = 1 - residual / spread.masked_fill(constant, 1.0)
+    return share.where(~constant, (residual == 0).to(share.dtype)).mean(1)
+
+
+SHARE = (0.0, 1.0)
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            name="loss",
+            better="lower",
+            goals=(*LABELS, "value", "keys"),
+            of_means=lambda loss, hits: loss,
+        ),
+        Metric(
+            name="accuracy",  # the share of right answers
+            better="higher",
+            bounds=SHARE,
+            digits=4,
+            title="accuracy",
+            goals=LABELS,
+            of_means=lambda loss, hits: hits,
+        ),
+        Metric(
+            name="mse",
+            better="lower",
+            title="MSE",
+            goals=("value",),
+            of_means=lambda loss, hits: loss,
+        ),
+        Metric(
+            name="nll",  # natural logarithms
+            better="lower",
+            title="NLL",
+            goals=(*LABELS, "keys"),
+            of_means=lambda loss, hits: loss,
+        ),
+        Metric(
+            name="bpc",  # bits per character
+            better="lower",
+            goals=("labels",),
+            of_means=lambda loss, hits: loss / math.log(2),
+        ),
+        Metric(
+            name="perplexity",  # e to the mean cross entropy of a step
+            better="lower",
+            bounds=(1.0, math.inf),
+            title="perplexity",
+            goals=("labels",),
+            of_means=lambda loss, hits: loss.exp(),
+        ),
+        Metric(
+            name="balanced_accuracy",
+            better="higher",
+            bounds=SHARE,
+            digits=4,
+            title="balanced accuracy",
+            goals=("label",),
+            of_confusion=balanced_accuracy,
+        ),
+        Metric(
+            name="macro_f1",
+            better="higher",
+            bounds=SHARE,
+            digits=4,
+            title="macro F1",
+            goals=("label",),
+            of_confusion=macro_f1,
+        ),
+        Metric(
+            name="mae",
+            better="lower",
+            title="MAE",
+            goals=("value",),
+            sums=absolute_errors,
+            of_sums=lambda errors, examples: errors / examples,
+        ),
+        Metric(
+            name="r2",
+            better="higher",
+            bounds=(-math.inf, 1.0),
+            digits=4,
+            title="R2",
+            goals=("value",),
+            sums=squares,
+            of_sums=r2,
+        ),
+    )
+}
+
+
+OWN: dict[str, Metric] = {}  # those that code of one's own has registered; of one name the last one
+
+
+def find(name: str) -> Metric:
+    """The metric of this name; of a name that `own_code` has bound, the one that it is bound to.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    bound = getattr(name, "entry", None)  # see user_code.Own
+    found: Metric | None = METRICS.get(name, OWN.get(name)) if bound is None else bound.made
+    if found is None:
+        raise ConfigError(no_name("data.metrics", name, [*METRICS, *OWN]))
+    return found
+
+
+def _known(name: str) -> Metric | None:
+    return METRICS.get(name, OWN.get(name))
+
+
+def short(recorded: str) -> str:
+    """The metric's name in that of a recorded number: `accuracy` of test/accuracy and best/val_accuracy."""
+    return re.sub("^(val|test)_", "", recorded.rpartition("/")[2])
+
+
+def direction(recorded: str) -> str:
+    """`maximize` or `minimize`, by the name of a recorded number."""
+    metric = _known(short(recorded))
+    higher = metric is not None and metric.better == "higher"
+    return "maximize" if higher or recorded.endswith("per_second") else "minimize"
+
+
+def bounds(recorded: str) -> tuple[float, float]:
+    """What a recorded number lies between, by its name; what is no metric is not negative."""
+    metric = _known(short(recorded))
+    return (0.0, math.inf) if metric is None else metric.bounds
+
+
+def digits(recorded: str) -> int | None:
+    """Digits after the point with which a recorded number is printed, if the metric has a fixed number."""
+    metric = _known(short(recorded))
+    return None if metric is None else metric.digits
+
+
+def heading(recorded: str) -> str | None:
+    """What a table calls a recorded number, if that is a metric with a title."""
+    metric = _known(short(recorded))
+    if metric is None or metric.title is None:
+        return None
+    forms = {
+        "val/": "validation {}",
+        "best/val_": "best validation {}",
+        "best/test_": "test {} (best epoch, watched)",
+        "test/": "test {}",
+    }
+    form = forms.get(recorded.removesuffix(metric.name))
+    return None if form is None else form.format(metric.title)
+
+
+def on_test(recorded: str) -> bool:
+    """Whether a recorded number was measured on the test set."""
+    return recorded.startswith(("test/", "best/test_"))
+
+
+def measured(config: Config) -> list[str]:
+    """Names of the metrics that a trial measures: that of its task, the added ones, the loss."""
+    return [config.data.metric, *(config.data.metrics or []), "loss"]
+
+
+def measured_by(params: Mapping[str, Any]) -> list[str]:
+    """Names of the metrics that a recorded trial has measured besides the loss.
+
+    Args:
+        params: of its record, by dotted key.
+    """
+    added = params.get("data.metrics")
+    return [params.get("data.metric", "accuracy"), *(added if isinstance(added, list) else [])]
 
 
 def final_metrics(config: Config) -> list[str]:
-    """Names of the metrics that a finished trial records once (epoch metrics aside)."""
-    split, metric = config.fit.select.value, config.data.metric
-    final = [f"best/{split}_{metric}", f"best/{split}_loss", "best/epoch"]
+    """Names of the numbers that a finished trial records once (those of epochs aside)."""
+    split, names = config.fit.select.value, measured(config)
+    final = [*(f"best/{split}_{name}" for name in names), "best/epoch"]
     if config.fit.select is Select.val:
-        final += [f"test/{metric}", "test/loss"]
+        final += [f"test/{name}" for name in names]
     return [
         *final,
         "parameters/total",
@@ -43,19 +301,19 @@ def final_metrics(config: Config) -> list[str]:
 
 
 def objective(config: Config) -> str:
-    """The final metric that a trial is judged by; `val/loss` asks for the one of the best epoch."""
+    """The final number that a trial is judged by; `val/loss` asks for the one of the best epoch."""
     split = config.fit.select.value
     chosen = config.objective or f"{split}/{config.data.metric}"
     return f"best/{chosen.replace('/', '_')}" if chosen in per_epoch(config) else chosen
 
 
-def per_epoch(config: Config) -> tuple[str, str]:
-    """Names of the metrics that are measured after an epoch, on the split that is watched."""
-    split = config.fit.select.value
-    return f"{split}/{config.data.metric}", f"{split}/loss"
+def per_epoch(config: Config) -> list[str]:
+    """Names of the numbers that are measured after an epoch, on the split that is watched."""
+    return [f"{config.fit.select.value}/{name}" for name in measured(config)]
 
 
 def selection(config: Config) -> str:
-    """The metric's name or `loss`: what chooses the best epoch, on the split `fit.select`."""
-    loss = objective(config) == f"best/{config.fit.select.value}_loss"
-    return "loss" if loss else config.data.metric
+    """The name of the metric that chooses the best epoch, on the split `fit.select`."""
+    best = f"best/{config.fit.select.value}_"
+    chosen = objective(config)
+    return short(chosen) if chosen.startswith(best) and chosen != "best/epoch" else config.data.metric

@@ -1,4 +1,4 @@
-"""What a Ray cluster is asked for, typed. The yaml in conf/hydra/launcher only selects."""
+"""Defines the settings of hydra/launcher=ray, typed. The yaml in conf/hydra/launcher only selects."""
 
 from dataclasses import dataclass
 from typing import Optional

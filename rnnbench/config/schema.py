@@ -121,6 +121,7 @@ class Data:
     val_size: Optional[int] = None  # null: as many as the task says
     split_seed: int = 0  # chooses the validation examples
     options: dict[str, Any] = field(default_factory=dict)  # of a task of one's own
+    metrics: Optional[list[str]] = None  # measured besides, such as [balanced_accuracy,macro_f1]
 
     def check(self) -> None:
         """Refuse values that no task can have.
@@ -132,6 +133,9 @@ class Data:
         at_least(0, ("data.val_size", self.val_size))
         if not 0 <= self.split_seed < 2**32:
             refuse("data.split_seed", self.split_seed, "must be at least 0 and below 2**32")
+        names = ["loss", self.metric, *(self.metrics or [])]
+        if twice := [name for n, name in enumerate(names) if name in names[:n] and n > 1]:
+            refuse("data.metrics", twice[0], "is measured already; name it once, or leave it out")
 
 
 # The settings of each task that ships, by data.name: rnnbench.tasks enters them when it is imported.

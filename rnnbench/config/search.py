@@ -1,4 +1,4 @@
-"""What a search is told: the sweeper's settings, typed. The yaml in conf/hydra/sweeper only selects."""
+"""Defines the settings of a search, typed. The yaml in conf/hydra/sweeper only selects."""
 
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 @dataclass
 class Drawn:
-    """One hyperparameter of a search space."""
+    """The settings of one hyperparameter of a search space."""
 
     over: str = MISSING  # in Hydra's syntax: choice(), range(), interval(), tag(log, ...), or one value
     when: Optional[str] = None  # drawn only where it matters: optim=sgd, or several: optim=sgd,rmsprop
@@ -23,7 +23,7 @@ class Search:
     _recursive_: bool = False  # sampler and pruner are read, not called
     direction: Any = None  # maximize or minimize, one for each objective; null: by the metric's name
     storage: Optional[str] = None  # a URL; null: in memory, and of a named study a journal in its folder
-    study_name: Optional[str] = None  # named, it lives in multirun/NAME and can be shared and resumed
+    study_name: Optional[str] = None  # a name: kept in multirun/NAME, can be shared and resumed
     n_trials: int = 20  # in all, whoever runs them
     n_jobs: int = 4  # trials in flight, in this process
     max_failure_rate: float = 0.5  # of the finished trials, from the tenth on
@@ -34,6 +34,6 @@ class Search:
     pruner: dict[str, Any] = field(default_factory=dict)
     objectives: Optional[list[str]] = None  # metrics that are recorded; null: the trial's own objective
     use_test_set: bool = False  # whether a test metric may be an objective: then nothing is left to test on
-    repeats: int = 1  # seeds of each suggestion: the study is told their mean
+    repeats: int = 1  # seeds of each suggestion; Optuna gets their mean
     confirm: int = 0  # fresh seeds that the winner is trained under at the end
     trial: Optional[int] = None  # set by the sweeper for the jobs of launchers other than ours

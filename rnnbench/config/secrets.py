@@ -1,4 +1,4 @@
-"""Credentials in what is written to disk: whole configs and command lines are, so there they are refused.
+"""Refuses credentials in configs and command lines, since these are written to disk whole.
 
 Given in the ways that the refusal names they are read by the library that needs them, and by nothing here.
 """
@@ -58,7 +58,7 @@ OF_VALUE = re.compile(rf"{NONE}[\s\S]")
 
 
 def mask(text: str) -> str:
-    """The text with *** for what looks like a password, a token or a key, written plainly or with %XX."""
+    """Replace what looks like a password, a token or a key by ***, written plainly or with %XX."""
     shown = _mask(text)
     decoded = unquote(shown)
     hidden = _mask(decoded)
@@ -118,7 +118,7 @@ def check_tree(tree: Any, key: str = "") -> None:
 
 
 def _way(key: str, shown: str) -> str:
-    """The ways that work for what takes this key."""
+    """Name the ways to give a credential that work for this key."""
     if key == "data.source":
         return "use a source that asks for none, or copy the files to data.root"
     if "postgresql" in shown:

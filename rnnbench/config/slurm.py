@@ -1,4 +1,4 @@
-"""What a Slurm cluster is asked for, typed. The yaml in conf/hydra/launcher only selects."""
+"""Defines the settings of hydra/launcher=slurm, typed. The yaml in conf/hydra/launcher only selects."""
 
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -13,7 +13,7 @@ class Slurm:
     cluster: Optional[str] = None  # slurm; local: processes of this machine; null: slurm where srun is
     timeout_min: int = 60  # the time limit, in minutes
     cpus_per_task: int = 1  # threads of the stack
-    mem_gb: Optional[float] = None  # null: what the cluster gives unless told
+    mem_gb: Optional[float] = None  # null: the cluster's default
     gpus_per_node: Optional[int] = None  # for fit.device=cuda
     partition: Optional[str] = None
     account: Optional[str] = None

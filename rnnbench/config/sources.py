@@ -1,4 +1,4 @@
-"""Python code that is not of an installed package: what it imports, its digests, where it raises."""
+"""Reads Python code of the user's own: what it imports, its digests, the line that raised."""
 
 import ast
 import hashlib
@@ -22,14 +22,14 @@ SHARED = frozenset({"rnnbench", "torch", "numpy", "omegaconf", "hydra"})
 
 @cache
 def _installed() -> tuple[str, ...]:
-    """The folders of the standard library, of installed packages and of rnnbench."""
+    """Return the folders of the standard library, of installed packages and of rnnbench."""
     folders = [sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")]
     folders += [*site.getsitepackages(), site.getusersitepackages(), str(Path(__file__).parents[1])]
     return tuple({path + os.sep for folder in folders for path in (folder, os.path.realpath(folder))})
 
 
 def outside(file: str) -> bool:
-    """Whether a file lies outside of rnnbench, the standard library and the installed packages.
+    """True if a file lies outside of rnnbench, the standard library and the installed packages.
 
     A folder of sys.path that holds a *.dist-info has installed packages, as `pip install --target` makes it.
     An editable installation lies in its source tree, so it is outside.
@@ -48,13 +48,13 @@ def outside(file: str) -> bool:
 
 
 def may_be_own(name: str) -> bool:
-    """Whether a module of this name may be one's own at all."""
+    """True if a module of this name may be the user's own."""
     top = name.partition(".")[0]
     return top not in SHARED and top not in sys.stdlib_module_names and name != "__main__"
 
 
 def imports(content: bytes, package: str) -> Iterator[str]:
-    """The modules that a file may import, at its top or later; of `from a import b` both a and a.b.
+    """Return the modules that a file may import, at its top or later; of `from a import b` both a and a.b.
 
     Args:
         package: the one that the file's relative imports begin from.
@@ -70,7 +70,7 @@ def imports(content: bytes, package: str) -> Iterator[str]:
 
 
 class Sources:
-    """A file of one's own and the modules from outside of installed packages that it imports, by content.
+    """A file of one's own and the modules of one's own that it imports, with their contents.
 
     Args:
         file: the file.
@@ -84,12 +84,12 @@ class Sources:
         self.contents: dict[str, bytes] = {}
 
     def read(self, name: str, file: str) -> bytes:
-        """The content of a module's file, which enters the identity."""
+        """Return the content of a module's file, which enters the identity."""
         self.files[name], self.contents[name] = file, Path(file).read_bytes()
         return self.contents[name]
 
     def spec(self, name: str, path: Any = None) -> ModuleSpec | None:
-        """What Python would import under a name, from the folder of the file first, as a script's is."""
+        """Find what Python would import under a name, in the folder of the file first, as for a script."""
         if not may_be_own(name):
             return None
         if path is None and self.folder and (spec := PathFinder.find_spec(name, [self.folder, *sys.path])):
@@ -114,7 +114,7 @@ class Sources:
                 todo += self._read_along(other)
 
     def _read_along(self, name: str) -> list[str]:
-        """Read a module and the packages above it as far as they are one's own; those not read before."""
+        """Read a module and the packages above it, if they are one's own and not read before."""
         path, new = None, []
         parts = name.split(".") if all(name.split(".")) else []  # else above the top, which Python refuses
         for end in range(1, len(parts) + 1):
@@ -133,13 +133,13 @@ class Sources:
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """The sha256 of each file: that of the file itself by its name, of the others by their modules'."""
+        """Return the sha256 of each file, by the name of the file itself and by the names of its modules."""
         names = {name: os.path.basename(self.file) if name == self.name else name for name in self.contents}
         return {names[name]: sha256(content) for name, content in self.contents.items()}
 
     @property
     def current(self) -> bool:
-        """Whether all its files are still as they were read."""
+        """True if all files are still as they were read."""
         try:
             return all(Path(self.files[name]).read_bytes() == held for name, held in self.contents.items())
         except OSError:
@@ -151,7 +151,7 @@ AS_IMPORTED: dict[str, tuple[object, str, bytes]] = {}
 
 
 class Imported(Sources):
-    """The sources of a module that Python has imported, as they were then.
+    """The sources of a module that Python has imported, as they were at that time.
 
     A module in sys.modules stays what it is when its file is edited, until it is reloaded.
     """
@@ -170,7 +170,7 @@ class Imported(Sources):
 
 
 def traced(file: str, name: str) -> Sources:
-    """The sources of a module that was imported already."""
+    """Return the sources of a module that was imported already."""
     sources = Imported(file, name)
     sources.read(name, file)
     sources.trace()
@@ -178,7 +178,7 @@ def traced(file: str, name: str) -> Sources:
 
 
 def fingerprint(value: Any) -> str:
-    """A digest of a class or a function that no file holds: of its code, and of what this refers to."""
+    """Return a digest of a class or function that is in no file: of its code and what that refers to."""
     digest = hashlib.sha256()
     _feed(digest, value, {})
     return digest.hexdigest()
@@ -203,7 +203,7 @@ def _feed(digest: Any, value: Any, seen: dict[int, tuple[int, Any]]) -> None:
 
 
 def _parts(value: Any) -> list[Any]:
-    """What a value consists of, as far as its meaning depends on it."""
+    """Return the parts of a value that its meaning depends on."""
     match value:
         case CodeType():
             return [value.co_code, value.co_names, value.co_varnames, value.co_freevars, value.co_consts]
@@ -229,7 +229,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _state(value: Any) -> list[Any]:
-    """What an object of any other class holds."""
+    """Return the state of an object of any other class."""
     if hasattr(value, "__wrapped__"):  # a function behind a cache
         return [value.__wrapped__]
     torch = sys.modules.get("torch")
@@ -238,7 +238,7 @@ def _state(value: Any) -> list[Any]:
         return [str(value.dtype), list(value.shape), held]
     try:
         made = value.__reduce_ex__(4)
-    except Exception:  # whatever its class makes of being copied
+    except Exception:  # copying may raise anything, by its class
         return [getattr(value, "__dict__", {})]
     if isinstance(made, str):  # a name
         return [made]
@@ -246,7 +246,7 @@ def _state(value: Any) -> list[Any]:
 
 
 def _known(value: Any) -> list[Any]:
-    """Of what is in a file its name, and the digests of the file if it is one's own; else nothing."""
+    """Return name and digests of a thing that is in a file, digests only of one's own; else nothing."""
     if isinstance(value, ModuleType):
         name, file, there = value.__name__, getattr(value, "__file__", None), True
     else:
@@ -267,7 +267,7 @@ def _within(module: Any, path: str) -> Any:
 
 
 def _closed(function: FunctionType) -> list[Any]:
-    """Of a function its code, its defaults, and the values that it finds outside of itself."""
+    """Return a function's code, its defaults, and the values of its closure and globals."""
     found = function.__globals__
     names = sorted(_names(function.__code__) & found.keys())
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
@@ -285,18 +285,18 @@ def _parts_of_class(kind: type) -> list[Any]:
 
 
 def _names(code: CodeType) -> set[str]:
-    """The names that code and the functions in it look up."""
+    """Return the names that code and the functions in it look up."""
     inner = (_names(part) for part in code.co_consts if isinstance(part, CodeType))
     return set(code.co_names).union(*inner)
 
 
 def sha256(content: bytes) -> str:
-    """In hexadecimal digits."""
+    """Return the sha256 in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def defined(value: Any) -> str:
-    """Where a function, or a class by the first of its functions, is written: FILE:LINE."""
+    """Return FILE:LINE of a function, or of the first function of a class."""
     functions = [value] if isinstance(value, FunctionType) else vars(value).values()
     for function in functions:
         if isinstance(function, FunctionType):
@@ -305,13 +305,13 @@ def defined(value: Any) -> str:
 
 
 def place(file: str, line: int | None) -> str:
-    """FILE:LINE for a message; the file relative to the working directory if it is below it."""
+    """Write FILE:LINE for a message, the file relative to the working directory if it is below it."""
     below = os.path.realpath(file).startswith(os.path.realpath(os.curdir) + os.sep)
     return f"{os.path.relpath(os.path.realpath(file), os.path.realpath(os.curdir)) if below else file}:{line}"
 
 
 def blamed(error: BaseException) -> str | None:
-    """The last line of one's own code that an exception passed, as FILE:LINE; None if it passed none."""
+    """Return the last line of one's own code in an exception's traceback, as FILE:LINE; None if none is."""
     if isinstance(error, SyntaxError) and error.filename and outside(error.filename):
         return place(error.filename, error.lineno)
     found = None
@@ -323,11 +323,11 @@ def blamed(error: BaseException) -> str | None:
 
 
 def explained(error: BaseException) -> str:
-    """What an exception says, behind the line of one's own code that it comes from, if it does."""
+    """Return an exception's message, after the line of one's own code that raised it, if one did."""
     where = blamed(error)
     try:
         text = error.msg if isinstance(error, SyntaxError) else str(error)
-    except Exception:  # whatever its class makes of being printed
+    except Exception:  # printing may raise anything, by its class
         text = "its message cannot be printed"
     said = [] if isinstance(error, ConfigError) else [type(error).__name__]
     words = ". ".join([": ".join([*said, *([str(text)] if text else [])]), *getattr(error, "__notes__", [])])

@@ -1,4 +1,4 @@
-"""A configuration as typed objects, as plain dicts and as YAML."""
+"""Converts a configuration between typed objects, plain dicts and YAML."""
 
 from dataclasses import asdict, fields
 from enum import Enum
@@ -16,7 +16,7 @@ from rnnbench.config.schema import DATA, Config, Data, Fit, Model, Tracking
 
 
 def typed(tree: Any) -> Config:
-    """A resolved tree (a composed DictConfig, or the dict read from a record) as a checked Config.
+    """Turn a resolved tree (a composed DictConfig, or the dict of a record) into a checked Config.
 
     The class of its `data` node is found by data.name among those that rnnbench.tasks has entered in DATA.
 
@@ -44,7 +44,7 @@ def typed(tree: Any) -> Config:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with dotted keys."""
+    """Turn nested dicts into one dict with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
@@ -55,7 +55,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The configuration as JSON types: enums by name, nothing typed left."""
+    """Turn a configuration into JSON types, enums by name."""
 
     def simple(value: Any) -> Any:
         if isinstance(value, Enum):
@@ -71,11 +71,11 @@ def plain(config: Config) -> dict[str, Any]:
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """Fast where PyYAML has its C library."""
+    """PyYAML's dumper, in C where that is installed."""
 
 
 def _quoted(dumper: Any, text: str) -> Any:
-    """A string that OmegaConf would read as a number keeps its quotes: its floats are more than YAML's."""
+    """Quote a string that OmegaConf would read as a number; it reads more forms of floats than YAML."""
     try:
         float(text)
     except ValueError:
@@ -87,7 +87,7 @@ _Dumper.add_representer(str, _quoted)
 
 
 def to_yaml(tree: Any) -> str:
-    """Plain dicts, lists and values as YAML that OmegaConf reads back; ten times faster than its own."""
+    """Write plain dicts, lists and values as YAML that OmegaConf reads; ten times faster than OmegaConf."""
     try:
         return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
     except UnicodeEncodeError:  # a file name that is not UTF-8: the C library has no escapes for it

@@ -1,4 +1,4 @@
-"""URIs of MLflow's stores, as far as they can be read without importing mlflow, which takes seconds."""
+"""Reads URIs of MLflow's stores without importing mlflow, which takes seconds."""
 
 import os
 import re

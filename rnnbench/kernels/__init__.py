@@ -102,6 +102,11 @@ def make_compute(config: Config, task: Task) -> Compute:
     return TorchCompute(config, task, network)
 
 
+def torch_evaluation(config: Config, task: Task, compute: Compute) -> TorchCompute:
+    """What evaluates the trials of `compute` with torch, for metrics that are computed from the logits."""
+    return compute if isinstance(compute, TorchCompute) else TorchCompute(config, task, compute.network)
+
+
 def kernel_name(config: Config) -> str:
     """What the record says: the kernel, and the instruction set if it is a compiled one."""
     kernel = choose(config)

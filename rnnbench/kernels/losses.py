@@ -4,12 +4,15 @@ Each takes the head's logits, the targets and the steps that count, and gives fo
 the loss and the right answers, both summed over its answers, and how many answers that is.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rnnbench.tasks import Goal
 
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits and y: (K, B), or (K, T, B) at every step
 Measured = tuple[Tensor, Tensor, Tensor]  # (K, B) each: loss, right answers, answers
 
 
@@ -20,29 +23,40 @@ def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return logits.logsumexp(1) - right, hits
 
 
-def measure(goal: Goal, logits: Tensor, y: Tensor, lengths: Tensor | None) -> Measured:
+def measure(
+    goal: Goal, logits: Tensor, y: Tensor, lengths: Tensor | None, own: Loss | None = None
+) -> Measured:
     """Loss and right answers of a minibatch; where right and wrong are not the question, there are none.
 
     Args:
         logits: (K, outputs, B), of every step (K, outputs, T, B).
         y: (K, B) classes, (K, outputs, B) numbers, (K, T, B) classes or (K, outputs, T, B) keys.
         lengths: (K, B) steps that count; None: all do.
+        own: the task's own loss in place of the goal's; see `rnnbench.tasks.Task`.
     """
     match goal:
-        case Goal.label:
-            loss, hits = cross_entropy(logits, y)
-            return loss, hits, torch.ones_like(loss)
+        case Goal.label | Goal.labels:
+            loss, hits = cross_entropy(logits, y)  # (K, B) or (K, T, B)
         case Goal.value:
             loss = (logits - y).square().mean(1)
-            return loss, torch.zeros_like(loss), torch.ones_like(loss)
-        case Goal.labels:
-            loss, hits = cross_entropy(logits, y)  # (K, T, B)
+            hits = torch.zeros_like(loss)
         case Goal.keys:
             loss = binary_cross_entropy_with_logits(logits, y, reduction="none").sum(1)
             hits = torch.zeros_like(loss)
-    counts = torch.ones_like(hits)
+    if own is not None:
+        loss = own(logits, y)
+    counts = counted(goal, logits, lengths)
+    if not goal.every_step:
+        return loss, hits, counts
     if lengths is not None:
-        steps = torch.arange(loss.shape[1], device=loss.device).view(1, -1, 1)
-        counts = (steps < lengths.unsqueeze(1)).to(loss.dtype)
         loss, hits = loss * counts, hits * counts
     return loss.sum(1), hits.sum(1), counts.sum(1)
+
+
+def counted(goal: Goal, logits: Tensor, lengths: Tensor | None) -> Tensor:
+    """1 for each answer of logits that counts and 0 for padding: (K, B), of every step (K, T, B)."""
+    ones = torch.ones_like(logits[:, 0])
+    if not goal.every_step or lengths is None:
+        return ones
+    steps = torch.arange(ones.shape[1], device=ones.device).view(1, -1, 1)
+    return (steps < lengths.unsqueeze(1)).to(ones.dtype)

@@ -1,14 +1,14 @@
 """The torch path: any cell on any device, batched products over the stack, gradients by autograd."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from rnnbench.config import Config
-from rnnbench.kernels.batches import Batches
+from rnnbench.config import Config, Metric
+from rnnbench.kernels.batches import Batch, Batches
 from rnnbench.kernels.compiled import cores, threads_asked
-from rnnbench.kernels.losses import measure
+from rnnbench.kernels.losses import counted, measure
 from rnnbench.nn import optimisers
 from rnnbench.nn.cells import Noise
 from rnnbench.nn.cells.cell import NONE
@@ -58,7 +58,7 @@ class TorchCompute:
             logits, carried = self.network.carry(weights, batch.x, carried, noise)
         else:
             logits = self.network(weights, batch.x, noise, batch.lengths)
-        loss, hits, answers = measure(self.task.goal, logits, batch.y, batch.lengths)
+        loss, hits, answers = measure(self.task.goal, logits, batch.y, batch.lengths, self.task.loss)
         mean = (loss.sum(-1) / answers.sum(-1)).sum()
         gradients = torch.autograd.grad(mean, list(weights.values()), allow_unused=True)
         if unused := [name for name, part in zip(weights, gradients, strict=True) if part is None]:
@@ -77,27 +77,54 @@ class TorchCompute:
         self, parameters: Tensor, index: Tensor, poll: Callable[[], None] = lambda: None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, right answers and predictions of parameters (k, P); see `Compute.evaluate`."""
-        weights = self.network.views(parameters)
-        task, k = self.task, len(parameters)
+        k, goal = len(parameters), self.task.goal
         sums = torch.zeros(k, 3, dtype=torch.float64, device=self.device)
         predictions = torch.zeros(k, len(index), dtype=torch.int64, device=self.device)
+        for places, logits, batch in self._outputs(parameters, index, poll):
+            measured = measure(goal, logits, batch.y, batch.lengths, self.task.loss)
+            sums += torch.stack([part.double().sum(-1) for part in measured], 1)
+            if goal is Goal.label:
+                predictions[:, places] = logits.argmax(1)
+        loss, hits, answers = sums.unbind(1)
+        return loss / answers, hits / answers, predictions
+
+    @torch.no_grad()
+    def measure(
+        self,
+        metrics: Sequence[Metric],
+        parameters: Tensor,
+        index: Tensor,
+        poll: Callable[[], None] = lambda: None,
+    ) -> dict[str, Tensor]:
+        """Metrics (k,) by name that are computed from sums of what the logits give; see `Metric`."""
+        totals: dict[str, list[Tensor]] = {}
+        for _, logits, batch in self._outputs(parameters, index, poll):
+            counts = counted(self.task.goal, logits, batch.lengths).double()
+            y = batch.y.double() if batch.y.is_floating_point() else batch.y
+            for metric in metrics:
+                assert metric.sums is not None
+                parts = metric.sums(logits.double(), y, counts)
+                before = totals.get(metric.name, [0.0] * len(parts))
+                totals[metric.name] = [a + b for a, b in zip(before, parts, strict=True)]
+        return {m.name: m.of_sums(*totals[m.name]) for m in metrics if m.of_sums is not None}
+
+    def _outputs(
+        self, parameters: Tensor, index: Tensor, poll: Callable[[], None]
+    ) -> Iterator[tuple[Tensor, Tensor, Batch]]:
+        """Of the examples `index`, minibatch by minibatch: their places in it, logits (k, ...), minibatch."""
+        weights, k = self.network.views(parameters), len(parameters)
         carried = None
         for places in self._parts(index):
             poll()
             x, y, lengths = self.batches.stored(index[places].to(self.device).unsqueeze(0))
             x, y = (t.expand(k, *t.shape[1:]) for t in (x, y))
             lengths = None if lengths is None else lengths.expand(k, -1)
-            if task.carried:
+            if self.task.carried:
                 carried = cut(carried, len(places))
                 logits, carried = self.network.carry(weights, x, carried)
             else:
                 logits = self.network(weights, x, NONE, lengths)
-            measured = measure(task.goal, logits, y, lengths)
-            sums += torch.stack([part.double().sum(-1) for part in measured], 1)
-            if task.goal is Goal.label:
-                predictions[:, places] = logits.argmax(1)
-        loss, hits, answers = sums.unbind(1)
-        return loss / answers, hits / answers, predictions
+            yield places, logits, Batch(x, y, lengths)
 
     def _parts(self, index: Tensor) -> Iterator[Tensor]:
         """Places in index, minibatch by minibatch: examples of like length together, windows in order."""

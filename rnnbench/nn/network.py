@@ -14,7 +14,7 @@ from rnnbench.config import ConfigError, Model, Readout, asked
 from rnnbench.nn.cells import Cell, Noise, State, Weights, make_cell
 from rnnbench.nn.cells.cell import NONE
 
-# What one minibatch leaves to the next where a text is read on: each layer's state, (K, hidden, B) tensors.
+# What a minibatch of a text hands to the next one: the state of each layer, (K, hidden, B) tensors.
 Carried = list[State] | None
 
 

@@ -18,7 +18,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from rnnbench.config import ConfigError, conf_folder
+from rnnbench.config import ConfigError, conf_folder, heading
 from rnnbench.config.keys import either, nearest
 from rnnbench.paper.figures import kind_names, load_kind
 from rnnbench.paper.statistics import RESAMPLES
@@ -89,7 +89,7 @@ class Table:
 
     def label(self, key: str) -> str:
         """Return how a key, a value or a metric is printed."""
-        return self.labels.get(key, TITLES.get(key, key))
+        return self.labels.get(key, TITLES.get(key) or heading(key) or key)
 
 
 TITLES = {
@@ -99,14 +99,6 @@ TITLES = {
     "data.name": "data",
     "parameters/total": "parameters",
     "time/train_seconds": "training seconds",
-    "val/accuracy": "validation accuracy",
-    "best/val_accuracy": "best validation accuracy",
-    "best/test_accuracy": "test accuracy (best epoch, watched)",
-    "test/accuracy": "test accuracy",
-    "test/mse": "test MSE",
-    "test/nll": "test NLL",
-    "best/val_nll": "best validation NLL",
-    "best/val_mse": "best validation MSE",
     "best/epoch": "best epoch",
     "optim.lr": "learning rate",
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rnnbench.config import ConfigError, identifies
+from rnnbench.config import ConfigError, identifies, measured_by
 from rnnbench.paper.aggregate import Planned
 from rnnbench.paper.definition import Table
 from rnnbench.paper.planning import MULTIRUN
@@ -123,8 +123,8 @@ def _rows(planned: Sequence[Planned]) -> list[str]:
 
 def _metrics(finished: Sequence[Record]) -> list[str]:
     """The parameters, what the epochs were chosen by, and what was measured on the test set."""
-    tasks = dict.fromkeys(record.params.get("data.metric", "accuracy") for record in finished)
-    wanted = [f"{kind}{task}" for task in tasks for kind in ("best/val_", "best/test_", "test/")]
+    measured = dict.fromkeys(name for record in finished for name in measured_by(record.params))
+    wanted = [f"{kind}{name}" for name in measured for kind in ("best/val_", "best/test_", "test/")]
     there = {name for record in finished for name in record.metrics}
     return [name for name in ("parameters/total", *wanted) if name in there]
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+from rnnbench.config import metrics
 from rnnbench.paper.aggregate import Filled, Key
 from rnnbench.paper.notes import notes
 from rnnbench.paper.published import Beside, beside
@@ -15,14 +16,14 @@ MOST = 6  # digits after the point; smaller figures print in powers of ten
 def decimals(filled: Filled, metric: str) -> int:
     """Return how many digits of a metric stand after the point.
 
-    What the table says, four of a share, else as many as show four that count of the smallest mean.
+    What the table says, those of the metric, else as many as show four that count of the smallest mean.
     """
     if metric in filled.table.digits:
         return filled.table.digits[metric]
     if metric.startswith("parameters/"):
         return 0
-    if metric.endswith("accuracy"):
-        return 4
+    if (fixed := metrics.digits(metric)) is not None:
+        return fixed
     values = [abs(c.figures[metric].value) for c in filled.cells.values() if metric in c.figures]
     values = [value for value in values if value > 0 and math.isfinite(value)]
     if metric.startswith("time/") or not values:

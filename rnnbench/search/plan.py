@@ -21,8 +21,10 @@ from rnnbench.search import samplers as by_name
 from rnnbench.search.space import Lookup, Parameter, Space, read_space, text
 from rnnbench.search.storage import check_storage, file_of
 from rnnbench.sweep.compose import Composer
+from rnnbench.sweep.explain import of_point
+from rnnbench.sweep.groups import no_option
 from rnnbench.sweep.launcher import task_config
-from rnnbench.sweep.overrides import Checker, no_option, of_point
+from rnnbench.sweep.overrides import Checker
 from rnnbench.sweep.stages import preflight
 
 
@@ -226,8 +228,8 @@ def _check_when(parameter: Parameter, checker: Checker) -> None:
     if when is None:
         return
     place = f"hydra.sweeper.space: {parameter.key}: when"
-    if checker.files.group_exists(when.key):
-        options = checker.options(when.key)
+    if checker.groups.has(when.key):
+        options = checker.groups.options(when.key)
         for value in when.values:
             if value not in (*options, "null"):
                 raise ConfigError(f"{place}: {no_option(when.key, value, options)}")

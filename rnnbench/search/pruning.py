@@ -15,6 +15,7 @@ from hydra.conf import HydraConf
 from omegaconf import OmegaConf
 
 from rnnbench.config import Config, Search, objective, per_epoch
+from rnnbench.config.metrics import short
 from rnnbench.record import read_metrics
 from rnnbench.search import samplers as by_name
 from rnnbench.search.identity import NUMBER, STUDY
@@ -83,11 +84,6 @@ class Watch:
         return curve[max(curve)]
 
 
-def measured(objective: str) -> str:
-    """Return which value of an evaluation an objective is about: `loss`, or the task's metric."""
-    return objective.replace("_", "/").rpartition("/")[2]
-
-
 def repeats_of(job: Job, count: int, name: str) -> list[Job]:
     """Return a job and its repeats under the next seeds, in the folders N, N.1, N.2, ..."""
     jobs = [job]
@@ -140,7 +136,7 @@ def watch(settings: Search, sweep_dir: str, cwd: Path, jobs: Sequence[Job]) -> N
         watched = (settings.objectives or [objective(jobs[0].config)])[0]
         study = settings.study_name or sweep_dir
         default = f"journal:///{cwd / sweep_dir / 'journal.log'}"
-        Watch(_judge(settings, study, default, jobs[0].config), jobs, measured(watched))
+        Watch(_judge(settings, study, default, jobs[0].config), jobs, short(watched))
 
 
 def _judge(settings: Search, name: str, default: str, config: Config) -> Callable[[int, float], bool]:

@@ -23,10 +23,11 @@ from optuna.trial import Trial, TrialState
 
 from rnnbench import terminal
 from rnnbench.config import ConfigError, objective
+from rnnbench.config.metrics import short
 from rnnbench.job_state import JobState
 from rnnbench.record import abandon, inherit, read_result
 from rnnbench.search.plan import Plan
-from rnnbench.search.pruning import OPEN, Watch, measured, repeats_of, tags_of
+from rnnbench.search.pruning import OPEN, Watch, repeats_of, tags_of
 from rnnbench.search.retry import RetryingStorage
 from rnnbench.search.storage import open_storage
 from rnnbench.search.study import Study, Suggestion, suggest
@@ -248,7 +249,7 @@ class StackSearch(Search):
             jobs = repeats_of(job, self.plan.settings.repeats, name)
             if self.plan.prunes:
                 judge = partial(self.study.report, suggestion)
-                Watch(judge, jobs, measured(self.plan.objectives[0]))
+                Watch(judge, jobs, short(self.plan.objectives[0]))
             running = TrialRuns(suggestion, jobs, {id(job) for job in jobs})
             self.running |= {id(job): running for job in jobs}
             self._take_up(suggestion)

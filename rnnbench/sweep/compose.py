@@ -13,13 +13,15 @@ from typing import Any
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.config import conf_folder
+from rnnbench.sweep.explain import explained
 from rnnbench.sweep.hydra_api import apply_values, files_seen_with, note_overrides, own_globals
-from rnnbench.sweep.overrides import Checker, compose_words, explained
+from rnnbench.sweep.overrides import Checker
 
 
 class Composer:
@@ -117,6 +119,17 @@ def separate_hydra() -> Iterator[None]:
     """
     with COMPOSING, own_globals(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         yield
+
+
+def compose_words(words: Sequence[str]) -> DictConfig:
+    """Compose the config of one trial with these overrides, its hydra node included, in an initialised Hydra.
+
+    Raises:
+        ConfigError: they cannot be composed, or not be meant.
+    """
+    Checker(GlobalHydra.instance().config_loader()).check(words, several=False)
+    with explained(words):
+        return hydra.compose("config", list(words), return_hydra_config=True)
 
 
 def compose_one(overrides: Sequence[str]) -> DictConfig:

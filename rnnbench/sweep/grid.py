@@ -21,6 +21,7 @@ from rnnbench.config import ConfigError, flatten, plain
 from rnnbench.record import results
 from rnnbench.sweep import stages
 from rnnbench.sweep.compose import Composer
+from rnnbench.sweep.explain import of_point
 from rnnbench.sweep.hydra_api import split_points
 from rnnbench.sweep.hydra_jobs import NUMBERED, TrialFailed, check_names, folder_name
 from rnnbench.sweep.launcher import (
@@ -30,7 +31,6 @@ from rnnbench.sweep.launcher import (
     own_folder,
     refusals,
 )
-from rnnbench.sweep.overrides import of_point
 from rnnbench.system.files import write
 from rnnbench.terminal import say
 

@@ -39,8 +39,9 @@ from rnnbench.sweep.hydra_jobs import (
     folder_name,
     surroundings,
 )
+from rnnbench.sweep.hydra_settings import check_settings
 from rnnbench.sweep.job import Job, identity
-from rnnbench.sweep.overrides import check_given, check_settings
+from rnnbench.sweep.overrides import check_given
 from rnnbench.sweep.placing import place
 from rnnbench.system.files import write
 from rnnbench.terminal import refuse

@@ -13,11 +13,14 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.config import check_tree, check_words
+from rnnbench.sweep.arguments import loader_of, read_arguments
 from rnnbench.sweep.compose import separate_hydra
+from rnnbench.sweep.explain import explained
 from rnnbench.sweep.grid import trials
 from rnnbench.sweep.hydra_api import Callbacks
+from rnnbench.sweep.hydra_settings import check_settings
 from rnnbench.sweep.launcher import register
-from rnnbench.sweep.overrides import Checker, check_settings, explained, loader_of, read_arguments
+from rnnbench.sweep.overrides import Checker
 
 
 def plan_grid(words: Sequence[str]) -> list[dict[str, Any]]:

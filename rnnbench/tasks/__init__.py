@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from rnnbench.config import ConfigError, Data, asked, names, register, registered
 from rnnbench.config.keys import no_name
+from rnnbench.config.metrics import METRICS, find
 from rnnbench.tasks.generated import Made
 from rnnbench.tasks.task import TASKS, Examples, Goal, Kind, Shape, Task
 
@@ -75,7 +76,14 @@ def shape(data: Data) -> Shape:
         ConfigError: an unknown data.name, or values that it cannot have; a task of one's own raises.
     """
     with asked("data.name", data.name):
-        return kind(data).shape(data)
+        found = kind(data).shape(data)
+    for metric in map(find, data.metrics or []):
+        if found.goal.value not in metric.goals:
+            fitting = [name for name, known in METRICS.items() if found.goal.value in known.goals]
+            raise ConfigError(
+                f"data.metrics={metric.name}: is none of data={data.name}, which has {', '.join(fitting)}"
+            )
+    return found
 
 
 def load(data: Data) -> Task:

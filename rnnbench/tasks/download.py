@@ -22,7 +22,7 @@ from rnnbench.tasks.files import LIST, Files, Stored, absent, listed, place
 
 SILENCE = 10.0  # seconds without a byte after which a server counts as dead
 LARGEST = 4 << 30  # bytes: no archive or file that we know is so large
-# The one address of torchvision that knows no https, and its authors' own.
+# The one address of torchvision without https, and its authors' own, which has it.
 ELSEWHERE = {
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/": (
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
@@ -87,7 +87,7 @@ def fetch(dataset: Files, data: Stored, new: Path) -> None:
     names = set(absent(dataset, folder))
     archives = [archive for archive, files in dataset.archives().items() if names & set(files)]
     if data.source is not None and data.sha256.keys() >= set(archives):
-        published = dict.fromkeys(archives, ([""], ""))  # nothing that torchvision would have to say
+        published = dict.fromkeys(archives, ([""], ""))  # torchvision need not be asked
     else:
         published = publication(dataset)
     for archive in archives:

@@ -54,7 +54,10 @@ def integers(u: Uniforms, low: int | NDArray[Any], high: int | NDArray[Any]) -> 
 
 
 class Sequences(Protocol):
-    """Sequences whose examples are made from uniform numbers."""
+    """Sequences whose examples are made from uniform numbers.
+
+    A method `loss(logits, y)`, if there is one, replaces the loss of the goal; see `Task`.
+    """
 
     goal: Goal
     metric: str
@@ -135,6 +138,7 @@ class Made:
             tokens=sequences.input_size if held_out.inputs.ndim == 2 else None,
             make=sequences.make,
             draws=sequences.draws,
+            loss=getattr(sequences, "loss", None),
         )
 
     def test_numbers(self, data: Any) -> Labels:

@@ -84,6 +84,9 @@ class Task:
     tokens: int | None = None  # number of kinds, where inputs are tokens
     make: Make | None = None
     draws: int = 0  # uniforms that an example is made of
+    # In place of the loss of the goal: of logits and y, as rnnbench.kernels.losses.measure has them, the loss
+    # of each answer, (K, B), or (K, T, B) where one is asked for at every step.
+    loss: Callable[[Any, Any], Any] | None = None
     carried: bool = False  # examples are windows of one text: the state is carried on from one to the next
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnbench.config import direction
+from rnnbench.config import direction, measured_by
 from rnnbench.render.layout import Column, Layout, Row, TextCell
 from rnnbench.render.markdown import markdown_grid
 from rnnbench.system.files import write, write_csv
@@ -82,7 +82,7 @@ def _varied(results: Results) -> list[str]:
 def _measured(results: Results) -> dict[str, str]:
     """Return the metrics that a finished trial has, with their titles."""
     titles: dict[str, str] = {}
-    for metric in dict.fromkeys(result["params"].get("data.metric", "accuracy") for result in results):
+    for metric in dict.fromkeys(name for result in results for name in measured_by(result["params"])):
         titles |= {
             f"best/val_{metric}": f"val {metric}",
             f"best/test_{metric}": f"test {metric} (best epoch, watched)",

@@ -4,6 +4,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from rnnbench.config import digits
+
 
 def title(metric: str) -> str:
     """Return an objective as the lines of a sweep have it: that of the best epoch without saying so."""
@@ -12,9 +14,10 @@ def title(metric: str) -> str:
 
 
 def number(metric: str, value: float) -> str:
-    """Return a value for people: shares and seconds with fixed digits, others with four that count."""
-    if metric.endswith("accuracy"):
-        return f"{value:.4f}" if value == 0 or abs(value) >= 5e-5 else f"{value:.2e}"
+    """Return a value for people: with the metric's digits, seconds with one, others with four that count."""
+    if (fixed := digits(metric)) is not None:
+        tiny = 0 < abs(value) < 0.5 * 10**-fixed
+        return f"{value:.2e}" if tiny else f"{value:.{fixed}f}"
     if metric.endswith("_seconds"):
         return f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2g}"
     return f"{value:.4g}"

@@ -23,7 +23,8 @@ from rnnbench.config import STEPS_PER_EPOCH, Config, Schedule, Select, direction
 from rnnbench.kernels import make_compute
 from rnnbench.nn import optimisers
 from rnnbench.nn.cells import Draw, Noise
-from rnnbench.tasks import Goal, Task
+from rnnbench.tasks import Task
+from rnnbench.train.evaluation import Evaluation, Measured, answers, rows
 
 
 @dataclass(eq=False)
@@ -112,6 +113,7 @@ class Stack:
         self.splits = {name: torch.from_numpy(index) for name, index in task.splits.items()}
         self.compute = make_compute(config, task)
         self.network = self.compute.network
+        self.evaluation = Evaluation(config, task, self.compute)
         self.poll = poll
         self.slots: list[Slot] = []
         self.state: optimisers.State = {}  # every tensor has a row for each slot
@@ -180,12 +182,9 @@ class Stack:
             config = slot.config
             row.fill_(optimisers.learning_rate(config.optim.lr, config.fit, slot.epoch, slot.factor))
         order = self._order()  # (K, examples)
-        means = self.compute.train(self.state, order, self._noise(), self.poll).tolist()
-        metrics = [
-            {f"train/{name}": value for name, value in self.measured(loss, hits).items()}
-            | {"lr": float(self.state["lr"][k]), "grad_norm": norm}
-            for k, (loss, hits, norm) in enumerate(means)
-        ]
+        loss, hits, norm = self.compute.train(self.state, order, self._noise(), self.poll).unbind(1)
+        found = {f"train/{name}": value for name, value in self.evaluation.of_means(loss, hits).items()}
+        metrics = rows(found | {"lr": self.state["lr"][:, 0], "grad_norm": norm})
         for slot, measured in zip(self.slots, metrics, strict=True):
             slot.epoch += 1
             slot.sequences += order.shape[1]
@@ -201,22 +200,19 @@ class Stack:
         due = [k for k, slot in enumerate(self.slots) if slot.due and not slot.diverged]
         if not due:
             return
-        loss, hits, _ = self.evaluate(self.state["parameters"][due], self.watched)
-        for k, loss_k, hits_k in zip(due, loss.tolist(), hits.tolist(), strict=True):
-            measured = self.measured(loss_k, hits_k)
+        found, _ = self.measure(self.state["parameters"][due], self.watched)
+        for k, measured in zip(due, found, strict=True):
             metrics[k] |= {f"{self.watched}/{name}": value for name, value in measured.items()}
             if self.slots[k].judge(measured):
                 self.state["best"][k] = self.state["parameters"][k]
 
-    def measured(self, loss: float, hits: float) -> dict[str, float]:
-        """The loss and the task's metric, by name."""
-        metric = self.task.metric
-        value = {"accuracy": hits, "bpc": loss / math.log(2)}.get(metric, loss)
-        return {"loss": loss, metric: value}
-
     def evaluate(self, parameters: Tensor, split: str) -> tuple[Tensor, Tensor, Tensor]:
         """Mean loss (k,), share of right answers (k,), predictions (k, examples) of parameters (k, P)."""
         return self.compute.evaluate(parameters, self.splits[split], self.poll)
+
+    def measure(self, parameters: Tensor, split: str) -> tuple[Measured, Tensor]:
+        """All metrics of parameters (k, P) on a split, and the predictions (k, examples)."""
+        return self.evaluation.measure(parameters, self.splits[split], self.poll)
 
     def _order(self) -> Tensor:
         """The training examples of each trial's next epoch, (K, examples).
@@ -284,7 +280,7 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
         stack.stop(slots)
         return []
     best = torch.cat([trial.rows["best"] for trial in ended])
-    loss, hits, predictions = stack.evaluate(best, "test")
+    found, predictions = stack.measure(best, "test")
     stack.stop(slots)  # last: what raises leaves them where they are
     outcomes = []
     for k, trial in enumerate(ended):
@@ -292,8 +288,7 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
         metrics = {f"best/{watched}_{name}": value for name, value in slot.best.items()}
         metrics["best/epoch"] = slot.best_epoch
         if slot.config.fit.select is Select.val:
-            measured = stack.measured(float(loss[k]), float(hits[k]))
-            metrics |= {f"test/{name}": value for name, value in measured.items()}
+            metrics |= {f"test/{name}": value for name, value in found[k].items()}
         metrics |= {
             "parameters/total": stack.network.count(),
             "parameters/recurrent": stack.network.count("rnn"),
@@ -304,24 +299,6 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
         confusion, by_length = answers(stack.task, predictions[k].cpu())
         outcomes.append(Outcome(slot, metrics, best[k].cpu(), confusion, by_length))
     return outcomes
-
-
-def answers(task: Task, predictions: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Confusion and accuracy by length of the predictions (test examples,); see `Outcome`."""
-    if task.goal is not Goal.label:
-        return None, None
-    test = task.splits["test"]
-    truth = torch.from_numpy(task.targets[test])
-    pairs = truth * task.outputs + predictions
-    confusion = torch.bincount(pairs, minlength=task.outputs**2).view(task.outputs, -1)
-    if task.lengths is None:
-        return confusion, None
-    lengths = torch.from_numpy(task.lengths[test])
-    right, examples = (
-        torch.bincount(lengths, weights) for weights in ((truth == predictions).double(), None)
-    )
-    known = examples.nonzero().squeeze(1)
-    return confusion, torch.stack([known.double(), right[known] / examples[known]], 1)
 
 
 def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -25,7 +25,7 @@ class GRU(TorchCell):
     gates, candidate = 3, 2
 
     def bias(self, weights: Weights) -> Tensor:
-        return weights["bias_ih"]  # the other is inside of the reset gate's reach
+        return weights["bias_ih"]  # the other bias is multiplied by the reset gate
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
         (h,) = state

@@ -1,0 +1,88 @@
+"""Computes the metrics of a stack's trials: from means, from confusion matrices, from the logits."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rnnbench.config import Config
+from rnnbench.config.metrics import METRICS, find
+from rnnbench.kernels import Compute, torch_evaluation
+from rnnbench.tasks import Goal, Task
+
+Measured = list[dict[str, float]]  # of each trial, by the metric's name
+
+
+class Evaluation:
+    """Measures the trials of a stack: the loss, the task's metric and those that `data.metrics` adds.
+
+    Args:
+        config: of any of the trials.
+        task: the data, and what is asked of it.
+        compute: what trains the stack.
+    """
+
+    def __init__(self, config: Config, task: Task, compute: Compute) -> None:
+        self.task = task
+        self.compute = compute
+        self.metrics = [find(name) for name in (task.metric, *(config.data.metrics or []))]
+        self.summed = [metric for metric in self.metrics if metric.sums is not None]
+        self.outputs = torch_evaluation(config, task, compute) if self.summed else None
+
+    def of_means(self, loss: Tensor, hits: Tensor) -> dict[str, Tensor]:
+        """Give the metrics (k,) that follow from the mean loss and the share of right answers, (k,) each."""
+        metrics = [METRICS["loss"], *self.metrics]
+        return {metric.name: metric.of_means(loss, hits) for metric in metrics if metric.of_means}
+
+    def measure(
+        self, parameters: Tensor, index: Tensor, poll: Callable[[], None] = lambda: None
+    ) -> tuple[Measured, Tensor]:
+        """Give all metrics of parameters (k, P) on the examples `index`, and predictions (k, examples)."""
+        loss, hits, predictions = self.compute.evaluate(parameters, index, poll)
+        found = self.of_means(loss, hits)
+        if any(metric.of_confusion for metric in self.metrics):
+            counts = confusion(self.task, predictions.cpu(), index)
+            found |= {m.name: m.of_confusion(counts) for m in self.metrics if m.of_confusion}
+        if self.outputs is not None:
+            found |= self.outputs.measure(self.summed, parameters, index, poll)
+        order = ["loss", *(metric.name for metric in self.metrics)]
+        return rows({name: found[name] for name in order}), predictions
+
+
+def rows(columns: dict[str, Tensor]) -> Measured:
+    """Give a dict for each trial in place of a tensor (k,) for each metric."""
+    values = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in values]
+
+
+def confusion(task: Task, predictions: Tensor, index: Tensor) -> Tensor:
+    """Count how often each class was answered for each: (k, classes, classes), rows are the truth.
+
+    Args:
+        predictions: (k, examples) classes.
+        index: (examples,), which they are.
+    """
+    k, C = len(predictions), task.outputs
+    pairs = torch.from_numpy(task.targets)[index] * C + predictions + torch.arange(k)[:, None] * C * C
+    return torch.bincount(pairs.flatten(), minlength=k * C * C).view(k, C, C)
+
+
+def answers(task: Task, predictions: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Give the confusion matrix and the accuracy by length of predictions (test examples,).
+
+    Returns:
+        counts (classes, classes) whose rows are the truth, None where no class is asked for at the end; and
+        rows (lengths, 2) of length and accuracy, None where all sequences have one length.
+    """
+    if task.goal is not Goal.label:
+        return None, None
+    test = torch.from_numpy(task.splits["test"])
+    (counts,) = confusion(task, predictions[None], test)
+    if task.lengths is None:
+        return counts, None
+    truth, lengths = (torch.from_numpy(part)[test] for part in (task.targets, task.lengths))
+    right, examples = (
+        torch.bincount(lengths, weights) for weights in ((truth == predictions).double(), None)
+    )
+    known = examples.nonzero().squeeze(1)
+    return counts, torch.stack([known.double(), right[known] / examples[known]], 1)
