@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from rnnbench.config import ConfigError, Data
 from rnnbench.config.refusals import finite, positive
-from rnnbench.tasks.task import Goal, Shape, Task, check_metric, enter, held, split_sizes
+from rnnbench.tasks.task import Goal, Labels, Shape, Task, check_metric, enter, held, split_sizes, terminal
 
 Array = NDArray[Any]
 # What numpy and zipfile raise for a file that is cut off, changed, or of another kind.
@@ -77,27 +77,10 @@ class OwnArrays:
         parts = [part for part in ("train", "val", "test") if part == "train" or f"x_{part}" in arrays]
         check(data, arrays, parts)
         x, y = (np.concatenate([arrays[f"{key}_{part}"] for part in parts]) for key in ("x", "y"))
-        lengths = None
-        if any(f"lengths_{part}" in arrays for part in parts):
-            full = {part: np.full(len(arrays[f"x_{part}"]), x.shape[1]) for part in parts}
-            lengths = np.concatenate([arrays.get(f"lengths_{part}", full[part]) for part in parts]).astype(
-                np.int64
-            )
         splits, how = split(data, {part: len(arrays[f"x_{part}"]) for part in parts})
         label = data.metric == "accuracy"
-        from rnnbench import terminal  # late: rich takes a tenth of a second, which other tasks do without
-
-        if label and (rare := np.setdiff1d(y, y[splits["train"]])).size:
-            terminal.warn(
-                f"data.path={data.path}: {_list(rare)} of the classes are not among the "
-                f"{len(splits['train'])} examples for training, only in validation or test"
-            )
-        for part in ("val", "test"):
-            if label and len(alone := np.unique(y[splits[part]])) == 1:
-                terminal.warn(
-                    f"data.path={data.path}: class {alone[0]} is alone in {part}, where an answer that is "
-                    "always the same scores 1.0"
-                )
+        if label:
+            _warn_of_classes(data, y, splits)
         if x.dtype != np.uint8:
             x = ((x.astype(np.float64) - data.mean) / data.std).astype(np.float32)
         return Task(
@@ -112,8 +95,31 @@ class OwnArrays:
             details={"source": Path(data.path).name, **how},
             goal=Goal.label if label else Goal.value,
             metric=data.metric,
-            lengths=lengths,
+            lengths=_lengths(arrays, parts),
         )
+
+
+def _lengths(arrays: dict[str, Array], parts: list[str]) -> Labels | None:
+    """Return the lengths (N,) of all parts, T where a part has none; None if no part has any."""
+    if not any(f"lengths_{part}" in arrays for part in parts):
+        return None
+    full = {part: np.full(arrays[f"x_{part}"].shape[0], arrays[f"x_{part}"].shape[1]) for part in parts}
+    return np.concatenate([arrays.get(f"lengths_{part}", full[part]) for part in parts]).astype(np.int64)
+
+
+def _warn_of_classes(data: Arrays, y: Array, splits: dict[str, Labels]) -> None:
+    """Warn of classes that are not trained on, and of a part that has one class alone."""
+    if (rare := np.setdiff1d(y, y[splits["train"]])).size:
+        terminal().warn(
+            f"data.path={data.path}: {_list(rare)} of the classes are not among the "
+            f"{len(splits['train'])} examples for training, only in validation or test"
+        )
+    for part in ("val", "test"):
+        if len(alone := np.unique(y[splits[part]])) == 1:
+            terminal().warn(
+                f"data.path={data.path}: class {alone[0]} is alone in {part}, where an answer that is "
+                "always the same scores 1.0"
+            )
 
 
 def read(file: str) -> tuple[dict[str, Array], str]:
@@ -150,87 +156,117 @@ def read(file: str) -> tuple[dict[str, Array], str]:
 
 
 def check(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
-    """Refuse arrays that are not as documented."""
+    """Refuse arrays that are not as documented.
 
-    def refuse(key: str, what: str) -> ConfigError:
-        return ConfigError(f"data.path={data.path}: {key} {what}")
+    Args:
+        parts: those of train, val and test that the file has.
 
+    Raises:
+        ConfigError: names the key in the file, what is wrong with it, and what would do.
+    """
+    _check_keys(data, arrays, parts)
+    for part in parts:
+        _check_inputs(data, arrays, part)
+        if data.metric == "accuracy":
+            _check_classes(data, arrays, part)
+        else:
+            _check_numbers(data, arrays, part)
+        _check_lengths(data, arrays, part)
+
+
+def _refuse(data: Arrays, key: str, what: str) -> NoReturn:
+    raise ConfigError(f"data.path={data.path}: {key} {what}")
+
+
+def _check_keys(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
+    """Refuse a key that is not read, and a part without its inputs or answers."""
     known = [f"{key}_{part}" for part in ("train", "val", "test") for key in KEYS]
     for key in arrays:
         if key not in known:
-            raise refuse(key, f"is none of the keys that are read: {', '.join(known)}")
-    for part in ("val", "test"):
-        for key in (f"y_{part}", f"lengths_{part}"):
-            if key in arrays and part not in parts:
-                raise refuse(f"x_{part}", f"is missing, and {key} is there")
-    like = arrays.get("x_train")
+            _refuse(data, key, f"is none of the keys that are read: {', '.join(known)}")
+        name, _, part = key.partition("_")
+        if name != "x" and part not in parts:
+            _refuse(data, f"x_{part}", f"is missing, and {key} is there")
     for part in parts:
         for key in (f"x_{part}", f"y_{part}"):
             if key not in arrays:
-                raise refuse(key, f"is missing; the file has {', '.join(arrays) or 'no arrays'}")
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        assert like is not None
-        if x.ndim != 3 or x.dtype.kind not in "fiu" or 0 in x.shape or x.shape[1:] != like.shape[1:]:
-            wanted = "(N, T, input)" if part == "train" else f"(N, {like.shape[1]}, {like.shape[2]})"
-            raise refuse(f"x_{part}", f"has shape {x.shape} of {x.dtype}; must be numbers of shape {wanted}")
-        if count := int(np.count_nonzero(~np.isfinite(x))):
-            raise refuse(f"x_{part}", f"has {count:,} values that are not finite: nan or infinite")
-        if x.dtype != np.uint8 and (count := _beyond((x.astype(np.float64) - data.mean) / data.std, LARGEST)):
-            raise refuse(
-                f"x_{part}",
-                f"has {count:,} values beyond what float32 holds ({LARGEST:.2g}); divide them, or give "
-                f"data.mean and data.std (here {data.mean:g} and {data.std:g})",
-            )
-        if y.ndim == 0 or len(y) != len(x):
-            count = len(y) if y.ndim else 1
-            raise refuse(f"y_{part}", f"has {count} answers for {len(x)} examples")
-        if data.metric == "accuracy":
-            if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0:
-                raise refuse(
-                    f"y_{part}",
-                    f"has shape {y.shape} of {y.dtype}; must be classes (N,) of whole numbers from 0 on, or "
-                    "take data.metric=mse",
-                )
-            kinds = np.unique(arrays["y_train"])
-            if len(kinds) == 1:
-                raise refuse("y_train", f"has class {kinds[0]} alone, so that there is nothing to learn")
-            if kinds[-1] != len(kinds) - 1:
-                raise refuse(
-                    "y_train",
-                    f"has the classes {_list(kinds)}: number them from 0 on without gaps, here to "
-                    f"{len(kinds) - 1}, for example with numpy.unique(y, return_inverse=True)",
-                )
-            if y.max() > kinds[-1]:
-                raise refuse(f"y_{part}", f"has class {y.max()}, which y_train has not")
-        else:
-            width = arrays["y_train"].shape[1:]
-            if (
-                y.ndim not in (1, 2)
-                or y.dtype.kind != "f"
-                or y.shape[1:] != width
-                or 0 in y.shape
-                or not np.isfinite(y).all()
-            ):
-                raise refuse(
-                    f"y_{part}",
-                    f"has shape {y.shape} of {y.dtype}; must be finite floats (N,) or (N, outputs), or take "
-                    "data.metric=accuracy",
-                )
-            if part == "train" and (y == y[0]).all():
-                raise refuse("y_train", "has the same answer everywhere, so that there is nothing to learn")
-            if count := _beyond(y, LARGEST**0.5):
-                raise refuse(
-                    f"y_{part}",
-                    f"has {count:,} values whose squares are beyond what float32 holds ({LARGEST:.2g}); "
-                    "divide them",
-                )
-        lengths = arrays.get(f"lengths_{part}")
-        if lengths is not None and (
-            lengths.shape != (len(x),) or lengths.dtype.kind not in "iu" or not lengths.min() >= 1
-        ):
-            raise refuse(f"lengths_{part}", f"must be {len(x)} whole numbers of at least 1")
-        if lengths is not None and lengths.max() > x.shape[1]:
-            raise refuse(f"lengths_{part}", f"has {lengths.max()}, beyond the T={x.shape[1]} of x_{part}")
+                _refuse(data, key, f"is missing; the file has {', '.join(arrays) or 'no arrays'}")
+
+
+def _check_inputs(data: Arrays, arrays: dict[str, Array], part: str) -> None:
+    """Refuse inputs that are no finite float32 numbers (N, T, input), and another number of answers."""
+    x, y, like = arrays[f"x_{part}"], arrays[f"y_{part}"], arrays["x_train"]
+    if x.ndim != 3 or x.dtype.kind not in "fiu" or 0 in x.shape or x.shape[1:] != like.shape[1:]:
+        wanted = "(N, T, input)" if part == "train" else f"(N, {like.shape[1]}, {like.shape[2]})"
+        _refuse(data, f"x_{part}", f"has shape {x.shape} of {x.dtype}; must be numbers of shape {wanted}")
+    if count := int(np.count_nonzero(~np.isfinite(x))):
+        _refuse(data, f"x_{part}", f"has {count:,} values that are not finite: nan or infinite")
+    if x.dtype != np.uint8 and (count := _beyond((x.astype(np.float64) - data.mean) / data.std, LARGEST)):
+        _refuse(
+            data,
+            f"x_{part}",
+            f"has {count:,} values beyond what float32 holds ({LARGEST:.2g}); divide them, or give "
+            f"data.mean and data.std (here {data.mean:g} and {data.std:g})",
+        )
+    if y.ndim == 0 or len(y) != len(x):
+        count = len(y) if y.ndim else 1
+        _refuse(data, f"y_{part}", f"has {count} answers for {len(x)} examples")
+
+
+def _check_classes(data: Arrays, arrays: dict[str, Array], part: str) -> None:
+    """Refuse answers that are not the classes 0, 1, ... of the training examples."""
+    y = arrays[f"y_{part}"]
+    if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0:
+        _refuse(
+            data,
+            f"y_{part}",
+            f"has shape {y.shape} of {y.dtype}; must be classes (N,) of whole numbers from 0 on, or "
+            "take data.metric=mse",
+        )
+    kinds = np.unique(arrays["y_train"])
+    if len(kinds) == 1:
+        _refuse(data, "y_train", f"has class {kinds[0]} alone, so that there is nothing to learn")
+    if kinds[-1] != len(kinds) - 1:
+        _refuse(
+            data,
+            "y_train",
+            f"has the classes {_list(kinds)}: number them from 0 on without gaps, here to "
+            f"{len(kinds) - 1}, for example with numpy.unique(y, return_inverse=True)",
+        )
+    if y.max() > kinds[-1]:
+        _refuse(data, f"y_{part}", f"has class {y.max()}, which y_train has not")
+
+
+def _check_numbers(data: Arrays, arrays: dict[str, Array], part: str) -> None:
+    """Refuse answers that are no finite floats (N,) or (N, outputs), all the same, or too large to square."""
+    y, width = arrays[f"y_{part}"], arrays["y_train"].shape[1:]
+    shaped = y.ndim in (1, 2) and y.shape[1:] == width and 0 not in y.shape
+    if not (shaped and y.dtype.kind == "f" and np.isfinite(y).all()):
+        _refuse(
+            data,
+            f"y_{part}",
+            f"has shape {y.shape} of {y.dtype}; must be finite floats (N,) or (N, outputs), or take "
+            "data.metric=accuracy",
+        )
+    if part == "train" and (y == y[0]).all():
+        _refuse(data, "y_train", "has the same answer everywhere, so that there is nothing to learn")
+    if count := _beyond(y, LARGEST**0.5):
+        _refuse(
+            data,
+            f"y_{part}",
+            f"has {count:,} values whose squares are beyond what float32 holds ({LARGEST:.2g}); divide them",
+        )
+
+
+def _check_lengths(data: Arrays, arrays: dict[str, Array], part: str) -> None:
+    """Refuse lengths that are no whole numbers from 1 to T, one an example."""
+    key, x = f"lengths_{part}", arrays[f"x_{part}"]
+    if (lengths := arrays.get(key)) is None:
+        return
+    if lengths.shape != (len(x),) or lengths.dtype.kind not in "iu" or not lengths.min() >= 1:
+        _refuse(data, key, f"must be {len(x)} whole numbers of at least 1")
+    if lengths.max() > x.shape[1]:
+        _refuse(data, key, f"has {lengths.max()}, beyond the T={x.shape[1]} of x_{part}")
 
 
 def _beyond(values: Array, largest: float) -> int:

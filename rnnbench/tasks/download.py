@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from rnnbench.config import ConfigError
 from rnnbench.tasks.files import LIST, Files, Stored, absent, listed, place
+from rnnbench.tasks.task import terminal
 
 SILENCE = 10.0  # seconds without a byte after which a server counts as dead
 LARGEST = 4 << 30  # bytes: no archive or file that we know is so large
@@ -172,19 +173,18 @@ def receive(url: str, path: Path, kind: str, wanted: str) -> None:
     Raises:
         Failed: there is no answer, a refusal, or other bytes than those with this md5 or sha256 (`kind`).
     """
-    from rich.progress import wrap_file
+    from rich.progress import wrap_file  # here, since most runs download nothing
 
-    from rnnbench import terminal  # late, with rich: most runs download nothing
-
+    screen = terminal()
     plain = f" (not https: taken only if its {kind} is {wanted})" if url.startswith("http://") else ""
-    terminal.complain(f"downloading {url}{plain}")
+    screen.complain(f"downloading {url}{plain}")
     request = urllib.request.Request(url, headers={"User-Agent": "rnnbench"})
     try:
         with OPENER.open(request, timeout=SILENCE) as response, path.open("wb") as file:
             length = int(response.headers.get("Content-Length", 0))
-            disable = not terminal.err.is_terminal
+            disable = not screen.err.is_terminal
             with wrap_file(
-                response, length, description="", console=terminal.err, transient=True, disable=disable
+                response, length, description="", console=screen.err, transient=True, disable=disable
             ) as reader:
                 copy(reader, file, LARGEST)
     except urllib.error.HTTPError as error:

@@ -103,6 +103,7 @@ def decode_cifar(contents: dict[str, bytes]) -> tuple[Bytes, Labels]:
 def like_mnist(
     source: str,
     publisher: str,
+    *,
     train: int = 60_000,
     test: int = 10_000,
     classes: int = 10,

@@ -78,12 +78,12 @@ class MusicSet:
         """
         check(data)
         inputs, targets, lengths, counts, facts = examples(
-            data.name,
-            data.root,
-            data.window,
-            data.download,
-            data.source,
-            frozenset(data.sha256.items()),
+            name=data.name,
+            root=data.root,
+            window=data.window,
+            may_download=data.download,
+            source=data.source,
+            sha256=frozenset(data.sha256.items()),
         )
         ends = np.cumsum(counts)
         splits = {name: np.arange(end - n, end) for name, end, n in zip(PARTS, ends, counts, strict=True)}
@@ -122,6 +122,7 @@ Found = tuple[Bytes, Bytes, Labels, list[int], dict[str, str]]
 
 @lru_cache(maxsize=4)
 def examples(
+    *,
     name: str,
     root: str,
     window: int | None,

@@ -98,14 +98,14 @@ class ImageSet:
         sizes = self.shape(data)
         dataset = DATASETS[self.name]
         inputs, targets, digest, details = examples(
-            data.name,
-            data.order,
-            data.root,
-            data.download,
-            data.source,
-            frozenset(data.sha256.items()),
-            data.delay or 0,
-            data.fill or Fill.zeros,
+            name=data.name,
+            order=data.order,
+            root=data.root,
+            may_download=data.download,
+            source=data.source,
+            sha256=frozenset(data.sha256.items()),
+            delay=data.delay or 0,
+            fill=data.fill or Fill.zeros,
         )
         drawn = np.random.RandomState(data.split_seed).permutation(dataset.train).astype(np.int64)
         return Task(
@@ -144,6 +144,7 @@ def check_source(data: Images, dataset: Dataset) -> None:
 
 @lru_cache(maxsize=8)  # a sweep over orders keeps each; one over splits and sizes shares one entry
 def examples(
+    *,
     name: str,
     order: Order,
     root: str,

@@ -7,6 +7,7 @@ from enum import Enum
 from functools import wraps
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -169,6 +170,13 @@ def _stamp(file: str) -> tuple[str, int, int] | None:
 def _bytes(task: Task) -> int:
     arrays = [task.inputs, task.targets, *task.splits.values()]
     return sum(array.nbytes for array in arrays)
+
+
+def terminal() -> ModuleType:
+    """Import rnnbench.terminal, when there is something to say: it takes a tenth of a second."""
+    from rnnbench import terminal as module
+
+    return module
 
 
 def split_sizes(data: Data, available: int, val: int) -> tuple[int, int]:

@@ -65,43 +65,16 @@ class Characters:
         """
         check_metric(data, "bpc")
         codes, digest = read(data.path)
-        val, test = (len(codes) // 20 if size is None else size for size in (data.val_size, data.test_size))
-        train = len(codes) - val - test
-        if min(train, val, test) < 2:
-            raise ConfigError(
-                f"data.path={data.path}: {len(codes)} characters are too few for training beside "
-                f"{val} for validation and {test} for the test (data.val_size, data.test_size)"
-            )
-        if data.train_size is not None and not 2 <= data.train_size <= train:
-            raise ConfigError(
-                f"data.train_size={data.train_size}: must be at least 2 and at most {train}, the "
-                "characters that are not for validation and test"
-            )
-        parts = {
-            "train": codes[:train][: data.train_size],
-            "val": codes[train : train + val],
-            "test": codes[-test:],
-        }
+        parts = divide(data, codes)
         vocabulary, ids = identify(parts["train"])
-        windows = {}
-        for name, part in parts.items():
-            tokens = ids[part]
-            if (tokens < 0).any():
-                unseen = int(np.argmax(tokens < 0))
-                raise ConfigError(
-                    f"data.path={data.path}: the {name} part has {chr(part[unseen])!r} (its character "
-                    f"{unseen}), which the training part has not; clean the text, or choose another "
-                    "data.val_size and data.test_size"
-                )
-            windows[name] = cut(tokens, data.window)
-        ends = np.cumsum([len(inputs) for inputs, _, _ in windows.values()])
+        windows = {name: cut(_known(data, name, part, ids), data.window) for name, part in parts.items()}
+        inputs, targets, lengths = map(np.concatenate, zip(*windows.values(), strict=True))
+        ends = np.cumsum([len(rows) for rows, _, _ in windows.values()]).tolist()
+        starts = [0, *ends[:-1]]
         return Task(
-            inputs=np.concatenate([inputs for inputs, _, _ in windows.values()]),
-            targets=np.concatenate([targets for _, targets, _ in windows.values()]),
-            splits={
-                name: np.arange(end - len(windows[name][0]), end)
-                for name, end in zip(windows, ends.tolist(), strict=True)
-            },
+            inputs=inputs,
+            targets=targets,
+            splits={n: np.arange(i, j) for n, i, j in zip(windows, starts, ends, strict=True)},
             scale=1.0,
             mean=0.0,
             std=1.0,
@@ -110,10 +83,49 @@ class Characters:
             details={"source": Path(data.path).name, "vocabulary": vocabulary},
             goal=Goal.labels,
             metric="bpc",
-            lengths=np.concatenate([lengths for _, _, lengths in windows.values()]),
+            lengths=lengths,
             tokens=len(vocabulary),
             carried=True,
         )
+
+
+def divide(data: Text, codes: NDArray[np.uint32]) -> dict[str, NDArray[np.uint32]]:
+    """Divide the characters of a text (n,) into those of training, validation and test.
+
+    Raises:
+        ConfigError: they are too few.
+    """
+    val, test = (len(codes) // 20 if size is None else size for size in (data.val_size, data.test_size))
+    train = len(codes) - val - test
+    if min(train, val, test) < 2:
+        raise ConfigError(
+            f"data.path={data.path}: {len(codes)} characters are too few for training beside "
+            f"{val} for validation and {test} for the test (data.val_size, data.test_size)"
+        )
+    if data.train_size is not None and not 2 <= data.train_size <= train:
+        raise ConfigError(
+            f"data.train_size={data.train_size}: must be at least 2 and at most {train}, the "
+            "characters that are not for validation and test"
+        )
+    kept = codes[:train][: data.train_size]
+    return {"train": kept, "val": codes[train : train + val], "test": codes[-test:]}
+
+
+def _known(data: Text, name: str, part: NDArray[np.uint32], ids: Ids) -> Ids:
+    """Return the place in the vocabulary of each character of a part.
+
+    Raises:
+        ConfigError: names the first character that the training part has not.
+    """
+    tokens = ids[part]
+    if (tokens < 0).any():
+        unseen = int(np.argmax(tokens < 0))
+        raise ConfigError(
+            f"data.path={data.path}: the {name} part has {chr(part[unseen])!r} (its character "
+            f"{unseen}), which the training part has not; clean the text, or choose another "
+            "data.val_size and data.test_size"
+        )
+    return tokens
 
 
 def read(file: str) -> tuple[NDArray[np.uint32], str]:
