@@ -1,19 +1,30 @@
 """rnnbench: compare recurrent networks, and print the answer in a paper.
 
 From Python: `run` trains a trial, `load` gives its trained network, `records` all results as a frame;
-`register_cell` and `register_task` add cells and tasks of one's own.
+`register_cell`, `register_optimiser` and `register_task` add cells, optimisers and tasks of one's own.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Cell", "ConfigError", "load", "records", "register_cell", "register_task", "run"]
+__all__ = [
+    "Cell",
+    "ConfigError",
+    "Optim",
+    "load",
+    "records",
+    "register_cell",
+    "register_optimiser",
+    "register_task",
+    "run",
+]
 
 if TYPE_CHECKING:
     from rnnbench.api import load
     from rnnbench.app import run
-    from rnnbench.config import ConfigError
+    from rnnbench.config import ConfigError, Optim
+    from rnnbench.config.user_code import register_optimiser
     from rnnbench.nn.cells import Cell, register_cell
     from rnnbench.reader import records
     from rnnbench.tasks import register_task
@@ -21,9 +32,11 @@ if TYPE_CHECKING:
 HOMES = {
     "Cell": "nn.cells",
     "ConfigError": "config",
+    "Optim": "config.optimisers",
     "load": "api",
     "records": "reader",
     "register_cell": "nn.cells",
+    "register_optimiser": "config.user_code",
     "register_task": "tasks",
     "run": "app",
 }

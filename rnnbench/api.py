@@ -19,7 +19,6 @@ from rnnbench.config import (
     Kernel,
     explained,
     recalled,
-    typed,
 )
 from rnnbench.mlflow_sync.artifacts import download
 from rnnbench.nn.network import Network, TorchNetwork, to_torch
@@ -186,7 +185,7 @@ def load(run: str | Path) -> Trained:
     result = read_result(folder) if (folder / "result.json").exists() else {}
     tags = {name.removeprefix(IMPORT): tag for name, tag in result.get("tags", {}).items() if IMPORT in name}
     try:
-        config = recalled(typed(OmegaConf.load(io.StringIO(read(folder / "config.yaml")))), tags)
+        config = recalled(OmegaConf.load(io.StringIO(read(folder / "config.yaml"))), tags)
     except ConfigError as error:
         raise ConfigError(f"{run}: {error}") from None
     except Exception as error:  # whatever the bytes of a damaged file make of it

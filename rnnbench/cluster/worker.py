@@ -8,7 +8,7 @@ from hydra.core.utils import env_override
 from omegaconf import OmegaConf
 
 from rnnbench.cluster.stack_file import SentStack
-from rnnbench.config import ConfigError, own_code, typed
+from rnnbench.config import ConfigError, own_config
 from rnnbench.record import abandon, work
 from rnnbench.search.pruning import search_of, watch
 from rnnbench.sweep.job import Job, identity
@@ -42,7 +42,7 @@ def work_on(file: Path) -> None:
             return
         jobs = []
         for entry in todo:
-            config = own_code(typed(entry["config"]))
+            config = own_config(entry["config"])
             folder = stack.folder / entry["folder"]
             if identity(config) != entry["trial"]:
                 raise ConfigError(

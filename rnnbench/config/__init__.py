@@ -25,7 +25,6 @@ from rnnbench.config.ray import Ray
 from rnnbench.config.refusals import ConfigError
 from rnnbench.config.schema import (
     DATA,
-    FORGET_GATES,
     STEPS_PER_EPOCH,
     Artifact,
     Config,
@@ -52,6 +51,7 @@ from rnnbench.config.user_code import (
     imported,
     names,
     own_code,
+    own_config,
     recalled,
     register,
     registered,
@@ -59,7 +59,6 @@ from rnnbench.config.user_code import (
 
 __all__ = [
     "DATA",
-    "FORGET_GATES",
     "OPTIMISERS",
     "REVISION",
     "STEPS_PER_EPOCH",
@@ -110,6 +109,7 @@ __all__ = [
     "objective",
     "on_test",
     "own_code",
+    "own_config",
     "per_epoch",
     "plain",
     "recalled",

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from rnnbench.config.optimisers import OPTIMISERS
+from rnnbench.config.optimisers import OPTIMISERS, OWN, Optim
 from rnnbench.config.refusals import ConfigError
 from rnnbench.config.schema import DATA, Config, Data
 
@@ -46,9 +46,14 @@ class Key:
     options: tuple[str, ...] = ()  # the options that have it, such as optim=sgd; () where all have
 
 
-@cache
 def keys() -> dict[str, Key]:
-    """Return every key of a trial's configuration."""
+    """Return every key of a trial's configuration, by name."""
+    return _keys(tuple(OWN.items()))
+
+
+@cache
+def _keys(own: tuple[tuple[str, type[Optim]], ...]) -> dict[str, Key]:
+    """Return every key, those of optimisers of one's own among them."""
     found: dict[str, Key] = {}
     for name, kind in get_type_hints(Config).items():
         if not is_dataclass(kind):
@@ -56,7 +61,7 @@ def keys() -> dict[str, Key]:
             continue
         variants: dict[str, Any] = {"": kind}
         if name == "optim":
-            variants = dict(OPTIMISERS)
+            variants = OPTIMISERS | dict(own)
         elif name == "data":
             variants = {**DATA, "own": Data}
         kinds = {option: _kinds(variant) for option, variant in variants.items()}

@@ -167,3 +167,4 @@ def _derived(kind: type[Optim]) -> list[type[Optim]]:
 
 
 OPTIMISERS: dict[str, type[Optim]] = {kind.name: kind for kind in _derived(Optim)}
+OWN: dict[str, type[Optim]] = {}  # those of one's own that may be chosen now, by `sweep.own_options`

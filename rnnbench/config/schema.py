@@ -53,10 +53,6 @@ class Artifact(Enum):
     curves = "curves"
 
 
-# The cells with a forget gate, for experiments over many cells: ${if_forget_gate:${model.name},1}.
-FORGET_GATES = frozenset(("lstm", "lstm_peephole", "nig", "nog", "niaf", "noaf", "fgr", "janet", "minlstm"))
-
-
 @dataclass
 class Model:
     """A stack of recurrent layers under one linear head."""

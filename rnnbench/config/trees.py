@@ -15,8 +15,11 @@ from rnnbench.config.refusals import ConfigError
 from rnnbench.config.schema import DATA, Config, Data, Fit, Model, Tracking
 
 
-def typed(tree: Any) -> Config:
-    """Turn a resolved tree (a composed DictConfig, or the dict of a record) into a checked Config.
+def typed(tree: Any, optimiser: type[Optim] | None = None) -> Config:
+    """Make a checked Config of a resolved tree: a composed DictConfig, or the dict read from a record.
+
+    Args:
+        optimiser: the class of the optimiser, if a dict names one that is not rnnbench's.
 
     The class of its `data` node is found by data.name among those that rnnbench.tasks has entered in DATA.
 
@@ -34,7 +37,7 @@ def typed(tree: Any) -> Config:
         config = Config(**parts)
         check(config)
         return config
-    optim = OPTIMISERS.get(tree["optim"]["name"], Optim)()  # an unknown one is refused by `check`
+    optim = (optimiser or OPTIMISERS.get(tree["optim"]["name"], Optim))()  # `check` refuses an unknown one
     data = DATA.get(tree["data"]["name"], Data)()
     schema = Config(Model(), optim, data, Fit(), Tracking())
     again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree))

@@ -1,8 +1,9 @@
 """Code of one's own: files named by `rnnbench_import`, packages with an entry point in the group `rnnbench`,
 classes that a notebook or a script registers.
 
-It registers cells and tasks. `own_code` binds the names in a configuration to what was registered under
-them, so that trials of two files, or of a file before and after it was edited, each have their own class.
+It registers cells, optimisers and tasks. `own_code` binds the names in a configuration to what was registered
+under them, so that trials of two files, or of a file before and after it was edited, each have their own
+class.
 """
 
 import builtins
@@ -11,19 +12,20 @@ import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from importlib.util import module_from_spec, resolve_name, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from rnnbench.config.folders import conf_folder
-from rnnbench.config.refusals import ConfigError
+from rnnbench.config.optimisers import OPTIMISERS, Optim
+from rnnbench.config.refusals import ConfigError, refuse
 from rnnbench.config.schema import DATA, Config
 from rnnbench.config.sources import (
     Sources,
@@ -36,8 +38,9 @@ from rnnbench.config.sources import (
     sha256,
     traced,
 )
+from rnnbench.config.trees import typed
 
-Key = tuple[str, str]  # "cell" or "task", and the name
+Key = tuple[str, str]  # "cell", "optimiser" or "task", and the name
 Identity = dict[str, str]  # file, module or package: sha256, or version
 
 
@@ -45,7 +48,7 @@ Identity = dict[str, str]  # file, module or package: sha256, or version
 class Entry:
     """What is registered under a name."""
 
-    made: Any  # the class of a cell, or the Kind of a task
+    made: Any  # the class of a cell or an optimiser, or the Kind of a task
     of: Any  # the class that was registered
     identity: Identity = field(default_factory=dict)  # of the code that it needs, if files hold it
     file: str | None = None  # where it is written; None: in no file
@@ -316,6 +319,49 @@ def register(kind: str, name: str, made: Any, of: Any) -> None:
     REGISTERED[kind, name] = entry
 
 
+# Names in a stack's state that are no optimiser's.
+STATE = {"parameters", "best", "step", "clip", "dropout", "recurrent_dropout", "weight_noise", "seed"}
+Made = TypeVar("Made", bound=type[Optim])
+
+
+def register_optimiser(name: str) -> Callable[[Made], Made]:
+    """A decorator: the class below it is the optimiser that `optim=NAME` means.
+
+    The class derives from `rnnbench.Optim` and has `update`, settings with types and defaults, which become
+    keys (`optim.SETTING`), and perhaps `memory` and `check`; it is made a dataclass. See `rnnbench.Optim`.
+
+    Raises:
+        ConfigError: an optimiser of rnnbench has this name, or a class in another file; it is no class of an
+            optimiser.
+    """
+    if not isinstance(name, str):
+        raise ConfigError(
+            'register_optimiser: needs the name that optim= will have: @register_optimiser("NAME")'
+        )
+    said = f"register_optimiser({name!r})"
+    if name in OPTIMISERS:
+        raise ConfigError(f"{said}: rnnbench has an optimiser of that name; choose another")
+
+    def enter(kind: Made) -> Made:
+        if not (isinstance(kind, type) and issubclass(kind, Optim)):
+            raise ConfigError(f"{said}: must stand above a class that derives from rnnbench.Optim")
+        if kind.update is Optim.update:
+            raise ConfigError(f"{said}: {defined(kind)} has no update(self, state, parameters, gradient)")
+        kind.__annotations__ = {"name": str} | vars(kind).get("__annotations__", {})
+        kind.name = name
+        dataclass(kind)  # in place
+        settings = {field.name for field in fields(kind)}
+        if taken := STATE & {*settings, *kind.memory} or settings & set(kind.memory):
+            raise ConfigError(
+                f"{said}: {', '.join(sorted(taken))} in {defined(kind)} has another meaning in "
+                "the state; give it another name"
+            )
+        register("optimiser", name, kind, kind)
+        return kind
+
+    return enter
+
+
 def _file_of(of: Any) -> str | None:
     """The file of the module that a class is in; None if it was typed into a notebook, or made by exec."""
     file = getattr(sys.modules.get(of.__module__), "__file__", None)
@@ -347,8 +393,8 @@ def own_code(config: Config) -> Config:
     """Run the files of `rnnbench_import` (several are separated by colons), each again once it has changed.
 
     Returns:
-        the configuration with its cell and task bound to what these files, or else other code of one's
-        own, have registered.
+        the configuration with its cell, optimiser and task bound to what these files, or else other code of
+        one's own, have registered.
 
     Raises:
         ConfigError: a file is not there, or raises; two files register different classes under one name; a
@@ -356,7 +402,7 @@ def own_code(config: Config) -> Config:
     """
     if getattr(ACTIVE, "code", None) is not None:
         raise ConfigError('it trains while it is imported; put that below if __name__ == "__main__":')
-    codes = [_file(name) for name in (config.rnnbench_import or "").split(":") if name]
+    codes = [_file(name) for name in _paths(config.rnnbench_import)]
     text = config.rnnbench_import
     imports = Own(text, _merged(code.identity for code in codes)) if text and codes else text
     return _bound(replace(config, rnnbench_import=imports), _entries(codes))
@@ -374,15 +420,63 @@ def _entries(codes: Iterable[Code]) -> dict[Key, Entry]:
     return entries
 
 
+def own_config(tree: Any) -> Config:
+    """Make the configuration of a stack file, a dict, with its own code imported as `own_code` does.
+
+    Raises:
+        ConfigError: it cannot be run, or as `own_code`.
+    """
+    entries = _entries(map(_file, _paths(tree["rnnbench_import"])))
+    return own_code(_typed(tree, entries))
+
+
+def _typed(tree: Any, entries: dict[Key, Entry]) -> Config:
+    """Make a configuration of a dict, whose optimiser may be one's own."""
+    name = str(tree["optim"]["name"])
+    entry = None if _ours("optimiser", name) else _entry(entries, "optimiser", name)
+    return typed(tree, None if entry is None else entry.made)
+
+
+def _paths(files: str | None) -> list[str]:
+    """The files that `rnnbench_import` names."""
+    return [name for name in (files or "").split(":") if name]
+
+
+def _entry(entries: dict[Key, Entry], kind: str, name: str) -> Entry | None:
+    return entries.get((kind, name)) or registered(kind, name)
+
+
 def _bound(config: Config, entries: dict[Key, Entry]) -> Config:
+    """Bind the names of the cell, the optimiser and the task to what was registered under them."""
+
     def own(kind: str, name: str) -> str:
-        entry = entries.get((kind, name)) or registered(kind, name)
-        if entry is None:
-            return name
-        return Own(name, entry.needs(), entry)
+        entry = _entry(entries, kind, name)
+        return name if entry is None else Own(name, entry.needs(), entry)
 
     model = replace(config.model, name=own("cell", config.model.name))
-    return replace(config, model=model, data=replace(config.data, name=own("task", config.data.name)))
+    data = replace(config.data, name=own("task", config.data.name))
+    optim = config.optim
+    name = own("optimiser", optim.name)
+    if isinstance(name, Own) and name.entry is not None:
+        values = {field.name: getattr(optim, field.name) for field in fields(optim)}
+        optim = name.entry.made(**values | {"name": name})
+    elif name not in OPTIMISERS:
+        refuse("optim.name", name, f"choose with optim=NAME, one of {', '.join(OPTIMISERS)}")
+    return replace(config, model=model, optim=optim, data=data)
+
+
+def offer(files: Iterable[str]) -> dict[Key, Entry]:
+    """Find what may be chosen where words name these files: what they, the user and packages have registered.
+
+    Where two files that are alternatives in a sweep register one name, that of the later one.
+
+    Raises:
+        ConfigError: a file is not there, or raises.
+    """
+    found = _entries(plugins()) | REGISTERED
+    for name in files:
+        found |= _entries([_file(name)])
+    return found
 
 
 def registered(kind: str, name: str) -> Entry | None:
@@ -397,7 +491,9 @@ def registered(kind: str, name: str) -> Entry | None:
 
 @cache
 def _ours(kind: str, name: str) -> bool:
-    """Whether rnnbench itself has a cell or task of this name."""
+    """Whether rnnbench itself has a cell, an optimiser or a task of this name."""
+    if kind == "optimiser":
+        return name in OPTIMISERS
     return name in DATA if kind == "task" else (conf_folder() / "model" / f"{name}.yaml").is_file()
 
 
@@ -407,35 +503,40 @@ def names(kind: str) -> list[str]:
     return sorted({name for of, name in (*REGISTERED, *loaded) if of == kind})
 
 
-def recalled(config: Config, digests: Identity) -> Config:
-    """The configuration of a record, bound to code that was imported here already, or is installed.
+def recalled(tree: Any, digests: Identity) -> Config:
+    """Make the configuration of a record, bound to code that was imported here already, or is installed.
 
     Args:
+        tree: the configuration as it was written.
         digests: what the record says that it was trained with; empty: it does not say.
 
     Raises:
         ConfigError: this code has not been imported, or it has changed since.
     """
-    codes = [code for versions in LOADED.values() for code in reversed(versions)]
     entries: dict[Key, Entry] = {}
-    for kind, name in (("cell", config.model.name), ("task", config.data.name)):
-        if _ours(kind, name):
-            continue
-        known = [_entries([code])[kind, name] for code in codes if (kind, name) in code.registered]
-        known += [entry for entry in [registered(kind, name)] if entry is not None]
-        if not known:
-            raise ConfigError(
-                f"its {kind} {name} comes from {config.rnnbench_import or 'code of your own'}; "
-                "import that file first"
-            )
-        fitting = [entry for entry in known if _as_recorded(entry, digests)]
-        if not fitting:
-            raise ConfigError(
-                f"its {kind} {name} was trained with other code than {defined(known[-1].of)} is now; "
-                f"import it as it was ({', '.join(f'{n} {d[:12]}' for n, d in digests.items())})"
-            )
-        entries[kind, name] = fitting[0]
-    return _bound(config, entries)
+    for kind, part in (("cell", "model"), ("optimiser", "optim"), ("task", "data")):
+        name = str(tree[part]["name"])
+        if not _ours(kind, name):
+            entries[kind, name] = _recalled(kind, name, tree.get("rnnbench_import"), digests)
+    return _bound(_typed(tree, entries), entries)
+
+
+def _recalled(kind: str, name: str, files: str | None, digests: Identity) -> Entry:
+    """Find what a record was trained with among the code that was imported here; see `recalled`."""
+    codes = [code for versions in LOADED.values() for code in reversed(versions)]
+    known = [_entries([code])[kind, name] for code in codes if (kind, name) in code.registered]
+    known += [entry for entry in [registered(kind, name)] if entry is not None]
+    if not known:
+        raise ConfigError(
+            f"its {kind} {name} comes from {files or 'code of your own'}; import that file first"
+        )
+    fitting = [entry for entry in known if _as_recorded(entry, digests)]
+    if not fitting:
+        raise ConfigError(
+            f"its {kind} {name} was trained with other code than {defined(known[-1].of)} is now; "
+            f"import it as it was ({', '.join(f'{n} {d[:12]}' for n, d in digests.items())})"
+        )
+    return fitting[0]
 
 
 def _as_recorded(entry: Entry, digests: Identity) -> bool:
@@ -456,7 +557,7 @@ def _merged(identities: Iterable[Identity]) -> Identity:
 
 def imported(config: Config) -> Identity:
     """Of a trial that `own_code` has bound, the code that is not rnnbench's: name and sha256, or version."""
-    parts = (config.rnnbench_import, config.model.name, config.data.name)
+    parts = (config.rnnbench_import, config.model.name, config.optim.name, config.data.name)
     return dict(sorted(_merged(part.identity for part in parts if isinstance(part, Own)).items()))
 
 
@@ -464,9 +565,9 @@ def failure(config: Config, error: Exception) -> str:
     """What the exception that a trial has failed with says, and where in code of one's own it comes from.
 
     An exception that no line of one's own has passed (one of the backward pass, for example) may come of it
-    all the same: then where the trial's own cell or task is written.
+    all the same: then where the trial's own cell, optimiser or task is written.
     """
-    names = (config.model.name, config.data.name)
+    names = (config.model.name, config.optim.name, config.data.name)
     own = [defined(name.entry.of) for name in names if isinstance(name, Own) and name.entry is not None]
     return explained(error) + (f" ({', '.join(own)})" if own and blamed(error) is None else "")
 

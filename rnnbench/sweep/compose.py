@@ -6,8 +6,10 @@ the choices are composed once, by Hydra, and the values applied to a copy, by Hy
 """
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -22,6 +24,7 @@ from rnnbench.config import conf_folder
 from rnnbench.sweep.explain import explained
 from rnnbench.sweep.hydra_api import apply_values, files_seen_with, note_overrides, own_globals
 from rnnbench.sweep.overrides import Checker
+from rnnbench.sweep.own_options import offer
 
 
 class Composer:
@@ -43,7 +46,7 @@ class Composer:
         self.meant: set[str] = set()  # overrides that were checked
         self.parsed: dict[str, Override] = {}
         self.groups: dict[str, bool] = {}  # by key
-        self.chosen: dict[tuple[str, ...], bytes] = {}
+        self.chosen: dict[tuple[object, ...], Callable[[], DictConfig]] = {}  # give copies
         self.common: dict[tuple[str, str], Any] = {}  # parts of hydra nodes, by key and repr
 
     def check_and_compose(self, overrides: Sequence[str]) -> DictConfig:
@@ -52,7 +55,7 @@ class Composer:
         Raises:
             ConfigError: the overrides cannot be composed, or not be meant.
         """
-        self.checker.check([text for text in overrides if text not in self.meant], several=False)
+        self.checker.check(overrides, several=False, known=self.meant)
         self.meant.update(overrides)
         with explained(overrides):
             return self.compose(overrides)
@@ -63,10 +66,12 @@ class Composer:
         Raises:
             HydraException: the overrides cannot be composed.
         """
+        own = offer(overrides, self.files)
         parsed = [self._parse(text) for text in overrides]
         values = [override for override in parsed if not self._is_choice(override)]
         if all(map(_is_plain, values)):
-            cfg = self._choose(tuple(text for text in overrides if self._is_choice(self.parsed[text])))
+            choices = tuple(text for text in overrides if self._is_choice(self.parsed[text]))
+            cfg = self._choose(choices, own)
             try:
                 apply_values(values, cfg)
             except HydraException:
@@ -99,11 +104,19 @@ class Composer:
             self.groups[key] = self.files.group_exists(key)
         return self.groups[key] and not isinstance(override.value(), dict)
 
-    def _choose(self, choices: tuple[str, ...]) -> DictConfig:
-        """A fresh copy of what the choices alone compose; to unpickle one is faster than deepcopy."""
-        if choices not in self.chosen:
-            self.chosen[choices] = pickle.dumps(self.loader.load_sweep_config(self.master, list(choices)))
-        cfg: DictConfig = pickle.loads(self.chosen[choices])
+    def _choose(self, choices: tuple[str, ...], own: tuple[object, ...]) -> DictConfig:
+        """Copy what the choices alone compose.
+
+        Args:
+            own: what `offer` has returned for the job.
+        """
+        if (choices, own) not in self.chosen:
+            cfg = self.loader.load_sweep_config(self.master, list(choices))
+            # A class of one's own cannot be pickled by its name; else that is the faster way to copy.
+            self.chosen[choices, own] = (
+                partial(deepcopy, cfg) if own else partial(pickle.loads, pickle.dumps(cfg))
+            )
+        cfg = self.chosen[choices, own]()
         OmegaConf.copy_cache(from_config=self.master, to_config=cfg)  # what it has resolved meanwhile
         return cfg
 

@@ -15,6 +15,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.core.singleton import Singleton
@@ -74,6 +75,9 @@ def files_seen_with(
     """
     assert isinstance(loader, ConfigLoaderImpl)
     _, files = loader._parse_overrides_and_create_caching_repo(config_name, list(settings))
+    for source in files.get_sources():
+        if source.scheme() == "structured":
+            source.store = ConfigStore.instance()  # type: ignore[attr-defined]  # Hydra has copied it, and options may be added later
     return files
 
 

@@ -27,7 +27,6 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from rnnbench import config as schema
 from rnnbench.config import Config, ConfigError, check_tree, own_code, to_yaml, typed
-from rnnbench.nn.budget import resolved
 from rnnbench.record import new_folder
 from rnnbench.sweep import stages
 from rnnbench.sweep.compose import Composer
@@ -67,7 +66,7 @@ def register() -> None:
         store.store(group="hydra/schema", name=name, node=node)
     resolver = partial(OmegaConf.register_new_resolver, replace=True)
     resolver("named", lambda name, dated: name or dated)
-    resolver("if_forget_gate", lambda cell, bias: bias if cell in schema.FORGET_GATES else None)
+    resolver("if_forget_gate", stages.if_forget_gate)
     ours = str(Path(__file__).parents[1] / "hydra_plugins")
     try:
         hydra_plugins: Any = importlib.import_module("hydra_plugins")
@@ -87,7 +86,7 @@ def task_config(cfg: DictConfig) -> Config:
     config = typed(cfg)
     if "hydra" in cfg:
         check_given(cfg.hydra.overrides.task, config)
-    return resolved(own_code(config))
+    return stages.sized(own_code(config))
 
 
 class Gate(Callback):

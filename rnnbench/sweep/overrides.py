@@ -1,7 +1,7 @@
 """Checks overrides before Hydra composes: grammar, groups and options, keys, how many values are given."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -17,6 +17,7 @@ from rnnbench.sweep.arguments import SECTIONS
 from rnnbench.sweep.explain import explained
 from rnnbench.sweep.groups import Groups
 from rnnbench.sweep.hydra_api import IConfigRepository, files_of, files_seen_with, parsed_value
+from rnnbench.sweep.own_options import offer
 from rnnbench.sweep.repairs import Repairs
 
 OF_THE_SWEEP = ("tracking", "dry_run", "search")  # sections of which a whole sweep has one option
@@ -35,11 +36,12 @@ class Checker:
         self.groups = Groups(files or files_of(loader))
         self.parser = OverridesParser.create(config_loader=loader)
 
-    def check(self, words: Sequence[str], several: bool) -> None:
+    def check(self, words: Sequence[str], several: bool, known: Container[str] = ()) -> None:
         """Refuse overrides that cannot be meant.
 
         Args:
             several: whether a word may give several values, as those of a sweep do.
+            known: words that were checked before.
 
         Raises:
             ConfigError: names the word, what is wrong with it, and the form that works.
@@ -48,8 +50,11 @@ class Checker:
         if searched:
             with explained(words):
                 self.groups = Groups(files_seen_with(self.loader, "config", searched))
+        offer(words, self.groups.files)
         before = ""
         for number, word in enumerate(words):
+            if word in known:
+                continue
             after = list(takewhile(lambda text: "=" not in text[1:], words[number + 1 :]))
             self.check_one(self.parse(word, before, after), several)
             before = word

@@ -1,4 +1,4 @@
-"""The stages of a sweep that need torch: check, show the plan, open, train.
+"""The stages of a sweep that need torch: compose what depends on a cell, check, show the plan, open, train.
 
 The modules behind them are imported when a stage is reached, and nowhere else: `import torch` takes seconds,
 and what the command line refuses is refused before.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnnbench.config import Config
+from rnnbench.sweep import own_options
 from rnnbench.sweep import preflight as light
 from rnnbench.sweep.job import Job
 from rnnbench.sweep.placing import take_finished
@@ -18,6 +19,27 @@ from rnnbench.terminal import say
 
 if TYPE_CHECKING:
     from rnnbench.sweep.session import Sweep
+
+
+def if_forget_gate(cell: str, bias: float) -> float | None:
+    """Return the bias if the cell has a forget gate; for experiments: ${if_forget_gate:${model.name},1}."""
+    from rnnbench.nn.cells import CELLS
+
+    kind = own_options.CELLS.get(cell) or CELLS.get(cell)
+    return bias if kind is not None and kind.forget_gate is not None else None
+
+
+def sized(config: Config) -> Config:
+    """Return the configuration with the hidden size that model.budget gives; unchanged without a budget.
+
+    Raises:
+        ConfigError: the budget is below the smallest network, or there is no such task or cell.
+    """
+    if config.model.budget is None:
+        return config
+    from rnnbench.nn.budget import resolved
+
+    return resolved(config)
 
 
 def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> None:
