@@ -5,16 +5,15 @@ from dataclasses import replace
 
 from rnnbench import tasks
 from rnnbench.config import Config, ConfigError, Model
+from rnnbench.nn.network import Network
 
 
 def resolved(config: Config) -> Config:
-    """Return the configuration with the hidden size that model.budget gives; unchanged without a budget.
+    """Return the configuration with the hidden size that model.budget gives.
 
     Raises:
         ConfigError: the budget is below the smallest network, or there is no such task or cell.
     """
-    if config.model.budget is None:
-        return config
     shape = tasks.shape(config.data)
     sized = hidden_size(config.model, shape.input_size, shape.outputs)
     return replace(config, model=replace(config.model, hidden_size=sized))
@@ -26,8 +25,6 @@ def hidden_size(model: Model, input_size: int, outputs: int) -> int:
     Raises:
         ConfigError: the budget is below the count at hidden size 1.
     """
-    from rnnbench.nn.network import Network
-
     budget = model.budget
     assert budget is not None
 
