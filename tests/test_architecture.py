@@ -194,7 +194,6 @@ LATE_IMPORTS = {
     "bench/traffic.py",
     "cluster/base.py",
     "kernels/compiled.py",
-    "paper/__main__.py",
     "search/sweeper.py",
     "sweep/stages.py",
     "tasks/task.py",

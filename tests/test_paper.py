@@ -24,7 +24,7 @@ from rnnbench.mlflow_sync.delivery import Delivery
 from rnnbench.mlflow_sync.reading import ClientRuns
 from rnnbench.mlflow_sync.sql import SqlRuns
 from rnnbench.paper.__main__ import main
-from rnnbench.paper.aggregate import Filled, Planned, fill
+from rnnbench.paper.aggregate import FilledTable, TableTrial, fill
 from rnnbench.paper.definition import Table, find_table, read_table, table_of
 from rnnbench.paper.drawing import draw
 from rnnbench.paper.figures import STOCK
@@ -58,9 +58,9 @@ def config_of(model: str, seed: int, **changes: Any) -> Config:
     return config
 
 
-def planned_of(config: Config) -> Planned:
+def planned_of(config: Config) -> TableTrial:
     overrides = [f"model={config.model.name}", f"seed={config.seed}"]
-    return Planned(trial_hash(config, DATASET["checksum"]), overrides, flatten(plain(config)))
+    return TableTrial(trial_hash(config, DATASET["checksum"]), overrides, flatten(plain(config)))
 
 
 def leave(
@@ -108,7 +108,7 @@ def table(**changes: Any) -> Table:
 PLANNED = [planned_of(config_of(model, seed)) for model in CELLS for seed in SEEDS]
 
 
-def filled(runs: Path, planned: list[Planned] = PLANNED, **changes: Any) -> Filled:
+def filled(runs: Path, planned: list[TableTrial] = PLANNED, **changes: Any) -> FilledTable:
     return fill(table(**changes), planned, open_source(str(runs)))
 
 
@@ -212,7 +212,7 @@ def test_tasks_are_summed_over_only_where_the_table_says_so(tmp_path):
     assert columns.columns == [("rows",), ("columns",)]
 
 
-def two_tasks(folder: Path, gone: tuple[str, ...] = ()) -> list[Planned]:
+def two_tasks(folder: Path, gone: tuple[str, ...] = ()) -> list[TableTrial]:
     """Two cells on two tasks under eight seeds, without some runs; lstm is ahead by 0.05 in each pair."""
     planned = []
     for order, shift in (("rows", 0.0), ("columns", -0.4)):
@@ -891,7 +891,7 @@ class Memory(Source):
 
 def of_memory(
     metric: str = "test/accuracy", changes: Mapping[str, Any] | None = None, **values: list[float]
-) -> Filled:
+) -> FilledTable:
     planned = [planned_of(config_of(m, n)) for m, some in values.items() for n in range(len(some))]
     return fill(table(metrics=[metric], **(changes or {})), planned, Memory(values, metric))
 

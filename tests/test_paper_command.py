@@ -18,7 +18,7 @@ from rnnbench.config import ConfigError
 from rnnbench.mlflow_sync.reading import ClientRuns
 from rnnbench.mlflow_sync.sql import SqlRuns
 from rnnbench.paper.__main__ import main
-from rnnbench.paper.definition import Tuned
+from rnnbench.paper.definition import Tuning
 from rnnbench.paper.planning import App, search_of
 from rnnbench.reader import Folders
 from rnnbench.record import job_folders
@@ -272,7 +272,7 @@ def test_each_cell_the_winner_of_its_own_search_from_whatever_records(paper, tmp
 )
 def test_a_space_of_ranges_alone_is_a_search(search, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tuned = Tuned(rows=["model=lstm"], search=search, trials=3, fresh="1,2")
+    tuned = Tuning(rows=["model=lstm"], search=search, trials=3, fresh="1,2")
     assert search_of(tuned)[0] == "hydra/sweeper=optuna"
     sampler, space = App("x", []).budget(["model.hidden_size=4", *search_of(tuned)])
     assert sampler == ("random" if len(search) > 1 else "tpe")
@@ -305,7 +305,7 @@ def test_trials_are_planned_in_process_and_hydra_is_left_as_it_was(tmp_path, mon
 
 @pytest.mark.parametrize("chosen", ["search=rate", "hydra/sweeper=optuna", "+experiment=mine"])
 def test_a_search_that_is_chosen_stays_as_it_is(chosen):
-    tuned = Tuned(rows=["model=lstm"], search=[chosen, "optim.lr=interval(0,1)"], trials=3, fresh="1,2")
+    tuned = Tuning(rows=["model=lstm"], search=[chosen, "optim.lr=interval(0,1)"], trials=3, fresh="1,2")
     assert search_of(tuned) == tuned.search
 
 

@@ -26,8 +26,8 @@ from test_paper import (
 from test_plain_text import NAMES
 
 from rnnbench.config import ConfigError, conf_folder
-from rnnbench.paper.aggregate import Planned, fill
-from rnnbench.paper.definition import FigureOf
+from rnnbench.paper.aggregate import TableTrial, fill
+from rnnbench.paper.definition import FigureSettings
 from rnnbench.paper.drawing import caption, draw
 from rnnbench.paper.figures import STOCK, load_kind
 from rnnbench.paper.figures.pareto import front
@@ -38,10 +38,10 @@ from rnnbench.reader import Folders
 __all__ = ["runs"]  # a fixture
 
 
-def sheet_of(folder: Path, kind: str, planned: list[Planned] = PLANNED, **changes: Any) -> Sheet:
+def sheet_of(folder: Path, kind: str, planned: list[TableTrial] = PLANNED, **changes: Any) -> Sheet:
     source = Folders(folder)
     y = changes.pop("y", None)
-    return Sheet(fill(table(**changes), planned, source), source, [], FigureOf(kind, y=y))
+    return Sheet(fill(table(**changes), planned, source), source, [], FigureSettings(kind, y=y))
 
 
 def drawn(sheet: Sheet) -> Any:
@@ -53,7 +53,7 @@ def drawn(sheet: Sheet) -> Any:
 
 
 @pytest.fixture
-def two_tasks(tmp_path: Path) -> tuple[Path, list[Planned]]:
+def two_tasks(tmp_path: Path) -> tuple[Path, list[TableTrial]]:
     """Two cells on two tasks, the second 0.2 harder."""
     planned = []
     for order, shift in (("rows", 0.0), ("columns", -0.2)):
@@ -138,10 +138,10 @@ def test_names_stand_for_themselves_in_a_figure_and_its_page(kind, runs, tmp_pat
 def test_every_kind_says_how_it_is_read():
     for kind in map(load_kind, STOCK):
         assert kind is not None and kind.caption.endswith(".") and kind.draw.__doc__
-    assert caption(table(statistic="iqm"), FigureOf("pareto")).startswith(
+    assert caption(table(statistic="iqm"), FigureSettings("pareto")).startswith(
         "Large: a cell's interquartile mean"
     )
-    assert "in order of the learning rate" in caption(table(), FigureOf("sensitivity"))
+    assert "in order of the learning rate" in caption(table(), FigureSettings("sensitivity"))
 
 
 def test_curves_are_means_with_a_band_from_the_lowest_to_the_highest(runs):

@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 
 import rnnbench
 from rnnbench.config import ConfigError, recorded
-from rnnbench.paper.definition import Tuned
-from rnnbench.paper.planning import Wanted, winner
+from rnnbench.paper.definition import Tuning
+from rnnbench.paper.planning import TableSearch, winner
 from rnnbench.reader import SearchRecord, open_source
 from rnnbench.record.__main__ import sync
 from tests.mlflow_store import make_sweep, train
@@ -244,12 +244,12 @@ def test_servers_that_we_start_are_for_this_machine_alone() -> None:
 
 
 def test_the_winner_of_a_table_is_vetted() -> None:
-    tuned = Tuned(rows=["model=lstm"], search=["search=rate"], trials=1, fresh="1,2")
+    tuned = Tuning(rows=["model=lstm"], search=["search=rate"], trials=1, fresh="1,2")
     own = ["rnnbench_import=mine.py", "model=lstm", "search=rate", "seed=0"]
 
-    def found(*more: str) -> Wanted:
+    def found(*more: str) -> TableSearch:
         told = shlex.join(["python", "-m", "rnnbench", *own, "optim.lr=0.1", *more])
-        return Wanted("model=lstm", "s", own, 1, SearchRecord("s", told, "0", {}, None), 1, "tpe", {})
+        return TableSearch("model=lstm", "s", own, 1, SearchRecord("s", told, "0", {}, None), 1, "tpe", {})
 
     assert winner(found(), tuned) == [*own[:3], "optim.lr=0.1", "seed=1,2"]
     mine = "--config-dir=mine"  # which this command has been given as well

@@ -10,7 +10,7 @@ from rnnbench.config import Adam, Config, Fit, Model, Tracking, flatten, plain, 
 from rnnbench.mlflow_sync.delivery import Delivery
 from rnnbench.mlflow_sync.reading import ClientRuns
 from rnnbench.mlflow_sync.sql import SqlRuns
-from rnnbench.paper.aggregate import Planned, fill
+from rnnbench.paper.aggregate import TableTrial, fill
 from rnnbench.paper.definition import table_of
 from rnnbench.paper.layout import layout
 from rnnbench.reader import Folders, Source
@@ -54,7 +54,7 @@ def table_times(runs: int, rounds: int) -> dict[str, list[float]]:
         return dict(zip(ways, figures, strict=True))
 
 
-def _leave(folder: Path, number: int) -> Planned:
+def _leave(folder: Path, number: int) -> TableTrial:
     """Write the record of a made-up run."""
     model, seed = CELLS[number % len(CELLS)], number // len(CELLS)
     config = Config(Model(model), Adam(), Images("digits"), Fit(epochs=5), Tracking(), seed)
@@ -66,4 +66,4 @@ def _leave(folder: Path, number: int) -> Planned:
         job.epoch(epoch, {"train/loss": 1 / epoch, "val/accuracy": 0.9, "lr": 0.001})
     accuracy = 0.9 + 0.05 * ((number * 2654435761) % 1000) / 1000
     job.end("finished", {"test/accuracy": accuracy, "parameters/total": 5000.0, "time/train_seconds": 1.0})
-    return Planned(trial, [f"model={model}", f"seed={seed}"], flatten(plain(config)))
+    return TableTrial(trial, [f"model={model}", f"seed={seed}"], flatten(plain(config)))

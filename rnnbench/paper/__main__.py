@@ -14,13 +14,13 @@ from pathlib import Path
 from rnnbench.config import ConfigError, check_words
 from rnnbench.mlflow_sync.artifacts import upload_figures
 from rnnbench.mlflow_sync.store import StoreError
-from rnnbench.paper.aggregate import Filled, Planned, arrange, fill
+from rnnbench.paper.aggregate import FilledTable, TableTrial, arrange, fill
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.derived import derive, name_of, table_file
 from rnnbench.paper.drawing import draw
 from rnnbench.paper.files import texts
 from rnnbench.paper.layout import layout
-from rnnbench.paper.planning import MULTIRUN, App, Plan, Wanted, make_plan, portable, searched
+from rnnbench.paper.planning import MULTIRUN, App, Plan, TableSearch, make_plan, portable, searched
 from rnnbench.paper.provenance import warnings
 from rnnbench.paper.published import cited
 from rnnbench.paper.verification import verify
@@ -41,7 +41,7 @@ USAGE = """examples
 
 
 def main() -> None:
-    """Exit code 1 for what was refused, failed or differs; 130 for Ctrl-C."""
+    """Run the command: exit code 1 for what was refused, failed or differs, 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m rnnbench.paper",
         description="Tables and figures from records.",
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Namespace) -> None:
-    """One table: plan, run, write."""
+    """Make one table: plan it, run what is missing, write its files."""
     table = read_table(find_table(name, given.config_dir), given.config_dir)
     table.sweep = [*table.sweep, *extra]
     if table.published is not None:
@@ -122,7 +122,7 @@ def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Nam
 
 
 def typed(name: str, where: str | None, extra: Sequence[str], given: argparse.Namespace) -> list[str]:
-    """The words that make a table again, without those that are another machine's business."""
+    """Return the words that make a table again, without those that are another machine's business."""
     words = ["--no-run"] if given.no_run else []
     words += [f"--config-dir={near(os.fspath(folder))}" for folder in given.config_dir]
     source = [f"source={near(where)}"] if where else []
@@ -130,12 +130,12 @@ def typed(name: str, where: str | None, extra: Sequence[str], given: argparse.Na
 
 
 def near(place: str | None) -> str:
-    """A folder as seen from here, as which it is named in files that others read; a URI as it is."""
+    """Return a folder as seen from here, as files that others read name it; a URI as it is."""
     return place or "" if not place or "://" in place else os.path.relpath(place)
 
 
 def of_folders(folders: Sequence[Path], given: argparse.Namespace) -> None:
-    """The table of what is recorded in some folders, and the file that declares it, where it is a grid."""
+    """Write the table of the records in some folders, and, of a grid, the file that declares it."""
     table, planned, source = derive(folders)
     name = name_of(folders)
     filled = fill(table, planned, source)
@@ -156,7 +156,7 @@ def of_folders(folders: Sequence[Path], given: argparse.Namespace) -> None:
 
 
 def tell(table: Table, plan: Plan) -> None:
-    """The plan in words."""
+    """Print the plan: how much is recorded, and where."""
     for wanted in plan.searches:
         say(f"search for {wanted.row}: {wanted.drawn} of {wanted.trials} trials are recorded")
     unique = len({trial.trial for trial in plan.planned})
@@ -167,7 +167,7 @@ def tell(table: Table, plan: Plan) -> None:
 
 
 def reckon(table: Table, app: App, plan: Plan) -> None:
-    """How long what is missing would take, as the app estimates it."""
+    """Have the app print how long what is missing would take."""
     for wanted in plan.searches:
         if not wanted.done:
             app.search(wanted, "dry_run=true")
@@ -175,8 +175,8 @@ def reckon(table: Table, app: App, plan: Plan) -> None:
         app.run(overrides, trials, "dry_run=true")
 
 
-def lots(table: Table, plan: Plan) -> list[tuple[list[Planned], list[str]]]:
-    """What is missing, with the overrides of the grid that it is part of: one, or that of each winner."""
+def lots(table: Table, plan: Plan) -> list[tuple[list[TableTrial], list[str]]]:
+    """Return what is missing, by the grid that it is part of: that of the table, or of each winner."""
     missing = plan.missing()
     if table.tuned is None:
         return [(missing, table.sweep)] if missing else []
@@ -214,8 +214,10 @@ def _checked(code: int) -> None:
         raise ConfigError(f"the app ended with exit code {code}; see above")
 
 
-def write_all(name: str, filled: Filled, source: Source, searches: Sequence[Wanted], folder: Path) -> None:
-    """The files of a table; its figures go to MLflow too, where they are new."""
+def write_all(
+    name: str, filled: FilledTable, source: Source, searches: Sequence[TableSearch], folder: Path
+) -> None:
+    """Write and print a table; its figures go to MLflow too, where they are new."""
     folder.mkdir(parents=True, exist_ok=True)
     before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
     figures = draw(filled, source, searches, folder)
@@ -236,7 +238,7 @@ def write_all(name: str, filled: Filled, source: Source, searches: Sequence[Want
     say(f"written: {os.path.relpath(folder)}/table.tex .md .csv .html, report.html, {drawn} figures")
 
 
-def upload(uri: str, name: str, filled: Filled, files: Sequence[Path], same: set[str]) -> None:
+def upload(uri: str, name: str, filled: FilledTable, files: Sequence[Path], same: set[str]) -> None:
     """Give figures to the MLflow runs of the sweeps that the trials are of; not those that they have.
 
     Args:

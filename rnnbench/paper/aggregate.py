@@ -25,7 +25,7 @@ OF: dict[str, statistics.Statistic] = {
 
 
 @dataclass(frozen=True)
-class Planned:
+class TableTrial:
     """A trial that a table needs."""
 
     trial: str  # hash
@@ -38,26 +38,26 @@ class Planned:
 class Cell:
     """What a row has in a group of columns: its trials, and a figure of each metric."""
 
-    planned: list[Planned] = field(default_factory=list)
+    planned: list[TableTrial] = field(default_factory=list)
     records: dict[tuple[Key, int], Record] = field(default_factory=dict)  # finished, by task and seed
     lost: dict[str, int] = field(default_factory=dict)  # how many others, by status
     figures: dict[str, Estimate] = field(default_factory=dict)  # by metric
 
     def values(self, metric: str) -> dict[tuple[Key, int], float]:
-        """A metric by task and seed, of the runs that have a finite one."""
+        """Return a metric by task and seed, of the runs that have a finite one."""
         measured = {at: record.metrics.get(metric, math.nan) for at, record in self.records.items()}
         return {at: value for at, value in measured.items() if math.isfinite(value)}
 
     def diverged(self, metric: str) -> int:
-        """How many runs have a metric that is not finite."""
+        """Return how many runs have a metric that is not finite."""
         return sum(not math.isfinite(record.metrics.get(metric, 0.0)) for record in self.records.values())
 
     def tasks(self, metric: str) -> set[Key]:
-        """The tasks that have a run with the metric."""
+        """Return the tasks that have a run with the metric."""
         return {task for task, _ in self.values(metric)}
 
     def count(self) -> str:
-        """How many runs, in words."""
+        """Return how many runs, in words."""
         return ", ".join([str(len(self.records)), *(f"{n} {status}" for status, n in self.lost.items())])
 
 
@@ -77,7 +77,7 @@ class Comparison:
 
 
 @dataclass
-class Filled:
+class FilledTable:
     """A table with its numbers."""
 
     table: Table
@@ -93,30 +93,30 @@ class Filled:
     place: str = ""  # the folder or store that the records were said to be in
 
     def records(self) -> list[Record]:
-        """The runs that the table is made of, in its order."""
+        """Return the runs that the table is made of, in its order."""
         return [record for cell in self.cells.values() for record in cell.records.values()]
 
     def incomplete(self, row: Key, column: Key, metric: str) -> bool:
-        """Whether a cell lacks a task that another cell of its column has."""
+        """Return whether a cell lacks a task that another cell of its column has."""
         tasks = {task for other in self.rows for task in self.cell(other, column).tasks(metric)}
         ours = self.cell(row, column).tasks(metric)
         return bool(ours) and ours != tasks
 
     def alike(self, row: Key, column: Key, metric: str) -> bool:
-        """Whether a cell cannot be told apart from the one that it is compared with."""
+        """Return whether a cell cannot be told apart from the one that it is compared with."""
         return any(c.alike for c in self.comparisons if (c.row, c.column, c.metric) == (row, column, metric))
 
     def cell(self, row: Key, column: Key) -> Cell:
-        """The cell; an empty one where the sweep has no such trials."""
+        """Return the cell; an empty one where the sweep has no such trials."""
         return self.cells.get((row, column), Cell())
 
     def name(self, key: Key) -> str:
-        """How a row or a group of columns is printed."""
+        """Return how a row or a group of columns is printed."""
         return row_name(self.table, key)
 
 
-def latest(planned: Sequence[Planned], source: Source) -> tuple[dict[str, Record], list[str]]:
-    """The run that counts of each trial: its newest finished one, else its newest that has ended.
+def latest(planned: Sequence[TableTrial], source: Source) -> tuple[dict[str, Record], list[str]]:
+    """Find the run that counts of each trial: its newest finished one, else its newest that has ended.
 
     Returns:
         by trial hash, those that have ended; and the finished runs that are superseded, by identity.
@@ -135,8 +135,8 @@ def latest(planned: Sequence[Planned], source: Source) -> tuple[dict[str, Record
     return counts, sorted(superseded)
 
 
-def fill(table: Table, planned: Sequence[Planned], source: Source) -> Filled:
-    """The table with its numbers; trials that are not recorded are left out of their cells.
+def fill(table: Table, planned: Sequence[TableTrial], source: Source) -> FilledTable:
+    """Fill the table with its numbers; trials that are not recorded are left out of their cells.
 
     Raises:
         ConfigError: what stands in a cell varies with more than the seed; protocols are mixed; no run has
@@ -158,13 +158,13 @@ def fill(table: Table, planned: Sequence[Planned], source: Source) -> Filled:
             if values := cell.values(metric):
                 cell.figures[metric] = _estimate(table, metric, values)
     rows, columns = (list(dict.fromkeys(at[n] for at in cells)) for n in (0, 1))
-    filled = Filled(table, rows, columns, cells, [], 0, set(), superseded)
+    filled = FilledTable(table, rows, columns, cells, [], 0, set(), superseded)
     _compare(filled)
     return filled
 
 
-def arrange(table: Table, planned: Sequence[Planned]) -> dict[tuple[Key, Key], Cell]:
-    """The cells by row and column, with the trials that each needs.
+def arrange(table: Table, planned: Sequence[TableTrial]) -> dict[tuple[Key, Key], Cell]:
+    """Arrange the trials in cells, by row and column.
 
     Raises:
         ConfigError: what stands in a cell varies with more than the seed; protocols are mixed; the row that
@@ -185,26 +185,26 @@ def arrange(table: Table, planned: Sequence[Planned]) -> dict[tuple[Key, Key], C
 
 
 def _is_named(table: Table, row: Key) -> bool:
-    """Whether a row is the one that the others are to be compared with."""
+    """Return whether a row is the one that the others are to be compared with."""
     return table.compare in (row_name(table, row), " ".join(map(as_text, row)))
 
 
 def row_name(table: Table, key: Key) -> str:
-    """How a row or a group of columns is printed."""
+    """Return how a row or a group of columns is printed."""
     return " ".join(table.label(as_text(part)) for part in key)
 
 
-def _once(planned: Sequence[Planned]) -> list[Planned]:
-    """Each trial once, however often it is planned."""
+def _once(planned: Sequence[TableTrial]) -> list[TableTrial]:
+    """Return each trial once, however often it is planned."""
     return list({trial.trial: trial for trial in planned}.values())
 
 
 def judged(metric: str) -> bool:
-    """Whether one value of a metric is better than another, rather than only another."""
+    """Return whether one value of a metric is better than another, rather than only another."""
     return not metric.startswith(("parameters/", "time/")) and metric != "best/epoch"
 
 
-def _key(trial: Planned, keys: Sequence[str]) -> Key:
+def _key(trial: TableTrial, keys: Sequence[str]) -> Key:
     for key in keys:
         if key not in trial.params:
             near = nearest(key, trial.params)
@@ -234,7 +234,7 @@ def _check_alike(table: Table, row: Key, column: Key, cell: Cell) -> None:
             raise ConfigError(f"seed={trial.params['seed']}: stands for two trials in one cell")
 
 
-def _check_protocols(table: Table, planned: Sequence[Planned]) -> None:
+def _check_protocols(table: Table, planned: Sequence[TableTrial]) -> None:
     protocols = {trial.params["fit.select"] for trial in planned}
     if len(protocols) > 1 and not table.mixed_protocols:
         raise ConfigError(
@@ -259,7 +259,7 @@ def _estimate(table: Table, metric: str, values: dict[tuple[Key, int], float]) -
 
 
 def matrix(*samples: dict[tuple[Key, int], float]) -> statistics.Values:
-    """Values as (runs, tasks), in the order of seeds, NaN where a task has no run of a seed.
+    """Return values as (runs, tasks), in the order of seeds, NaN where a task has no run of a seed.
 
     Of several samples (samples, runs, tasks): what stands at one place has one seed and task.
     """
@@ -273,7 +273,7 @@ def matrix(*samples: dict[tuple[Key, int], float]) -> statistics.Values:
 
 
 def tested(metrics: Sequence[str]) -> list[str]:
-    """The metrics whose differences are tested: those on the test set, if there are any.
+    """Return the metrics whose differences are tested: those on the test set, if there are any.
 
     What was measured to choose an epoch or a trial need not be tested beside the result.
     """
@@ -281,7 +281,7 @@ def tested(metrics: Sequence[str]) -> list[str]:
     return [metric for metric in worth if on_test(metric)] or worth
 
 
-def _compare(filled: Filled) -> None:
+def _compare(filled: FilledTable) -> None:
     """Find the best of each column, and compare the rows with it, or with the row that is named."""
     table = filled.table
     drafts: list[Comparison] = []
@@ -317,8 +317,8 @@ def _compare(filled: Filled) -> None:
         filled.comparisons.append(replace(draft, p=p, alike=alike, contradicts=contradicts))
 
 
-def _comparable(filled: Filled, column: Key, metric: str) -> dict[Key, Cell]:
-    """The cells of a column that have the metric, on every task that another has it on."""
+def _comparable(filled: FilledTable, column: Key, metric: str) -> dict[Key, Cell]:
+    """Return the cells of a column that have the metric, on every task that another has it on."""
     cells = {row: filled.cell(row, column) for row in filled.rows}
     return {
         row: cell
@@ -330,7 +330,7 @@ def _comparable(filled: Filled, column: Key, metric: str) -> dict[Key, Cell]:
 def _difference(
     table: Table, there: dict[Key, Cell], row: Key, other: Key, metric: str
 ) -> tuple[Difference, statistics.Values, statistics.Values]:
-    """A row less another, and the values of both, (runs, tasks).
+    """Return a row less another, and the values of both, (runs, tasks).
 
     They are paired by the seeds that both have, where these are most of the runs of both.
     """
@@ -348,7 +348,7 @@ def _difference(
 def _draft(
     table: Table, there: dict[Key, Cell], row: Key, column: Key, metric: str, reference: Key
 ) -> Comparison:
-    """A comparison whose p is not corrected yet."""
+    """Return a comparison whose p is not corrected yet."""
     difference, a, b = _difference(table, there, row, reference, metric)
     sign = 1 if direction(metric) == "maximize" else -1
     wins = statistics.improvement(sign * a, sign * b, table.resamples)
@@ -360,8 +360,8 @@ def _draft(
     )
 
 
-def _reference(filled: Filled, there: dict[Key, Cell], value: dict[Key, float]) -> Key | None:
-    """The row that the others are compared with; None if it has no figure to compare in this column."""
+def _reference(filled: FilledTable, there: dict[Key, Cell], value: dict[Key, float]) -> Key | None:
+    """Return the row that the others are compared with; None if it has no figure in this column."""
     if filled.table.compare == "best":
         return max(there, key=lambda row: value[row])
     row = next(row for row in filled.rows if _is_named(filled.table, row))
@@ -369,5 +369,5 @@ def _reference(filled: Filled, there: dict[Key, Cell], value: dict[Key, float]) 
 
 
 def as_text(value: Any) -> str:
-    """A value of a key as it is printed, where the table has no label for it."""
+    """Return a value of a key as it is printed, where the table has no label for it."""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -30,7 +30,7 @@ FILE_NAME = re.compile(r"\w[\w .-]{0,99}")
 
 
 @dataclass
-class Tuned:
+class Tuning:
     """Each row (or cell) the winner of its own search, all under one budget, trained under fresh seeds."""
 
     rows: list[str] = MISSING  # overrides each: model=lstm, or for a cell "model=lstm model.budget=5000"
@@ -41,7 +41,7 @@ class Tuned:
 
 
 @dataclass
-class Published:
+class Publication:
     """Published figures that stand beside ours: those of published.csv with these columns."""
 
     key: str = MISSING  # the paper: bai2018
@@ -53,7 +53,7 @@ class Published:
 
 
 @dataclass
-class FigureOf:
+class FigureSettings:
     """A figure of the table's trials."""
 
     kind: str = MISSING
@@ -70,7 +70,7 @@ class Table:
     title: str = MISSING
     caption: str = ""
     sweep: list[str] = MISSING
-    tuned: Optional[Tuned] = None
+    tuned: Optional[Tuning] = None
     rows: list[str] = field(default_factory=lambda: ["model.name"])
     columns: list[str] = field(default_factory=list)
     over: list[str] = field(default_factory=list)  # keys besides the seed that a cell sums up: its tasks
@@ -83,8 +83,8 @@ class Table:
     labels: dict[str, str] = field(default_factory=dict)  # how keys, values and metrics are printed
     digits: dict[str, int] = field(default_factory=dict)  # decimals of a metric
     mixed_protocols: bool = False  # whether trials that watch the test set may stand beside others
-    published: Optional[Published] = None
-    figures: dict[str, FigureOf] = field(default_factory=dict)
+    published: Optional[Publication] = None
+    figures: dict[str, FigureSettings] = field(default_factory=dict)
     wide: bool = False  # in LaTeX over both columns of a page: table*
 
     def label(self, key: str) -> str:

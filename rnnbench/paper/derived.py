@@ -9,10 +9,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rnnbench.config import ConfigError, identifies, measured_by
-from rnnbench.paper.aggregate import Planned
+from rnnbench.paper.aggregate import TableTrial
 from rnnbench.paper.definition import Table
 from rnnbench.paper.planning import MULTIRUN
-from rnnbench.paper.provenance import Pinned
+from rnnbench.paper.provenance import RunsOfTable
 from rnnbench.reader import Folders, Record, Source, in_order
 from rnnbench.record import read_overrides, read_sweep
 from rnnbench.system.files import sound
@@ -21,7 +21,7 @@ MANY = 12  # rows, above which each is not tested against the best
 
 
 def name_of(folders: Sequence[Path]) -> str:
-    """The name of the table of these folders, which becomes a folder and part of a file's name."""
+    """Return the name of the table of these folders, which becomes that of a folder and of files."""
     inside = [os.path.relpath(folder, MULTIRUN) for folder in folders]
     names = [
         folder.absolute().name if path == "." or path.startswith("..") else path
@@ -30,8 +30,8 @@ def name_of(folders: Sequence[Path]) -> str:
     return re.sub(r"[^\w.-]+", "-", "-".join(names)).strip(".-") or "table"
 
 
-def derive(folders: Sequence[Path]) -> tuple[Table, list[Planned], Source]:
-    """The table of the trials in some folders, the trials, and their records.
+def derive(folders: Sequence[Path]) -> tuple[Table, list[TableTrial], Source]:
+    """Return the table of the trials in some folders, the trials, and their records.
 
     Of a grid every trial counts; of a search those that were trained to their end, since the others were
     stopped for what they had shown.
@@ -64,23 +64,23 @@ def derive(folders: Sequence[Path]) -> tuple[Table, list[Planned], Source]:
     )
     if len({tuple(trial.params[key] for key in rows) for trial in planned}) > MANY:
         table.compare = None
-    return table, planned, Pinned(inner, {record.job for record in records})
+    return table, planned, RunsOfTable(inner, {record.job for record in records})
 
 
 def table_file(table: Table) -> str:
-    """The file that declares a table of a grid."""
+    """Return the file that declares a table of a grid."""
     default = Table()
     keys = ("title", "sweep", "rows", "metrics", "compare", "mixed_protocols")
     tree = {key: getattr(table, key) for key in keys if getattr(table, key) != getattr(default, key)}
     return OmegaConf.to_yaml(OmegaConf.create(tree))
 
 
-def _planned(records: Sequence[Record]) -> list[Planned]:
-    """The trials, each once; a key that only some have is null in the others."""
+def _planned(records: Sequence[Record]) -> list[TableTrial]:
+    """Return the trials, each once; a key that only some have is null in the others."""
     newest = {record.trial: record for record in records}
     keys = sorted({key for record in records for key in record.params})
     return [
-        Planned(
+        TableTrial(
             record.trial,
             _overrides(record.folder),
             {key: _plain(record.params.get(key)) for key in keys},
@@ -91,17 +91,17 @@ def _planned(records: Sequence[Record]) -> list[Planned]:
 
 
 def _plain(value: Any) -> Any:
-    """A value that may stand in a key of a row."""
+    """Return a value that may stand in a key of a row."""
     return str(value) if isinstance(value, list | dict) else value
 
 
 def _overrides(job: Path) -> list[str]:
-    """What a job was composed from, as Hydra has left it in its folder."""
+    """Return what a job was composed from, as Hydra has left it in its folder."""
     return next(sound([job], read_overrides), [])
 
 
-def _rows(planned: Sequence[Planned]) -> list[str]:
-    """The keys that vary besides the seed, those that were typed before others.
+def _rows(planned: Sequence[TableTrial]) -> list[str]:
+    """Return the keys that vary besides the seed, those that were typed before others.
 
     A key that goes with others of its group, as an optimiser's options with its name, is left out.
     """
@@ -122,7 +122,7 @@ def _rows(planned: Sequence[Planned]) -> list[str]:
 
 
 def _metrics(finished: Sequence[Record]) -> list[str]:
-    """The parameters, what the epochs were chosen by, and what was measured on the test set."""
+    """Return the parameters, what the epochs were chosen by, and what was measured on the test set."""
     measured = dict.fromkeys(name for record in finished for name in measured_by(record.params))
     wanted = [f"{kind}{name}" for name in measured for kind in ("best/val_", "best/test_", "test/")]
     there = {name for record in finished for name in record.metrics}
@@ -130,7 +130,7 @@ def _metrics(finished: Sequence[Record]) -> list[str]:
 
 
 def _grid(folder: Path) -> list[str]:
-    """The overrides that a grid was started with, where the folder is that of one; [] otherwise."""
+    """Return the overrides that a grid was started with, [] where the folder is none of a grid."""
     if not (folder / "sweep.json").exists():
         return []
     try:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, filterwarnings
 
-from rnnbench.paper.aggregate import Filled
-from rnnbench.paper.definition import FigureOf, Table
+from rnnbench.paper.aggregate import FilledTable
+from rnnbench.paper.definition import FigureSettings, Table
 from rnnbench.paper.figures import KINDS
-from rnnbench.paper.planning import Wanted
+from rnnbench.paper.planning import TableSearch
 from rnnbench.paper.sheet import Sheet
 from rnnbench.reader import Source
 from rnnbench.system.plain_text import drawn
@@ -28,7 +28,7 @@ STYLE: Any = {
 }
 
 
-def draw(filled: Filled, source: Source, searches: Sequence[Wanted], folder: Path) -> list[Path]:
+def draw(filled: FilledTable, source: Source, searches: Sequence[TableSearch], folder: Path) -> list[Path]:
     """Draw every figure of the table; return the files.
 
     Raises:
@@ -58,7 +58,7 @@ def draw(filled: Filled, source: Source, searches: Sequence[Wanted], folder: Pat
 STATISTICS = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}
 
 
-def caption(table: Table, how: FigureOf) -> str:
+def caption(table: Table, how: FigureSettings) -> str:
     """Return how a figure is to be read."""
     words = {"statistic": STATISTICS[table.statistic], "parameter": table.label(how.parameter)}
     return KINDS[how.kind].caption.format(**words)

@@ -4,18 +4,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnnbench.paper.aggregate import Filled
+from rnnbench.paper.aggregate import FilledTable
 from rnnbench.paper.layout import layout
 from rnnbench.paper.long import long
 from rnnbench.paper.page import report
-from rnnbench.paper.planning import Wanted
+from rnnbench.paper.planning import TableSearch
 from rnnbench.paper.provenance import provenance
 from rnnbench.render.html import html
 from rnnbench.render.latex import latex
 from rnnbench.render.markdown import markdown
 
 
-def texts(filled: Filled, searches: Sequence[Wanted], folder: Path) -> dict[str, str]:
+def texts(filled: FilledTable, searches: Sequence[TableSearch], folder: Path) -> dict[str, str]:
     """Return the text of each file, by name.
 
     Args:

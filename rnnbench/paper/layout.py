@@ -4,16 +4,16 @@ import math
 from dataclasses import replace
 
 from rnnbench.config import metrics
-from rnnbench.paper.aggregate import Filled, Key
+from rnnbench.paper.aggregate import FilledTable, Key
 from rnnbench.paper.notes import notes
-from rnnbench.paper.published import Beside, beside
+from rnnbench.paper.published import PublishedValues, beside
 from rnnbench.paper.statistics import Estimate
 from rnnbench.render.layout import Column, Layout, Row, TextCell
 
 MOST = 6  # digits after the point; smaller figures print in powers of ten
 
 
-def decimals(filled: Filled, metric: str) -> int:
+def decimals(filled: FilledTable, metric: str) -> int:
     """Return how many digits of a metric stand after the point.
 
     What the table says, those of the metric, else as many as show four that count of the smallest mean.
@@ -42,7 +42,7 @@ def number(value: float, digits: int, sign: str = "") -> str:
     return f"{exact:{sign}.2e}" if 0 < abs(exact) < tiny else f"{exact:{sign}.{digits}f}"
 
 
-def layout(filled: Filled) -> Layout:
+def layout(filled: FilledTable) -> Layout:
     """Return the table as it is printed, in any format."""
     table = filled.table
     published = beside(filled)
@@ -61,7 +61,9 @@ def layout(filled: Filled) -> Layout:
     return _parameters_once(Layout(corner, columns, rows, table.title, table.caption, notes(filled)))
 
 
-def _columns(filled: Filled, group: str, published: Beside | None, counted: bool) -> list[Column]:
+def _columns(
+    filled: FilledTable, group: str, published: PublishedValues | None, counted: bool
+) -> list[Column]:
     """Return the headings of a group of columns.
 
     Args:
@@ -76,7 +78,9 @@ def _columns(filled: Filled, group: str, published: Beside | None, counted: bool
     return columns + ([Column("n", group, right=True)] if counted else [])
 
 
-def _cells(filled: Filled, row: Key, column: Key, published: Beside | None, counted: bool) -> list[TextCell]:
+def _cells(
+    filled: FilledTable, row: Key, column: Key, published: PublishedValues | None, counted: bool
+) -> list[TextCell]:
     """Return what a row has in a group of columns."""
     cell = filled.cell(row, column)
     shown: list[TextCell] = []
@@ -107,14 +111,14 @@ def _parameters_once(layout: Layout) -> Layout:
     return replace(layout, columns=kept, rows=rows)
 
 
-def _group(filled: Filled, column: Key) -> str:
+def _group(filled: FilledTable, column: Key) -> str:
     """Return the heading of a group of columns; "" where there is but one."""
     keys = [filled.table.label(key) for key in filled.table.columns]
     parts = [filled.name((part,)) for part in column]
     return ", ".join(f"{key} {part}" for key, part in zip(keys, parts, strict=True))
 
 
-def _shown(filled: Filled, row: Key, column: Key, metric: str) -> TextCell:
+def _shown(filled: FilledTable, row: Key, column: Key, metric: str) -> TextCell:
     """Return a metric of a cell as it is printed."""
     cell = filled.cell(row, column)
     figure = cell.figures.get(metric)
@@ -138,7 +142,9 @@ def _shown(filled: Filled, row: Key, column: Key, metric: str) -> TextCell:
     )
 
 
-def _beside(filled: Filled, published: Beside, row: Key, figure: Estimate | None) -> list[TextCell]:
+def _beside(
+    filled: FilledTable, published: PublishedValues, row: Key, figure: Estimate | None
+) -> list[TextCell]:
     """Return the published figure of a row, and ours less that."""
     theirs = published.values.get(row)
     if theirs is None:

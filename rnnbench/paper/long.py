@@ -4,11 +4,11 @@ import csv
 import io
 from collections.abc import Sequence
 
-from rnnbench.paper.aggregate import Filled, judged
+from rnnbench.paper.aggregate import FilledTable, judged
 from rnnbench.system.plain_text import spreadsheet
 
 
-def long(filled: Filled) -> str:
+def long(filled: FilledTable) -> str:
     """Return a line of CSV for each row, column and metric, with all digits."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -1,6 +1,6 @@
 """What the reader of a table has to know, in sentences: runs, statistics, tests, what was chosen how."""
 
-from rnnbench.paper.aggregate import ALPHA, Cell, Comparison, Filled, Key, judged
+from rnnbench.paper.aggregate import ALPHA, Cell, Comparison, FilledTable, Key, judged
 from rnnbench.paper.aggregate import tested as tested_metrics
 from rnnbench.paper.published import beside
 
@@ -17,8 +17,8 @@ FEW = 10  # runs: the bootstrap of fewer covers the truth far less often than it
 LEFT_OUT = "Left out, since not finite (diverged): "
 
 
-def test_of(filled: Filled, paired: bool) -> str:
-    """The test in words."""
+def test_of(filled: FilledTable, paired: bool) -> str:
+    """Return the test in words."""
     table = filled.table
     if table.test == "wilcoxon":
         unpaired = (
@@ -33,8 +33,8 @@ def test_of(filled: Filled, paired: bool) -> str:
     return f"{test}, {'paired by seed' if paired else 'not paired'}"
 
 
-def notes(filled: Filled) -> list[str]:
-    """The sentences below a table, those on published figures last."""
+def notes(filled: FilledTable) -> list[str]:
+    """Return the sentences below a table, those on published figures last."""
     table = filled.table
     cells = list(filled.cells.values())
     said = [_counts(filled, cells)]
@@ -69,7 +69,7 @@ def notes(filled: Filled) -> list[str]:
     return said + (published.notes if published is not None else [])
 
 
-def _counts(filled: Filled, cells: list[Cell]) -> str:
+def _counts(filled: FilledTable, cells: list[Cell]) -> str:
     counts = {cell.count() for cell in cells}
     if len(counts) > 1:
         return "The number of runs differs between cells: see n."
@@ -78,8 +78,8 @@ def _counts(filled: Filled, cells: list[Cell]) -> str:
     return f"n = {counts.pop()} runs in each cell{of}."
 
 
-def _diverged(filled: Filled) -> list[str]:
-    """Whose runs are left out of which figures, since their values are not finite."""
+def _diverged(filled: FilledTable) -> list[str]:
+    """Return whose runs are left out of which figures, since their values are not finite."""
     said = [
         f"{filled.table.label(metric)} of {n} of {len(cell.records)} runs of {_name(filled, row, column)}"
         for metric in filled.table.metrics
@@ -89,8 +89,8 @@ def _diverged(filled: Filled) -> list[str]:
     return [f"{LEFT_OUT}{'; '.join(said)}."] if said else []
 
 
-def _uneven(filled: Filled) -> list[str]:
-    """What becomes of tasks that have fewer runs than others, or none."""
+def _uneven(filled: FilledTable) -> list[str]:
+    """Return what becomes of tasks that have fewer runs than others, or none."""
     table = filled.table
     said = []
     counts = [
@@ -110,12 +110,12 @@ def _uneven(filled: Filled) -> list[str]:
     return said
 
 
-def _name(filled: Filled, row: Key, column: Key) -> str:
+def _name(filled: FilledTable, row: Key, column: Key) -> str:
     return " ".join(filter(None, (filled.name(row), filled.name(column))))
 
 
-def _tests(filled: Filled) -> list[str]:
-    """What bold face and the dagger mean, and how far the test can tell anything."""
+def _tests(filled: FilledTable) -> list[str]:
+    """Return what bold face and the dagger mean, and how far the test can tell anything."""
     tested = [c for c in filled.comparisons if c.p is not None]
     if not tested:
         return ["Bold: the best."] if filled.best else []
@@ -164,8 +164,8 @@ def _tests(filled: Filled) -> list[str]:
     return said + untested
 
 
-def _pairs(filled: Filled, tested: list[Comparison]) -> str:
-    """How many pairs there are, where some runs of either row have no partner."""
+def _pairs(filled: FilledTable, tested: list[Comparison]) -> str:
+    """Return how many pairs there are, where some runs of either row have no partner."""
     found = set()
     for c in tested:
         ours, theirs = (filled.cell(row, c.column).values(c.metric).keys() for row in (c.row, c.reference))

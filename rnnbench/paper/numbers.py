@@ -28,7 +28,7 @@ WORDS = ("table", "versions", "warnings", "rerun", "winner_command", "overrides"
 
 
 def differing(name: str, was: str, now: str, tests: bool, figures: Sequence[float] = ()) -> list[str]:
-    """The numbers of a file that are not what the records give.
+    """Return the numbers of a file that are not what the records give.
 
     Args:
         name: of the file.
@@ -50,7 +50,7 @@ def differing(name: str, was: str, now: str, tests: bool, figures: Sequence[floa
 
 
 def _agree(was: Sequence[str], now: Sequence[str], figures: Sequence[float]) -> bool:
-    """Whether the numbers of a row are the same; where its columns are others, whether each is there."""
+    """Return whether the numbers of a row are the same; under other columns, whether each is there."""
 
     def agree(a: str, b: str) -> bool:
         return same(a, b) or any(_is_half(a, b, figure) for figure in figures)
@@ -61,7 +61,7 @@ def _agree(was: Sequence[str], now: Sequence[str], figures: Sequence[float]) -> 
 
 
 def _is_half(a: str, b: str, figure: float) -> bool:
-    """Whether a figure is as far from one printed number as from the other, neighbours of equal digits."""
+    """Return whether a figure is halfway between two printed numbers, neighbours of equal digits."""
     x, y = (Decimal(text.replace(",", "")) for text in (a, b))
     unit = Decimal(1).scaleb(int(x.as_tuple().exponent)) if x.is_finite() else Decimal(0)
     if abs(x - y) != unit or not math.isfinite(figure):
@@ -70,7 +70,7 @@ def _is_half(a: str, b: str, figure: float) -> bool:
 
 
 def same(a: str, b: str) -> bool:
-    """Whether two printed numbers are one, rounded to the digits of the shorter."""
+    """Return whether two printed numbers are one, rounded to the digits of the shorter."""
     x, y = (Decimal(text.replace(",", "") or "nan") for text in (a, b))
     if not (x.is_finite() and y.is_finite()):
         return str(x) == str(y)
@@ -79,7 +79,7 @@ def same(a: str, b: str) -> bool:
 
 
 def _rows(name: str, text: str, tests: bool) -> list[list[str]]:
-    """The numbers of each row of a table, without those of its label."""
+    """Return the numbers of each row of a table, without those of its label."""
     if name == "table.csv":
         lines = list(csv.DictReader(io.StringIO(text)))
         kept = [*EXACT, *(TESTED if tests else ())]
@@ -94,7 +94,7 @@ def _rows(name: str, text: str, tests: bool) -> list[list[str]]:
 
 
 def _cells(name: str, text: str) -> list[list[str]]:
-    """The cells of each row below the headings."""
+    """Return the cells of each row below the headings."""
     if name.endswith(".html"):
         parser = _Table()
         parser.feed(text)
@@ -137,7 +137,7 @@ class _Table(HTMLParser):
 
 
 def _leaves(was: Any, now: Any, path: str) -> list[str]:
-    """What two JSON values both have and do not have alike."""
+    """Return what two JSON values both have and do not have alike."""
     if isinstance(was, dict) and isinstance(now, dict):
         keys = [key for key in was if key in now and key not in WORDS]
         return [fault for key in keys for fault in _leaves(was[key], now[key], f"{path}/{key}")]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnbench.paper.aggregate import Filled
+from rnnbench.paper.aggregate import FilledTable
 from rnnbench.paper.drawing import caption
 from rnnbench.paper.figures import KINDS
 from rnnbench.paper.notes import OF
-from rnnbench.paper.planning import Wanted
+from rnnbench.paper.planning import TableSearch
 from rnnbench.paper.provenance import own_folders, provenance
 from rnnbench.render.html import html as table_element
 from rnnbench.render.layout import Layout
@@ -83,8 +83,8 @@ for (const box of document.querySelectorAll('.toggles input'))
 """
 
 
-def report(filled: Filled, shown: Layout, searches: Sequence[Wanted], folder: Path) -> str:
-    """The page of a table whose figures are drawn already.
+def report(filled: FilledTable, shown: Layout, searches: Sequence[TableSearch], folder: Path) -> str:
+    """Return the page of a table whose figures are drawn already.
 
     Args:
         shown: the table as it is printed.
@@ -121,7 +121,7 @@ def report(filled: Filled, shown: Layout, searches: Sequence[Wanted], folder: Pa
     return "\n".join(parts) + "\n"
 
 
-def _comparisons(filled: Filled) -> list[str]:
+def _comparisons(filled: FilledTable) -> list[str]:
     heads = [
         "row",
         "against",
@@ -153,8 +153,8 @@ def _comparisons(filled: Filled) -> list[str]:
     return [*out, "</tbody></table></div>", f"<p class='notes'>{html(_how(filled))}</p>"]
 
 
-def _how(filled: Filled) -> str:
-    """What the columns of the comparisons are."""
+def _how(filled: FilledTable) -> str:
+    """Return what the columns of the comparisons are."""
     paired = {c.difference.paired for c in filled.comparisons}
     interval = "Student's t on the differences of pairs" if True in paired else "Welch's t"
     interval = (
@@ -171,7 +171,7 @@ def _how(filled: Filled) -> str:
     )
 
 
-def _figures(filled: Filled, folder: Path) -> list[str]:
+def _figures(filled: FilledTable, folder: Path) -> list[str]:
     toggles = [
         f"<label><input type='checkbox' checked value='{number}'> {html(filled.name(row))}</label>"
         for number, row in enumerate(filled.rows)
@@ -201,7 +201,7 @@ def _encoded(folder: Path, name: str, form: str) -> str:
     return base64.b64encode((folder / f"{name}.{form}").read_bytes()).decode()
 
 
-def _runs(filled: Filled, facts: dict[str, Any]) -> list[str]:
+def _runs(filled: FilledTable, facts: dict[str, Any]) -> list[str]:
     out = []
     for search in facts["searches"]:
         words = ["python", "-m", "rnnbench", *own_folders(filled), "-m", *search["overrides"]]

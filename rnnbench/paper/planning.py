@@ -16,8 +16,8 @@ from typing import Any
 from rnnbench.config import ConfigError, Tracking, conf_folder, recorded
 from rnnbench.config.uris import sqlite_file
 from rnnbench.mlflow_sync.courier import undelivered
-from rnnbench.paper.aggregate import Planned, latest
-from rnnbench.paper.definition import Table, Tuned
+from rnnbench.paper.aggregate import TableTrial, latest
+from rnnbench.paper.definition import Table, Tuning
 from rnnbench.reader import Record, SearchRecord, Source, open_source
 from rnnbench.record import read_sweep
 from rnnbench.sweep.plan import plan_grid, sweeper_settings
@@ -31,18 +31,18 @@ PLACES = ("tracking", "data.root", "data.path", "data.download", "data.source", 
 
 
 def is_place(key: str) -> bool:
-    """Whether a key, or the override `key=value`, differs between machines that make the same table."""
+    """Return whether a key, or the override `key=value`, says where a trial runs, not what it is."""
     name = key.partition("=")[0].lstrip("+")
     return any(name == place or name.startswith(f"{place}.") for place in PLACES)
 
 
 def portable(overrides: Iterable[str]) -> list[str]:
-    """Overrides that hold on every machine."""
+    """Return overrides that hold on every machine."""
     return [word for word in overrides if not is_place(word)]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TableSearch:
     """A search that a table needs: one row's, or one cell's."""
 
     row: str  # its overrides: model=lstm
@@ -64,17 +64,17 @@ class Wanted:
 class Plan:
     """What a table needs, and where its records are read."""
 
-    planned: list[Planned]  # of tuned rows only those whose search is done
-    searches: list[Wanted]
+    planned: list[TableTrial]  # of tuned rows only those whose search is done
+    searches: list[TableSearch]
     where: str  # a folder or a store
 
     def source(self) -> Source | None:
-        """Where records are read; None as long as there is no such place."""
+        """Return where records are read; None as long as there is no such place."""
         file = sqlite_file(self.where) if "://" in self.where else Path(self.where)
         return None if file is not None and not file.exists() else open_source(self.where)
 
-    def missing(self) -> list[Planned]:
-        """The trials that have no record of their end, each once."""
+    def missing(self) -> list[TableTrial]:
+        """Return the trials that have no record of their end, each once."""
         source = self.source()
         counts: dict[str, Record] = latest(self.planned, source)[0] if source is not None else {}
         unique = {trial.trial: trial for trial in self.planned}
@@ -103,8 +103,8 @@ class App:
         """Return the command line of a sweep."""
         return [sys.executable, "-m", "rnnbench", *self.words(overrides)]
 
-    def points(self, overrides: Sequence[str], search: str | None = None) -> list[Planned]:
-        """The trials of a grid.
+    def points(self, overrides: Sequence[str], search: str | None = None) -> list[TableTrial]:
+        """Return the trials of a grid.
 
         Raises:
             ConfigError: the app refuses it.
@@ -113,9 +113,9 @@ class App:
             trials = plan_grid(self.words([*overrides, "hydra/sweeper=grid"]))
         except ConfigError as error:
             raise ConfigError(f"sweep: {error}") from None
-        return [Planned(one["trial"], one["overrides"], one["params"], search) for one in trials]
+        return [TableTrial(one["trial"], one["overrides"], one["params"], search) for one in trials]
 
-    def run(self, overrides: Sequence[str], trials: Sequence[Planned], *more: str) -> int:
+    def run(self, overrides: Sequence[str], trials: Sequence[TableTrial], *more: str) -> int:
         """Train some of the trials of a grid, shown as the app shows it; its exit code."""
         with tempfile.TemporaryDirectory() as folder:
             only = Path(folder, "only")
@@ -125,7 +125,7 @@ class App:
             return subprocess.run(self.command([*overrides, *chosen, place, *more])).returncode
 
     def budget(self, overrides: Sequence[str]) -> tuple[str, dict[str, str]]:
-        """The sampler of a search, and its space, as Hydra composes them."""
+        """Return the sampler of a search, and its space, as Hydra composes them."""
         ranges = [word for word in overrides if RANGE.match(word)]
         fixed = [word for word in overrides if word not in ranges]
         try:
@@ -138,8 +138,8 @@ class App:
         space = {**(sweeper["space"] or {}), **(sweeper["params"] or {}), **given}
         return sweeper["sampler"]["name"], {key: _in_words(over) for key, over in space.items()}
 
-    def search(self, wanted: Wanted, *more: str) -> int:
-        """Search, or go on with it; the app's exit code."""
+    def search(self, wanted: TableSearch, *more: str) -> int:
+        """Search, or go on with a search; return the app's exit code."""
         place = [
             f"hydra.sweeper.study_name={wanted.name}",
             f"hydra.sweep.dir={self.folder / 'searches' / wanted.name}",
@@ -147,7 +147,7 @@ class App:
         return subprocess.run(self.command([*wanted.command, *place, *more])).returncode
 
     def place(self) -> Path:
-        """A folder for the next runs: the last one if it did not come to its end, else a new one."""
+        """Return a folder for the next runs: the last one if it did not come to its end, else a new one."""
         runs = self.folder / "runs"
         numbers = sorted(int(path.name) for path in runs.glob("[0-9]*") if (path / "sweep.json").exists())
         last = [runs / str(number) for number in numbers[-1:]]
@@ -156,7 +156,7 @@ class App:
         return runs / str(numbers[-1] + 1 if numbers else 1)
 
     def deliver(self) -> None:
-        """Bring to MLflow what was trained for this table but not delivered: it counts as missing else."""
+        """Bring to MLflow what was trained for this table but not delivered, which counts as missing else."""
         sweeps = [file.parent for file in self.folder.glob("*/*/sweep.json")]
         known = sound(sweeps, lambda sweep: (sweep, read_sweep(sweep)))
         if any(info["tracking"]["uri"] and undelivered(sweep) for sweep, info in known):
@@ -164,7 +164,7 @@ class App:
 
 
 def make_plan(table: Table, app: App, where: str | None) -> Plan:
-    """What the table needs.
+    """Find what the table needs, and what of it is recorded.
 
     Args:
         where: records are read in this folder or store; None: the store that the trials themselves name.
@@ -178,25 +178,26 @@ def make_plan(table: Table, app: App, where: str | None) -> Plan:
     tuned = table.tuned
     bases = {row: app.points([*table.sweep, *row.split(), f"seed={tuned.seed}"]) for row in tuned.rows}
     plan = Plan([], [], where or store([point for points in bases.values() for point in points]))
-    source = plan.source()
-    known = source.searches() if source is not None else {}
+    records = SearchRecords(plan.source())
     budget = app.budget([*table.sweep, *tuned.rows[0].split(), *search_of(tuned)])  # the same for all
     for row, points in bases.items():
-        wanted = _wanted(app, table, tuned, row, points, source, known, *budget)
-        plan.searches.append(wanted)
-        if wanted.done and wanted.found is not None:
-            plan.planned += app.points(winner(wanted, tuned, app.words([])), wanted.name)
+        if len(points) > 1:
+            raise ConfigError(f"tuned.rows: {row} with sweep={table.sweep} is {len(points)} trials, not one")
+        search = _search_of_row(app, table, row, points[0].trial, records, budget)
+        plan.searches.append(search)
+        if search.done:
+            plan.planned += app.points(winner(search, tuned, app.words([])), search.name)
     return plan
 
 
-def search_of(tuned: Tuned) -> list[str]:
-    """The overrides of a search; one whose space is only ranges of keys is a search by Optuna too."""
+def search_of(tuned: Tuning) -> list[str]:
+    """Return the overrides of a search; ranges of keys alone are a search by Optuna too."""
     keys = {word.partition("=")[0].lstrip("+") for word in tuned.search}
     chosen = keys & {"search", "experiment", "hydra/sweeper"}
     return tuned.search if chosen else ["hydra/sweeper=optuna", *tuned.search]
 
 
-def winner(wanted: Wanted, tuned: Tuned, flags: Sequence[str] = ()) -> list[str]:
+def winner(wanted: TableSearch, tuned: Tuning, flags: Sequence[str] = ()) -> list[str]:
     """Return the overrides of a search's winner, under the fresh seeds.
 
     Args:
@@ -211,37 +212,44 @@ def winner(wanted: Wanted, tuned: Tuned, flags: Sequence[str] = ()) -> list[str]
     return [*recorded(given, wanted.command), f"seed={tuned.fresh}"]
 
 
-def _wanted(
-    app: App,
-    table: Table,
-    tuned: Tuned,
-    row: str,
-    points: Sequence[Planned],
-    source: Source | None,
-    known: dict[str, SearchRecord],
-    sampler: str,
-    space: dict[str, str],
-) -> Wanted:
-    if len(points) > 1:
-        raise ConfigError(f"tuned.rows: {row} with sweep={table.sweep} is {len(points)} trials, not one")
+class SearchRecords:
+    """The records of searches in a folder or a store; None: there is no such place yet."""
+
+    def __init__(self, source: Source | None) -> None:
+        self.source = source
+        self.searches = source.searches() if source is not None else {}
+
+    def ended(self, study: str) -> int:
+        """Return how many trials of a search have ended."""
+        records = self.source.of_study(study) if self.source is not None else []
+        ended = ("finished", "failed", "pruned")
+        return len({record.tags["rnnbench.number"] for record in records if record.status in ended})
+
+
+def _search_of_row(
+    app: App, table: Table, row: str, trial: str, records: SearchRecords, budget: tuple[str, dict[str, str]]
+) -> TableSearch:
+    """Return the search of a row, with what is recorded of it.
+
+    Args:
+        trial: the hash of the trial whose values the search varies.
+        budget: the sampler and the space of the search.
+    """
+    tuned = table.tuned
+    assert tuned is not None
     command = [*table.sweep, *row.split(), *search_of(tuned), f"seed={tuned.seed}"]
     command += [f"hydra.sweeper.n_trials={tuned.trials}", f"hydra.sweeper.sampler.seed={tuned.seed}"]
     # What identifies a search: its command, what it searches from, and the file of its space.
-    text = json.dumps([portable(command), points[0].trial]) + "".join(_spaces(app, tuned.search))
+    text = json.dumps([portable(command), trial]) + "".join(_spaces(app, tuned.search))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     values = " ".join(word.rpartition("=")[2] for word in row.split())
     name = f"{app.name}-{re.sub(r'[^A-Za-z0-9]+', '-', values)}-{digest}"
-    ended = ("finished", "failed", "pruned")
-    drawn = {
-        record.tags["rnnbench.number"]
-        for record in (source.of_study(name) if source is not None else [])
-        if record.status in ended
-    }
-    return Wanted(row, name, command, tuned.trials, known.get(name), len(drawn), sampler, space)
+    found = records.searches.get(name)
+    return TableSearch(row, name, command, tuned.trials, found, records.ended(name), *budget)
 
 
 def _in_words(over: Any) -> str:
-    """What a parameter is drawn from, and on what condition."""
+    """Return what a parameter is drawn from, and on what condition."""
     if isinstance(over, list):
         return ", ".join(map(_in_words, over))
     if not isinstance(over, dict):
@@ -250,7 +258,7 @@ def _in_words(over: Any) -> str:
 
 
 def _spaces(app: App, search: Sequence[str]) -> list[str]:
-    """The files of the group `search` that are chosen."""
+    """Return the files of the group `search` that are chosen."""
     names = [word.partition("=")[2] for word in search if word.startswith("search=")]
     files = [
         Path(folder) / "search" / f"{name}.yaml" for name in names for folder in [*app.folders, conf_folder()]
@@ -258,8 +266,8 @@ def _spaces(app: App, search: Sequence[str]) -> list[str]:
     return [file.read_text(encoding="utf-8") for file in files if file.exists()]
 
 
-def searched(table: Table, searches: Sequence[Wanted]) -> str:
-    """The budget that each row had, in a sentence; "" where nothing was searched."""
+def searched(table: Table, searches: Sequence[TableSearch]) -> str:
+    """Return the budget that each row had, in a sentence; "" where nothing was searched."""
     if table.tuned is None:
         return ""
     one = searches[0]
@@ -271,8 +279,8 @@ def searched(table: Table, searches: Sequence[Wanted]) -> str:
     )
 
 
-def store(planned: Sequence[Planned]) -> str:
-    """Where the trials' records go: MLflow, else the folder of all runs."""
+def store(planned: Sequence[TableTrial]) -> str:
+    """Return where the trials' records go: MLflow, else the folder of all runs."""
     stores: dict[Any, None] = dict.fromkeys(trial.params["tracking.uri"] for trial in planned)
     if len(stores) > 1:
         raise ConfigError(f"source: the trials go to {', '.join(map(str, stores))}; say where to read them")
@@ -280,7 +288,7 @@ def store(planned: Sequence[Planned]) -> str:
 
 
 def default_place() -> str:
-    """The store that trials go to unless told otherwise, else the folder of all runs."""
+    """Return the store that trials go to unless told otherwise, else the folder of all runs."""
     uri = str(Tracking().uri)
     file = sqlite_file(uri)
     return uri if file is not None and file.exists() else os.fspath(MULTIRUN)

@@ -5,8 +5,8 @@ from collections.abc import Container, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rnnbench.paper.aggregate import Filled, Planned
-from rnnbench.paper.planning import Wanted, is_place, portable
+from rnnbench.paper.aggregate import FilledTable, TableTrial
+from rnnbench.paper.planning import TableSearch, is_place, portable
 from rnnbench.reader import Record, Source
 
 # `renderer` is raised where the bytes of a file change, `statistics` where a figure, an interval or a test is
@@ -17,8 +17,8 @@ EARLIER_RESAMPLES = 2_000  # of the tables before
 MIXED = ("rnnbench.kernel", "rnnbench.device")
 
 
-def provenance(filled: Filled, searches: Sequence[Wanted]) -> dict[str, Any]:
-    """For every cell its runs: ids, seeds, code, versions, data, commands. JSON types."""
+def provenance(filled: FilledTable, searches: Sequence[TableSearch]) -> dict[str, Any]:
+    """Return the runs of every cell: ids, seeds, code, versions, data, commands; as JSON types."""
     trials = []
     for (row, column), cell in filled.cells.items():
         at = {(trial.trial): trial for trial in cell.planned}
@@ -38,7 +38,7 @@ def provenance(filled: Filled, searches: Sequence[Wanted]) -> dict[str, Any]:
     }
 
 
-def _trial(filled: Filled, planned: Planned, record: Record | None) -> dict[str, Any]:
+def _trial(filled: FilledTable, planned: TableTrial, record: Record | None) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "trial": planned.trial,
         "seed": planned.params["seed"],
@@ -69,19 +69,19 @@ def _trial(filled: Filled, planned: Planned, record: Record | None) -> dict[str,
     return facts | {"params": {key: value for key, value in planned.params.items() if not is_place(key)}}
 
 
-def own_folders(filled: Filled) -> list[str]:
-    """The words of a command that name config folders of the user's own."""
+def own_folders(filled: FilledTable) -> list[str]:
+    """Return the words of a command that name config folders of the user's own."""
     return [word for word in filled.command if word.startswith("--config-dir=")]
 
 
-def _with_folders(command: str, filled: Filled) -> str:
-    """A recorded command of the app as it holds on every machine, with the user's config folders."""
+def _with_folders(command: str, filled: FilledTable) -> str:
+    """Return a recorded command as it holds on every machine, with the user's config folders."""
     words = shlex.split(command)
     folders = [word for word in own_folders(filled) if word not in words]
     return shlex.join(portable([*words[:3], *folders, *words[3:]]))
 
 
-def _search(filled: Filled, wanted: Wanted) -> dict[str, Any]:
+def _search(filled: FilledTable, wanted: TableSearch) -> dict[str, Any]:
     found = wanted.found
     return {
         "row": wanted.row,
@@ -97,8 +97,8 @@ def _search(filled: Filled, wanted: Wanted) -> dict[str, Any]:
     }
 
 
-def warnings(filled: Filled) -> list[str]:
-    """What a reviewer would ask about: code that differed from its commit, machines that differ."""
+def warnings(filled: FilledTable) -> list[str]:
+    """Return what a reviewer would ask about: code unlike its commit, machines that differ."""
     records = filled.records()
     said = []
     dirty = sum(record.tags.get("rnnbench.git_dirty") == "true" for record in records)
@@ -117,7 +117,7 @@ def warnings(filled: Filled) -> list[str]:
     return said
 
 
-class Pinned(Source):
+class RunsOfTable(Source):
     """Only the runs that a table was made of.
 
     Args:

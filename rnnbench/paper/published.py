@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rnnbench.config import ConfigError, direction
-from rnnbench.paper.aggregate import Filled, Key
-from rnnbench.paper.definition import Published
+from rnnbench.paper.aggregate import FilledTable, Key
+from rnnbench.paper.definition import Publication
 
 FILE = Path(__file__).with_name("published.csv")
 
 
 @dataclass(frozen=True)
-class Beside:
+class PublishedValues:
     """Published figures by row of a table, as they were printed."""
 
     ours: str  # the metric that they are compared with
@@ -21,13 +21,13 @@ class Beside:
 
 
 def read_published() -> list[dict[str, str]]:
-    """Every published figure that we know."""
+    """Return every published figure that we know."""
     with open(FILE, newline="", encoding="utf-8") as lines:
         return list(csv.DictReader(lines))
 
 
-def cited(wanted: Published) -> list[dict[str, str]]:
-    """The published figures that a table names, on the test set.
+def cited(wanted: Publication) -> list[dict[str, str]]:
+    """Return the published figures that a table names, on the test set.
 
     Raises:
         ConfigError: there are none of this paper, task and metric, or the other direction is better there.
@@ -49,8 +49,8 @@ def cited(wanted: Published) -> list[dict[str, str]]:
     return known
 
 
-def beside(filled: Filled) -> Beside | None:
-    """The published figures that the table names, if it does: those of each row's model.
+def beside(filled: FilledTable) -> PublishedValues | None:
+    """Find the published figures of each row's model, if the table names any; else return None.
 
     Raises:
         ConfigError: see `cited`.
@@ -68,4 +68,4 @@ def beside(filled: Filled) -> Beside | None:
         if theirs:
             values[row] = theirs[0]
     source = f"Published: {known[0]['paper']}, {known[0]['where']}."
-    return Beside(wanted.ours, values, [source, *wanted.caveats])
+    return PublishedValues(wanted.ours, values, [source, *wanted.caveats])

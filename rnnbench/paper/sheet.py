@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from rnnbench.config import ConfigError
-from rnnbench.paper.aggregate import OF, Cell, Filled, Key, as_text
-from rnnbench.paper.definition import FigureOf, Table
-from rnnbench.paper.planning import Wanted
+from rnnbench.paper.aggregate import OF, Cell, FilledTable, Key, as_text
+from rnnbench.paper.definition import FigureSettings, Table
+from rnnbench.paper.planning import TableSearch
 from rnnbench.paper.statistics import Values
 from rnnbench.reader import Source
 from rnnbench.system.plain_text import drawn
@@ -26,7 +26,9 @@ FIXED = ("lstm", "gru", "rnn", "mgu", "mingru", "minlstm", "lstm_peephole", "gru
 class Sheet:
     """What a figure is drawn from."""
 
-    def __init__(self, filled: Filled, source: Source, searches: Sequence[Wanted], how: FigureOf) -> None:
+    def __init__(
+        self, filled: FilledTable, source: Source, searches: Sequence[TableSearch], how: FigureSettings
+    ) -> None:
         self.filled, self.source, self.searches, self.how = filled, source, searches, how
         self.metric = how.y or filled.table.metrics[-1]
         others = [row for row in filled.rows if len(row) > 1 or row[0] not in FIXED]
@@ -36,7 +38,7 @@ class Sheet:
         }
 
     def style(self, row: Key, column: Key = ()) -> dict[str, Any]:
-        """Colour, marker and line of a row; of several columns in one panel, each its marker and line."""
+        """Return colour, marker and line of a row; of several columns in a panel, each its own."""
         n, several = self.places[row], len(self.filled.columns)
         colour, again = n % len(COLOURS), n // len(COLOURS)
         if column and several > 1:
@@ -52,15 +54,15 @@ class Sheet:
         }
 
     def row(self, row: Key) -> str:
-        """A row's name in a picture."""
+        """Return a row's name in a picture."""
         return drawn(in_words(self.filled.table, self.filled.table.rows, row), 32)
 
     def column(self, column: Key) -> str:
-        """A group of columns' name in a picture."""
+        """Return a group of columns' name in a picture."""
         return drawn(in_words(self.filled.table, self.filled.table.columns, column), 18)
 
     def name(self, row: Key, column: Key) -> str:
-        """A cell's name in a picture."""
+        """Return a cell's name in a picture."""
         words = ", ".join(
             filter(
                 None,
@@ -72,16 +74,16 @@ class Sheet:
         )
         return drawn(words, 32)
 
-    def searched(self) -> list[tuple[Key, Key, Wanted]]:
-        """Each search, and the row and the column whose cell its winner is: the cells are in its order."""
+    def searched(self) -> list[tuple[Key, Key, TableSearch]]:
+        """Return each search with the row and column of its winner's cell: cells are in its order."""
         return [(*at, wanted) for at, wanted in zip(self.filled.cells, self.searches, strict=True)]
 
     def series(self, row: Key) -> str:
-        """The id in the SVG of what belongs to a row, by which the page shows and hides it: its number."""
+        """Return the id in the SVG of what belongs to a row, by which the page shows and hides it."""
         return f"series-{self.filled.rows.index(row)}"
 
     def label(self, metric: str) -> str:
-        """A metric's or a key's name in a picture."""
+        """Return a metric's or a key's name in a picture."""
         return drawn(self.filled.table.label(metric))
 
     def middle(self, cell: Cell) -> list[float]:
@@ -90,7 +92,7 @@ class Sheet:
         return [of(values) for values in points(cell, self.how.x, self.metric)]
 
     def cells(self, *metrics: str) -> list[tuple[Key, Key, Cell]]:
-        """The cells with a run that has all these metrics.
+        """Return the cells with a run that has all these metrics.
 
         Raises:
             ConfigError: there is none.
@@ -109,7 +111,7 @@ class Sheet:
 
 
 def in_words(table: Table, keys: Sequence[str], values: Key) -> str:
-    """The values of some keys; a number with its key, since 0.003 alone says nothing."""
+    """Return the values of some keys; a number with its key, since 0.003 alone says nothing."""
     return ", ".join(_in_words(table, key, value) for key, value in zip(keys, values, strict=True))
 
 
@@ -123,7 +125,7 @@ def _in_words(table: Table, key: str, value: Any) -> str:
 
 
 def points(cell: Cell, *metrics: str) -> Values:
-    """These metrics of the runs that have them all: (metrics, runs)."""
+    """Return these metrics of the runs that have them all: (metrics, runs)."""
     runs = [
         record.metrics for record in cell.records.values() if all(name in record.metrics for name in metrics)
     ]

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.config import ConfigError
-from rnnbench.paper.aggregate import Filled, Planned, fill
+from rnnbench.paper.aggregate import FilledTable, TableTrial, fill
 from rnnbench.paper.definition import Table, table_of
 from rnnbench.paper.files import texts
 from rnnbench.paper.numbers import differing
-from rnnbench.paper.planning import Wanted, default_place, searched
-from rnnbench.paper.provenance import EARLIER_RESAMPLES, VERSIONS, Pinned, warnings
+from rnnbench.paper.planning import TableSearch, default_place, searched
+from rnnbench.paper.provenance import EARLIER_RESAMPLES, VERSIONS, RunsOfTable, warnings
 from rnnbench.reader import SearchRecord, Source, open_source
 
 # What `verify` reads of provenance.json; of lists of objects what each holds.
@@ -69,7 +69,7 @@ class Provenance:
     """
 
     table: Table
-    planned: list[Planned]
+    planned: list[TableTrial]
     jobs: dict[str, str]
     unfinished: set[str]
     searches: list[dict[str, Any]]
@@ -85,7 +85,7 @@ class Provenance:
 
     @property
     def same_figures(self) -> bool:
-        """Whether the figures are: before version 3, the median over several tasks was that of all runs."""
+        """Whether figures are: before version 3, the median over several tasks was that of all runs."""
         pooled = self.table.statistic == "median" and self.table.over
         return not pooled or self.versions["statistics"] > 2
 
@@ -156,7 +156,7 @@ def read_provenance(file: Path, folders: Sequence[Path] = ()) -> Provenance:
             _of_kinds(trial["params"], {"seed": int, "fit.select": str})
         return Provenance(
             table_of(tree["table"], folders),
-            [Planned(t["trial"], _overrides(t["rerun"]), t["params"], t["search"]) for t in trials],
+            [TableTrial(t["trial"], _overrides(t["rerun"]), t["params"], t["search"]) for t in trials],
             {trial["job"]: trial["rerun"] for trial in trials if "job" in trial},
             {trial["trial"] for trial in trials if "job" not in trial},
             tree["searches"],
@@ -169,9 +169,9 @@ def read_provenance(file: Path, folders: Sequence[Path] = ()) -> Provenance:
         raise ConfigError(f"{file}: cannot be read ({error!r}); make the table again") from None
 
 
-def _filled(known: Provenance, source: Source) -> tuple[Filled, list[Wanted]]:
+def _filled(known: Provenance, source: Source) -> tuple[FilledTable, list[TableSearch]]:
     """Fill the table from the runs that it was made of; return it and its searches."""
-    filled = fill(known.table, known.planned, Pinned(source, set(known.jobs), known.unfinished))
+    filled = fill(known.table, known.planned, RunsOfTable(source, set(known.jobs), known.unfinished))
     there = source.searches() if known.searches else {}
     searches = [_again(search, there.get(search["study"])) for search in known.searches]
     filled.command, filled.place = known.command, known.place
@@ -179,7 +179,7 @@ def _filled(known: Provenance, source: Source) -> tuple[Filled, list[Wanted]]:
     return filled, searches
 
 
-def _compared(known: Provenance, filled: Filled, searches: list[Wanted], folder: Path) -> list[str]:
+def _compared(known: Provenance, filled: FilledTable, searches: list[TableSearch], folder: Path) -> list[str]:
     """Return what the files in a folder have otherwise than the records give."""
     faults = []
     figures = [figure.value for cell in filled.cells.values() for figure in cell.figures.values()]
@@ -201,10 +201,12 @@ def _overrides(rerun: str) -> list[str]:
     return [word for word in shlex.split(rerun)[3:] if not word.startswith("-")]
 
 
-def _again(known: dict[str, Any], found: SearchRecord | None) -> Wanted:
+def _again(known: dict[str, Any], found: SearchRecord | None) -> TableSearch:
     """Return a search as provenance.json has it, with what its records say now."""
     trials, sampler, space = (known[name] for name in ("trials", "sampler", "space"))
-    return Wanted(known["row"], known["study"], known["overrides"], trials, found, trials, sampler, space)
+    return TableSearch(
+        known["row"], known["study"], known["overrides"], trials, found, trials, sampler, space
+    )
 
 
 def differences(name: str, was: str, now: str) -> list[str]:

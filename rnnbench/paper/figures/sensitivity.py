@@ -4,7 +4,7 @@ from typing import Any
 
 from rnnbench.config import ConfigError, direction
 from rnnbench.paper.axes import legend, log_axis
-from rnnbench.paper.planning import Wanted
+from rnnbench.paper.planning import TableSearch
 from rnnbench.paper.sheet import Sheet
 from rnnbench.reader import Record
 
@@ -12,7 +12,7 @@ CAPTION = "A dot a trial of the search, joined in order of the {parameter}; ring
 OF_SEARCHES = True
 
 
-def _trials(sheet: Sheet, wanted: Wanted) -> list[Record]:
+def _trials(sheet: Sheet, wanted: TableSearch) -> list[Record]:
     """Return the finished trials of a search."""
     return [record for record in sheet.source.of_study(wanted.name) if record.status == "finished"]
 
