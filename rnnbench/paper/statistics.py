@@ -458,7 +458,8 @@ def holm(p: Sequence[float]) -> list[float]:
 def probability_of_improvement(ours: Values, theirs: Values) -> float:
     """Return P(a run of ours is better than one of theirs), the mean over tasks (runs, tasks).
 
-    Higher is better, and a tie counts half. The statistic of Mann and Whitney over the number of pairs (Agarwal et al. 2021).
+    Higher is better, and a tie counts half. It is the statistic of Mann and Whitney over the number of pairs
+    (Agarwal et al. 2021).
     """
     return improvement(ours, theirs).value
 
