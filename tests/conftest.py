@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from rnnbench.config import Adam, Config, Fit, Model, Readout, Tracking
@@ -27,6 +28,9 @@ pytest_plugins = [  # their fixtures
 # In the background a shell makes its commands deaf to Ctrl-C, and what they start inherits that. (No
 # preexec_fn: it would fork this process with the threads of every library that a test has loaded.)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples in every run, so that none fails at times; --hypothesis-profile=default draws others.
+settings.load_profile("ci")
 
 HERE = Path(__file__).parent
 # Commands that the tests start from other folders run this checkout, whatever is installed.
@@ -74,6 +78,32 @@ def crossed(*lists: Sequence[Any]) -> list[Any]:
         )
         for places in product(*(range(len(each)) for each in lists))
     ]
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[str, str]]:
+    """The command in this process, which has torch and Optuna imported already; its stdout and stderr."""
+
+    from rnnbench.__main__ import main
+
+    def run(*arguments: str, code: int = 0) -> tuple[str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["rnnbench", *arguments])
+        capfd.readouterr()
+        ended: int | str | None = 0
+        try:
+            main()
+        except SystemExit as end:
+            ended = end.code
+        out, err = capfd.readouterr()
+        if isinstance(ended, str):  # what Python says on stderr, and ends with 1
+            ended, err = 1, err + ended
+        assert ended == code, out + err
+        return out, err
+
+    return run
 
 
 @pytest.fixture

@@ -26,10 +26,18 @@ CONTEXT.set_forkserver_preload(
         "optuna.importance._fanova._fanova",
         "optuna.visualization.matplotlib",
         "plotly.graph_objects",
+        "plotly.graph_objs._bar",
+        "plotly.graph_objs._layout",
+        "plotly.graph_objs.layout",
+        "plotly.graph_objs.scatter",
         "rich.progress",
         "scipy.stats",
         "sklearn.datasets",
+        "sqlalchemy",
         "torch",
+        "rnnbench.app",
+        "rnnbench.search.report",
+        "rnnbench.sweep.scheduler",
     ]
 )
 

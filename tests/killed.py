@@ -27,7 +27,7 @@ def recorded(folder):
 
 def begun(process, file):
     """Wait until a file is there that the process makes."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not file.exists():
         assert process.poll() is None and time.monotonic() < until, process.communicate()
         time.sleep(0.02)

@@ -236,10 +236,10 @@ def trouble(warnings: list[str]) -> list[str]:
     return [line for line in warnings if "is slow to take it" not in line]
 
 
-def until(reached: Callable[[], bool], minutes: int = 3) -> None:
+def until(reached: Callable[[], bool], minutes: int = 10) -> None:
     """Wait for another process; how long depends on what else the machine does."""
-    for _ in range(600 * minutes):
+    for _ in range(3000 * minutes):
         if reached():
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise AssertionError(f"waited {minutes} minutes")

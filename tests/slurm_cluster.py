@@ -99,7 +99,7 @@ def _start(folder: Path, daemons: "list[subprocess.Popen[bytes]]") -> None:
                 subprocess.Popen([str(file), *command[1:]], stdout=log, stderr=log, start_new_session=True)
             )
         if command[0] == "munged":
-            until = time.monotonic() + 60
+            until = time.monotonic() + 300
             while not (folder / "munge.socket").exists() and time.monotonic() < until:
                 time.sleep(0.05)
 
@@ -116,7 +116,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _wait_for_the_node() -> None:
-    until = time.monotonic() + 90
+    until = time.monotonic() + 300
     said = ""
     while time.monotonic() < until:
         done = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True)

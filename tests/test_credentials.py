@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from rnnbench.config import ConfigError, check_tree, check_words, mask
 from rnnbench.reader import records
 from rnnbench.record.__main__ import sync
 from rnnbench.search.storage import check_storage, open_storage
+from tests.forked import Forked
 from tests.mlflow_store import Server, make_sweep
 from tests.proxy import Proxy
 from tests.test_app import QUICK
@@ -333,12 +333,13 @@ def assert_nowhere(folder: Path, *texts: str) -> None:
 
 
 def app(folder: Path, module: str, *words: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *words], cwd=folder, capture_output=True, text=True, timeout=300,
-        env=os.environ | {"PYTHONPATH": str(PACKAGE.parent), "HYDRA_FULL_ERROR": "1"} | environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"HYDRA_FULL_ERROR": "1", **environment}.items():
+            patch.setenv(name, value)
+        process = Forked(module, words, folder)
+    said = "".join(process.communicate(timeout=300))
+    assert process.returncode == 0, said
+    return said
 
 
 def search(storage: str, uri: str) -> list[str]:

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from conftest import make_config
+from conftest import crossed, make_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -256,9 +256,9 @@ def as_device(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", [as_folder, as_dangling, as_loop, as_pipe, as_device, empty, foreign, deep, far]
+    ("kind", "how"),
+    crossed(list(KINDS), [as_folder, as_dangling, as_loop, as_pipe, as_device, empty, foreign, deep, far]),
 )
-@pytest.mark.parametrize("kind", KINDS)
 def test_whatever_stands_in_a_files_place_all_beside_it_works(
     kind: str, how: Callable[[Path], None], made: Path, tmp_path: Path
 ) -> None:

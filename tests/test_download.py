@@ -215,7 +215,7 @@ def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", script, str(tmp_path / "new"), server.url, json.dumps(digests)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(arguments, cwd=HERE.parent, **pipes) for _ in range(3)]
-    said = [process.communicate(timeout=120) for process in processes]
+    said = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], said
     assert len({out for out, _ in said}) == 1
     assert sorted(server.asked) == sorted(f"/{archive}" for archive in digests)

@@ -18,12 +18,13 @@ from rnnbench.config import ConfigError
 from rnnbench.record import job_folders, read_metrics, read_result
 from rnnbench.sweep.preflight import check_folder
 from rnnbench.system import files
+from tests.forked import Forked
 from tests.killed import GRID, SHORT, begun, recorded
 from tests.mlflow_store import assert_exact, client, runs_of
 from tests.test_app import jobs, numbers, run, start
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_numbers(kills, whole, store, tmp_path):
     command = [*GRID, *SHORT, f"tracking.uri={store}", "tracking.experiment=laws"]
     moments = random.Random(kills)
@@ -56,7 +57,7 @@ STACK, SIDE_BY_SIDE = "seed=0,1", "model.hidden_size=5,6"
     ],
 )
 def test_a_signal_leaves_checkpoints_of_the_last_whole_epoch(number, grid, tmp_path):
-    few = ["-m", grid, "data.train_size=256", "tracking.uri=null", "fit.epochs=500"]
+    few = ["-m", grid, "data.train_size=256", "tracking.uri=null", "fit.epochs=200"]
     run(tmp_path, *few, "hydra.sweep.dir=whole")
     # Without the option, and far from a minute: what is kept is kept because of the signal.
     process = start(tmp_path, *few, "hydra.sweep.dir=s")
@@ -64,7 +65,7 @@ def test_a_signal_leaves_checkpoints_of_the_last_whole_epoch(number, grid, tmp_p
     while len(read_metrics(tmp_path / "s" / "0")) < 2:
         time.sleep(0.01)
     process.send_signal(number)
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert "Traceback" not in err and "goes on from here" in err
     assert json.loads((tmp_path / "s" / "sweep.json").read_text())["status"] == "interrupted"
@@ -97,7 +98,7 @@ def test_a_second_ctrl_c_exits_at_once(tmp_path):
         while (status := json.loads((tmp_path / "s" / "sweep.json").read_text())["status"]) == "running":
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
         server.kill()
     assert (process.returncode, status) == (130, "interrupted")
 
@@ -233,7 +234,7 @@ def test_a_stack_that_no_longer_fits_goes_on_in_halves(tmp_path):
         assert rows[0] == rows2[0]
 
 
-def test_a_clock_that_jumps_turns_no_history_round(whole, store, tmp_path):
+def test_a_clock_that_jumps_turns_no_history_round(whole, store, tmp_path, monkeypatch):
     """Time goes back an hour after some calls, and forward a day later; in the courier too."""
     (tmp_path / "sitecustomize.py").write_text(
         "import time\n"
@@ -245,9 +246,10 @@ def test_a_clock_that_jumps_turns_no_history_round(whole, store, tmp_path):
         "time.time_ns = lambda: really() + jump() * 10**9\n"
         "time.time = lambda: wall() + jump()\n"
     )
-    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    (tmp_path / "jumping.py").write_text("import sitecustomize\nfrom rnnbench.__main__ import main\nmain()\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
     command = [*GRID, *SHORT, f"tracking.uri={store}", "tracking.experiment=laws"]
-    process = start(tmp_path, *command, env=os.environ | {"PYTHONPATH": path})
+    process = Forked("jumping", command, tmp_path)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
     assert recorded(tmp_path / "s") == whole
@@ -289,9 +291,9 @@ def test_a_job_folder_that_is_deleted_costs_this_job_alone(whole, store, tmp_pat
     ],
 )
 def test_a_job_folder_may_be_deleted_while_a_file_of_it_is_written(file, tmp_path):
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(
+    (tmp_path / "hooked.py").write_text(
         "import os\n"
+        "from rnnbench.__main__ import main\n"
         "really, calls = os.replace, 0\n"
         "def replace(part, path):\n"
         "    global calls\n"
@@ -302,10 +304,10 @@ def test_a_job_folder_may_be_deleted_while_a_file_of_it_is_written(file, tmp_pat
         "            os.rename(os.path.dirname(path), 'gone')\n"
         "    really(part, path)\n"
         "os.replace = replace\n"
+        "main()\n"
     )
-    path = os.pathsep.join([str(tmp_path / "hook"), os.environ["PYTHONPATH"]])
     command = [*GRID, "data.train_size=256", "fit.epochs=3", "tracking.uri=null"]
-    process = start(tmp_path, *command, env=os.environ | {"PYTHONPATH": path})
+    process = Forked("hooked", command, tmp_path)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1 and (tmp_path / "gone").exists(), out + err
     assert f"{Path('s') / '1'} was deleted while it trained" in out

@@ -50,7 +50,7 @@ def assert_sound(file: Path) -> None:
         assert tables.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-@pytest.mark.parametrize("processes, trials", [(4, 8), pytest.param(8, 25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("processes, trials", [(3, 8), pytest.param(8, 25, marks=pytest.mark.slow)])
 def test_couriers_that_start_at_once(tmp_path: Path, processes: int, trials: int) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     sweeps = [make_sweep(tmp_path / str(number), uri, jobs=trials, epochs=2) for number in range(processes)]

@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 
 from rnnbench.record import read_result
 from tests.test_app import QUICK, jobs, numbers, start
+from tests.test_app import run as app
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="its launcher is not here: rnnbench[test]")
 GRID = ["-m", "model=lstm,gru", "seed=0,1", "hydra.sweep.dir=s", *QUICK]
@@ -26,20 +27,20 @@ def run(folder, *arguments, code=0):
 def stacked(tmp_path_factory):
     """What the launcher of stacks makes of the grid."""
     folder = tmp_path_factory.mktemp("stacked")
-    run(folder, *GRID, "tracking.uri=null")
+    app(folder, *GRID, "tracking.uri=null")
     return [numbers(job) for job in jobs(folder / "s")]
 
 
 @pytest.mark.parametrize("sweeper", ["grid", pytest.param("basic", marks=pytest.mark.slow)])
-def test_a_grid_in_processes_gives_the_numbers_of_stacks(tmp_path, stacked, sweeper):
+def test_a_grid_in_processes_gives_the_numbers_of_stacks(tmp_path, store, stacked, sweeper):
     """Under Hydra's own sweeper no process holds the folder all the time: its jobs share it."""
-    err = run(tmp_path, *GRID, *JOBLIB, f"hydra/sweeper={sweeper}", "tracking.uri=sqlite:///mlflow.db")
+    err = run(tmp_path, *GRID, *JOBLIB, f"hydra/sweeper={sweeper}", f"tracking.uri={store}")
     assert "not in MLflow" not in err
     assert [numbers(job) for job in jobs(tmp_path / "s")] == stacked
     facts = json.loads((tmp_path / "s/sweep.json").read_text())
     assert facts["status"] == "finished" and facts["ended"] is not None
 
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(store)
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     (parent,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]

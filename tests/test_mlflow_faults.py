@@ -12,10 +12,18 @@ from rnnbench.mlflow_sync.courier import Courier, undelivered
 from rnnbench.record import job_folders, read_result, read_sweep
 from rnnbench.record.__main__ import sync
 from rnnbench.record.job_folder import read_delivery
+from tests.forked import Forked
 from tests.mlflow_store import Server, assert_exact, claim, epoch, start, train, trouble, until
 from tests.proxy import Fault, Proxy
 from tests.test_app import start as start_app
 
+# The command, which says after a second instead of fifteen that it waits.
+HASTY = """
+from rnnbench.__main__ import main
+from rnnbench.mlflow_sync import courier
+courier.GRACE = 1.0
+main()
+"""
 SWEEP = ["-m", "seed=0,1", "fit.epochs=3", "model.hidden_size=4", "data.train_size=64", "hydra.sweep.dir=s"]
 
 
@@ -33,17 +41,17 @@ def ended(sweep: Path) -> bool:
 def test_training_ends_while_the_server_still_holds_the_first_call(server: Server, tmp_path: Path) -> None:
     with Proxy(server.port) as proxy:
         proxy.opened.clear()  # it takes requests, and answers none
-        app = start_app(tmp_path, *SWEEP, f"tracking.uri={proxy.uri}")
+        (tmp_path / "hasty.py").write_text(HASTY)
+        app = Forked("hasty", [*SWEEP, f"tracking.uri={proxy.uri}"], tmp_path)
         until(lambda: (tmp_path / "s").exists() and ended(tmp_path / "s"))
         assert proxy.faults == []  # nothing has been passed on
         assert [read_result(job)["status"] for job in job_folders(tmp_path / "s")] == ["finished"] * 2
         assert len(undelivered(tmp_path / "s")) == 2
         assert app.poll() is None  # it waits for the deliveries, and says so:
-        assert app.stderr is not None
         said = next(line for line in app.stderr if "is slow to take it" in line)
         assert "2 of 2 records" in said and "Ctrl-C is safe" in said and "record sync s" in said
         app.send_signal(signal.SIGINT)
-        out, err = app.communicate(timeout=60)
+        out, err = app.communicate(timeout=300)
         assert app.returncode == 130, out + err
         assert "2 records are not in MLflow yet: python -m rnnbench.record sync s" in err
         assert "Traceback" not in err
@@ -55,7 +63,7 @@ def test_training_ends_while_the_server_still_holds_the_first_call(server: Serve
 def test_a_server_that_is_slow_is_waited_for_at_the_end(server: Server, tmp_path: Path) -> None:
     folder, warnings = tmp_path / "sweep", []
     with Proxy(server.port) as proxy:
-        proxy.delay = 1.0
+        proxy.delay = 0.3
         with claim(folder, proxy.uri) as sweep:
             courier = Courier(folder, warnings.append)
             courier.changed(train(folder, 0).path)
@@ -174,7 +182,7 @@ def test_a_server_that_is_down_for_the_rest_of_the_sweep(
     until(lambda: delivered.exists() or app.poll() is not None)
     assert app.poll() is None, app.communicate()
     mlflow_server.stop()
-    out, err = app.communicate(timeout=120)
+    out, err = app.communicate(timeout=300)
     assert app.returncode == 0, out + err
     assert "2 of 2 trials are not in MLflow yet: python -m rnnbench.record sync s" in err
     assert sync(tmp_path / "s") == 1

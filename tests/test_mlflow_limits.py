@@ -68,6 +68,7 @@ def deliver_odd(folder: Path, uri: str) -> None:
     assert len(params) == len(read_result(folder / "0")["params"])
 
 
+@pytest.mark.slow  # the server of the next test has such a store
 def test_records_that_a_sqlite_store_cannot_hold_as_they_are(store: str, tmp_path: Path) -> None:
     deliver_odd(tmp_path / "sweep", store)
 

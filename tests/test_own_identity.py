@@ -310,7 +310,7 @@ def test_the_message_of_a_file_that_exits_is_all_and_the_code_is_1(tmp_path):
     from tests.test_app import start
 
     process = start(tmp_path, "rnnbench_import=mine.py", "tracking.uri=null", env=environment)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1 and "Traceback" in err and 'mine.py", line 2' in err
 
 

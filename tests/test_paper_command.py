@@ -87,7 +87,7 @@ def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     return run
 
 
-def test_a_table_from_nothing_to_verified(paper, tmp_path):
+def test_a_table_from_nothing_to_verified(paper, store, tmp_path):
     mine = ("--config-dir=mine", "table=tiny")
     assert "Two cells: 6 trials, 0 are recorded in sqlite:///mlflow.db" in paper(*mine)
     out = tmp_path / "multirun" / "paper" / "tiny"

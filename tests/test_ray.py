@@ -102,7 +102,7 @@ def in_training(node, sweep):
 def undisturbed(tmp_path_factory):
     """What the launcher that trains in its own process makes of it."""
     folder = tmp_path_factory.mktemp("here")
-    ended(start(folder, *TWO, env=os.environ))
+    ended(start(folder, *TWO))
     return records(folder / "s")
 
 

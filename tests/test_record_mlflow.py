@@ -126,10 +126,10 @@ def test_a_delivery_that_dies_at_any_call_is_made_good(store: str, tmp_path: Pat
 
 
 def test_a_courier_killed_in_mid_delivery_is_made_good(store: str, tmp_path: Path) -> None:
-    folder = make_sweep(tmp_path / "sweep", store, jobs=40, epochs=60)
+    folder = make_sweep(tmp_path / "sweep", store, jobs=24, epochs=30)
     command = [sys.executable, "-m", "rnnbench.record", "sync", str(folder)]
     courier = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    until(lambda: len(undelivered(folder)) < 37)
+    until(lambda: len(undelivered(folder)) < 23)
     courier.send_signal(signal.SIGKILL)
     courier.wait()
     assert undelivered(folder)

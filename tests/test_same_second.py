@@ -1,8 +1,6 @@
 """Runs and sweeps that start in the same second, in the same directory: each has a folder of its own."""
 
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from rnnbench.record import job_folders, new_folder, read_result, read_sweep
+from tests.forked import Forked
 
 QUICK = ["fit.epochs=1", "model.hidden_size=4", "data.train_size=64", "tracking.uri=null"]
 # The command, with a clock that stands still for Hydra's ${now:...}.
@@ -26,18 +25,9 @@ MOMENT = Path("multirun/2001-02-03")
 
 def at_once(folder: Path, *commands: list[str]) -> None:
     """Start the commands at the same moment, whatever it is, and see that all succeed."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", STOPPED, *command, *QUICK],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
-        for command in commands
-    ]
-    said = [process.communicate(timeout=600)[0] for process in started]
+    (folder / "stopped.py").write_text(STOPPED)
+    started = [Forked("stopped", [*command, *QUICK], folder) for command in commands]
+    said = ["".join(process.communicate(timeout=600)) for process in started]
     assert [process.returncode for process in started] == [0] * len(commands), said
 
 
@@ -105,5 +95,5 @@ def test_searches_without_a_name_do_not_meet_in_a_storage(tmp_path: Path, launch
 
 def test_a_refusal_and_a_dry_run_make_no_folder(tmp_path: Path) -> None:
     for words in (["-m", "optim.lr=0,1"], ["-m", "dry_run=true", "seed=0,1"]):
-        subprocess.run([sys.executable, "-c", STOPPED, *words, *QUICK], cwd=tmp_path, capture_output=True)
+        Forked("rnnbench", [*words, *QUICK], tmp_path).communicate(timeout=600)
         assert list(tmp_path.iterdir()) == []

@@ -46,13 +46,13 @@ def progressed(process, sweep):
 
     A trial that dies three times without one counts as failed, which is another law.
     """
-    before, until = snapshots(sweep), time.monotonic() + 120
+    before, until = snapshots(sweep), time.monotonic() + 300
     while process.poll() is None and len(snapshots(sweep) - before) < 4:
         assert time.monotonic() < until
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_search_that_is_killed_again_and_again_has_the_same_numbers(kills, whole, store, tmp_path):
     command = [*SEARCH, f"tracking.uri={store}", "tracking.experiment=laws"]
     moments, sweep = random.Random(kills), tmp_path / "multirun" / "s"

@@ -326,7 +326,9 @@ def test_the_shell_completes(tmp_path: Path) -> None:
     assert done.stdout.split() == ["model=lstm", "model=lstm_peephole"], done.stderr
 
 
-@pytest.mark.parametrize("kind", ["dead pipe", "full device", "closed"])
+@pytest.mark.parametrize(
+    "kind", ["dead pipe", "closed", pytest.param("full device", marks=pytest.mark.slow)]
+)  # the last is told as the first is: test_what_others_print_in_a_command_fails_nothing_either
 def test_a_sweep_ends_well_whatever_its_terminal_does(kind: str, tmp_path: Path) -> None:
     words = ["-m", "seed=0,1", "hydra.sweep.dir=s", *QUICK, "tracking=none"]
     line = shlex.join([sys.executable, "-m", "rnnbench", *words])

@@ -183,7 +183,7 @@ def test_a_stack_that_is_cancelled_fails_with_the_reason(slurm, tmp_path):
     until(lambda: any(SentStack(file).task.get("job") for file in (tmp_path / "s" / "stacks").glob("*.json")))
     (stack,) = (tmp_path / "s" / "stacks").glob("*.json")
     subprocess.run(["scancel", SentStack(stack).task["job"]], check=True)
-    out, err = login.communicate(timeout=200)
+    out, err = login.communicate(timeout=300)
     assert login.returncode == 1, out + err
     for job in jobs(tmp_path / "s"):
         result = read_result(job)
@@ -261,7 +261,7 @@ def test_ctrl_c_ends_the_tasks_of_a_search(slurm, tmp_path):
     new = lambda: {task: state for task, state in tasks().items() if task not in before}  # noqa: E731
     until(lambda: list(new().values()).count("RUNNING") == 2)
     login.send_signal(signal.SIGINT)
-    out, err = login.communicate(timeout=120)
+    out, err = login.communicate(timeout=300)
     assert login.returncode == 130, out + err
     until(lambda: set(new().values()) == {"CANCELLED"})
 
@@ -321,7 +321,7 @@ def test_ctrl_c_leaves_the_stacks_to_the_cluster(slurm, long_here, tmp_path):
     folders = [tmp_path / "s" / str(number) for number in range(2)]
     until(lambda: all(epochs(job) for job in folders))
     login.send_signal(signal.SIGINT)
-    out, err = login.communicate(timeout=60)
+    out, err = login.communicate(timeout=300)
     assert login.returncode == 130, out + err
     assert "1 stacks go on without this command" in out and "scancel" in out
     out = run(tmp_path, *LONG, *SLURM)
@@ -402,7 +402,7 @@ def test_a_line_end_in_a_value_for_slurm_is_refused(key, end):
 
 def test_a_folder_whose_name_has_a_line_end_is_refused_for_slurm(tmp_path):
     done = start(tmp_path, *GRID[:3], *SLURM, "hydra.launcher.cluster=local", "hydra.sweep.dir='a\nb'")
-    _, err = done.communicate(timeout=60)
+    _, err = done.communicate(timeout=300)
     assert done.returncode == 1 and "hydra.sweep.dir=" in err and "control character" in err
     assert list(tmp_path.iterdir()) == []
 

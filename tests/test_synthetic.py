@@ -125,10 +125,10 @@ def test_the_test_has_every_longer_length_and_a_constant_answer_scores_the_basel
     assert share == pytest.approx(LANGUAGES[language].baseline, abs=0.06)
 
 
-def test_accuracy_by_length_is_recorded_and_drawn(tmp_path):
+def test_accuracy_by_length_is_recorded_and_drawn(store, tmp_path):
     run(
         tmp_path, "data=parity", "data.test_longest=60", "fit.epochs=1", "fit.steps_per_epoch=5",
-        "hydra.run.dir=r/0", "tracking.uri=sqlite:///mlflow.db",
+        "hydra.run.dir=r/0", f"tracking.uri={store}",
         "tracking.artifacts=[by_length,curves,confusion]",
     )  # fmt: skip
     with open(tmp_path / "r/0/by_length.csv", newline="") as file:
