@@ -1,6 +1,8 @@
 """What several test files use: a small made-up task, configurations, where the real MNIST may be."""
 
 import os
+import shlex
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
@@ -66,6 +68,18 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     return folder
 
 
+def quick_compiler(folder: Path) -> dict[str, str]:
+    """Return the environment in which the kernels are compiled to slow code in a fraction of the time; {}
+    where there is no compiler."""
+    found = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if found is None:
+        return {}
+    script = folder / "cc-O0"
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(found)} "$@" -O0\n')
+    script.chmod(0o755)
+    return {"CC": str(script)}
+
+
 def crossed(*lists: Sequence[Any]) -> list[Any]:
     """Return every combination as pytest parameters, of which each value of each list occurs in one that is
     not slow."""
@@ -78,6 +92,14 @@ def crossed(*lists: Sequence[Any]) -> list[Any]:
         )
         for places in product(*(range(len(each)) for each in lists))
     ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Have torch compute in one thread: beside other workers two of them mostly wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -54,18 +55,17 @@ def store(migrated: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """A PostgreSQL of its own, with a database `mlflow` besides the one of its URL."""
     pgserver = pytest.importorskip("pgserver", reason="pgserver brings PostgreSQL: rnnbench[test]")
-    folder = tmp_path_factory.mktemp("pg")
-    if os.geteuid() == 0:  # PostgreSQL refuses root: pgserver runs it as another user
-        for parent in (folder, *folder.parents):
-            if parent.name:
-                parent.chmod(0o755)
-    server = pgserver.get_server(folder / "data", cleanup_mode="stop")
-    server.psql("CREATE DATABASE mlflow")  # Optuna's tables and MLflow's do not go together
-    yield server.get_uri()
-    server.cleanup()
+    # PostgreSQL refuses root, so pgserver runs it as another user. In no folder of pytest's: another pytest
+    # that starts closes those to other users.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        server.psql("CREATE DATABASE mlflow")  # Optuna's tables and MLflow's do not go together
+        yield server.get_uri()
+        server.cleanup()
 
 
 class Server:

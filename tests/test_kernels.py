@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_config, models, small_task
+from conftest import make_config, models, quick_compiler, small_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -294,13 +294,10 @@ def copy(tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "rnnbench", ignore=shutil.ignore_patterns("__pycache__", "stack.so"))
     shutil.copytree(PACKAGE.parent / "conf", tmp_path / "conf")
 
-    # Which instructions are there does not hang on -O3, which is most of the time that compiling takes.
-    unhurried = tmp_path / "cc"
-    unhurried.write_text(f'#!/bin/sh\nexec {COMPILER} "$@" -O0\n')
-    unhurried.chmod(0o755)
+    compiler = quick_compiler(tmp_path)
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        env = os.environ | {"PYTHONPATH": str(tmp_path), "CC": str(unhurried)} | environment
+        env = os.environ | {"PYTHONPATH": str(tmp_path)} | compiler | environment
         return subprocess.run(
             [sys.executable, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True
         )

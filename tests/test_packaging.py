@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import quick_compiler
 from packaging.requirements import Requirement
 
 CHECKOUT = Path(__file__).parents[1]
@@ -33,7 +34,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(source: Path, kind: str) -> Path:
     """The `wheel` or the `editable` wheel of a source folder, made as pip makes it."""
     make = f"from setuptools import build_meta; build_meta.build_{kind}('dist-{kind}')"
-    subprocess.run([sys.executable, "-c", make], cwd=source, check=True, capture_output=True)
+    environment = os.environ | quick_compiler(source.parent)
+    subprocess.run([sys.executable, "-c", make], cwd=source, env=environment, check=True, capture_output=True)
     (wheel,) = (source / f"dist-{kind}").glob("*.whl")
     return wheel
 

@@ -290,7 +290,7 @@ def mutated(draw):
     return words
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mutated())
 def test_whatever_is_typed_ends_in_a_configuration_or_one_message(words):
     launcher.register()
