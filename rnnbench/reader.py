@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rnnbench.config import mask
 from rnnbench.mlflow_sync.reading import ClientRuns
 from rnnbench.mlflow_sync.sql import KINDS, OtherSchemaError, SqlRuns
 from rnnbench.record.source import Folders, Record, SearchRecord, Source, confusion, in_order
+from rnnbench.system.files import RecordsWarning
 
 if TYPE_CHECKING:
     import pandas
@@ -16,7 +18,7 @@ __all__ = ["Folders", "Record", "SearchRecord", "Source", "confusion", "in_order
 
 
 def open_source(where: str | Path) -> Source:
-    """Open the records in a folder, or in the MLflow store of a URI.
+    """Open the records in a folder, or in the MLflow store that a URI names.
 
     Raises:
         ConfigError: there is no such folder or store, or it cannot be read.
@@ -30,8 +32,9 @@ def open_source(where: str | Path) -> Source:
     except OtherSchemaError as error:
         source = ClientRuns(where)
         warnings.warn(
-            f"the store is of a version of MLflow that rnnbench was not checked with (schema {error}): it is "
-            "read through MLflow's client, which takes some ten times as long",
+            f"{mask(where)}: its tables are of a version of MLflow that rnnbench was not checked with "
+            f"(schema {error}); they are read through MLflow's client, which takes some twenty times as long",
+            RecordsWarning,
             stacklevel=2,
         )
         return source

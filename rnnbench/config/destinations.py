@@ -1,7 +1,7 @@
-"""The MLflow stores that this user has trained to, noted in a file of the user's own.
+"""Remembers the MLflow stores that this user has named, in a file of the user's own.
 
-A sweep.json says where its records go. One that came from somebody else may name any host, or any file;
-`record sync` sends records, and the user's credentials for MLflow, only where the user has named the place.
+A sweep.json says where its records go. One that came from somebody else may name any host, or any file:
+`record sync` sends records, and the user's credentials for MLflow, only to a store that the user has named.
 """
 
 import os
@@ -13,7 +13,7 @@ from rnnbench.config.uris import absolute, driven, sqlite_file
 
 
 def note(uri: str) -> None:
-    """Remember a store that the user has named. Where nothing can be noted, `record sync` asks."""
+    """Remember a store that the user has named. Where nothing can be written, `record sync` asks."""
     file = _file()
     if file is None or _destination(uri) in _noted():
         return
@@ -24,7 +24,7 @@ def note(uri: str) -> None:
 
 
 def is_own(uri: str, sweep: Path) -> bool:
-    """Whether the user has named the store that a sweep folder names, or it is a file beside the folder."""
+    """True if the user has named the store of a sweep folder, or it is a file in a folder above."""
     file = sqlite_file(uri)
     if file is not None and file.resolve().parent in (sweep.resolve(), *sweep.resolve().parents):
         return True
@@ -35,7 +35,7 @@ def is_own(uri: str, sweep: Path) -> bool:
 
 
 def _destination(uri: str) -> str:
-    """What credentials go to: of a server its address, else the whole URI."""
+    """Return what credentials go to: of a server its address, else the whole URI."""
     url = urlsplit(uri)
     return (
         f"{url.scheme}://{url.netloc.lower()}" if url.scheme in ("http", "https") else driven(absolute(uri))
@@ -43,7 +43,7 @@ def _destination(uri: str) -> str:
 
 
 def _file() -> Path | None:
-    """Where destinations are noted; None for a user without a home."""
+    """Return the file of destinations; None for a user without a home."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return Path(state, "rnnbench", "destinations") if os.path.isabs(state) else None
 

@@ -24,12 +24,12 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def sqlite_uri(file: Path) -> str:
-    """Make the URI of a SQLite file: of its name, only what would be read as something else is encoded."""
+    """Return the URI of a SQLite file; encodes only the characters that have another meaning in a URI."""
     return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
 
 
 def driven(uri: str) -> str:
-    """Return the URI with the driver that we install.
+    """Return the URI with the driver that this package installs.
 
     SQLAlchemy's own choice for PostgreSQL depends on its version; for a plain sqlite:///, MLflow makes the
     folder that an encoded name would be if it were not decoded.
@@ -41,7 +41,7 @@ def driven(uri: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """Make a URI that names the same store in any directory."""
+    """Return the URI of the same store with an absolute path."""
     match, file = SQLITE.fullmatch(uri), sqlite_file(uri)
     if match is None or file is None:
         return uri
@@ -51,7 +51,7 @@ def absolute(uri: str) -> str:
 
 
 def ui_command(uri: str) -> str:
-    """Make the command that shows a SQLite store in a browser."""
+    """Return the command that shows a SQLite store in a browser."""
     return f"mlflow ui --backend-store-uri {shlex.quote(driven(uri) if '%' in uri else uri)}"
 
 
@@ -117,7 +117,7 @@ def _fault_of_content(file: Path) -> str | None:
 
 
 def _utf8(text: str) -> bool:
-    """True if a path is text, rather than bytes that the file system has and Unicode has not."""
+    """True if a path can be encoded as UTF-8."""
     return text.encode(errors="replace").decode() == text
 
 

@@ -36,7 +36,9 @@ def job_artifacts(job: Path, wanted: Sequence[str], folder: Path) -> list[Path]:
     return files
 
 
-def upload_figures(uri: str, runs: Sequence[str], files: Sequence[Path], place: str, same: set[str]) -> None:
+def upload_figures(
+    uri: str, runs: Sequence[str], files: Sequence[Path], *, place: str, same: set[str]
+) -> None:
     """Upload files to runs, except those that a run has and that are what they were before.
 
     Args:

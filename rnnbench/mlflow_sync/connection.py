@@ -1,4 +1,4 @@
-"""MLflow's client, set up to answer or to fail in time, and the experiment that runs go to."""
+"""Opens MLflow's client, set up to answer or to fail in time, and the experiment that runs go to."""
 
 import logging
 import os

@@ -1,7 +1,7 @@
-"""The courier: a process beside the training that brings records from job folders to MLflow.
+"""Starts the courier: a process beside the training that delivers records from job folders to MLflow.
 
-Training only writes files and one line to a pipe that it never waits for, so a slow or dead server
-cannot slow it down. Nothing is lost either: the courier looks through the whole folder at the end, and
+Training writes only files, and one line to a pipe that it never waits for, so that a slow or dead server
+does not slow it down. Nothing is lost either: the courier looks through the whole folder at the end, and
 `python -m rnnbench.record sync` does the same later.
 """
 
@@ -23,7 +23,7 @@ GRACE, AGAIN = 15.0, 30.0  # seconds of waiting at the end of a sweep until the 
 
 
 class Courier:
-    """Starts the process for a sweep folder whose tracking.uri is not null.
+    """Starts the process for a sweep folder whose tracking.uri is not null, and tells it what changes.
 
     It has a session of its own: Ctrl-C in the terminal does not reach it. When this process dies, the
     pipe ends, and the courier delivers what is there and exits.
@@ -36,7 +36,7 @@ class Courier:
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         self.folder = folder
         self.warn = warn
-        self.told: set[str] = set()  # job names that it has heard of, those of this process
+        self.told: set[str] = set()  # names of the jobs of this process, of which it was told
         self.waiting: dict[str, None] = {}  # job names that the pipe has no room for, oldest first
         path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
@@ -62,7 +62,7 @@ class Courier:
             self.warn(line.rstrip())
 
     def changed(self, job: Path) -> None:
-        """Say that a job folder has news. Never waits."""
+        """Tell the process that a job folder has changed. Never waits."""
         self.told.add(job.name)
         self.waiting[job.name] = None
         try:
@@ -73,15 +73,16 @@ class Courier:
             pass
 
     def close(self, timeout: float | None = None) -> int:
-        """Wait until everything is delivered, and say so if it takes long; after `timeout` seconds, or
-        Ctrl-C, the courier is stopped.
+        """Wait until everything is delivered, and say so if it takes long.
+
+        After `timeout` seconds, or on Ctrl-C, the process is stopped.
 
         Args:
             timeout: None: two minutes, and a tenth of a second for each job.
 
         Returns:
-            the number of jobs that are not, or not wholly, delivered; where others share the folder, of
-            those that this process has trained: theirs they deliver themselves.
+            the number of jobs that are not, or not wholly, delivered; where other processes share the
+            folder, of those that this process has trained.
         """
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -124,9 +125,9 @@ class Courier:
 
 
 def undelivered(folder: Path) -> list[Path]:
-    """The job folders of a sweep whose record as it is now is not wholly in MLflow.
+    """List the job folders of a sweep whose record as it is now is not wholly in MLflow.
 
-    Jobs that still run in a shared folder, or elsewhere, are in the hands of others.
+    Jobs that other processes train, in a shared folder or elsewhere, are left out: those deliver them.
     """
     info = read_sweep(folder)
     tracking = info["tracking"]

@@ -27,7 +27,11 @@ def open_runs(sweep: Path) -> Runs | None:
     with store_errors():
         client = MlflowClient(patient(uri))
         found = client.get_experiment_by_name(experiment)
-        return None if found is None else Runs(client, found.experiment_id, uri, experiment, alone=True)
+        return (
+            None
+            if found is None
+            else Runs(client, found.experiment_id, uri=uri, experiment=experiment, alone=True)
+        )
 
 
 def find_runs(runs: Runs, sweep: Path, jobs: Iterable[Path], *, whole: bool) -> list[str]:

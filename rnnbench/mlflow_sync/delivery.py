@@ -111,7 +111,9 @@ class Delivery:
         try:
             if self.runs is None:
                 client, experiment_id = connect(self.uri, self.experiment, self.say)
-                self.runs = Runs(client, experiment_id, self.uri, self.experiment, alone=self.alone)
+                self.runs = Runs(
+                    client, experiment_id, uri=self.uri, experiment=self.experiment, alone=self.alone
+                )
             return self.runs, None if self.single else self._parent(self.runs)
         except MlflowException as error:
             if permanent(error):
@@ -123,7 +125,8 @@ class Delivery:
         info = read_sweep(self.sweep)
         tags = {"rnnbench.command": " ".join(info["command"]), "rnnbench.host": HOST}
         place = {"rnnbench.folder": place_of(self.sweep)}
-        return str(runs.open(Identity.of_sweep(self.sweep, info), info["name"], tags, place)["run_id"])
+        state = runs.open(Identity.of_sweep(self.sweep, info), info["name"], tags=tags, place=place)
+        return str(state["run_id"])
 
     def _deliver_jobs(self, runs: Runs, parent: str | None, jobs: Iterable[Path]) -> Exception | None:
         """Deliver jobs past one that fails; return the last error, if it may pass.
@@ -164,7 +167,7 @@ class Delivery:
         result = read_result(job)  # before the rows: a result that says the end comes after the last row
         identity = Identity.of_job(job, result)
         place = {"rnnbench.folder": place_of(job)} | ({} if parent is None else {PARENT: parent})
-        state = runs.open(identity, result["name"], _tags(result), place)
+        state = runs.open(identity, result["name"], tags=_tags(result), place=place)
         if state["final"]:
             return
         rows = read_metrics(job)

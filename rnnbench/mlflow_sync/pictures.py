@@ -1,4 +1,4 @@
-"""Pictures of a job for MLflow: learning curves, confusion matrix. Drawn without a display."""
+"""Draws pictures of a job for MLflow, without a display: learning curves, confusion matrix."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from rnnbench.system.plain_text import drawn
 
 
 def curves(job: Path, file: Path) -> Path:
-    """Loss and the task's metric over epochs, one line a split, as a PNG."""
+    """Draw loss and the task's metric over epochs, one line a split, as a PNG."""
     from matplotlib.figure import Figure
 
     rows, result = read_metrics(job), read_result(job)
@@ -29,7 +29,7 @@ def curves(job: Path, file: Path) -> Path:
 
 
 def by_length(job: Path, file: Path) -> Path:
-    """Test accuracy by length of by_length.csv, and where the lengths of training end, as a PNG.
+    """Draw the test accuracy by length of by_length.csv, and where the lengths of training end, as a PNG.
 
     There are few words of each length: the line is the mean over 20 bands of lengths, the dots are lengths.
     """
@@ -54,7 +54,7 @@ def by_length(job: Path, file: Path) -> Path:
 
 
 def confusion(job: Path, file: Path) -> Path:
-    """The confusion matrix of confusion.csv (rows true, columns predicted, counts), as a PNG."""
+    """Draw the confusion matrix of confusion.csv, counts (true class, predicted class), as a PNG."""
     from matplotlib.figure import Figure
 
     counts = read_confusion(job)

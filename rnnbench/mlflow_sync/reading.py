@@ -107,14 +107,14 @@ def _of_run(run: Any) -> Record:
             "started": info.start_time,
             "ended": info.end_time,
         },
-        data.tags,
-        data.params,
-        data.metrics,
+        tags=data.tags,
+        params=data.params,
+        metrics=data.metrics,
     )
 
 
 def record_of(
-    run: Mapping[str, Any], tags: dict[str, str], params: dict[str, str], metrics: dict[str, float]
+    run: Mapping[str, Any], *, tags: dict[str, str], params: dict[str, str], metrics: dict[str, float]
 ) -> Record:
     """Make a record of what MLflow has of a run.
 

@@ -47,7 +47,7 @@ class Runs:
         alone: no other process delivers this folder.
     """
 
-    def __init__(self, client: Any, experiment_id: str, uri: str, experiment: str, *, alone: bool) -> None:
+    def __init__(self, client: Any, experiment_id: str, *, uri: str, experiment: str, alone: bool) -> None:
         self.client = client
         self.experiment_id = experiment_id
         self.uri, self.experiment = uri, experiment
@@ -59,7 +59,7 @@ class Runs:
         self.notes = 0  # of what was delivered, by this object
 
     def open(
-        self, identity: Identity, name: str, tags: dict[str, str], place: dict[str, str]
+        self, identity: Identity, name: str, *, tags: dict[str, str], place: dict[str, str]
     ) -> dict[str, Any]:
         """Find or make the run of a folder, and return what has been delivered to it.
 

@@ -114,7 +114,12 @@ class SqlRuns(Source):
             params = self._by_run("params", runs) if with_params else {}
             for row, run in zip(some, runs, strict=True):
                 if "rnnbench.job" in tags[run]:
-                    yield record_of(row._mapping, tags[run], params.get(run, {}), metrics.get(run, {}))
+                    yield record_of(
+                        row._mapping,
+                        tags=tags[run],
+                        params=params.get(run, {}),
+                        metrics=metrics.get(run, {}),
+                    )
 
     def _by_run(self, table: str, runs: list[str]) -> dict[str, dict[str, str]]:
         """Read keys and values of runs from the table `tags` or `params`."""

@@ -1,4 +1,4 @@
-"""MLflow's SQLite file is made beside its place, and renamed into it when it is whole.
+"""Makes MLflow's SQLite file under another name, and renames it when it is whole.
 
 MLflow makes its tables in some seventy steps. A process that dies between two of them leaves a file that
 MLflow refuses for ever, so no file of that name is there before the last step is on disk.
@@ -26,7 +26,7 @@ FIRST_ROWS = {"alembic_version": "1", "experiments": "experiment_id = 0", "works
 
 
 def prepare(file: Path, say: Callable[[str], None]) -> None:
-    """See that a SQLite file holds the tables of this MLflow. The caller holds the lock of its makers.
+    """See that a SQLite file holds the tables of this MLflow. The caller holds the file's lock.
 
     A file that MLflow has not finished, without a run in it, is renamed to FILE.unusable-N; what this
     does is told to `say`.
@@ -60,7 +60,7 @@ def _prepare(file: Path, say: Callable[[str], None]) -> None:
 
 
 def _state(file: Path) -> str:
-    """`whole`; `absent`, where there are no tables; or `unfinished`, where some are, but nothing in them.
+    """Say what is in a file: `whole`, `absent` (no tables), or `unfinished` (some tables, and no runs).
 
     Raises:
         Refusal: the tables are another MLflow's, or another program's.
@@ -109,7 +109,7 @@ def _state(file: Path) -> str:
 
 
 def _set_aside(file: Path) -> Path:
-    """Rename an unusable file, with its companions; the new name."""
+    """Rename an unusable file, with its companions; return the new name."""
     number = 1
     while (aside := file.with_name(f"{file.name}.unusable-{number}")).exists():
         number += 1
@@ -120,7 +120,7 @@ def _set_aside(file: Path) -> Path:
 
 
 def _make(file: Path) -> None:
-    """Have MLflow make its tables under another name, bring them to disk, and rename the file."""
+    """Have MLflow make its tables under another name, write them to disk, and rename the file."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     part = file.with_name(f"{file.name}{PART}{uuid.uuid4().hex}")

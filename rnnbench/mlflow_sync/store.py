@@ -1,4 +1,4 @@
-"""Where MLflow's copy goes, as far as it can be told without importing mlflow (which takes seconds)."""
+"""Says whether an MLflow store answers, without importing mlflow, which takes seconds."""
 
 import http.client
 import os
@@ -34,12 +34,12 @@ class Refusal(StoreError):
 
 
 def seconds(text: str) -> float:
-    """What MLFLOW_HTTP_REQUEST_TIMEOUT says; what is no time to wait says nothing."""
+    """Read MLFLOW_HTTP_REQUEST_TIMEOUT; what is no number of seconds counts as PATIENCE."""
     return float(text if text.isdecimal() and 0 < int(text) < 86_400 else PATIENCE)
 
 
 def silence(uri: str) -> str | None:
-    """Why the store does not answer, in a few words; None if it does, whatever it says."""
+    """Say why the store does not answer, in a few words; None if it does, whatever it says."""
     file = sqlite_file(uri)
     if file is not None:
         try:
@@ -74,7 +74,7 @@ def silence(uri: str) -> str | None:
 
 
 def _locked(uri: str) -> str | None:
-    """Why a SQL server that is there does not let us in; MLflow itself would try for minutes."""
+    """Say why a SQL server that is there does not let us in; MLflow itself would try for minutes."""
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.pool import NullPool
@@ -89,7 +89,7 @@ def _locked(uri: str) -> str | None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error, without credentials, no longer than a terminal can show.
+    """Return the first line of an error, without credentials, no longer than a terminal can show.
 
     SQLAlchemy's preamble, the class of the driver's error in brackets, is left out.
     """

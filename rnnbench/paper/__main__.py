@@ -246,7 +246,7 @@ def upload(uri: str, name: str, filled: FilledTable, files: Sequence[Path], same
     """
     parents = sorted({record.parent for record in filled.records() if record.parent is not None})
     try:
-        upload_figures(uri, parents, files, f"paper/{name}", same)
+        upload_figures(uri, parents, files, place=f"paper/{name}", same=same)
     except StoreError as error:
         warn(f"MLflow did not take the figures: {error}")
 

@@ -1,7 +1,8 @@
-"""What a trial leaves: its job folder, which is the truth, and MLflow's copy of it.
+"""Writes and reads records: what a trial leaves in its job folder.
 
-Training writes job folders and never imports mlflow. A process beside it, the courier, delivers them to
-MLflow; `python -m rnnbench.record sync FOLDER` does the same at any later time.
+The job folder is the truth, and MLflow has a copy. Training writes job folders and never imports mlflow: a
+process beside it, the courier (see `rnnbench.mlflow_sync`), delivers them to MLflow, and
+`python -m rnnbench.record sync FOLDER` does the same at any later time.
 """
 
 from rnnbench.record.job_folder import (

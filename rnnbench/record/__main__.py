@@ -1,4 +1,4 @@
-"""python -m rnnbench.record sync FOLDER: deliver the records of a folder to MLflow; delete: remove both."""
+"""The command `python -m rnnbench.record`: delivers the records of a folder to MLflow, or removes both."""
 
 import argparse
 import os
@@ -50,7 +50,7 @@ def sync(folder: Path, to: str | None = None) -> int:
 
 
 def agreed(sweep: Path) -> bool:
-    """Whether the user has named the store that a sweep.json names, or does so now, at a terminal."""
+    """True if the user has named the store that a sweep.json names, or does so now, at a terminal."""
     uri = read_sweep(sweep)["tracking"]["uri"]
     if is_own(uri, sweep):
         return True
@@ -63,12 +63,12 @@ def agreed(sweep: Path) -> bool:
 
 
 def confirm(question: str) -> bool:
-    """Ask at the terminal; anything but yes is no."""
+    """Ask a question at the terminal; anything but yes is no."""
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def find(folder: Path) -> list[Path]:
-    """The sweep folders at or below a folder; for a job folder, the sweep that it belongs to."""
+    """Find the sweep folders at or below a folder; for a job folder, the sweep that it belongs to."""
     if (folder / "result.json").exists() and (folder.parent / "sweep.json").exists():
         return [folder.parent]
     found = []
@@ -80,7 +80,11 @@ def find(folder: Path) -> list[Path]:
 
 
 def sync_one(sweep: Path) -> int:
-    """Deliver one sweep folder."""
+    """Deliver one sweep folder, and say what was done.
+
+    Returns:
+        0 if everything is delivered, else 1.
+    """
     if read_sweep(sweep)["tracking"]["uri"] is None:
         say(f"{sweep}: not meant for MLflow (tracking.uri=null)")
         return 0
@@ -170,10 +174,10 @@ def quiet(sweep: Path) -> Iterator[None]:
 
 
 def main() -> int:
-    """The command line; its exit code."""
+    """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m rnnbench.record",
-        description="Job folders are the truth of what was trained; this brings them to MLflow.",
+        description="Deliver the records in job folders to MLflow, or remove both.",
     )
     commands = parser.add_subparsers(required=True, dest="command")
     about = (

@@ -48,17 +48,17 @@ LATEST = 9_000_000_000_000  # ms since 1970 that a date can be, in pandas too
 
 
 def now() -> int:
-    """Milliseconds since 1970."""
+    """Return the time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
 def moment(value: Any) -> bool:
-    """Whether a value is a time in milliseconds since 1970."""
+    """True if a value is a time in milliseconds since 1970."""
     return type(value) is int and 0 <= value < LATEST
 
 
 def moment_or_none(value: Any) -> bool:
-    """Whether a value is a time, or None for one that has not come."""
+    """True if a value is a time, or None for one that has not come."""
     return value is None or moment(value)
 
 
@@ -228,7 +228,7 @@ class JobFolder:
 
 
 def read_result(folder: Path | str) -> dict[str, Any]:
-    """What result.json holds; metrics are floats, nan and the infinities among them.
+    """Read result.json; metrics are floats, nan and the infinities among them.
 
     Raises:
         FileNotFoundError: the folder is not a job folder.
@@ -246,7 +246,7 @@ def read_result(folder: Path | str) -> dict[str, Any]:
 
 
 def previous(folder: Path) -> dict[str, Any] | None:
-    """The record of the last attempt in a folder, if there is one; a damaged one is set aside."""
+    """Read the record of the last attempt in a folder, if there is one; rename a damaged one."""
     try:
         return read_result(folder)
     except FileNotFoundError:
@@ -257,13 +257,16 @@ def previous(folder: Path) -> dict[str, Any] | None:
 
 
 def _delivered(folder: Path) -> dict[str, Any] | None:
-    """Which record MLflow has of a folder whose result.json was damaged: its run is replaced, not doubled."""
+    """Find out which record MLflow has of a folder whose result.json was damaged.
+
+    The next attempt goes on under its identity, so that MLflow's run is replaced and not doubled.
+    """
     state = read_delivery(folder)
     return {"job": state["record"], "started": state["attempt"]} if "record" in state else None
 
 
 def inherit(old: Path, new: Path, checkpoint: str) -> None:
-    """Have a job that was broken off go on in another folder, as a job of its own with the same rows.
+    """Begin a job with the rows of one that was interrupted in another folder, to go on from there.
 
     Args:
         checkpoint: name of the file to go on from, which moves; last, so that it is in one of the two.
@@ -282,7 +285,7 @@ def inherit(old: Path, new: Path, checkpoint: str) -> None:
 
 
 def abandon(folder: Path, error: str | None = None) -> None:
-    """Note that a job was interrupted whose process is dead, if its record says that it runs.
+    """Record that a job was interrupted whose process is dead, if its record says that it runs.
 
     Args:
         error: why nobody will go on with it: then it has failed. Its rows and its checkpoint stay.
@@ -298,14 +301,14 @@ def abandon(folder: Path, error: str | None = None) -> None:
 
 
 def end_of(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> int:
-    """When a job ended; one whose process has died, with its last row."""
+    """Return when a job ended (ms since 1970); one whose process has died ended with its last row."""
     return int(result["ended"] or max([result["started"], *(row["timestamp_ms"] for row in rows[-1:])]))
 
 
 def read_delivery(folder: Path | str) -> dict[str, Any]:
-    """What mlflow.json says has been delivered of a job or sweep folder; {} for nothing.
+    """Read from mlflow.json what has been delivered of a job or sweep folder; {} for nothing.
 
-    A damaged file says nothing either: what it said is found again in MLflow.
+    A damaged file counts as none: what MLflow has is looked up there.
     """
     file = Path(folder) / "mlflow.json"
     try:
@@ -322,7 +325,7 @@ def read_delivery(folder: Path | str) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
-    """The rows of metrics.csv: epoch and timestamp_ms as int, and the measured metrics as float.
+    """Read the rows of metrics.csv: epoch and timestamp_ms as int, the measured metrics as float.
 
     A row that is being written (no end of line yet) is left out.
 
@@ -355,7 +358,7 @@ def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
 
 
 def read_confusion(folder: Path) -> list[list[int]]:
-    """The confusion matrix of confusion.csv: counts, rows the truth.
+    """Read the confusion matrix of confusion.csv: counts (true class, predicted class).
 
     Raises:
         FileNotFoundError: it is not there.
@@ -374,7 +377,7 @@ def read_confusion(folder: Path) -> list[list[int]]:
 
 
 def read_overrides(folder: Path) -> list[str]:
-    """What a job was composed from, as Hydra leaves it in the job folder.
+    """Read the overrides that a job was composed from, as Hydra leaves them in the job folder.
 
     Raises:
         FileNotFoundError: it has left nothing.
@@ -393,7 +396,7 @@ def read_overrides(folder: Path) -> list[str]:
 
 
 def read_lengths(folder: Path) -> list[tuple[int, float]]:
-    """Length and test accuracy, as in by_length.csv.
+    """Read by_length.csv: pairs of a length and the test accuracy over inputs of it.
 
     Raises:
         FileNotFoundError: it is not there.

@@ -1,4 +1,4 @@
-"""Where a trial's numbers come from: code, versions, machine, command.
+"""Finds out where a trial's numbers come from: code, versions, machine, command.
 
 Nothing about the machine fails a trial: what cannot be found out is left out.
 """
@@ -23,7 +23,7 @@ PATIENCE = 10.0  # seconds that git has for an answer
 
 
 def provenance(device: str) -> dict[str, str]:
-    """Tags that say where the numbers come from. Looked up once a process.
+    """Make the tags that say where the numbers come from; they are looked up once a process.
 
     `rnnbench.git_commit` and `rnnbench.git_dirty` (whether tracked files under rnnbench/ or conf/ differ
     from that commit) are there for a git checkout with a commit, and git; not for an installed wheel.
@@ -51,7 +51,7 @@ def _fixed() -> dict[str, str]:
 
 
 def _fact(look: Callable[..., str], *args: str) -> str | None:
-    """What the system says, or None where it does not.
+    """Return what the system says, or None where it does not.
 
     Which error that is depends on the system: a user without a name is a KeyError, an OSError or an
     ImportError, a package without its metadata a PackageNotFoundError, which is an ImportError too.
@@ -63,7 +63,7 @@ def _fact(look: Callable[..., str], *args: str) -> str | None:
 
 
 def _utf8(text: str) -> str:
-    """The text with its bytes that are not UTF-8 written out, as every store can hold it."""
+    """Write out the bytes of a text that are not UTF-8, so that every store can hold it."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -72,7 +72,7 @@ def _system() -> str:
 
 
 def _git(checkout: Path) -> dict[str, str]:
-    """The commit of a checkout, and whether what determines numbers differs from it: one call of git."""
+    """Ask git for the commit of a checkout, and whether what determines numbers differs from it."""
     if not (checkout / ".git").exists():
         return {}
     command = ["git", "--no-optional-locks", "-C", str(checkout), "status", "--porcelain=v2", "--branch"]
@@ -101,7 +101,7 @@ def _git(checkout: Path) -> dict[str, str]:
 
 
 def _cpu(facts: Path = Path("/proc/cpuinfo")) -> tuple[str | None, str | None]:
-    """Model of the processor and the widest vector instructions it has, as far as the system tells."""
+    """Read the model of the processor and its widest vector instructions, as far as the system tells."""
     about: dict[str, str] = {}
     try:
         text = facts.read_text(encoding="utf-8", errors="replace")

@@ -88,7 +88,7 @@ class SweepFolder:
             yield cls(path, info, own)
 
     def end(self, status: str) -> None:
-        """Note that the sweep has ended: finished, failed (a trial did) or interrupted.
+        """Write that the sweep has ended: finished, failed (a trial has) or interrupted.
 
         Call it before `Courier.close`, so that MLflow's parent run ends too. A shared folder ends with
         the last process that holds it, and this one holds it no more: two that still deliver would each
@@ -106,13 +106,13 @@ class SweepFolder:
                 write_json(self.path / "sweep.json", self.info)
 
     def note(self, **facts: Any) -> None:
-        """Add facts to sweep.json, for MLflow's parent run."""
+        """Add facts to sweep.json, for MLflow's run of the sweep."""
         with nullcontext() if not self.info["shared"] else FileLock(self.path / LOCK, timeout=MOMENT):
             self.info = (read_sweep(self.path) if self.info["shared"] else self.info) | facts
             write_json(self.path / "sweep.json", self.info)
 
     def trials(self) -> dict[str, list[Path]]:
-        """Trial hash to the job folders that hold this trial, finished or not, in order of number."""
+        """Map trial hashes to the job folders that hold the trial, finished or not, in order of number."""
         found: dict[str, list[Path]] = {}
         for job, result in results(self.path).items():
             found.setdefault(result["trial"], []).append(job)
@@ -120,7 +120,7 @@ class SweepFolder:
 
 
 def redirect(path: Path, uri: str) -> None:
-    """Have the records of a sweep folder go to another MLflow store from now on.
+    """Change the MLflow store that the records of a sweep folder go to.
 
     Raises:
         ConfigError: a living process holds the folder.
@@ -148,7 +148,7 @@ def _hold(path: Path, key: str, *, shared: bool, elsewhere: bool) -> Iterator[tu
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / LOCK)
     own = FileLock(path / SHARED.format(uuid.uuid4().hex))
-    _acquire(lock, path, key, shared)
+    _acquire(lock, path, key, shared=shared)
     try:
         if not elsewhere:
             _refuse_workers(path, key)
@@ -158,7 +158,7 @@ def _hold(path: Path, key: str, *, shared: bool, elsewhere: bool) -> Iterator[tu
         _let_go(own)
 
 
-def _acquire(lock: FileLock, path: Path, key: str, shared: bool) -> None:
+def _acquire(lock: FileLock, path: Path, key: str, *, shared: bool) -> None:
     """Take the common lock of a sweep folder.
 
     Args:
@@ -234,7 +234,7 @@ def new_folder(path: Path) -> Path:
 
 
 def _holder(file: Path) -> str:
-    """Who holds a sweep folder, in words; its sweep.json may not be written yet."""
+    """Name the process that holds a sweep folder; its sweep.json may not be written yet."""
     try:
         holder = read_sweep(file.parent)["holder"]
     except (FileNotFoundError, Damaged):
@@ -267,7 +267,7 @@ FOUND: dict[str, Any] = {
 
 
 def read_sweep(path: Path) -> dict[str, Any]:
-    """What sweep.json holds.
+    """Read sweep.json.
 
     Raises:
         FileNotFoundError: the folder is not a sweep folder.
@@ -286,7 +286,7 @@ def read_sweep(path: Path) -> dict[str, Any]:
 
 
 def _known(path: Path) -> dict[str, Any]:
-    """What sweep.json says of a folder that is resumed; {} for nothing. A damaged one is set aside."""
+    """Read the sweep.json of a folder that is resumed; {} if there is none; rename a damaged one."""
     try:
         return read_sweep(path)
     except FileNotFoundError:
@@ -300,14 +300,14 @@ def _known(path: Path) -> dict[str, Any]:
 
 
 def job_folders(path: Path) -> list[Path]:
-    """The job folders of a sweep folder, in order of number; one whose record is damaged is left out."""
+    """List the job folders of a sweep folder, in order of number, without those whose record is damaged."""
     return list(results(path))
 
 
 def results(path: Path) -> dict[Path, dict[str, Any]]:
-    """The job folders of a sweep folder, in order of number, with what their result.json holds.
+    """Read the result.json of every job folder of a sweep folder, in order of number.
 
-    Damaged ones are left out, with a warning.
+    Damaged ones are left out with a warning.
     """
     found = [file.parent for file in path.glob("*/result.json")]
     found.sort(key=lambda job: [(len(part), part) for part in job.name.split(".")])
@@ -315,7 +315,7 @@ def results(path: Path) -> dict[Path, dict[str, Any]]:
 
 
 def held(path: Path, patience: float = 0) -> bool:
-    """Whether a living process holds the sweep folder, still after so many seconds."""
+    """True if a living process holds the sweep folder, still after so many seconds."""
     return _taken(path / LOCK, patience) or bool(_sharers(path) or workers(path))
 
 
@@ -346,17 +346,17 @@ def work(path: Path, sweep: str, stack: str) -> Iterator[None]:
 
 
 def workers(path: Path) -> list[str]:
-    """The names of the stacks that living workers hold."""
+    """List the names of the stacks that living workers hold."""
     return [lock.stem for lock in path.glob(WORKERS.format("*")) if _taken(lock)]
 
 
 def _sharers(path: Path) -> list[Path]:
-    """The locks of the living processes that share the folder."""
+    """List the locks of the living processes that share the folder."""
     return [lock for lock in path.glob(SHARED.format("*")) if _taken(lock)]
 
 
 def _taken(lock: Path, patience: float = 0) -> bool:
-    """Whether a living process holds the lock, still after so many seconds; or may, as far as we can see."""
+    """True if a living process holds the lock, still after so many seconds, or if that cannot be seen."""
     probe = FileLock(lock)
     try:
         probe.acquire(timeout=patience)
@@ -367,16 +367,16 @@ def _taken(lock: Path, patience: float = 0) -> bool:
 
 
 def status_now(result: dict[str, Any], job: Path) -> str:
-    """The status of a job as it is: one that runs by its record, but in no process, was interrupted."""
+    """Return the status of a job; one that runs by its record, but in no process, was interrupted."""
     status: str = result["status"]
     return "interrupted" if status == "running" and not held(job.parent) else status
 
 
 def sync_command(path: Path) -> str:
-    """The command that delivers a folder's records to MLflow."""
+    """Make the command that delivers a folder's records to MLflow."""
     return f"python -m rnnbench.record sync {shlex.quote(str(path))}"
 
 
 def delete_command(path: Path) -> str:
-    """The command that removes a folder together with its runs in MLflow."""
+    """Make the command that removes a folder together with its runs in MLflow."""
     return f"python -m rnnbench.record delete {shlex.quote(str(path))}"

@@ -1,4 +1,4 @@
-"""Whole files: each is replaced at once when written, and looked at before it is believed when read.
+"""Writes files as a whole, and checks what is read.
 
 Text is UTF-8. What a file name has that is not UTF-8 (Python holds it as lone surrogates) is written as
 the bytes that it was, and read back as the same text.
@@ -34,12 +34,16 @@ class Damaged(ConfigError):
         return f"{self.file}: {self.why}"
 
 
-class DamagedWarning(UserWarning):
-    """A damaged file was skipped or set aside, and everything beside it goes on."""
+class RecordsWarning(UserWarning):
+    """Something about records that the user should know, and that stops nothing."""
+
+
+class DamagedWarning(RecordsWarning):
+    """A damaged file was skipped or renamed, and everything beside it goes on."""
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Replace a file as a whole: who reads it sees the old content or the new one, after a power cut too.
+    """Replace a file as a whole: a reader sees the old content or the new one, after a power cut too.
 
     Several processes may write the same file at once: each writes a part of its own, and the last one that
     ends replaces the others' file.
@@ -89,7 +93,7 @@ def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
 
 
 def read(path: Path) -> str:
-    """The text of a file.
+    """Read the text of a file.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -99,7 +103,7 @@ def read(path: Path) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+    """Read the bytes of a file.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -118,7 +122,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -161,7 +165,7 @@ def check(path: Path, tree: dict[str, Any], needs: dict[str, Any]) -> None:
 
 
 def texts(value: Any) -> bool:
-    """Whether a value is a dict of texts, or a list of them."""
+    """True if a value is a dict of texts, or a list of them."""
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [None]
     return all(isinstance(item, str) for item in items)
 
@@ -176,7 +180,7 @@ def warn(error: Damaged, then: str) -> None:
 
 
 def sound(found: Iterable[Path], read: Callable[[Path], T]) -> Iterator[T]:
-    """What is read of each path; a damaged one is skipped with a warning, one that was deleted without."""
+    """Read each path; skip a damaged one with a warning, and one that was deleted without."""
     for path in found:
         try:
             value = read(path)
@@ -189,7 +193,7 @@ def sound(found: Iterable[Path], read: Callable[[Path], T]) -> Iterator[T]:
 
 
 def set_aside(error: Damaged, then: str) -> None:
-    """Rename a damaged file to .unusable, and warn of it.
+    """Rename a damaged file to NAME.unusable, and warn of it.
 
     Args:
         then: what is done without it.
@@ -204,17 +208,17 @@ def set_aside(error: Damaged, then: str) -> None:
 
 
 def show_warnings() -> None:
-    """In a command of ours, show the warning of a damaged file as a message, not as a line of code; once."""
+    """In a command of ours, show each warning of our own as a message, once."""
     usual, told = warnings.formatwarning, set[str]()
 
     def shown(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        if issubclass(category, DamagedWarning):
+        if issubclass(category, RecordsWarning):
             again = str(message) in told  # Python tells it again after libraries have changed its filters
             told.add(str(message))
             return "" if again else f"warning: {printable(str(message))}\n"
         return usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = shown
-    warnings.simplefilter("default", DamagedWarning)
+    warnings.simplefilter("default", RecordsWarning)

@@ -1,7 +1,7 @@
-"""What a container, a batch system or systemd leaves of this machine: control groups, of both versions.
+"""Reads the limits that a container, a batch system or systemd sets: control groups of versions 1 and 2.
 
-A limit may stand in the process's own group or in any group above it, and the tightest one holds. A file
-that is missing or cannot be read limits nothing: then the system does not use it.
+psutil knows the machine and not these limits. One may stand in the process's own group or in any group above
+it, and the tightest one holds. A file that is missing or cannot be read sets no limit.
 
 Every function takes the root of the file tree that it reads.
 """
@@ -16,7 +16,7 @@ ESCAPE = re.compile(r"\\([0-7]{3})")  # a space in mountinfo is \040
 
 
 def memory(root: Path = ROOT) -> list[int]:
-    """Bytes that each limit on memory leaves: what it allows, less what is used and cannot be made free."""
+    """Return the bytes that each limit on memory leaves: its size, less what is used and cannot be freed."""
     left = []
     for version, group in groups("memory", root):
         names = ("memory.max", "memory.current") if version == 2 else (
@@ -30,7 +30,7 @@ def memory(root: Path = ROOT) -> list[int]:
 
 
 def cores(root: Path = ROOT) -> int:
-    """Cores that this process may use: its affinity, and within it the tightest quota, rounded up."""
+    """Return how many cores this process may use: its affinity, or the tightest quota, rounded up."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for version, group in groups("cpu", root):
         if version == 2:
@@ -43,8 +43,9 @@ def cores(root: Path = ROOT) -> int:
 
 
 def groups(controller: str, root: Path = ROOT) -> Iterator[tuple[int, Path]]:
-    """The control groups of this process that are seen here, each with its version: its own, then those
-    above it, in every hierarchy that may have the controller.
+    """Find the control groups of this process, each with its version: its own, then those above it.
+
+    All hierarchies are looked at that may have the controller.
     """
     paths = list(_own_paths(controller, root))
     for version, inner, mount in _mounts(controller, root):
@@ -65,7 +66,7 @@ def groups(controller: str, root: Path = ROOT) -> Iterator[tuple[int, Path]]:
 
 
 def _own_paths(controller: str, root: Path) -> Iterator[tuple[int, str]]:
-    """Version and path of this process's groups, as /proc/self/cgroup says."""
+    """Read version and path of this process's groups from /proc/self/cgroup."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
@@ -76,7 +77,7 @@ def _own_paths(controller: str, root: Path) -> Iterator[tuple[int, str]]:
 
 
 def _mounts(controller: str, root: Path) -> Iterator[tuple[int, str, str]]:
-    """Version, inner path and place of the hierarchies that are mounted; the usual places if nobody says."""
+    """Read version, inner path and place of the mounted hierarchies; if none is listed, the usual places."""
     found = []
     for line in _read(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")

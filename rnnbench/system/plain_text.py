@@ -1,4 +1,4 @@
-"""Text that stands for itself: names that people give reach terminals and files without acting there.
+"""Escapes names that people give, so that terminals, files and spreadsheets show them and do nothing else.
 
 A cell's name may hold control characters that a terminal obeys, a formula that a spreadsheet computes, or the
 markup of a format. Each function is reversible: two names never look the same.
@@ -17,7 +17,7 @@ MARKUP = re.compile(r"[\\`*\[\]<>|~$]|&(?=[#\w])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-
 
 
 def printable(text: str) -> str:
-    r"""Text in one line: line ends, control and format characters as Python writes them, \n and \x1b."""
+    r"""Write text in one line: line ends, control and format characters as in Python, \n and \x1b."""
     if text.isprintable() and not ESCAPED.search(text):
         return text
     return "".join(_visible(char) for char in text)
@@ -30,22 +30,22 @@ def _visible(char: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Text in a line or a cell of Markdown."""
+    """Write text in a line or a cell of Markdown."""
     return MARKUP.sub(lambda found: "\\" + found[0], printable(text))
 
 
 def html(text: str) -> str:
-    """Text, or the value of an attribute, in HTML."""
+    """Write text, or the value of an attribute, in HTML."""
     return escape(printable(text))
 
 
 def drawn(text: str, width: int = 40, lines: int = 2) -> str:
-    """Text in a picture: wrapped, and cut where it is longer than some lines. Fonts end at U+FFFF."""
+    """Write text in a picture: wrapped, cut after some lines, without characters that fonts lack."""
     shown = "".join(char if ord(char) < 0x10000 else f"\\U{ord(char):08x}" for char in printable(text))
     return "\n".join(wrap(shown, width, max_lines=lines, placeholder=" …"))
 
 
 def spreadsheet(text: str) -> str:
-    """Text in a cell of CSV: a quote before what a spreadsheet would compute; numbers stay numbers."""
+    """Write text in a cell of CSV: a quote before what a spreadsheet would compute; numbers stay numbers."""
     shown = printable(text)
     return f"'{shown}" if FORMULA.match(shown) and not NUMBER.fullmatch(shown) else shown

@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: training stops at the next minibatch, and the books are never cut in the middle.
+"""Ctrl-C and SIGTERM stop training at the next minibatch, and never in the middle of writing a record.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be, SIGTERM ends the process. While a
-sweep is open both only leave word when training or its bookkeeping is under way, which then looks for it
-where it may stop (`check`), and raise `Stopped` at once elsewhere.
+Python itself raises KeyboardInterrupt wherever the main thread happens to be, and SIGTERM ends the process.
+While a sweep is open, a signal that comes during training or writing is remembered, and raised where that
+may stop (`check`); at any other time it raises `Stopped` at once.
 """
 
 import os
@@ -26,9 +26,9 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def listen(*more: int) -> Iterator[None]:
-    """Take SIGINT, SIGTERM and others for a wish to stop, until the block ends; main thread only.
+    """Handle SIGINT, SIGTERM and others as a wish to stop, until the block ends; main thread only.
 
-    A second Ctrl-C exits at once. What a shell has made this process deaf to stays so.
+    A second Ctrl-C exits at once. Signals ignored at start stay ignored.
     """
     global came, _listening
     if threading.current_thread() is not threading.main_thread():
@@ -59,7 +59,7 @@ def _take(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Signals leave word, and what runs in this block calls `check` where it may be stopped."""
+    """Remember signals in this block, which calls `check` where it may be stopped."""
     global _deferred
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -74,7 +74,7 @@ def deferred() -> Iterator[None]:
 
 
 def check() -> None:
-    """Stop here if a signal has asked to; any thread may call it.
+    """Stop here if a signal has come; any thread may call it.
 
     Raises:
         Stopped: with its number.
