@@ -158,7 +158,7 @@ def test_the_limit_of_a_real_group_is_seen() -> None:
         pytest.skip(f"no control group can be made here: {error}")
     script = (
         f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
-        "from rnnbench import limits; print(min(limits.memory()))"
+        "from rnnbench.system import limits; print(min(limits.memory()))"
     )
     try:
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
