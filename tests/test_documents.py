@@ -10,16 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from rnnbench import tasks
-from rnnbench.config import conf_folder
 from rnnbench.paper.definition import find_table, read_table
 from rnnbench.sweep import launcher
+from rnnbench.sweep.compose import compose_one, separate_hydra
 from rnnbench.tasks.arrays import Arrays
 
 ROOT = Path(__file__).parents[1]
@@ -89,10 +88,11 @@ def first(override: Override) -> str:
 def compose(words: list[str]) -> None:
     """Compose and check the first trial of a command, as the command itself does."""
     launcher.register()
-    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+    given = [word for word in words if word != "-m"]
+    with separate_hydra():
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        given = [word for word in words if word != "-m"]
-        launcher.task_config(hydra.compose("config", [first(o) for o in parser.parse_overrides(given)]))
+        one = [first(override) for override in parser.parse_overrides(given)]
+    launcher.task_config(compose_one(one))
 
 
 @functools.cache
@@ -143,7 +143,7 @@ def test_hydra_composes_the_trials_of_every_table(words: str) -> None:
 @pytest.mark.parametrize("module, words", sorted(OTHERS))
 def test_a_command_has_every_part_and_option_that_a_page_names(module: str, words: str) -> None:
     given = split(words)
-    part = given[:1] if module != "rnnbench.paper" and given[0].islower() else []
+    part = given[:1] if module != "rnnbench.paper" and re.fullmatch("[a-z]+", given[0]) else []
     usage = help_of(module, *part)
     for word in (option.split("=")[0] for option in given if option.startswith("--")):
         assert word in usage
