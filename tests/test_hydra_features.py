@@ -307,7 +307,9 @@ def test_a_worker_sets_the_environment_and_a_secret_stays_out_of_its_file(monkey
     given = {"A": "there", "B": "${oc.env:RNNBENCH_TOKEN_OF_MINE}"}
     with claim as records:
         job = Job("a", config, Path("s/0"), identity(config))
-        stack = SentStack.write(Path("s"), records.info["sweep"], [job], None, None, given)
+        stack = SentStack.write(
+            Path("s"), records.info["sweep"], [job], max_stack=None, search=None, environment=given
+        )
         assert "not to be seen" not in stack.file.read_text()
         work_on(stack.file)
     assert read_result(Path("s/0"))["status"] == "finished"

@@ -256,7 +256,7 @@ def test_a_worker_sees_the_same_trial(tmp_path, monkeypatch):
 
     config = config_of("mine.py")
     job = Job("job", config, tmp_path / "0", identity(config))
-    stack = SentStack.write(tmp_path, "sweep", [job], None, None)
+    stack = SentStack.write(tmp_path, "sweep", [job], max_stack=None, search=None)
     (entry,) = SentStack(stack.file).jobs
     there = own_code(typed(entry["config"]))
     assert identity(there) == entry["trial"]

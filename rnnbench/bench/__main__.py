@@ -212,6 +212,18 @@ PARTS = {"cells": show_cells, "scan": show_scans, "records": show_records, "load
 
 def main() -> None:
     """Measure, print and save."""
+    options = read_arguments()
+    if options.part == "traffic":
+        return show_traffic(options.workers, options.trials)
+    if options.part:
+        return PARTS[options.part]()
+    show_speed(options)
+    if not (options.quick or options.device != "cpu" or options.hidden or options.stacks):
+        show_costs()  # which do not depend on these
+
+
+def read_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m rnnbench.bench", description=__doc__)
     parser.add_argument("part", nargs="?", choices=[*PARTS, "traffic"], help="only this: what a cell "
                         "costs beside lstm; what a scan over time saves; how long a table of 10,000 runs "
@@ -224,11 +236,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("multirun/bench"), help="folder for speed.csv, .svg")
     parser.add_argument("--workers", type=int, default=32, help="of traffic: sweeper processes")
     parser.add_argument("--trials", type=int, default=2000, help="of traffic: of the study they share")
-    options = parser.parse_args()
-    if options.part == "traffic":
-        return show_traffic(options.workers, options.trials)
-    if options.part:
-        return PARTS[options.part]()
+    return parser.parse_args()
+
+
+def show_speed(options: argparse.Namespace) -> None:
+    """Measure and save how fast stacks train beside the tutorial's loop."""
     device, quick = options.device, options.quick
     if device != "cpu":
         with refusals():
@@ -246,8 +258,10 @@ def main() -> None:
     show_table(table(rows))
     save(rows, options.out)
     say(f"saved: {os.path.relpath(options.out)}/speed.csv, speed.svg")
-    if quick or device != "cpu" or options.hidden or options.stacks:
-        return  # the other questions have nothing to do with these
+
+
+def show_costs() -> None:
+    """Measure what a command, a trial of a sweep and a trial of a search cost beside their training."""
     torch_seconds, epoch_seconds = in_turn([import_torch, first_epoch], rounds=3)
     ratios = [a / b for a, b in zip(epoch_seconds, torch_seconds, strict=True)]
     say(

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rnnbench.config import Config, Fit, Kernel, Model, Select, Sgd, Tracking
+from rnnbench.kernels.compiled import cores
 from rnnbench.kernels.torch_path import set_threads
 from rnnbench.nn.cells.cell import NONE
 from rnnbench.nn.network import TorchNetwork
@@ -144,8 +145,6 @@ def wait(device: str) -> None:
 def products_per_second(device: str = "cpu") -> float:
     """Measure the machine's matrix products, in floating-point operations a second: no kernel does more."""
     if device == "cpu":
-        from rnnbench.kernels.compiled import cores
-
         torch.set_num_threads(cores())
     a, b = torch.randn(2, 1024, 1024, device=device)
     taken = []

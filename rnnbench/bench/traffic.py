@@ -26,6 +26,7 @@ from optuna.trial import TrialState
 
 from rnnbench.bench.search import SPACE
 from rnnbench.search.samplers import sampler_of
+from rnnbench.search.space import Space, read_space
 from rnnbench.search.storage import open_storage
 from rnnbench.search.study import Study, counts, suggest
 
@@ -143,8 +144,6 @@ def proxy(url: str) -> Iterator[str]:
 def work(url: str, trials: int, seconds: float, worker: int) -> None:
     """Work as one worker: say when it is ready, wait for the start, ask and tell, print the times as JSON."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    from rnnbench.search.space import Space, read_space
 
     space = Space(read_space({}, SPACE, OverridesParser.create())[0])
     rng = random.Random(worker)

@@ -98,7 +98,12 @@ class Dispatch:
             job.prepare()
         sweep = self.sweep.record.info["sweep"]
         return SentStack.write(
-            self.sweep.folder, sweep, jobs, self.launcher.max_stack, search, self.environment
+            self.sweep.folder,
+            sweep,
+            jobs,
+            max_stack=self.launcher.max_stack,
+            search=search,
+            environment=self.environment,
         )
 
     def _submit(self, stacks: Sequence[SentStack]) -> None:

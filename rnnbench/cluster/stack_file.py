@@ -55,6 +55,7 @@ class SentStack:
         folder: Path,
         sweep: str,
         jobs: Sequence[Job],
+        *,
         max_stack: int | None,
         search: dict[str, Any] | None,
         environment: dict[str, str] | None = None,

@@ -69,7 +69,9 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
         say(f"importances for {terminal.title(plan.objectives[0])}: {shares}")
     say(f"pictures: {pictures}")
     assert search.sweep.record is not None
-    search.sweep.record.note(study=_facts(plan, study, done, winners, confirmed, importances, commands))
+    line = commands[winners[0].number]
+    facts = _facts(plan, study, winners, confirmed=confirmed, importances=importances, line=line)
+    search.sweep.record.note(study=facts)
     return winners[0].value if len(plan.objectives) == 1 else None
 
 
@@ -272,15 +274,20 @@ def _link_runs(plan: Plan, study: Study) -> None:
 def _facts(
     plan: Plan,
     study: Study,
-    done: Sequence[FrozenTrial],
     winners: Sequence[FrozenTrial],
+    *,
     confirmed: dict[str, dict[str, Any]],
     importances: dict[str, float],
-    commands: dict[int, str | None],
+    line: str | None,
 ) -> dict[str, Any]:
-    """Return the tags and metrics of MLflow's parent run."""
+    """Return the tags and metrics of MLflow's parent run.
+
+    Args:
+        confirmed: by trial number, what fresh seeds gave.
+        line: the command that trains the first winner; None where it is not to be printed.
+    """
     winner = winners[0]
-    states = [trial.state.name.lower() for trial in done]
+    states = [trial.state.name.lower() for trial in study.done()]
     metrics = {f"study/{state}": float(states.count(state)) for state in sorted(set(states))}
     metrics |= {f"study/importance/{name}": share for name, share in importances.items()}
     if len(plan.objectives) == 1:
@@ -291,7 +298,7 @@ def _facts(
         STUDY: study.name,
         "rnnbench.best_trial": ", ".join(str(trial.number) for trial in winners),
     }
-    if (line := commands[winner.number]) is not None:
+    if line is not None:
         tags["rnnbench.best_command"] = line
     return {"tags": tags, "metrics": metrics}
 
