@@ -43,7 +43,7 @@ HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """The names above, imported when they are asked for: some bring in torch or pandas."""
+    """Import the names above when they are asked for: some bring in torch or pandas."""
     if name in HOMES:
         return getattr(import_module(f"rnnbench.{HOMES[name]}"), name)
     raise AttributeError(f"module 'rnnbench' has no attribute {name!r}")

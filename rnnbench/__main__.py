@@ -20,7 +20,7 @@ from rnnbench.terminal import complain, open_streams, say
 
 
 def main() -> None:
-    """The application; exit code 1 for what was refused or failed, 130 for Ctrl-C, 143 for SIGTERM."""
+    """Run the application; exit with 1 for what was refused or failed, 130 for Ctrl-C, 143 for SIGTERM."""
     open_streams()
     show_warnings()
     if sys.argv[1:] == ["--version"]:  # Hydra would give its own

@@ -45,7 +45,7 @@ class Trained:
 
     @torch.no_grad()
     def __call__(self, examples: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Logits (B, outputs), or where an answer is asked for at every step (B, T, outputs).
+        """Compute logits (B, outputs), or where an answer is asked for at every step (B, T, outputs).
 
         Args:
             examples: (B, T, input), values as in the data: those of images in [0, 1], tokens one-hot.
@@ -87,7 +87,7 @@ class Trained:
         return lengths.long().unsqueeze(0)
 
     def predict(self, examples: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """What the network answers.
+        """Compute the network's answers.
 
         Args:
             examples, lengths: as for a call.
@@ -105,7 +105,7 @@ class Trained:
         return logits.argmax(-1)
 
     def evaluate(self, data: str | Path | None = None) -> dict[str, float]:
-        """The metrics of the test set, `test/loss` and such as `test/accuracy`, computed again.
+        """Compute the metrics of the test set again: `test/loss`, and such as `test/accuracy`.
 
         The same numbers as in the record: bit for bit on the same machine with the kernels that it was
         trained with, of a trial trained on a GPU to rounding, since they are computed on the CPU. Nothing is
@@ -135,7 +135,7 @@ class Trained:
         return {f"test/{name}": value for name, value in measured.items()}
 
     def to_torch(self) -> TorchNetwork:
-        """The same network as a plain torch.nn module; it takes normalised inputs (B, T, input).
+        """Build the same network as a plain torch.nn module, which takes normalised inputs (B, T, input).
 
         Raises:
             ConfigError: torch.nn has no such cell.
@@ -144,7 +144,7 @@ class Trained:
 
 
 def _here(data: Data, place: str | Path | None) -> Data:
-    """The data of a record with nothing in it that the record says about where to get it.
+    """Return the data settings of a record without what the record says about where to get the data.
 
     Raises:
         ConfigError: it is in a file that has to be named.
@@ -164,7 +164,7 @@ def _here(data: Data, place: str | Path | None) -> Data:
 
 
 def load(run: str | Path) -> Trained:
-    """The trained network of a finished trial. Nothing is imported, and no data is read or downloaded.
+    """Load the trained network of a finished trial. No code is imported, no data is read or downloaded.
 
     Args:
         run: its job folder, or the id of its MLflow run (in the store that MLFLOW_TRACKING_URI names,
@@ -216,7 +216,7 @@ IMPORT = "rnnbench.import."  # what the tags begin with that name code of one's 
 
 
 def _shape(data: Data) -> tasks.Shape:
-    """The widths and the goal of a task, from facts alone where its data is a published set."""
+    """Return the widths and the goal of a task, without reading data where it is a published set."""
     if isinstance(data, Music):
         data = replace(data, window=None, train_size=None, sha256={})
     return tasks.shape(data if isinstance(data, Text | Arrays) else _here(data, None))

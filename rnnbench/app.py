@@ -59,7 +59,7 @@ def app(cfg: DictConfig) -> float | None:
 
 
 def _folder(hydra: HydraConf) -> Path:
-    """The job folder; that of a job of a sweep lies in the sweep's, whatever hydra.sweep.subdir calls it.
+    """Return the job folder; in a sweep it lies in the sweep's folder, whatever hydra.sweep.subdir calls it.
 
     Raises:
         ConfigError: it lies elsewhere.

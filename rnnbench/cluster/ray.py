@@ -33,7 +33,7 @@ OBJECTS = 100_000_000  # bytes for Ray's objects in a cluster of ours: there are
 
 
 def train_stack(file: str) -> None:
-    """The task: train the stack in this file. Ray cancels it by a SIGINT, and by SIGTERM ends its process."""
+    """Train the stack in this file, as a task that Ray cancels by SIGINT and ends by SIGTERM."""
     with listen():
         work_on(Path(file))
 
@@ -136,7 +136,7 @@ class RayLauncher(RemoteLauncher):
             self.task = connected.result()
 
     def _init(self) -> Any:
-        """The task, to be sent. Called outside the main thread: there, Ray would take SIGTERM for itself.
+        """Start Ray, and return the task to send. Not in the main thread: Ray would handle SIGTERM itself.
 
         Raises:
             ConfigError: there is no such cluster, or a stack does not fit into the one that was started.
@@ -186,7 +186,7 @@ class RayLauncher(RemoteLauncher):
 
 
 def _fate(task: Any) -> Lost:
-    """What became of a task that is over."""
+    """Return what became of a task that is over."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 

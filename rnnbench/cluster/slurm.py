@@ -157,7 +157,7 @@ class SlurmLauncher(RemoteLauncher):
         return found
 
     def _squeue(self) -> dict[tuple[str, str], str] | None:
-        """The states of this user's tasks, lately ended ones too; None if Slurm does not answer."""
+        """Ask for the states of this user's tasks, lately ended ones too; None if Slurm does not answer."""
         command = ["squeue", "--me", "--states=all", "--array", "--noheader", "--format=%j|%K|%T"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
@@ -188,7 +188,7 @@ class SlurmLauncher(RemoteLauncher):
 
 
 def _lives(stack: SentStack) -> bool:
-    """Whether the process is there that submitit's local executor has started for a stack."""
+    """Return whether the process lives that submitit's local executor has started for a stack."""
     pid = stack.task.get("job")
     try:
         process = psutil.Process(int(pid)) if pid else None
@@ -202,7 +202,7 @@ def _lives(stack: SentStack) -> bool:
 
 
 def _why(stack: SentStack, state: str, again: bool = True) -> Lost:
-    """What became of a task, in the words of its own log if it has said why; it would say so again."""
+    """Return why a task ended, in the words of its own log where it has said so: it would say so again."""
     job = stack.task.get("job")
     log = stack.file.parent / str(stack.task["place"]) / f"{job}_0_log.err"
     said = (
@@ -246,14 +246,14 @@ class Task:
             raise SystemExit(128 + stopped.number) from None
 
     def checkpoint(self) -> Any:
-        """What submitit is to call when the task goes on: the same."""
+        """Return what submitit is to call when the task goes on: the same."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def _requeue_if_preempted() -> None:
-    """After SIGTERM: in the grace that Slurm gives before it preempts, have this task requeued.
+    """Have this task requeued after SIGTERM, in the grace time that Slurm gives before it preempts.
 
     It still counts as running then, and would count as failed if it only ended. One that Slurm requeues, or
     that was cancelled, does not run any more.

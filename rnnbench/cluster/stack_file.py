@@ -112,7 +112,7 @@ class SentStack:
         write_json(self.file.with_suffix(".task"), self.task)
 
     def ended(self, job: dict[str, Any]) -> bool:
-        """Whether the record of a job says what came of it since the stack was written."""
+        """Return whether the record of a job says what came of it since the stack was written."""
         folder = self.folder / job["folder"]
         try:
             result = read_result(folder)
@@ -130,11 +130,11 @@ class SentStack:
 
 
 def _ended(folder: Path) -> int | None:
-    """When a job's last attempt has ended, if there was one."""
+    """Return when a job's last attempt ended; None if there was none."""
     before = previous(folder)
     return before["ended"] if before else None
 
 
 def sent(folder: Path) -> Iterator[SentStack]:
-    """The stacks that were ever sent from a sweep folder; a damaged file is skipped with a warning."""
+    """List the stacks that were ever sent from a sweep folder; a damaged file is skipped with a warning."""
     yield from sound(sorted((folder / STACKS).glob("*.json")), SentStack)

@@ -39,7 +39,7 @@ class Compute(Protocol):
     def evaluate(
         self, parameters: Tensor, index: Tensor, poll: Callable[[], None] = lambda: None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss (k,), share of right answers (k,), predictions (k, examples) of parameters (k, P).
+        """Return mean loss (k,), share of right answers (k,), predictions (k, examples) of parameters (k, P).
 
         `poll` is called as in `train`.
         """
@@ -47,7 +47,7 @@ class Compute(Protocol):
 
 
 def choose(config: Config) -> Kernel:
-    """What `fit.kernel` comes down to: compiled, torch or cudnn.
+    """Choose the kernel that `fit.kernel` asks for: compiled, torch or cudnn.
 
     Raises:
         ConfigError: the compiled kernels are asked for and not there, or they or cuDNN do not have the cell.
@@ -77,7 +77,7 @@ REMEDY = "with a C compiler, `python -m rnnbench.kernels.build` makes them"
 
 
 def missing(config: Config) -> str | None:
-    """One line on what is slower than it need be, if the compiled kernels would serve but are not there."""
+    """Say what is slower than it need be, if the compiled kernels would serve but are not there."""
     reason, fit = library(), config.fit
     would_serve = fit.kernel is Kernel.auto and fit.device == "cpu" and compiled.supports(config)
     if isinstance(reason, str) and would_serve:
@@ -86,14 +86,14 @@ def missing(config: Config) -> str | None:
 
 
 def cores_used(config: Config, K: int) -> int:
-    """Cores that a stack of K keeps busy; all of them for a GPU, which takes one stack at a time."""
+    """Count the cores that a stack of K keeps busy; all for a GPU, which takes one stack at a time."""
     if choose(config) is Kernel.compiled:
         return min(cores(), K * chunks(config.fit.batch_size))
     return 1 if config.fit.device == "cpu" and config.model.hidden_size < LARGE else cores()
 
 
 def make_compute(config: Config, task: Task) -> Compute:
-    """What trains and evaluates the stack of these trials."""
+    """Make what trains and evaluates the stack of these trials."""
     kernel = choose(config)
     if kernel is Kernel.compiled:
         return CompiledCompute(config, task)
@@ -103,11 +103,11 @@ def make_compute(config: Config, task: Task) -> Compute:
 
 
 def torch_evaluation(config: Config, task: Task, compute: Compute) -> TorchCompute:
-    """What evaluates the trials of `compute` with torch, for metrics that are computed from the logits."""
+    """Make what evaluates the trials of `compute` with torch, for metrics computed from the logits."""
     return compute if isinstance(compute, TorchCompute) else TorchCompute(config, task, compute.network)
 
 
 def kernel_name(config: Config) -> str:
-    """What the record says: the kernel, and the instruction set if it is a compiled one."""
+    """Name the kernel for the record, with the instruction set if it is a compiled one."""
     kernel = choose(config)
     return f"compiled {instruction_sets()[0]}" if kernel is Kernel.compiled else kernel.value

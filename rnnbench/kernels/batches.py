@@ -30,13 +30,13 @@ class Batches:
         self.lengths = None if task.lengths is None else torch.from_numpy(task.lengths).to(device)
 
     def stored(self, index: Tensor) -> Batch:
-        """The stored examples index (K, B)."""
+        """Gather the stored examples index (K, B)."""
         lengths = None if self.lengths is None else self.lengths[index]
         T = self.inputs.shape[1] if lengths is None else int(lengths.max())
         return self._batch(self.inputs, self.targets, index, lengths, T)
 
     def made(self, numbers: Tensor, seeds: Tensor) -> Batch:
-        """The training examples `numbers` (K, B) of trials with these seeds (K,), made on demand."""
+        """Make the training examples `numbers` (K, B) of trials with these seeds (K,)."""
         assert self.task.make is not None
         K, B = numbers.shape
         seed, number = np.repeat(seeds.cpu().numpy(), B), numbers.flatten().cpu().numpy()

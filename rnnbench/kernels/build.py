@@ -37,13 +37,13 @@ class BuildError(Exception):
 
 
 def digest(sources: Path = SOURCES) -> str:
-    """What the library is built of: sha256 of the sources, 16 digits."""
+    """Return what the library is built of: sha256 of the sources, 16 digits."""
     content = b"".join(path.read_bytes() for path in sorted(sources.glob("*.[ch]")))
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def compiler() -> list[str]:
-    """The C compiler's command.
+    """Find the C compiler's command.
 
     Raises:
         BuildError: there is none.

@@ -64,7 +64,7 @@ class State(ctypes.Structure):
 
 @lru_cache
 def library() -> ctypes.CDLL | str:
-    """The library, loaded once, or why there is none that can be used."""
+    """Load the library, once; return why there is none that can be used, if so."""
     if not LIBRARY.exists():
         return "they were not built"
     try:
@@ -78,7 +78,7 @@ def library() -> ctypes.CDLL | str:
 
 
 def instruction_sets() -> list[str]:
-    """The instruction sets that this machine runs, the best first; none where there is no library."""
+    """List the instruction sets that this machine runs, the best first; none where there is no library."""
     loaded = library()
     return [] if isinstance(loaded, str) else loaded.rnnbench_sets().decode().split()
 
@@ -96,12 +96,12 @@ def plain(model: Model) -> bool:
 
 
 def cores() -> int:
-    """Threads to compute with: OMP_NUM_THREADS, else all cores that this process may use."""
+    """Return how many threads to compute with: OMP_NUM_THREADS, else all cores that this process may use."""
     return threads_asked() or limits.cores()
 
 
 def threads_asked() -> int | None:
-    """Threads as OMP_NUM_THREADS says; None where it says nothing that is a number of threads."""
+    """Read the number of threads in OMP_NUM_THREADS; None where it is no such number."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if re.fullmatch("0*[1-9][0-9]{0,3}", first) else None
 
@@ -199,7 +199,7 @@ class CompiledCompute:
     def evaluate(
         self, parameters: Tensor, index: Tensor, poll: Callable[[], None] = lambda: None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, right answers and predictions of parameters (k, P); see `Compute.evaluate`.
+        """Return loss, right answers and predictions of parameters (k, P); see `Compute.evaluate`.
 
         Raises:
             MemoryError: the threads' memory could not be had.

@@ -27,7 +27,7 @@ class CudnnNetwork(Network):
     def __call__(
         self, weights: Weights, x: Tensor, noise: Noise = NONE, lengths: Tensor | None = None
     ) -> Tensor:
-        """Logits (1, outputs, B) for x (1, T, input, B); `choose` sees to it that all T steps count."""
+        """Compute logits (1, outputs, B) for x (1, T, input, B), whose T steps all count."""
         model = self.model
         run = getattr(torch, f"rnn_{model.nonlinearity.value}" if model.name == "rnn" else model.name)
         h = x[0].permute(0, 2, 1)  # (T, B, input)

@@ -17,7 +17,7 @@ Measured = tuple[Tensor, Tensor, Tensor]  # (K, B) each: loss, right answers, an
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and whether the largest logit is right, (K, ...) each, of logits (K, classes, ...), y (K, ...)."""
+    """Return loss and hits, (K, ...) each, of logits (K, classes, ...) and y (K, ...)."""
     right = logits.gather(1, y.unsqueeze(1)).squeeze(1)
     hits = (logits.detach().argmax(1) == y).float()
     return logits.logsumexp(1) - right, hits
@@ -26,7 +26,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def measure(
     goal: Goal, logits: Tensor, y: Tensor, lengths: Tensor | None, own: Loss | None = None
 ) -> Measured:
-    """Loss and right answers of a minibatch; where right and wrong are not the question, there are none.
+    """Return loss and right answers of a minibatch; values and keys have no right answers.
 
     Args:
         logits: (K, outputs, B), of every step (K, outputs, T, B).

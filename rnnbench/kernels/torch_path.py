@@ -46,7 +46,7 @@ class TorchCompute:
     def step(
         self, state: optimisers.State, index: Tensor, noise: Noise, carried: Carried = None
     ) -> tuple[Tensor, Carried]:
-        """One update on the examples index (K, B): its part of the totals, (K, 4), and the state after it."""
+        """Update once on the examples index (K, B); return its part (K, 4) of the totals, and the state."""
         make = self.task.make is not None
         batch = self.batches.made(index, state["seed"][:, 0]) if make else self.batches.stored(index)
         parameters = state["parameters"]
@@ -76,7 +76,7 @@ class TorchCompute:
     def evaluate(
         self, parameters: Tensor, index: Tensor, poll: Callable[[], None] = lambda: None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, right answers and predictions of parameters (k, P); see `Compute.evaluate`."""
+        """Return loss, right answers and predictions of parameters (k, P); see `Compute.evaluate`."""
         k, goal = len(parameters), self.task.goal
         sums = torch.zeros(k, 3, dtype=torch.float64, device=self.device)
         predictions = torch.zeros(k, len(index), dtype=torch.int64, device=self.device)
@@ -111,7 +111,7 @@ class TorchCompute:
     def _outputs(
         self, parameters: Tensor, index: Tensor, poll: Callable[[], None]
     ) -> Iterator[tuple[Tensor, Tensor, Batch]]:
-        """Of the examples `index`, minibatch by minibatch: their places in it, logits (k, ...), minibatch."""
+        """Generate minibatches of the examples `index`: places in it, logits (k, ...), the minibatch."""
         weights, k = self.network.views(parameters), len(parameters)
         carried = None
         for places in self._parts(index):
@@ -127,7 +127,7 @@ class TorchCompute:
             yield places, logits, Batch(x, y, lengths)
 
     def _parts(self, index: Tensor) -> Iterator[Tensor]:
-        """Places in index, minibatch by minibatch: examples of like length together, windows in order."""
+        """Cut places in index into minibatches: examples of like length together, windows in order."""
         places = torch.arange(len(index))
         if self.task.carried:
             return windows(len(index), self.batch_size)
@@ -137,12 +137,12 @@ class TorchCompute:
 
 
 def evaluation_batch(steps: int) -> int:
-    """Examples that are evaluated at once, fewer of those that are very long."""
+    """Return how many examples are evaluated at once, fewer of those that are very long."""
     return max(1, EVALUATION_BATCH * min(1000, steps) // steps)
 
 
 def windows(count: int, streams: int) -> Iterator[Tensor]:
-    """Of the windows 0..count-1 of one text, the n-th of each stream, for n = 0, 1, ...
+    """Order the windows 0..count-1 of one text: the n-th of each stream, for n = 0, 1, ...
 
     Stream b has the windows b * length and on; the last stream may be shorter than the others, and those
     that would be empty are not there, so a later minibatch may lack the last rows of the one before.
@@ -154,14 +154,14 @@ def windows(count: int, streams: int) -> Iterator[Tensor]:
 
 
 def cut(carried: Carried, rows: int) -> Carried:
-    """The state of the first rows of a minibatch."""
+    """Return the state of the first rows of a minibatch."""
     if carried is None:
         return None
     return [tuple(part[..., :rows] for part in layer) for layer in carried]
 
 
 def set_threads(config: Config) -> None:
-    """One thread for small products, all cores for large ones; OMP_NUM_THREADS, if set, decides.
+    """Use one thread for small products, all cores for large ones; OMP_NUM_THREADS, if set, decides.
 
     At hidden size 10 a second thread gains a tenth on an idle machine and loses a factor of ten when
     something else wants its core. And the numbers then do not depend on how many cores there are.

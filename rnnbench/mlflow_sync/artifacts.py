@@ -110,7 +110,7 @@ def download(run_id: str) -> Path:
 
 
 def _of_the_store(artifacts: str, uri: str) -> bool:
-    """Whether artifacts are on this machine, or where the tracking server that `uri` names keeps them."""
+    """Return whether artifacts are on this machine, or where the tracking server of `uri` keeps them."""
     place, store = urlsplit(artifacts), urlsplit(uri)
     if store.scheme not in ("http", "https"):
         return place.scheme in ("", "file") and not place.netloc

@@ -30,12 +30,12 @@ class Identity:
 
     @classmethod
     def of_job(cls, folder: Path, result: dict[str, Any]) -> "Identity":
-        """The identity in a result.json."""
+        """Read the identity in a result.json."""
         return cls(folder, JOB, result["job"], result["started"])
 
     @classmethod
     def of_sweep(cls, folder: Path, info: dict[str, Any]) -> "Identity":
-        """The identity in a sweep.json."""
+        """Read the identity in a sweep.json."""
         return cls(folder, SWEEP, info["sweep"], info["started"])
 
 

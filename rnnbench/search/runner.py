@@ -79,7 +79,7 @@ class Search(ABC):
             self._bury()
 
     def _bury(self) -> None:
-        """Trials of dead workers still run by their records: nobody else will end these."""
+        """End the records of dead workers' trials, which still say that these run."""
         for number, error in self.study.left().items():
             for job in self._folders(number):
                 if (job / "result.json").exists():

@@ -50,7 +50,7 @@ class Composer:
         self.common: dict[tuple[str, str], Any] = {}  # parts of hydra nodes, by key and repr
 
     def check_and_compose(self, overrides: Sequence[str]) -> DictConfig:
-        """As `compose`, but what is wrong is said in one message that names a form that works.
+        """Compose as `compose` does, but say what is wrong in one message that names a form that works.
 
         Raises:
             ConfigError: the overrides cannot be composed, or not be meant.
@@ -61,7 +61,7 @@ class Composer:
             return self.compose(overrides)
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The config of the job with these overrides, its hydra node included.
+        """Compose the config of the job with these overrides, its hydra node included.
 
         Raises:
             HydraException: the overrides cannot be composed.
@@ -82,7 +82,7 @@ class Composer:
         return self.loader.load_sweep_config(self.master, list(overrides))
 
     def plain(self, cfg: DictConfig) -> dict[str, Any]:
-        """A job's config as plain dicts, not resolved; what hydra nodes have in common is there only once.
+        """Convert a job's config to plain dicts, not resolved; what hydra nodes share is there only once.
 
         To be kept for every job of a sweep: a DictConfig takes fifteen times the memory.
         """
@@ -98,7 +98,7 @@ class Composer:
         return self.parsed[text]
 
     def _is_choice(self, override: Override) -> bool:
-        """Whether an override chooses from a group; by Hydra's rule, a dict is a value of a node."""
+        """Return whether an override chooses from a group; by Hydra's rule, a dict is a value of a node."""
         key = override.key_or_group
         if key not in self.groups:
             self.groups[key] = self.files.group_exists(key)
@@ -156,7 +156,7 @@ def compose_one(overrides: Sequence[str]) -> DictConfig:
 
 
 def _is_plain(override: Override) -> bool:
-    """Whether an override sets a value of the job, which does not change what Hydra does before or after.
+    """Return whether an override sets a value of the job, which does not change what Hydra itself does.
 
     A deletion may look at values that Hydra notes last; hydra.KEY may change what it composes and notes.
     """

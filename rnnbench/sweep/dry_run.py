@@ -47,7 +47,7 @@ def show_plan(configs: Sequence[Config], max_stack: int | None) -> None:
 
 
 def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, float, int]:
-    """Seconds an epoch of a stack of `width` trials, its bytes, parameters of a trial."""
+    """Measure a stack of `width` trials: seconds an epoch, its bytes, parameters of a trial."""
     B = min(config.fit.batch_size, shape.train or config.fit.batch_size)
     rng = np.random.default_rng(0)
     examples = {"train": 3 * B, "val": 1, "test": 1}
@@ -87,12 +87,12 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, floa
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things in words: 1 trial, 2 trials."""
+    """Write a number of things in words: 1 trial, 2 trials."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:
-    """A duration as people say it."""
+    """Write a duration as people say it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -65,7 +65,7 @@ def check_alike(trees: Sequence[dict[str, Any]], elsewhere: bool) -> None:
 
 
 def _shared(tree: dict[str, Any]) -> dict[str, Any]:
-    """Hydra's settings of the process."""
+    """Return Hydra's settings of the process."""
     hydra = tree["hydra"]
     return {
         "hydra.job.env_set": hydra["job"]["env_set"],
@@ -98,7 +98,7 @@ def check_search(config: DictConfig) -> None:
 
 
 def environment(tree: dict[str, Any]) -> dict[str, str]:
-    """The environment variables that hydra.job.env_set gives to a sweep's jobs.
+    """Return the environment variables that hydra.job.env_set gives to a sweep's jobs.
 
     Raises:
         ConfigError: one depends on the job.
@@ -108,7 +108,7 @@ def environment(tree: dict[str, Any]) -> dict[str, str]:
 
 
 def for_workers(tree: dict[str, Any]) -> dict[str, str]:
-    """The same for a worker to resolve: what an environment says (`${oc.env:NAME}`) stays out of files."""
+    """Return them for a worker to resolve: values of an environment (`${oc.env:NAME}`) stay out of files."""
     written, resolved = tree["hydra"]["job"]["env_set"], environment(tree)
     return {
         name: written[name] if "${oc.env:" in written[name] else value for name, value in resolved.items()
@@ -116,7 +116,7 @@ def for_workers(tree: dict[str, Any]) -> dict[str, str]:
 
 
 def logging(tree: dict[str, Any], folder: Path) -> dict[str, Any] | None:
-    """The configuration of hydra/job_logging, whose files go into the sweep folder; None for none.
+    """Read the configuration of hydra/job_logging, whose files go into the sweep folder; None for none.
 
     Raises:
         ConfigError: it depends on the job.
@@ -129,7 +129,7 @@ def logging(tree: dict[str, Any], folder: Path) -> dict[str, Any] | None:
 
 
 def _of_the_sweep(tree: dict[str, Any], key: str, value: Any, output_dir: str) -> Any:
-    """A value resolved with what is the same for all jobs, Hydra's own settings."""
+    """Resolve a value with what is the same for all jobs, Hydra's own settings."""
     hydra = tree["hydra"]
     job = hydra["job"] | {"num": "???", "id": "???", "override_dirname": "???"}
     hydra = hydra | {"job": job, "runtime": hydra["runtime"] | {"output_dir": output_dir}}
@@ -144,7 +144,7 @@ def _of_the_sweep(tree: dict[str, Any], key: str, value: Any, output_dir: str) -
 
 @contextmanager
 def surroundings(tree: dict[str, Any], config: DictConfig) -> Iterator[None]:
-    """The environment and the logging of a sweep's jobs, while they train in this process.
+    """Set the environment and the logging of a sweep's jobs, while they train in this process.
 
     Args:
         tree: of one of the jobs.
@@ -178,7 +178,7 @@ def as_job(cfg: DictConfig, number: int, folder: Path | None = None) -> Iterator
 
 
 def folder_name(cfg: DictConfig, number: int) -> str:
-    """The name that hydra.sweep.subdir gives to the folder of a job, if it is that of this number.
+    """Return the name that hydra.sweep.subdir gives to the folder of the job of this number.
 
     Args:
         cfg: of the job, with the hydra node.

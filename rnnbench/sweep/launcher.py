@@ -78,7 +78,7 @@ def register() -> None:
 
 
 def task_config(cfg: DictConfig) -> Config:
-    """The checked configuration of a job, from a composed config; imports code of one's own.
+    """Check the configuration of a job, from a composed config; imports code of one's own.
 
     Raises:
         ConfigError: it cannot be run.
@@ -157,8 +157,11 @@ def check_distinct(jobs: Sequence["Composed"]) -> None:
 
 
 def own_folder(config: DictConfig, kind: str) -> Path:
-    """The folder of a `run` or a `sweep`. One that is named after the second is made here, for this process
-    alone: another that starts in the same second gets another; the config then says so."""
+    """Return the folder of a `run` or a `sweep`.
+
+    A folder that is named after the second is made here, for this process alone: another process that starts
+    in the same second gets another one, which its config then names.
+    """
     folder = Path(config.hydra[kind].dir)
     written: Any = OmegaConf.to_container(config.hydra[kind])
     if "%S" not in str(written["dir"]) or config.hydra.sweeper.get("study_name"):
@@ -173,7 +176,7 @@ def own_folder(config: DictConfig, kind: str) -> Path:
 
 
 def job_folder(folder: Path) -> Path:
-    """Where a job's record goes: a numbered folder as it is, number 0 in any other."""
+    """Return where a job's record goes: a numbered folder as it is, number 0 in any other."""
     return folder if folder.name[:1].isdigit() and folder.name.partition(".")[0].isdigit() else folder / "0"
 
 
@@ -185,7 +188,7 @@ def job_name(overrides: Sequence[str], config: Config) -> str:
 
 
 def labels(job_overrides: Sequence[Sequence[str]]) -> list[str]:
-    """What tells the jobs of a sweep apart, in short: overrides that not all of them have."""
+    """Label the jobs of a sweep by what tells them apart: overrides that not all of them have."""
     shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
     return [
         " ".join(word.removeprefix("model=") for word in overrides if word not in shared)
@@ -295,7 +298,7 @@ class TrialLauncher(Launcher, ABC):
         check_alike(trees, self.elsewhere)
 
     def around(self, tree: dict[str, Any]) -> AbstractContextManager[None]:
-        """The environment and the logging that Hydra's settings give to the jobs of a sweep."""
+        """Set the environment and the logging that Hydra's settings give to the jobs of a sweep."""
         return nullcontext() if self.elsewhere else surroundings(tree, self.config)
 
     @abstractmethod
@@ -307,7 +310,7 @@ class TrialLauncher(Launcher, ABC):
         """
 
     def job(self, overrides: Sequence[str], folder: Path) -> Job:
-        """The job with these overrides, to be trained by whoever asks for it.
+        """Make the job with these overrides, to be trained by whoever asks for it.
 
         Raises:
             ConfigError: it cannot be run.
@@ -341,7 +344,7 @@ class TrialLauncher(Launcher, ABC):
         return folder_name(self._composed(overrides), number)
 
     def _prepare(self, tree: dict[str, Any], job: Job) -> None:
-        """What Hydra leaves in a job's folder."""
+        """Write what Hydra leaves in a job's folder."""
         folder, hydra = job.folder, tree["hydra"]
         name = hydra["output_subdir"]
         if name is None:

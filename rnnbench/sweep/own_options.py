@@ -67,7 +67,7 @@ def _enter(cells: dict[str, Any], optimisers: dict[str, type[Optim]]) -> None:
 
 
 def _chosen(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The options that words choose, of the groups that may name code of one's own."""
+    """Return the options that words choose, of the groups that may name code of one's own."""
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
         group = "model" if key == "model.name" else key
@@ -82,7 +82,7 @@ def _is_ours(group: str, name: str) -> bool:
 
 
 def _imports(words: Sequence[str], asked: set[tuple[str, str]], files: IConfigRepository) -> list[str]:
-    """The files of one's own that words name; else those that the chosen config files name."""
+    """Return the files of one's own that words name; else those that the chosen config files name."""
     given = [word.partition("=")[2] for word in words if word.lstrip("+").startswith("rnnbench_import=")]
     if not given:
         chosen = [f"{group}/{name}" for group, name in sorted(asked) if group in ("experiment", "search")]

@@ -119,7 +119,7 @@ def _free(job: Job, folder: Path, taken: set[str], number: int) -> tuple[str, in
 
 
 def _number(job: Job, position: int, numbers: int) -> int:
-    """The number that gives a job the folder in which its trial was found; where none does, its position."""
+    """Return the number whose folder is the one in which a job's trial was found; else the job's position."""
     name = job.folder.name
     if job.named is str:
         return int(name) if name.isdecimal() else position

@@ -79,7 +79,7 @@ def check_model(config: Config, shape: tasks.Shape) -> None:
 
 
 def unique(configs: Iterable[Config], key: Callable[[Config], str]) -> list[Config]:
-    """The first configuration of each key."""
+    """Return the first configuration of each key."""
     first: dict[str, Config] = {}
     for config in configs:
         first.setdefault(key(config), config)
@@ -106,7 +106,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there.
+    """Return the folder, or the nearest one above it that is there.
 
     Raises:
         ConfigError: something else is in the way: a file, a link to nowhere, a name that is too long.

@@ -166,7 +166,7 @@ class Scheduler:
 
 
 def _beside(narrow: "Sequence[JobStack]") -> int:
-    """How many of these stacks train side by side."""
+    """Return how many of these stacks train side by side."""
     return cores() // max(stack.cores_used for stack in narrow)
 
 
@@ -305,7 +305,7 @@ class JobStack:
         return deleted
 
     def _next(self) -> list[Job]:
-        """The jobs that take the free places of the stack."""
+        """Choose the jobs that take the free places of the stack."""
         if self.at_a_time and self.active:  # suspects train to their end by themselves
             return []
         jobs = self.suspects[: self.at_a_time]

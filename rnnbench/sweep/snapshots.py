@@ -43,7 +43,7 @@ def find(job: Job, fresh: Snapshot) -> Snapshot:
 
 
 def _made_by(job: Job) -> dict[str, str]:
-    """What a snapshot has to agree with to be a job's: other kernels round differently."""
+    """Return what a snapshot has to agree with to be a job's: other kernels round differently."""
     return {"trial": job.trial, "kernel": kernel_name(job.config)}
 
 

@@ -208,7 +208,7 @@ def set_aside(error: Damaged, then: str) -> None:
 
 
 def show_warnings() -> None:
-    """In a command of ours, show each warning of our own as a message, once."""
+    """Show each warning of our own as a message, once, in a command of ours."""
     usual, told = warnings.formatwarning, set[str]()
 
     def shown(

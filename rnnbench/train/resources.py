@@ -15,7 +15,7 @@ ENOUGH = 16  # trials that batched products gain from; more only take memory
 
 
 def available(device: str) -> int:
-    """Bytes that are free: of the GPU, or of this machine within the limits of its control groups."""
+    """Return the free bytes of the GPU, or of this machine within the limits of its control groups."""
     if device != "cpu":
         return torch.cuda.mem_get_info(device)[0]
     free: int = psutil.virtual_memory().available
@@ -23,13 +23,13 @@ def available(device: str) -> int:
 
 
 def row_bytes(config: Config, shape: Shape) -> int:
-    """Bytes of a trial's parameters, its best ones and the optimiser's memory: the least that it takes."""
+    """Count the bytes of a trial's parameters, its best ones and the optimiser's memory: its least."""
     network = Network(config.model, shape.input_size, shape.outputs)
     return 4 * network.count() * (2 + len(config.optim.memory))
 
 
 def trial_bytes(config: Config, shape: Shape) -> int:
-    """Bytes that a trial adds to its stack, reckoned from shapes, on the safe side."""
+    """Estimate the bytes that a trial adds to its stack, from shapes, rather too many than too few."""
     network, rows = Network(config.model, shape.input_size, shape.outputs), row_bytes(config, shape)
     order = 8 * (shape.train + max(shape.val, shape.test))
     B, T, width = config.fit.batch_size, shape.steps, network.directions * config.model.hidden_size
@@ -45,7 +45,7 @@ def trial_bytes(config: Config, shape: Shape) -> int:
 
 
 def places(config: Config, shape: Shape, most: int | None) -> int:
-    """Trials of this shape that train together: `most`, or as many as gain from it, and that fit.
+    """Return how many trials of this shape train together: `most`, or as many as gain from it, and that fit.
 
     Half of the free memory may be filled, by all stacks that may train side by side. cuDNN knows no
     stacks: it has one place.
@@ -58,5 +58,5 @@ def places(config: Config, shape: Shape, most: int | None) -> int:
 
 
 def ran_out(error: Exception) -> bool:
-    """Whether memory is what an error is about."""
+    """Return whether an error says that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -119,7 +119,7 @@ class Stack:
         self.state: optimisers.State = {}  # every tensor has a row for each slot
 
     def fresh(self, config: Config) -> Snapshot:
-        """A trial before its first epoch."""
+        """Make the snapshot of a trial before its first epoch."""
         parameters = self.network.start(config.seed)
         hyper = config.optim.hyperparameters | {
             "lr": math.nan,  # each epoch begins by setting it, by the schedule
@@ -150,7 +150,7 @@ class Stack:
         return taken
 
     def at(self, slot: Slot) -> Snapshot:
-        """Where a trial is between two epochs: views of the stack's rows, valid until the next one."""
+        """Take a trial's snapshot: views of the stack's rows, valid until the next epoch."""
         k = next(k for k, held in enumerate(self.slots) if held is slot)
         return Snapshot(slot, {name: rows[k : k + 1] for name, rows in self.state.items()})
 
@@ -207,15 +207,15 @@ class Stack:
                 self.state["best"][k] = self.state["parameters"][k]
 
     def evaluate(self, parameters: Tensor, split: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss (k,), share of right answers (k,), predictions (k, examples) of parameters (k, P)."""
+        """Return mean loss (k,), accuracy (k,) and predictions (k, examples) of parameters (k, P)."""
         return self.compute.evaluate(parameters, self.splits[split], self.poll)
 
     def measure(self, parameters: Tensor, split: str) -> tuple[Measured, Tensor]:
-        """All metrics of parameters (k, P) on a split, and the predictions (k, examples)."""
+        """Compute all metrics of parameters (k, P) on a split, and the predictions (k, examples)."""
         return self.evaluation.measure(parameters, self.splits[split], self.poll)
 
     def _order(self) -> Tensor:
-        """The training examples of each trial's next epoch, (K, examples).
+        """Order the training examples of each trial's next epoch, (K, examples).
 
         Shuffled, each trial's in its own order; where data is endless the numbers that come next; of a
         text, minibatch n has the n-th window of each of batch_size streams, so that it continues n - 1.
@@ -234,7 +234,7 @@ class Stack:
         return torch.stack(orders)
 
     def _noise(self) -> Noise:
-        """What this epoch draws in training, each trial from its own streams; rates may differ by trial."""
+        """Draw what this epoch of training needs, each trial from its own streams; rates may differ."""
         model = self.slots[0].config.model
         draw = {
             purpose: partial(self._drawn, [stream(slot, purpose, self.device) for slot in self.slots])
@@ -266,7 +266,7 @@ class Stack:
     def _drawn(
         self, streams: list[torch.Generator], shape: tuple[int, ...], how: Callable[..., Tensor]
     ) -> Tensor:
-        """Numbers (K, *shape), each trial's from its own stream."""
+        """Draw numbers (K, *shape), each trial's from its own stream."""
         return torch.stack([how(shape, generator=own, device=self.device) for own in streams])
 
 
@@ -302,13 +302,13 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
 
 
 def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator of its own for each (seed, epoch, purpose)."""
+    """Make the generator of random numbers for each (seed, epoch, purpose)."""
     words = np.random.SeedSequence((slot.config.seed, slot.epoch, purpose)).generate_state(2)
     return torch.Generator(device).manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
 
 
 def shape_key(config: Config) -> tuple[object, ...]:
-    """What the trials of one stack have in common: whatever fixes a shape, an equation or the data."""
+    """Return what the trials of one stack have in common: whatever fixes a shape, an equation or the data."""
     model, optim, fit = config.model, config.optim, config.fit
     # Rates may differ, but what has none of these may be computed by a kernel that knows none.
     model = replace(
