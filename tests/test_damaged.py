@@ -43,7 +43,7 @@ from rnnbench.sweep.job import Job, identity
 from rnnbench.sweep.placing import place, take_finished
 from rnnbench.sweep.recorder import Recorder
 from rnnbench.system import files
-from rnnbench.system.files import Damaged, DamagedWarning, sound
+from rnnbench.system.files import DamagedFile, DamagedWarning, sound
 from rnnbench.terminal import compare, judge, save_comparison
 from rnnbench.train import snapshot as checkpoint
 from rnnbench.train.snapshot import Unusable
@@ -388,7 +388,7 @@ def test_each_file_has_one_reader_that_refuses_with_its_name(made: Path, tmp_pat
     }.items():
         read()
         file_of(sweep, kind).write_text("{")
-        with pytest.raises(Damaged, match=str(file_of(sweep, kind))):
+        with pytest.raises(DamagedFile, match=str(file_of(sweep, kind))):
             read()
     (sweep / "1" / "mlflow.json").write_text("{")
     with pytest.warns(DamagedWarning):

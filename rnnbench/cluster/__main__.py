@@ -13,5 +13,5 @@ if __name__ == "__main__":
     try:
         with refusals(), signals.listen():
             work_on(Path(sys.argv[1]))
-    except signals.Stopped as stopped:
+    except signals.StopRequest as stopped:
         sys.exit(128 + stopped.number)

@@ -238,7 +238,7 @@ class Task:
         try:
             with refusals(), signals.listen(signal.SIGUSR2):
                 work_on(self.file)
-        except signals.Stopped as stopped:  # training has left its checkpoints
+        except signals.StopRequest as stopped:  # training has left its checkpoints
             if stopped.number == signal.SIGUSR2:
                 requeue(stopped.number, None)
             elif os.environ["SUBMITIT_EXECUTOR"] == "slurm":

@@ -15,7 +15,7 @@ from rnnbench.config import plain
 from rnnbench.job_state import JobState
 from rnnbench.record import STACKS, previous, read_result
 from rnnbench.sweep.job import Job
-from rnnbench.system.files import Damaged, check, read_json, sound, warn, write_json
+from rnnbench.system.files import DamagedFile, check, read_json, sound, warn, write_json
 
 ENDS = (JobState.finished, JobState.failed, JobState.pruned)
 CONTENT: dict[str, Any] = {"sweep": str, "cwd": str, "jobs": list}
@@ -39,13 +39,13 @@ class SentStack:
         check(file, self.content, CONTENT)
         for job in self.content["jobs"]:
             if not isinstance(job, dict):
-                raise Damaged(file, "is damaged, or another tool's: its jobs are no objects")
+                raise DamagedFile(file, "is damaged, or another tool's: its jobs are no objects")
             check(file, job, JOB)
         try:
             self.task = read_json(file.with_suffix(".task"))
         except FileNotFoundError:
             self.task = {}
-        except Damaged as error:
+        except DamagedFile as error:
             warn(error, "taken as not sent")
             self.task = {}
 
@@ -116,7 +116,7 @@ class SentStack:
         folder = self.folder / job["folder"]
         try:
             result = read_result(folder)
-        except (FileNotFoundError, Damaged):
+        except (FileNotFoundError, DamagedFile):
             return False
         # A failed record of before this stack is not its outcome. (No clocks are compared.)
         return result["status"] in ENDS and (

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from rnnbench.config.uris import driven, sqlite_file
 from rnnbench.mlflow_sync.sqlite import prepare
-from rnnbench.mlflow_sync.store import PATIENCE, WAIT, Refusal, Silent, StoreError, first_line, silence
+from rnnbench.mlflow_sync.store import PATIENCE, WAIT, NoAnswer, Refusal, StoreError, first_line, silence
 
 # Unless the user has set them: an answer in time, or trouble is reported and the call repeated
 # later by us, who look first at what arrived. Repeated by the HTTP client, a create_run whose answer
@@ -84,11 +84,11 @@ def settle(uri: str) -> None:
     """See that the store answers, and set MLflow's environment; to be called before mlflow is imported.
 
     Raises:
-        Silent: the store does not answer.
+        NoAnswer: the store does not answer.
     """
     trouble = silence(uri)
     if trouble is not None:
-        raise Silent(trouble)
+        raise NoAnswer(trouble)
     for key, setting in ENVIRONMENT.items():
         if setting.isdecimal() and not os.environ.get(key, "").isdecimal():
             os.environ[key] = setting  # MLflow would fail at what is no number

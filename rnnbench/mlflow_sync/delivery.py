@@ -31,10 +31,10 @@ from rnnbench.mlflow_sync.fields import (
     text,
 )
 from rnnbench.mlflow_sync.runs import HOST, Identity, Runs, place_of
-from rnnbench.mlflow_sync.store import Refusal, Silent, StoreError, first_line
+from rnnbench.mlflow_sync.store import NoAnswer, Refusal, StoreError, first_line
 from rnnbench.record.job_folder import end_of, read_delivery, read_metrics, read_result
 from rnnbench.record.sweep_folder import delete_command, held, job_folders, read_sweep, results, status_now
-from rnnbench.system.files import Damaged
+from rnnbench.system.files import DamagedFile
 
 PARAMS, METRICS = 100, 900  # that MLflow takes at once
 TRIES = 10  # in a row, of a store that answers, but not as it should
@@ -77,7 +77,7 @@ class Delivery:
             try:
                 self.deliver(job_folders(self.sweep))
                 return
-            except (Silent, Refusal):
+            except (NoAnswer, Refusal):
                 raise
             except StoreError:
                 further = self.runs is not None and self.runs.notes > before
@@ -150,7 +150,7 @@ class Delivery:
 
         try:
             self._deliver_job(runs, parent, job)
-        except Damaged as error:
+        except DamagedFile as error:
             self.refused[job.name] = str(error)
         except (MlflowException, OSError) as error:
             if not permanent(error):

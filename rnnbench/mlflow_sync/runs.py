@@ -13,7 +13,7 @@ from typing import Any
 from rnnbench.config.uris import sqlite_file
 from rnnbench.mlflow_sync.fields import NAME_CHARS, PARENT, TAG_CHARS, cut
 from rnnbench.record.job_folder import read_delivery
-from rnnbench.system.files import Damaged, read, write_json
+from rnnbench.system.files import DamagedFile, read, write_json
 
 HOST = socket.gethostname()
 JOB, SWEEP = "rnnbench.job", "rnnbench.sweep"  # tags with the identity of what a run is of
@@ -182,5 +182,5 @@ def _owns(identity: Identity, tags: dict[str, str]) -> bool:
         if not file.exists() or file.parent.samefile(identity.folder):
             return True
         return identity.value not in read(file)
-    except (OSError, Damaged):  # it cannot be looked at: it may have it
+    except (OSError, DamagedFile):  # it cannot be looked at: it may have it
         return False

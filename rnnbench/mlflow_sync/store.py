@@ -25,7 +25,7 @@ class StoreError(Exception):
     """The store does not answer, or not as MLflow does: try again later."""
 
 
-class Silent(StoreError):
+class NoAnswer(StoreError):
     """The store does not answer at all: there is no use in trying again at once."""
 
 

@@ -28,7 +28,7 @@ import yaml
 from rnnbench.config import Config, flatten, plain, to_yaml
 from rnnbench.job_state import RECORDED, JobState
 from rnnbench.system.files import (
-    Damaged,
+    DamagedFile,
     check,
     read,
     read_json,
@@ -232,7 +232,7 @@ def read_result(folder: Path | str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the folder is not a job folder.
-        Damaged: the file does not hold a record.
+        DamagedFile: the file does not hold a record.
     """
     file = Path(folder) / "result.json"
     result = read_json(file)
@@ -241,7 +241,9 @@ def read_result(folder: Path | str) -> dict[str, Any]:
     try:
         result["metrics"] = {name: float(value) for name, value in result["metrics"].items()}
     except (ValueError, TypeError, OverflowError) as error:
-        raise Damaged(file, f"is damaged, or another tool's: its metrics are no numbers ({error})") from None
+        raise DamagedFile(
+            file, f"is damaged, or another tool's: its metrics are no numbers ({error})"
+        ) from None
     return result
 
 
@@ -251,7 +253,7 @@ def previous(folder: Path) -> dict[str, Any] | None:
         return read_result(folder)
     except FileNotFoundError:
         return None
-    except Damaged as error:
+    except DamagedFile as error:
         set_aside(error, "the trial is trained again")
         return None
 
@@ -274,7 +276,7 @@ def inherit(old: Path, new: Path, checkpoint: str) -> None:
     try:
         read_metrics(old)  # whether they can be gone on from
         text, result = read(old / "metrics.csv"), read_result(old)
-    except Damaged as error:
+    except DamagedFile as error:
         warn(error, "the trial starts over")
         return
     new.mkdir(parents=True, exist_ok=True)
@@ -319,7 +321,7 @@ def read_delivery(folder: Path | str) -> dict[str, Any]:
         return state
     except FileNotFoundError:
         return {}
-    except Damaged as error:
+    except DamagedFile as error:
         warn(error, "what MLflow has is looked up there")
         return {}
 
@@ -331,14 +333,14 @@ def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: the folder is not there.
-        Damaged: the file is not, or does not hold epochs.
+        DamagedFile: the file is not, or does not hold epochs.
     """
     file = Path(folder) / "metrics.csv"
     try:
         text = read(file)
     except FileNotFoundError:
         if file.parent.exists():
-            raise Damaged(file, "is not there") from None
+            raise DamagedFile(file, "is not there") from None
         raise
     try:
         header, *lines = csv.reader(io.StringIO(text[: text.rindex("\n") + 1], newline=""), strict=True)
@@ -348,12 +350,12 @@ def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
             for line in lines
         ]
     except (ValueError, IndexError, csv.Error) as error:
-        raise Damaged(file, f"is damaged, or another tool's: {error}") from None
+        raise DamagedFile(file, f"is damaged, or another tool's: {error}") from None
     epochs = [row["epoch"] for row in rows]
     if tuple(header[:2]) != ROW or epochs != sorted(set(epochs)) or min([1, *epochs]) < 1:
-        raise Damaged(file, "is damaged, or another tool's: its rows are no epochs")
+        raise DamagedFile(file, "is damaged, or another tool's: its rows are no epochs")
     if not all(moment(row["timestamp_ms"]) for row in rows):
-        raise Damaged(file, "is damaged: it has times that cannot be")
+        raise DamagedFile(file, "is damaged: it has times that cannot be")
     return rows
 
 
@@ -362,17 +364,17 @@ def read_confusion(folder: Path) -> list[list[int]]:
 
     Raises:
         FileNotFoundError: it is not there.
-        Damaged: it is no square of counts.
+        DamagedFile: it is no square of counts.
     """
     file = folder / "confusion.csv"
     try:
         counts = [[int(cell) for cell in row] for row in csv.reader(io.StringIO(read(file)), strict=True)]
     except (ValueError, csv.Error) as error:
-        if isinstance(error, Damaged):
+        if isinstance(error, DamagedFile):
             raise
-        raise Damaged(file, f"is damaged, or another tool's: {error}") from None
+        raise DamagedFile(file, f"is damaged, or another tool's: {error}") from None
     if not counts or any(len(row) != len(counts) or min(row) < 0 for row in counts):
-        raise Damaged(file, "is damaged, or another tool's: it is no square of counts")
+        raise DamagedFile(file, "is damaged, or another tool's: it is no square of counts")
     return counts
 
 
@@ -381,17 +383,17 @@ def read_overrides(folder: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: it has left nothing.
-        Damaged: the file holds something else.
+        DamagedFile: the file holds something else.
     """
     file = folder / ".hydra" / "overrides.yaml"
     try:
         words = yaml.safe_load(read(file))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, Damaged):
+        if isinstance(error, DamagedFile):
             raise
-        raise Damaged(file, "is damaged: no YAML") from None
+        raise DamagedFile(file, "is damaged: no YAML") from None
     if not isinstance(words, list) or not texts(words):
-        raise Damaged(file, "is damaged, or another tool's: it is no list of overrides")
+        raise DamagedFile(file, "is damaged, or another tool's: it is no list of overrides")
     return words
 
 
@@ -400,16 +402,16 @@ def read_lengths(folder: Path) -> list[tuple[int, float]]:
 
     Raises:
         FileNotFoundError: it is not there.
-        Damaged: it holds something else.
+        DamagedFile: it holds something else.
     """
     file = folder / "by_length.csv"
     try:
         rows = csv.DictReader(io.StringIO(read(file)), strict=True)
         points = [(int(row["length"]), float(row["accuracy"])) for row in rows]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
-        if isinstance(error, Damaged):
+        if isinstance(error, DamagedFile):
             raise
-        raise Damaged(file, f"is damaged, or another tool's: {error!r}") from None
+        raise DamagedFile(file, f"is damaged, or another tool's: {error!r}") from None
     if not points:
-        raise Damaged(file, "is damaged: it is empty")
+        raise DamagedFile(file, "is damaged: it is empty")
     return points

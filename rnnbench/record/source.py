@@ -149,7 +149,7 @@ def _read(job: Path) -> Record:
 
     Raises:
         FileNotFoundError: it was deleted meanwhile.
-        Damaged: a file of it is.
+        DamagedFile: a file of it is.
     """
     result = read_result(job)
     epochs = {name: value for row in read_metrics(job) for name, value in row.items() if name not in ROW}

@@ -20,7 +20,7 @@ from rnnbench.config import ConfigError, Tracking, mask
 from rnnbench.config.destinations import note
 from rnnbench.config.uris import absolute
 from rnnbench.record.job_folder import STATUSES, moment, moment_or_none, now, read_delivery, read_result
-from rnnbench.system.files import NO_SPACE, Damaged, check, read_json, set_aside, sound, texts, write_json
+from rnnbench.system.files import NO_SPACE, DamagedFile, check, read_json, set_aside, sound, texts, write_json
 
 LOCK = ".lock"  # held by the process that trains the sweep; in a shared folder while sweep.json changes
 SHARED = ".lock-{}"  # held by one of the processes that share a folder
@@ -237,7 +237,7 @@ def _holder(file: Path) -> str:
     """Name the process that holds a sweep folder; its sweep.json may not be written yet."""
     try:
         holder = read_sweep(file.parent)["holder"]
-    except (FileNotFoundError, Damaged):
+    except (FileNotFoundError, DamagedFile):
         return "another process"
     return f"process {holder['pid']} on {holder['host']}"
 
@@ -271,7 +271,7 @@ def read_sweep(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the folder is not a sweep folder.
-        Damaged: the file does not hold a sweep.
+        DamagedFile: the file does not hold a sweep.
     """
     file = path / "sweep.json"
     info = read_json(file)
@@ -291,7 +291,7 @@ def _known(path: Path) -> dict[str, Any]:
         return read_sweep(path)
     except FileNotFoundError:
         return {}
-    except Damaged as error:
+    except DamagedFile as error:
         set_aside(error, "a new one is made; the records in the folder stay")
         state = read_delivery(path)  # MLflow's run of the sweep is found again by what it is called there
         return (

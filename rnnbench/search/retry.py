@@ -45,7 +45,7 @@ class RetryingStorage(BaseStorage):
         unavailable: the errors by which it says that its server does not answer; none: it has no server.
 
     Raises:
-        Stopped: a signal has asked the search to stop meanwhile.
+        StopRequest: a signal has asked the search to stop meanwhile.
         StorageAway: by any method, when the server has been away for PATIENCE seconds, and at once from
             then on until it answers again.
     """

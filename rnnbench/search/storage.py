@@ -15,7 +15,7 @@ from rnnbench.config import ConfigError, check_secret
 from rnnbench.search import storages
 from rnnbench.search.retry import RetryingStorage
 from rnnbench.search.storages.kind import StorageKind
-from rnnbench.system.files import Damaged
+from rnnbench.system.files import DamagedFile
 
 
 def kind_of(url: str, key: str = "hydra.sweeper.storage") -> StorageKind:
@@ -57,7 +57,7 @@ def open_storage(url: str | None) -> RetryingStorage:
     kind = kind_of(url)
     try:
         return RetryingStorage(kind.open(), url, kind.unavailable)
-    except Damaged as error:
+    except DamagedFile as error:
         raise ConfigError(
             f"hydra.sweeper.storage={url}: {error.why}; put a copy in its place, or name another file"
         ) from None

@@ -10,7 +10,7 @@ from rnnbench.config import ConfigError, objective, trial_hash
 from rnnbench.job_state import JobState
 from rnnbench.record import previous
 from rnnbench.sweep.job import Job
-from rnnbench.system.files import Damaged, set_aside
+from rnnbench.system.files import DamagedFile, set_aside
 
 
 def take_finished(jobs: Sequence[Job]) -> list[Job]:
@@ -36,7 +36,7 @@ def _take_finished(job: Job) -> bool:
     goal = objective(job.config)
     if goal not in result["metrics"]:
         file = job.folder / "result.json"
-        set_aside(Damaged(file, f"is damaged: it has no {goal}"), "the trial is trained again")
+        set_aside(DamagedFile(file, f"is damaged: it has no {goal}"), "the trial is trained again")
         return False
     job.value = result["metrics"][goal]
     job.become(JobState.finished)

@@ -5,7 +5,7 @@ import os
 from rnnbench.kernels import kernel_name
 from rnnbench.record import previous, read_metrics
 from rnnbench.sweep.job import Job
-from rnnbench.system.files import Damaged, set_aside
+from rnnbench.system.files import DamagedFile, set_aside
 from rnnbench.train import snapshot
 from rnnbench.train.stack import Snapshot
 
@@ -37,7 +37,7 @@ def find(job: Job, fresh: Snapshot) -> Snapshot:
         if previous(job.folder) is None or not _recorded(job, found.slot.epoch):
             raise snapshot.Unusable("has epochs that are not recorded")
     except snapshot.Unusable as error:
-        set_aside(Damaged(file, str(error)), "the trial starts over")
+        set_aside(DamagedFile(file, str(error)), "the trial starts over")
         return fresh
     return found
 
@@ -51,7 +51,7 @@ def _recorded(job: Job, epochs: int) -> bool:
     """True if metrics.csv has the rows of so many epochs."""
     try:
         rows = read_metrics(job.folder)
-    except Damaged as error:
+    except DamagedFile as error:
         set_aside(error, "the trial starts over")
         return False
     return [row["epoch"] for row in rows[:epochs]] == list(range(1, epochs + 1))

@@ -23,7 +23,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit that `
 NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)  # of a disk that cannot sync a folder
 
 
-class Damaged(ConfigError):
+class DamagedFile(ConfigError):
     """A file that does not hold what it should; says which and why."""
 
     def __init__(self, file: Path, why: str) -> None:
@@ -97,7 +97,7 @@ def read(path: Path) -> str:
 
     Raises:
         FileNotFoundError: it is not there.
-        Damaged: it cannot be read, or is no text.
+        DamagedFile: it cannot be read, or is no text.
     """
     return read_bytes(path).decode("utf-8", "surrogateescape")
 
@@ -107,18 +107,18 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         FileNotFoundError: it is not there.
-        Damaged: it cannot be read, or is a pipe or a device, which might have no end.
+        DamagedFile: it cannot be read, or is a pipe or a device, which might have no end.
     """
     try:
         # Without waiting: the other end of a pipe may never come.
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise Damaged(path, "is no file")
+                raise DamagedFile(path, "is no file")
             return file.read()
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Damaged(path, f"cannot be read ({error.strerror})") from None
+        raise DamagedFile(path, f"cannot be read ({error.strerror})") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -126,16 +126,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: it is not there.
-        Damaged: it cannot be read, or is no JSON object.
+        DamagedFile: it cannot be read, or is no JSON object.
     """
     try:
         value = json.loads(read(path).encode("utf-8", "surrogateescape"))  # JSON itself is always UTF-8
     except (ValueError, RecursionError) as error:
-        if isinstance(error, Damaged):
+        if isinstance(error, DamagedFile):
             raise
-        raise Damaged(path, f"is damaged: no JSON ({error})") from None
+        raise DamagedFile(path, f"is damaged: no JSON ({error})") from None
     if not isinstance(value, dict):
-        raise Damaged(path, "is damaged, or another tool's: its JSON is no object")
+        raise DamagedFile(path, "is damaged, or another tool's: its JSON is no object")
     return value
 
 
@@ -148,11 +148,11 @@ def check(path: Path, tree: dict[str, Any], needs: dict[str, Any]) -> None:
             function that is true of what will do.
 
     Raises:
-        Damaged: names the key.
+        DamagedFile: names the key.
     """
     for key, need in needs.items():
         if key not in tree:
-            raise Damaged(path, f"is damaged, or another tool's: it has no {key!r}")
+            raise DamagedFile(path, f"is damaged, or another tool's: it has no {key!r}")
         value = tree[key]
         if isinstance(need, type | tuple):
             good = isinstance(value, need) and not (isinstance(value, bool) and need is not bool)
@@ -161,7 +161,7 @@ def check(path: Path, tree: dict[str, Any], needs: dict[str, Any]) -> None:
         else:
             good = need(value)
         if not good:
-            raise Damaged(path, f"is damaged, or another tool's: {key!r} is {str(value)[:60]!r}")
+            raise DamagedFile(path, f"is damaged, or another tool's: {key!r} is {str(value)[:60]!r}")
 
 
 def texts(value: Any) -> bool:
@@ -170,7 +170,7 @@ def texts(value: Any) -> bool:
     return all(isinstance(item, str) for item in items)
 
 
-def warn(error: Damaged, then: str) -> None:
+def warn(error: DamagedFile, then: str) -> None:
     """Warn of a damaged file, once.
 
     Args:
@@ -184,7 +184,7 @@ def sound(found: Iterable[Path], read: Callable[[Path], T]) -> Iterator[T]:
     for path in found:
         try:
             value = read(path)
-        except Damaged as error:
+        except DamagedFile as error:
             warn(error, "skipped")
         except FileNotFoundError:
             pass
@@ -192,7 +192,7 @@ def sound(found: Iterable[Path], read: Callable[[Path], T]) -> Iterator[T]:
             yield value
 
 
-def set_aside(error: Damaged, then: str) -> None:
+def set_aside(error: DamagedFile, then: str) -> None:
     """Rename a damaged file to NAME.unusable, and warn of it.
 
     Args:

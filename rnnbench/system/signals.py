@@ -2,7 +2,7 @@
 
 Python itself raises KeyboardInterrupt wherever the main thread happens to be, and SIGTERM ends the process.
 While a sweep is open, a signal that comes during training or writing is remembered, and raised where that
-may stop (`check`); at any other time it raises `Stopped` at once.
+may stop (`check`); at any other time it raises `StopRequest` at once.
 """
 
 import os
@@ -16,7 +16,7 @@ came: int | None = None  # the first signal that asked to stop
 _listening = _deferred = 0  # how many blocks deep
 
 
-class Stopped(KeyboardInterrupt):
+class StopRequest(KeyboardInterrupt):
     """A signal asked this process to stop; `number` is the signal's."""
 
     def __init__(self, number: int) -> None:
@@ -52,7 +52,7 @@ def _take(number: int, frame: FrameType | None) -> None:
     if came is None:
         came = number
         if not _deferred:
-            raise Stopped(number)
+            raise StopRequest(number)
     elif number == signal.SIGINT:
         os._exit(128 + number)
 
@@ -77,7 +77,7 @@ def check() -> None:
     """Stop here if a signal has come; any thread may call it.
 
     Raises:
-        Stopped: with its number.
+        StopRequest: with its number.
     """
     if came is not None:
-        raise Stopped(came)
+        raise StopRequest(came)

@@ -10,7 +10,7 @@ from optuna.storages.journal import JournalFileBackend
 from rnnbench.config import ConfigError
 from rnnbench.search.optuna_api import BaseJournalFileLock
 from rnnbench.search.storages.kind import StorageKind
-from rnnbench.system.files import Damaged
+from rnnbench.system.files import DamagedFile
 
 LINE = 2**20  # bytes; no entry of a journal is as long
 
@@ -48,7 +48,7 @@ def open_journal(file: Path) -> JournalStorage:
     """Open the storage in a journal file, which is made if it is not there.
 
     Raises:
-        Damaged: it holds something else.
+        DamagedFile: it holds something else.
     """
     # Without flock (Windows) Optuna's own lock; it is a link to the file, which has to lead somewhere.
     path = file.absolute()
@@ -61,7 +61,7 @@ def open_journal(file: Path) -> JournalStorage:
         raise
     except Exception as error:  # whatever its lines make of Optuna
         why = f"is damaged, or no journal of Optuna's ({type(error).__name__}: {error})"
-        raise Damaged(file, why) from error
+        raise DamagedFile(file, why) from error
 
 
 def _last_line(journal: Path) -> bytes:
