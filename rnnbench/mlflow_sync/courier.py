@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.config.uris import sqlite_file
+from rnnbench.job_state import JobState
 from rnnbench.record.job_folder import read_delivery
 from rnnbench.record.sweep_folder import held, job_folders, read_sweep, results, sync_command, workers
 
@@ -135,7 +136,7 @@ def undelivered(folder: Path) -> list[Path]:
 
     def delivered(job: Path, result: dict[str, Any]) -> bool:
         state = read_delivery(job)
-        if others and result["status"] == "running":
+        if others and result["status"] == JobState.running:
             return True
         return (
             bool(state)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.config.uris import absolute, sqlite_file
+from rnnbench.job_state import JobState
 from rnnbench.mlflow_sync.artifacts import job_artifacts
 from rnnbench.mlflow_sync.connection import connect, permanent, settle, store_errors
 from rnnbench.mlflow_sync.fields import (
@@ -174,7 +175,7 @@ class Delivery:
         result |= {"status": status_now(result, job), "ended": end_of(result, rows)}
         _log(runs.client, state, result, rows)
         runs.note(job, state)
-        if result["status"] != "running":
+        if result["status"] != JobState.running:
             self._end_job(runs, identity, result, state["run_id"])
             runs.note(job, state | {"final": True})
             self.delivered += 1
@@ -185,8 +186,8 @@ class Delivery:
         client.log_inputs(run_id, [_dataset_input(result["dataset"])])
         if result["error"] is not None:
             client.set_tag(run_id, "rnnbench.error", cut(result["error"], TAG_CHARS))
-        if status == "pruned":
-            client.set_tag(run_id, "rnnbench.status", "pruned")
+        if status == JobState.pruned:
+            client.set_tag(run_id, "rnnbench.status", status)
             client.set_tag(run_id, "rnnbench.last_epoch", str(result["epochs"]))
         with tempfile.TemporaryDirectory() as folder:
             for file in job_artifacts(identity.folder, self.artifacts, Path(folder)):
@@ -215,7 +216,7 @@ class Delivery:
         if info["ended"] is None and not held(self.sweep):  # the process was killed
             moments = [info["started"]]
             moments += [result["ended"] or result["started"] for result in results(self.sweep).values()]
-            info |= {"status": "interrupted", "ended": max(moments)}
+            info |= {"status": JobState.interrupted.value, "ended": max(moments)}
         if state.get("status") == info["status"] and state["ended"] == info["ended"]:
             return
         if info["ended"] is None:
@@ -267,7 +268,7 @@ def _log(client: Any, state: dict[str, Any], result: dict[str, Any], rows: Seque
             epoch, timestamp = row.pop("epoch"), row.pop("timestamp_ms")
             metrics += [Metric(param_name(name), value, timestamp, epoch) for name, value in row.items()]
             state["epochs"] = epoch
-    if result["status"] != "running":
+    if result["status"] != JobState.running:
         final, ended = result["metrics"].items(), result["ended"]
         metrics += [Metric(param_name(name), value, ended, state["epochs"]) for name, value in final]
     while params or metrics:

@@ -8,18 +8,20 @@ import re
 import sys
 from typing import Any
 
+from rnnbench.job_state import JobState
+
 # Characters that MLflow's tables hold.
 PARAM_CHARS, TAG_CHARS, NAME_CHARS, DATASET_CHARS, DIGEST_CHARS = 6000, 8000, 250, 500, 36
 NOT_IN_A_NAME = re.compile(r"[^\w.:/-]+")  # what it does not take in a metric's name
 PARENT = "mlflow.parentRunId"  # the tag that names the run of the sweep
-STATUS = {
-    "finished": "FINISHED",
-    "failed": "FAILED",
-    "interrupted": "KILLED",
-    "pruned": "KILLED",  # MLflow has no word for it: the tag rnnbench.status does
-    "running": "RUNNING",
+STATUS: dict[str, str] = {
+    JobState.finished.value: "FINISHED",
+    JobState.failed.value: "FAILED",
+    JobState.interrupted.value: "KILLED",
+    JobState.pruned.value: "KILLED",  # MLflow has no word for it: the tag rnnbench.status does
+    JobState.running.value: "RUNNING",
 }
-RECORDED = {theirs: ours for ours, theirs in STATUS.items() if ours != "pruned"}  # the other way
+RECORDED = {theirs: ours for ours, theirs in STATUS.items() if ours != JobState.pruned}  # the other way
 
 
 def text(value: Any) -> str:

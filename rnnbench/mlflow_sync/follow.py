@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from rnnbench.job_state import JobState
 from rnnbench.mlflow_sync.courier import undelivered
 from rnnbench.mlflow_sync.delivery import Delivery
 from rnnbench.mlflow_sync.store import Refusal, StoreError
@@ -44,7 +45,7 @@ def follow(sweep: Path) -> int:
         follower = Follower(sweep, inbox, lock)
         while follower.gather():
             follower.deliver()
-        if any(result["status"] == "running" for result in results(sweep).values()):
+        if any(result["status"] == JobState.running for result in results(sweep).values()):
             held(sweep, patience=1)  # a process that dies may let go of its pipe before its lock
         follower.deliver()
     return 1 if undelivered(sweep) else 0

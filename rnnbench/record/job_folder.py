@@ -198,7 +198,7 @@ class JobFolder:
         Raises:
             ValueError: a job that runs cannot come to it, or the record was closed before.
         """
-        if status == "pruned":  # MLflow has no such status: the tag says it
+        if status == JobState.pruned:  # MLflow has no such status: the tag says it
             self.result["tags"] |= {"rnnbench.status": status}
         self.result |= {
             "status": JobState(self.result["status"]).then(JobState(status)).value,

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from rnnbench.config import ConfigError, Tracking, mask
 from rnnbench.config.destinations import note
 from rnnbench.config.uris import absolute
+from rnnbench.job_state import JobState
 from rnnbench.record.job_folder import STATUSES, moment, moment_or_none, now, read_delivery, read_result
 from rnnbench.system.files import NO_SPACE, DamagedFile, check, read_json, set_aside, sound, texts, write_json
 
@@ -74,7 +75,7 @@ class SweepFolder:
                 "tracking": _destination(tracking),
                 "holder": {"pid": os.getpid(), "host": platform.node()},
                 "ended": None,
-                "status": "running",
+                "status": JobState.running.value,
                 "shared": shared,
                 "elsewhere": elsewhere,
             }
@@ -369,7 +370,7 @@ def _taken(lock: Path, patience: float = 0) -> bool:
 def status_now(result: dict[str, Any], job: Path) -> str:
     """Return the status of a job; one that runs by its record, but in no process, was interrupted."""
     status: str = result["status"]
-    return "interrupted" if status == "running" and not held(job.parent) else status
+    return JobState.interrupted.value if status == JobState.running and not held(job.parent) else status
 
 
 def sync_command(path: Path) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from rnnbench import terminal
 from rnnbench.config import ConfigError, objective, recorded, to_yaml
+from rnnbench.job_state import JobState
 from rnnbench.record import read_delivery
 from rnnbench.render.layout import Layout
 from rnnbench.search.identity import STUDY
@@ -217,7 +218,7 @@ def _confirm(
             seeds = list(range(first, first + count))
             overrides = recorded(record["overrides"], plan.space)
             results = search.confirm([*plan.fixed, *overrides], trial.number, seeds)
-            failed = [result for result in results if result["status"] != "finished"]
+            failed = [result for result in results if result["status"] != JobState.finished]
             if failed:
                 terminal.warn(f"{len(failed)} of {count} fresh seeds failed: {failed[0]['error']}")
                 continue

@@ -109,11 +109,11 @@ def _close(sweep: Sweep, record: SweepFolder, config: Config, error: BaseExcepti
         _compare(sweep, there, objective(config))
     if config.fit.select is Select.test:
         terminal.say("This protocol watches the test set: its accuracies are optimistic.", "yellow")
-    interrupted = isinstance(error, KeyboardInterrupt)
     # A search goes on without a trial that fails, and has ended well where a comparison has not.
     lost = sweep.compared and any(result["status"] == JobState.failed for result in there.values())
-    failed = error is not None or lost
-    record.end("interrupted" if interrupted else "failed" if failed else "finished")
+    state = JobState.failed if lost or error is not None else JobState.finished
+    interrupted = isinstance(error, KeyboardInterrupt)
+    record.end((JobState.interrupted if interrupted else state).value)
     terminal.say(f"records: {os.path.relpath(sweep.folder)}")
     if courier is not None:
         left = courier.close(*[HASTE] if interrupted else [])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.config import direction, measured_by
+from rnnbench.job_state import JobState
 from rnnbench.render.layout import Column, Layout, Row, TextCell
 from rnnbench.render.markdown import markdown_grid
 from rnnbench.system.files import write, write_csv
@@ -88,27 +89,27 @@ def _measured(results: Results) -> dict[str, str]:
             f"best/test_{metric}": f"test {metric} (best epoch, watched)",
             f"test/{metric}": f"test {metric}",
         }
-    done = [result["metrics"] for result in results if result["status"] == "finished"]
+    done = [result["metrics"] for result in results if result["status"] == JobState.finished]
     return {name: text for name, text in titles.items() if any(name in metrics for metrics in done)}
 
 
 def _mean_goal(members: Results, goal: str | None) -> float:
     """Return the mean of the goal over the finished trials of a row; nan where none has a finite one."""
-    finished = [member["metrics"] for member in members if member["status"] == "finished"]
+    finished = [member["metrics"] for member in members if member["status"] == JobState.finished]
     reached = [metrics[goal] for metrics in finished if math.isfinite(metrics[goal])] if goal else []
     return statistics.fmean(reached) if reached else math.nan
 
 
 def _cells(members: Results, metrics: Iterable[str]) -> list[str]:
     """Return what the trials of a row measured: parameters, each metric, seconds, number of seeds."""
-    finished = [member["metrics"] for member in members if member["status"] == "finished"]
+    finished = [member["metrics"] for member in members if member["status"] == JobState.finished]
     counts = [measured["parameters/total"] for measured in finished if "parameters/total" in measured]
     parameters = f"{counts[0]:,.0f}" if counts else ""
     means = [
         mean_sd([measured[name] for measured in finished if name in measured], name)
         for name in (*metrics, SECONDS)
     ]
-    others = Counter(member["status"] for member in members if member["status"] != "finished")
+    others = Counter(member["status"] for member in members if member["status"] != JobState.finished)
     count = ", ".join([str(len(finished)), *(f"{n} {status}" for status, n in sorted(others.items()))])
     return [parameters, *means, count]
 
@@ -118,7 +119,8 @@ def _once(results: Results) -> list[dict[str, Any]]:
     counts: dict[Any, dict[str, Any]] = {}
     for n, result in enumerate(results):
         at = result.get("trial", n), result["params"].get("code")
-        if at not in counts or result["status"] == "finished" or counts[at]["status"] != "finished":
+        known = counts[at]["status"] if at in counts else None
+        if known != JobState.finished or result["status"] == JobState.finished:
             counts[at] = result
     return list(counts.values())
 
@@ -165,7 +167,7 @@ def judge(goal: str, results: Results) -> str | None:
     if "test" in goal:
         ((_, metric),) = tasks
         goal = f"best/val_{metric}"
-    return goal if all(goal in r["metrics"] for r in results if r["status"] == "finished") else None
+    return goal if all(goal in r["metrics"] for r in results if r["status"] == JobState.finished) else None
 
 
 def legend(comparison: Layout, goal: str | None) -> list[str]:
