@@ -160,7 +160,9 @@ CALLS = {
     "importlib.import_module": {
         "sweep/launcher.py",
         "__init__.py",
+        "paper/figures/__init__.py",
         "search/storages/__init__.py",
+        "tasks/__init__.py",
     },  # names in the source
     "hydra.utils.get_method": {"search/plan.py", "search/runner.py"},  # custom_search_space, from the user
 }

@@ -136,6 +136,8 @@ def test_a_figure_is_one_file(runs: Path, tmp_path: Path) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "From the lowest run to the highest; dot: the median." in page and 'data-series="2"' in page
     assert verify(out, str(runs), [mine.parent]) == ([], [])
+    with pytest.raises(ConfigError, match=r"figures\.one\.kind=ranges: must be one of box"):
+        verify(out, str(runs))  # a table that others have made imports no file that it names
     (mine / "ranges.py").write_text("CAPTION = 1 / 0")
     with pytest.raises(ConfigError, match=r"figures: .*ranges\.py:1: ZeroDivisionError"):
         table_of(how, [mine.parent])

@@ -51,10 +51,11 @@ def load_kind(name: str, folders: Iterable[Path] = ()) -> FigureKind | None:
         if file.is_file():
             KINDS[name] = _kind(_own_module(file), file)
             return KINDS[name]
-    if name not in KINDS and name in STOCK:
-        module = import_module(f"{__name__}.{name}")
-        KINDS[name] = _kind(module, Path(str(module.__file__)))
-    return KINDS.get(name)
+    if name not in STOCK:
+        return None
+    module = import_module(f"{__name__}.{name}")
+    KINDS[name] = _kind(module, Path(str(module.__file__)))
+    return KINDS[name]
 
 
 def kind_names(folders: Iterable[Path] = ()) -> list[str]:
