@@ -1,7 +1,7 @@
 """rnnbench: compare recurrent networks, and print the answer in a paper.
 
 From Python: `run` trains a trial, `load` gives its trained network, `records` all results as a frame;
-`register_cell`, `register_optimiser` and `register_task` add cells, optimisers and tasks of one's own.
+`register_cell`, `register_optimiser`, `register_task` and `register_metric` add what is one's own.
 """
 
 from importlib import import_module
@@ -11,10 +11,12 @@ __version__ = "0.1.0"
 __all__ = [
     "Cell",
     "ConfigError",
+    "Metric",
     "Optim",
     "load",
     "records",
     "register_cell",
+    "register_metric",
     "register_optimiser",
     "register_task",
     "run",
@@ -23,8 +25,8 @@ __all__ = [
 if TYPE_CHECKING:
     from rnnbench.api import load
     from rnnbench.app import run
-    from rnnbench.config import ConfigError, Optim
-    from rnnbench.config.user_code import register_optimiser
+    from rnnbench.config import ConfigError, Metric, Optim
+    from rnnbench.config.user_code import register_metric, register_optimiser
     from rnnbench.nn.cells import Cell, register_cell
     from rnnbench.reader import records
     from rnnbench.tasks import register_task
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
 HOMES = {
     "Cell": "nn.cells",
     "ConfigError": "config",
+    "Metric": "config.metrics",
     "Optim": "config.optimisers",
     "load": "api",
     "records": "reader",
     "register_cell": "nn.cells",
+    "register_metric": "config.user_code",
     "register_optimiser": "config.user_code",
     "register_task": "tasks",
     "run": "app",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from test_paper import PLANNED, runs
 
 import rnnbench
@@ -379,3 +380,132 @@ def run_python(folder: Path, code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 1
     return done.stderr
+
+
+# A task: one file that owns its settings with their checks, its data, its loss and its metric
+
+RECALL = '''"""Which symbol came first? An answer is asked for after `steps` others."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import rnnbench
+from rnnbench.config import Data
+from rnnbench.config.refusals import at_least
+from rnnbench.tasks import Examples, Goal
+
+
+@dataclass
+class Recall(Data):
+    steps: int = 4
+    symbols: int = 3
+
+    def check(self):
+        super().check()
+        at_least(2, ("data.symbols", self.symbols))
+
+
+# Cohen's kappa: agreement beyond what is agreed on by chance
+def kappa(counts):
+    n = counts.sum((1, 2))
+    right = counts.diagonal(dim1=1, dim2=2).sum(1) / n
+    chance = (counts.sum(1) * counts.sum(2)).sum(1) / n**2
+    return (right - chance) / (1 - chance)
+
+
+rnnbench.register_metric(
+    rnnbench.Metric(
+        name="kappa", better="higher", bounds=(-1, 1), digits=4, title="kappa", goals=("label",),
+        of_confusion=kappa,
+    )
+)
+
+
+@rnnbench.register_task("recall")
+class FirstSymbol:
+    settings = Recall
+    goal, metric = Goal.label, "kappa"
+
+    def __init__(self, data):
+        self.steps, self.input_size, self.outputs = data.steps + 1, data.symbols, data.symbols
+        self.draws = self.steps
+
+    def make(self, u):
+        tokens = np.floor(u * self.outputs).astype(np.int16)
+        return Examples(tokens, tokens[:, 0].astype(np.int64))
+
+    def loss(self, logits, y):  # Brier's score: (K, classes, B), (K, B) -> (K, B)
+        truth = logits.new_zeros(logits.shape).scatter_(1, y.unsqueeze(1), 1.0)
+        return (logits.softmax(1) - truth).square().sum(1)
+'''
+
+ENDLESS = ["fit.steps_per_epoch=10", "fit.epochs=2", "tracking=none", "model.hidden_size=8", "optim.lr=0.02"]
+
+
+@pytest.fixture
+def recall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recall.py").write_text(RECALL)
+    return tmp_path
+
+
+def test_a_task_of_ones_own_is_chosen_with_its_settings_its_loss_and_its_metric(recall: Path) -> None:
+    result = rnnbench.run("rnnbench_import=recall.py", "data=recall", "data.steps=2", *ENDLESS)
+    metrics, params = result["metrics"], result["params"]
+    given = ("data.name", "data.metric", "data.steps", "data.symbols")
+    assert [params[key] for key in given] == ["recall", "kappa", 2, 3]
+    assert -1 <= metrics["test/kappa"] <= 1 and 0 <= metrics["test/loss"] <= 2
+    assert {"best/val_kappa", "best/val_loss", "test/kappa", "test/loss"} <= metrics.keys()
+    again = rnnbench.load(result["folder"])
+    assert again.config.data.steps == 2
+    assert again.evaluate() == {name: metrics[name] for name in ("test/loss", "test/kappa")}
+    for words, message in (
+        (["data.symbols=1"], "data.symbols=1: must be a whole number of at least 2"),
+        (["data.symbol=4"], "data.symbol=4: there is no key data.symbol; did you mean .*data.symbols=4"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            rnnbench.run("rnnbench_import=recall.py", "data=recall", *words, *ENDLESS)
+
+
+def test_a_task_of_ones_own_in_a_search_that_its_metric_judges(recall: Path) -> None:
+    """With a yaml of the user's that has its own defaults."""
+    (recall / "mine" / "data").mkdir(parents=True)
+    (recall / "mine" / "data" / "short.yaml").write_text(
+        "defaults:\n  - /hydra/schema@_here_: recall\nname: recall\nmetric: kappa\nsteps: 1\n"
+    )
+    run(
+        recall,
+        *("--config-dir", "mine", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "data=short"),
+        *("rnnbench_import=recall.py", "optim.lr=interval(0.001,0.1)", "hydra.sweeper.study_name=s"),
+        *(word for word in ENDLESS if not word.startswith("optim.lr")),
+    )
+    done = rnnbench.records(recall / "multirun")
+    assert list(done["data.steps"]) == [1, 1] and done["best/val_kappa"].notna().all()
+    best = OmegaConf.load(recall / "multirun" / "s" / "optimization_results.yaml")
+    assert best.best_value == max(done["best/val_kappa"])
+
+
+# A metric: one object
+
+ERRORS = """import rnnbench
+
+rnnbench.register_metric(
+    rnnbench.Metric(
+        name="largest_error", better="lower", goals=("value",),
+        sums=lambda logits, y, counts: ((logits - y).abs().pow(20).sum((1, 2)), counts.sum(1)),
+        of_sums=lambda powers, examples: powers.pow(1 / 20),  # nearly the largest
+    )
+)
+"""
+
+
+def test_a_metric_of_ones_own_is_measured_beside_others_and_may_choose(recall: Path) -> None:
+    (recall / "errors.py").write_text(ERRORS)
+    words = ["rnnbench_import=errors.py", "data=adding", "data.steps=4", "data.metrics=[mae,largest_error]"]
+    result = rnnbench.run(*words, "objective=val/largest_error", *ENDLESS)
+    metrics = result["metrics"]
+    assert {"best/val_largest_error", "test/largest_error", "test/mae", "test/mse"} <= metrics.keys()
+    assert metrics["test/mae"] < metrics["test/largest_error"]
+    with pytest.raises(ConfigError, match=r"macro_f1: is none of data=adding, which has loss, mse, mae"):
+        rnnbench.run("data=adding", "data.metrics=[macro_f1]", *ENDLESS)

@@ -54,6 +54,7 @@ def check(config: Config) -> None:
 
 
 def _check_data(data: Data) -> None:
-    if type(data) is not DATA.get(data.name, Data):
+    own = data.name not in DATA and type(data) not in DATA.values()  # then `own_code` checks the class
+    if not own and type(data) is not DATA.get(data.name):
         refuse("data.name", data.name, f"choose with data=NAME, one of {', '.join(DATA)}, or own")
     data.check()

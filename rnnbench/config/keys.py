@@ -15,7 +15,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from rnnbench.config.optimisers import OPTIMISERS, OWN, Optim
 from rnnbench.config.refusals import ConfigError
-from rnnbench.config.schema import DATA, Config, Data
+from rnnbench.config.schema import DATA, OWN_DATA, Config, Data
 
 # What other libraries call a key or a group of ours.
 ALIASES = {
@@ -48,12 +48,14 @@ class Key:
 
 def keys() -> dict[str, Key]:
     """Return every key of a trial's configuration, by name."""
-    return _keys(tuple(OWN.items()))
+    return _keys(tuple(OWN.items()), tuple(OWN_DATA.items()))
 
 
 @cache
-def _keys(own: tuple[tuple[str, type[Optim]], ...]) -> dict[str, Key]:
-    """Return every key, those of optimisers of one's own among them."""
+def _keys(
+    optimisers: tuple[tuple[str, type[Optim]], ...], tasks: tuple[tuple[str, type[Data]], ...]
+) -> dict[str, Key]:
+    """Return every key, those of optimisers and tasks of one's own among them."""
     found: dict[str, Key] = {}
     for name, kind in get_type_hints(Config).items():
         if not is_dataclass(kind):
@@ -61,9 +63,9 @@ def _keys(own: tuple[tuple[str, type[Optim]], ...]) -> dict[str, Key]:
             continue
         variants: dict[str, Any] = {"": kind}
         if name == "optim":
-            variants = OPTIMISERS | dict(own)
+            variants = OPTIMISERS | dict(optimisers)
         elif name == "data":
-            variants = {**DATA, "own": Data}
+            variants = {**DATA, "own": Data, **dict(tasks)}
         kinds = {option: _kinds(variant) for option, variant in variants.items()}
         for key in sorted({key for own in kinds.values() for key in own}):
             having = [option for option, own in kinds.items() if key in own]

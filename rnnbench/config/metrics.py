@@ -205,24 +205,27 @@ METRICS = {
 }
 
 
-OWN: dict[str, Metric] = {}  # those that code of one's own has registered; of one name the last one
+OWN_METRICS: dict[str, Metric] = {}  # those that code of one's own has registered; of one name the last one
 
 
-def find(name: str) -> Metric:
+def find(name: str, key: str = "data.metrics") -> Metric:
     """The metric of this name; of a name that `own_code` has bound, the one that it is bound to.
+
+    Args:
+        key: that has this value, for the message.
 
     Raises:
         ConfigError: there is none.
     """
     bound = getattr(name, "entry", None)  # see user_code.Own
-    found: Metric | None = METRICS.get(name, OWN.get(name)) if bound is None else bound.made
+    found: Metric | None = METRICS.get(name, OWN_METRICS.get(name)) if bound is None else bound.made
     if found is None:
-        raise ConfigError(no_name("data.metrics", name, [*METRICS, *OWN]))
+        raise ConfigError(no_name(key, name, [*METRICS, *OWN_METRICS]))
     return found
 
 
 def _known(name: str) -> Metric | None:
-    return METRICS.get(name, OWN.get(name))
+    return METRICS.get(name, OWN_METRICS.get(name))
 
 
 def short(recorded: str) -> str:

@@ -107,8 +107,8 @@ STEPS_PER_EPOCH = 100  # where data is endless, unless fit.steps_per_epoch says 
 class Data:
     """What every task has: how its examples are split, and what it is judged by.
 
-    A task with keys of its own has a subclass, in the file of the task, whose `check` extends this one. A
-    task without (one of `rnnbench_import`, for example) has this and `options`, which it reads itself.
+    A task with keys of its own has a subclass, in the file of the task, whose `check` extends this one; for a
+    task of one's own, `settings` in its class names it. A task without has this, and may read `options`.
     """
 
     name: str = MISSING
@@ -136,6 +136,7 @@ class Data:
 
 # The settings of each task that ships, by data.name: rnnbench.tasks enters them when it is imported.
 DATA: dict[str, type[Data]] = {}
+OWN_DATA: dict[str, type[Data]] = {}  # of tasks of one's own that may be chosen now, by `sweep.own_options`
 
 
 @dataclass

@@ -15,13 +15,13 @@ from rnnbench.config.refusals import ConfigError
 from rnnbench.config.schema import DATA, Config, Data, Fit, Model, Tracking
 
 
-def typed(tree: Any, optimiser: type[Optim] | None = None) -> Config:
+def typed(tree: Any, optimiser: type[Optim] | None = None, settings: type[Data] | None = None) -> Config:
     """Make a checked Config of a resolved tree: a composed DictConfig, or the dict read from a record.
 
     Args:
         optimiser: the class of the optimiser, if a dict names one that is not rnnbench's.
-
-    The class of its `data` node is found by data.name among those that rnnbench.tasks has entered in DATA.
+        settings: the class of its `data`, if a dict names a task that is not rnnbench's; that of others is
+            found by data.name among those that rnnbench.tasks has entered in DATA.
 
     Raises:
         ConfigError: from `check`.
@@ -38,7 +38,7 @@ def typed(tree: Any, optimiser: type[Optim] | None = None) -> Config:
         check(config)
         return config
     optim = (optimiser or OPTIMISERS.get(tree["optim"]["name"], Optim))()  # `check` refuses an unknown one
-    data = DATA.get(tree["data"]["name"], Data)()
+    data = (settings or DATA.get(tree["data"]["name"], Data))()
     schema = Config(Model(), optim, data, Fit(), Tracking())
     again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree))
     assert isinstance(again, Config)

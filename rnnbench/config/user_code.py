@@ -20,13 +20,14 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from importlib.util import module_from_spec, resolve_name, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
 from rnnbench.config.folders import conf_folder
+from rnnbench.config.metrics import METRICS, OWN_METRICS, Metric
 from rnnbench.config.optimisers import OPTIMISERS, Optim
 from rnnbench.config.refusals import ConfigError, refuse
-from rnnbench.config.schema import DATA, Config
+from rnnbench.config.schema import DATA, Config, Data
 from rnnbench.config.sources import (
     Sources,
     blamed,
@@ -48,11 +49,17 @@ Identity = dict[str, str]  # file, module or package: sha256, or version
 class Entry:
     """What is registered under a name."""
 
-    made: Any  # the class of a cell or an optimiser, or the Kind of a task
-    of: Any  # the class that was registered
+    made: Any  # the class of a cell or an optimiser, the Kind of a task, a Metric
+    of: Any  # the class that was registered, or the function that computes a metric
     identity: Identity = field(default_factory=dict)  # of the code that it needs, if files hold it
     file: str | None = None  # where it is written; None: in no file
     digest: str = ""  # of this file
+
+    @property
+    def settings(self) -> type[Data]:
+        """The class of a task's settings."""
+        kind: type[Data] = getattr(self.of, "settings", Data)
+        return kind
 
     def needs(self) -> Identity:
         """The digests of the code that it needs."""
@@ -362,6 +369,23 @@ def register_optimiser(name: str) -> Callable[[Made], Made]:
     return enter
 
 
+def register_metric(metric: Metric) -> Metric:
+    """Enter a metric: a trial with `data.metrics=[NAME]` measures it, and may be judged by it.
+
+    Raises:
+        ConfigError: a metric of rnnbench has this name, or one of another file; or the function that computes
+            it is not one of one's own.
+    """
+    said = f"register_metric: {metric.name}"
+    if metric.name in METRICS:
+        raise ConfigError(f"{said} is a metric of rnnbench; choose another name")
+    if not isinstance(metric.computed_by, FunctionType):
+        raise ConfigError(f"{said} must be computed by a function that is written in Python")
+    register("metric", metric.name, metric, metric.computed_by)
+    OWN_METRICS[metric.name] = metric
+    return metric
+
+
 def _file_of(of: Any) -> str | None:
     """The file of the module that a class is in; None if it was typed into a notebook, or made by exec."""
     file = getattr(sys.modules.get(of.__module__), "__file__", None)
@@ -431,10 +455,13 @@ def own_config(tree: Any) -> Config:
 
 
 def _typed(tree: Any, entries: dict[Key, Entry]) -> Config:
-    """Make a configuration of a dict, whose optimiser may be one's own."""
-    name = str(tree["optim"]["name"])
-    entry = None if _ours("optimiser", name) else _entry(entries, "optimiser", name)
-    return typed(tree, None if entry is None else entry.made)
+    """Make a configuration of a dict, whose optimiser and task may be one's own."""
+
+    def own(kind: str, name: str) -> Entry | None:
+        return None if _ours(kind, name) else _entry(entries, kind, name)
+
+    optimiser, task = own("optimiser", str(tree["optim"]["name"])), own("task", str(tree["data"]["name"]))
+    return typed(tree, None if optimiser is None else optimiser.made, None if task is None else task.settings)
 
 
 def _paths(files: str | None) -> list[str]:
@@ -447,14 +474,14 @@ def _entry(entries: dict[Key, Entry], kind: str, name: str) -> Entry | None:
 
 
 def _bound(config: Config, entries: dict[Key, Entry]) -> Config:
-    """Bind the names of the cell, the optimiser and the task to what was registered under them."""
+    """Bind the names of cell, optimiser, task and added metrics to what was registered under them."""
 
     def own(kind: str, name: str) -> str:
         entry = _entry(entries, kind, name)
         return name if entry is None else Own(name, entry.needs(), entry)
 
     model = replace(config.model, name=own("cell", config.model.name))
-    data = replace(config.data, name=own("task", config.data.name))
+    data = _bound_data(config.data, own)
     optim = config.optim
     name = own("optimiser", optim.name)
     if isinstance(name, Own) and name.entry is not None:
@@ -463,6 +490,17 @@ def _bound(config: Config, entries: dict[Key, Entry]) -> Config:
     elif name not in OPTIMISERS:
         refuse("optim.name", name, f"choose with optim=NAME, one of {', '.join(OPTIMISERS)}")
     return replace(config, model=model, optim=optim, data=data)
+
+
+def _bound_data(data: Data, own: Callable[[str, str], str]) -> Data:
+    """Bind the names of the task and of the metrics that it adds; its settings are of the task's class."""
+    name = own("task", data.name)
+    values = {field.name: getattr(data, field.name) for field in fields(data)}
+    kind = name.entry.settings if isinstance(name, Own) and name.entry is not None else type(data)
+    if values.keys() != {field.name for field in fields(kind)}:
+        refuse("data.name", name, f"has keys of its own; choose it with data={name}")
+    metrics = None if data.metrics is None else [own("metric", metric) for metric in data.metrics]
+    return kind(**values | {"name": name, "metrics": metrics})
 
 
 def offer(files: Iterable[str]) -> dict[Key, Entry]:
@@ -491,9 +529,9 @@ def registered(kind: str, name: str) -> Entry | None:
 
 @cache
 def _ours(kind: str, name: str) -> bool:
-    """Whether rnnbench itself has a cell, an optimiser or a task of this name."""
-    if kind == "optimiser":
-        return name in OPTIMISERS
+    """Whether rnnbench itself has a cell, an optimiser, a task or a metric of this name."""
+    if kind in ("optimiser", "metric"):
+        return name in (OPTIMISERS if kind == "optimiser" else METRICS)
     return name in DATA if kind == "task" else (conf_folder() / "model" / f"{name}.yaml").is_file()
 
 
@@ -557,7 +595,8 @@ def _merged(identities: Iterable[Identity]) -> Identity:
 
 def imported(config: Config) -> Identity:
     """Of a trial that `own_code` has bound, the code that is not rnnbench's: name and sha256, or version."""
-    parts = (config.rnnbench_import, config.model.name, config.optim.name, config.data.name)
+    names = (config.model.name, config.optim.name, config.data.name, *(config.data.metrics or []))
+    parts = (config.rnnbench_import, *names)
     return dict(sorted(_merged(part.identity for part in parts if isinstance(part, Own)).items()))
 
 

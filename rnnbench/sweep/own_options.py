@@ -1,8 +1,9 @@
-"""Makes cells and optimisers of one's own options of `model=` and `optim=`, as those of rnnbench are.
+"""Makes cells, optimisers and tasks of one's own options of `model=`, `optim=` and `data=`.
 
 Hydra reads options from files, or from its store of typed nodes. A cell of one's own needs no file: `leaky`
 enters the store as the option model=leaky, whose node is Model(name="leaky"). An optimiser enters with its
-class, whose fields become keys below `optim`. A file of the user's (model/leaky.yaml) comes before both.
+class, whose fields become keys below `optim`; a task with its settings, whose fields are keys below `data`,
+and its metric. A file of the user's (model/leaky.yaml) comes before all three.
 """
 
 import re
@@ -15,12 +16,21 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from omegaconf import OmegaConf
 
-from rnnbench.config import Model, Optim, conf_folder
+from rnnbench.config import Data, Model, Optim, conf_folder
 from rnnbench.config.optimisers import OWN
+from rnnbench.config.schema import OWN_DATA
+from rnnbench.config.user_code import Entry
 from rnnbench.config.user_code import offer as registered_by
 from rnnbench.sweep.hydra_api import IConfigRepository
 
-NAMING = ("model", "optim", "experiment", "search")  # groups whose options may name a class of one's own
+NAMING = (
+    "model",
+    "optim",
+    "data",
+    "experiment",
+    "search",
+)  # groups whose options may name a class of one's own
+KINDS = ("cell", "optimiser", "task")  # what is registered that is an option of a group
 CELLS: dict[str, Any] = {}  # the classes of the cells of one's own that stand in Hydra's store now
 ENTERED: list[tuple[str, str]] = []  # groups and names of what was entered into Hydra's store
 
@@ -42,28 +52,37 @@ def offer(words: Sequence[str], files: IConfigRepository) -> tuple[object, ...]:
     if not asked:
         return ()
     entries = registered_by(_imports(words, asked, files))
-    cells = {name: entry.made for (kind, name), entry in entries.items() if kind == "cell"}
-    optimisers = {name: entry.made for (kind, name), entry in entries.items() if kind == "optimiser"}
-    _enter(cells, optimisers)
-    return tuple((name, id(made)) for name, made in sorted((cells | optimisers).items()))
+    of = {kind: {name: e for (k, name), e in entries.items() if k == kind} for kind in KINDS}
+    cells, optimisers = ({name: e.made for name, e in of[kind].items()} for kind in ("cell", "optimiser"))
+    _enter(cells, optimisers, of["task"])
+    return tuple((*key, id(entry.made)) for key, entry in sorted(entries.items()) if key[0] in KINDS)
 
 
-def _enter(cells: dict[str, Any], optimisers: dict[str, type[Optim]]) -> None:
-    """Have exactly these cells and optimisers in Hydra's store, beside rnnbench's own."""
+def _enter(cells: dict[str, Any], optimisers: dict[str, type[Optim]], tasks: dict[str, Entry]) -> None:
+    """Have exactly these cells, optimisers and tasks in Hydra's store, beside rnnbench's own."""
     store = ConfigStore.instance()
+    settings = {name: entry.settings for name, entry in tasks.items()}
     for group, name in ENTERED:
         reduce(getitem, group.split("/"), store.repo).pop(f"{name}.yaml", None)
     nodes: list[tuple[str, str, Any]] = [("model", name, Model(name=name)) for name in cells]
-    for name, kind in optimisers.items():
-        nodes.append(("optim", name, kind))
+    nodes += [("optim", name, kind) for name, kind in optimisers.items()]
+    nodes += [("data", name, _of_task(name, entry)) for name, entry in tasks.items()]
+    for name, schema in (*optimisers.items(), *settings.items()):
         if store.get_type(f"hydra/schema/{name}.yaml") is ObjectType.NOT_FOUND:
-            nodes.append(("hydra/schema", name, kind))  # for a file of the user's, as those in conf/optim
+            nodes.append(("hydra/schema", name, schema))  # for a file of the user's, as those in conf/
     for group, name, node in nodes:
         store.store(group=group, name=name, node=node)
     ENTERED[:] = [(group, name) for group, name, _ in nodes]
-    for held, now in ((CELLS, cells), (OWN, optimisers)):
-        held.clear()
-        held.update(now)
+    held: list[tuple[dict[str, Any], dict[str, Any]]]
+    held = [(CELLS, cells), (OWN, optimisers), (OWN_DATA, settings)]
+    for before, now in held:
+        before.clear()
+        before.update(now)
+
+
+def _of_task(name: str, entry: Entry) -> Data:
+    """Make the node of a task: its settings, with its name and what it is judged by."""
+    return entry.settings(name=name, metric=getattr(entry.of, "metric", "accuracy"))
 
 
 def _chosen(words: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ files of this folder are imported here.
 
 import pkgutil
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -28,10 +29,11 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 
 def register_task(name: str) -> Callable[[T], T]:
-    """Register the class below this decorator as the task that `data=own data.name=NAME` selects.
+    """Register the class below this decorator as the task that `data=NAME` selects.
 
     It is a `Kind`, made without arguments; or `generated.Sequences`, made of the `data` node, whose training
-    examples are then made on demand.
+    examples are then made on demand. Its `metric` (default accuracy) is what it is judged by; its `settings`,
+    a dataclass that derives from `Data`, has the task's keys (`data.KEY`) and their checks.
 
     Raises:
         ConfigError: a task of rnnbench has this name, or a class in another file; it is no class of a task.
@@ -46,6 +48,11 @@ def register_task(name: str) -> Callable[[T], T]:
             raise ConfigError(
                 f"register_task({name!r}): {getattr(of, '__qualname__', of)} must have make(self, u), or "
                 "shape(self, data) and load(self, data)"
+            )
+        settings = getattr(of, "settings", Data)
+        if not (isinstance(settings, type) and issubclass(settings, Data) and is_dataclass(settings)):
+            raise ConfigError(
+                f"register_task({name!r}): settings must be a dataclass derived from rnnbench.config.Data"
             )
         made = Made(of, f"{of.__module__}.{of.__qualname__}") if hasattr(of, "make") else of()
         register("task", name, made, of)
@@ -77,11 +84,11 @@ def shape(data: Data) -> Shape:
     """
     with asked("data.name", data.name):
         found = kind(data).shape(data)
-    for metric in map(find, data.metrics or []):
+    for metric in (find(data.metric, "data.metric"), *map(find, data.metrics or [])):
         if found.goal.value not in metric.goals:
             fitting = [name for name, known in METRICS.items() if found.goal.value in known.goals]
             raise ConfigError(
-                f"data.metrics={metric.name}: is none of data={data.name}, which has {', '.join(fitting)}"
+                f"metric {metric.name}: is none of data={data.name}, which has {', '.join(fitting)}"
             )
     return found
 
