@@ -177,6 +177,16 @@ def test_modules_of_a_package_import_each_other_without_circles(package: Path) -
     list(TopologicalSorter(modules_of(package)).static_order())  # raises CycleError with the circle
 
 
+def test_modules_of_sweep_import_those_above_them_in_the_docstring_of_the_package() -> None:
+    text = ast.get_docstring(ast.parse((PACKAGE / "sweep" / "__init__.py").read_text())) or ""
+    lines = re.findall(r"^    (\w+(?:, \w+)*) {2,}\S", text, re.MULTILINE)
+    order = [name for line in lines for name in line.split(", ")]
+    graph = modules_of(PACKAGE / "sweep")
+    assert sorted(order) == sorted(graph.keys() - {"__init__"})
+    for n, name in enumerate(order):
+        assert graph[name] <= set(order[:n]), name
+
+
 @pytest.mark.parametrize("file", FILES, ids=named)
 def test_files_say_what_they_are(file: Path) -> None:
     assert ast.get_docstring(ast.parse(file.read_text())), "no module docstring"

@@ -1,1 +1,14 @@
-"""Sweeps: Hydra's side, and the scheduler that trains their jobs."""
+"""A sweep, from the words of its command to the records of its jobs.
+
+Its modules, each of which imports only modules above it, or before it on its line:
+
+    hydra_api, hydra_settings                    Hydra's private names; which of its settings have a use here
+    arguments, own_options, groups, repairs      the words of a command line
+    explain, overrides                           what is wrong with them, in one message
+    compose                                      the configs of jobs from their overrides
+    job, placing, hydra_jobs                     jobs, their folders, what Hydra does around a job
+    preflight, engine_checks, dry_run            checks before anything is made, the plan of a sweep
+    snapshots, recorder, scheduler, session      training, records of it, an open sweep folder
+    stages                                       imports what needs torch, when it is reached
+    launcher, grid, plan                         Hydra's launcher and sweeper; the trials of a command
+"""
