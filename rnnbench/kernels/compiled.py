@@ -12,6 +12,7 @@ from collections.abc import Callable
 from ctypes import POINTER, byref, c_double, c_int, c_int64, c_void_p
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,15 @@ class State(ctypes.Structure):
     ]
 
 
+# The arguments of the two functions of native/stack.c, in its order.
+TRAIN = {"shape": POINTER(Shape), "examples": POINTER(Examples), "state": POINTER(State), "order": c_void_p}
+TRAIN |= dict.fromkeys(("K", "P", "stride", "count", "batch"), c_int64)
+TRAIN |= {"mask": c_void_p, "totals": c_void_p, "threads": c_int}
+EVALUATE = {"shape": POINTER(Shape), "examples": POINTER(Examples), "parameters": c_void_p, "order": c_void_p}
+EVALUATE |= dict.fromkeys(("K", "P", "count"), c_int64)
+EVALUATE |= {"totals": c_void_p, "answers": c_void_p, "threads": c_int}
+
+
 @lru_cache
 def library() -> ctypes.CDLL | str:
     """Load the library, once; return why there is none that can be used, if so."""
@@ -75,6 +85,14 @@ def library() -> ctypes.CDLL | str:
     if loaded.rnnbench_sources().decode() != digest():
         return "they were built of other sources"
     return loaded
+
+
+def function(name: str, arguments: dict[str, Any]) -> Callable[..., int]:
+    """Return a function of the library that takes its arguments by keyword, and gives 0 or an errno."""
+    loaded = library()
+    assert isinstance(loaded, ctypes.CDLL), loaded
+    prototype = ctypes.CFUNCTYPE(c_int, *arguments.values())  # releases the GIL during calls
+    return prototype((name, loaded), tuple((1, argument) for argument in arguments))
 
 
 def instruction_sets() -> list[str]:
@@ -133,28 +151,29 @@ class CompiledCompute:
         self.chunk_seconds = 0.0  # of evaluating a trial on a chunk, likewise
         cell = CELLS[model.name] + (model.nonlinearity is Nonlinearity.relu)
         self.shape = Shape(
-            *(cell, model.num_layers, self.network.directions, model.hidden_size, input_size, T),
-            *(task.outputs, model.readout is Readout.mean),
+            cell=cell,
+            layers=model.num_layers,
+            directions=self.network.directions,
+            hidden=model.hidden_size,
+            input=input_size,
+            steps=T,
+            classes=task.outputs,
+            mean=model.readout is Readout.mean,
         )
         # Held here as long as the kernels read them.
         self.inputs = np.ascontiguousarray(task.inputs)
         self.targets = np.ascontiguousarray(task.targets, dtype=np.int64)
         self.examples = Examples(
-            self.inputs.ctypes.data, self.targets.ctypes.data, task.scale / task.std, -task.mean / task.std
+            inputs=self.inputs.ctypes.data,
+            targets=self.targets.ctypes.data,
+            scale=task.scale / task.std,
+            shift=-task.mean / task.std,
         )
         self.memory = config.optim.memory
         self.optimiser = OPTIMISERS[config.optim.name] + bool(getattr(config.optim, "nesterov", False))
         instructions = instructions or instruction_sets()[0]
-        self._train = getattr(library(), f"rnnbench_train_{instructions}")
-        self._train.argtypes = [
-            *(POINTER(Shape), POINTER(Examples), POINTER(State), c_void_p),
-            *(c_int64, c_int64, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int),
-        ]
-        self._evaluate = getattr(library(), f"rnnbench_evaluate_{instructions}")
-        self._evaluate.argtypes = [
-            *(POINTER(Shape), POINTER(Examples), c_void_p, c_void_p),
-            *(c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int),
-        ]
+        self._train = function(f"rnnbench_train_{instructions}", TRAIN)
+        self._evaluate = function(f"rnnbench_evaluate_{instructions}", EVALUATE)
 
     def train(self, state: optimisers.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches of order (K, examples); see `Compute.train`.
@@ -180,9 +199,18 @@ class CompiledCompute:
             mask = self._mask(drop, min(B, count)) if drop else None
             started = time.perf_counter()
             error = self._train(
-                *(byref(self.shape), byref(self.examples), byref(rows), order.data_ptr() + 8 * at),
-                *(K, parameters.shape[1], examples, count, B),
-                *(mask.data_ptr() if mask is not None else None, totals.data_ptr(), self.threads),
+                shape=byref(self.shape),
+                examples=byref(self.examples),
+                state=byref(rows),
+                order=order.data_ptr() + 8 * at,
+                K=K,
+                P=parameters.shape[1],
+                stride=examples,
+                count=count,
+                batch=B,
+                mask=mask.data_ptr() if mask is not None else None,
+                totals=totals.data_ptr(),
+                threads=self.threads,
             )
             check(error)
             self.seconds = (time.perf_counter() - started) * B / count
@@ -216,8 +244,16 @@ class CompiledCompute:
             answers.append(torch.empty(k, part, dtype=torch.int64))
             started = time.perf_counter()
             error = self._evaluate(
-                *(byref(self.shape), byref(self.examples), parameters.data_ptr(), index.data_ptr() + 8 * at),
-                *(k, P, part, totals.data_ptr(), answers[-1].data_ptr(), self.threads),
+                shape=byref(self.shape),
+                examples=byref(self.examples),
+                parameters=parameters.data_ptr(),
+                order=index.data_ptr() + 8 * at,
+                K=k,
+                P=P,
+                count=part,
+                totals=totals.data_ptr(),
+                answers=answers[-1].data_ptr(),
+                threads=self.threads,
             )
             check(error)
             self.chunk_seconds = (time.perf_counter() - started) / k * CHUNK / part

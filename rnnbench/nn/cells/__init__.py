@@ -1,21 +1,17 @@
-"""Registers the recurrent cells, one class each, under the name that `model=` selects.
+"""Finds the recurrent cells in its modules, and makes the one that `model=` selects.
 
-A new cell is one class (`cells.cell.Cell`, of which one step is all it needs), one line in CELLS and one file
-in conf/model/; one that is not part of this package registers itself (`register_cell`).
+A cell is one class with a `name` in any module of this package (`cells.cell.Cell`, of which one step is all
+it needs), and one file in conf/model/. One that is not part of it registers itself (`register_cell`).
 """
 
+import pkgutil
 from collections.abc import Callable
+from importlib import import_module
 from typing import TypeVar
 
 from rnnbench.config import ConfigError, Model, asked, defined, names, register, registered
 from rnnbench.config.keys import no_name
 from rnnbench.nn.cells.cell import Cell, Draw, Layer, Noise, State, Weights
-from rnnbench.nn.cells.gated import JANET, MGU, MUT1, MUT2, MUT3, GRUv1
-from rnnbench.nn.cells.greff import CIFG, FGR, NFG, NIAF, NIG, NOAF, NOG, Vanilla
-from rnnbench.nn.cells.gru import GRU
-from rnnbench.nn.cells.lstm import LSTM
-from rnnbench.nn.cells.minimal import MinGRU, MinLSTM
-from rnnbench.nn.cells.rnn import IRNN, RNN
 
 __all__ = [
     "CELLS",
@@ -30,27 +26,12 @@ __all__ = [
     "register_cell",
 ]
 
+_MODULES = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
 CELLS: dict[str, type[Cell]] = {
-    "lstm": LSTM,
-    "gru": GRU,
-    "rnn": RNN,
-    "irnn": IRNN,
-    "gru_v1": GRUv1,
-    "lstm_peephole": Vanilla,
-    "nig": NIG,
-    "nfg": NFG,
-    "nog": NOG,
-    "niaf": NIAF,
-    "noaf": NOAF,
-    "cifg": CIFG,
-    "fgr": FGR,
-    "mut1": MUT1,
-    "mut2": MUT2,
-    "mut3": MUT3,
-    "mgu": MGU,
-    "janet": JANET,
-    "mingru": MinGRU,
-    "minlstm": MinLSTM,
+    kind.name: kind
+    for module in _MODULES
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Cell) and "name" in vars(kind)
 }
 C = TypeVar("C", bound=type[Cell])
 
@@ -133,9 +114,10 @@ def make_cell(model: Model) -> Cell:
                 raise refuse(
                     key, getattr(model, key), "no recurrent weights, and no steps one after the other"
                 )
-    if model.positive and not issubclass(kind, MinGRU):
-        raise refuse("positive", model.positive, "no such form (mingru and minlstm have)")
-    if model.normalised and not issubclass(kind, MinLSTM):
-        raise refuse("normalised", model.normalised, "no such form (minlstm has)")
+    for key in ("positive", "normalised"):
+        if getattr(model, key) and key not in kind.options:
+            having = [name for name, other in CELLS.items() if key in other.options]
+            verb = "have" if len(having) > 1 else "has"
+            raise refuse(key, True, f"no such form ({' and '.join(having)} {verb})")
     with asked("model.name", model.name):
         return kind(model)

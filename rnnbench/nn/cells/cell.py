@@ -93,10 +93,12 @@ class Cell:
         learned_state: the state before the first step is a parameter, at first 0.
     """
 
+    name: ClassVar[str]  # of a cell of rnnbench: what `model=` selects it by
     gates: ClassVar[int] = 1  # blocks of rows of weight_ih, weight_hh and the bias
     states: ClassVar[int] = 1  # h, and perhaps c
     forget_gate: ClassVar[int | None] = None  # its block of the bias
     candidate: ClassVar[int] = 0  # its block of weight_hh
+    options: ClassVar[frozenset[str]] = frozenset()  # keys that only some cells have: positive, normalised
     recurrent: ClassVar[bool] = True  # whether there is a weight_hh, and steps one after the other
 
     def __init__(self, model: Model) -> None:

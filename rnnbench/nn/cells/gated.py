@@ -21,6 +21,7 @@ class GRUv1(Cell):
     Parameters of a layer: 3 hidden (input + hidden + 1).
     """
 
+    name = "gru_v1"
     gates, candidate = 3, 2
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
@@ -43,6 +44,7 @@ class MUT1(Cell):
     is learned. Parameters of a layer: hidden (3 input + 2 hidden + 3).
     """
 
+    name = "mut1"
     gates, candidate = 3, 1
 
     def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
@@ -72,6 +74,7 @@ class MUT2(Cell):
     P as in MUT1. Parameters of a layer: 3 hidden (input + hidden + 1).
     """
 
+    name = "mut2"
     gates, candidate = 3, 2
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
@@ -93,6 +96,7 @@ class MUT3(Cell):
     Parameters of a layer: 3 hidden (input + hidden + 1).
     """
 
+    name = "mut3"
     gates, candidate = 3, 2
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
@@ -115,6 +119,7 @@ class MGU(Cell):
     2 hidden (input + hidden + 1).
     """
 
+    name = "mgu"
     gates, candidate = 2, 1
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
@@ -136,6 +141,7 @@ class JANET(Cell):
     layer: 2 hidden (input + hidden + 1).
     """
 
+    name = "janet"
     gates, forget_gate, candidate = 2, 0, 1
     BETA = 1.0
 

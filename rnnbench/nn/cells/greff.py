@@ -25,6 +25,7 @@ from rnnbench.nn.cells.cell import Cell, Layer, State
 class Vanilla(Cell):
     """lstm_peephole: all of it. Parameters of a layer: hidden (4 (input + hidden + 1) + 3)."""
 
+    name = "lstm_peephole"
     blocks: ClassVar[str] = "zifo"
     peepholes: ClassVar[str] = "ifo"
     gates, states, candidate = 4, 2, 0
@@ -74,23 +75,28 @@ class Vanilla(Cell):
 class NIG(Vanilla):
     """No input gate: i = 1. Parameters of a layer: hidden (3 (input + hidden + 1) + 2)."""
 
+    name = "nig"
     blocks, peepholes, gates, forget_gate = "zfo", "fo", 3, 1
 
 
 class NFG(Vanilla):
     """No forget gate: f = 1. Parameters of a layer: hidden (3 (input + hidden + 1) + 2)."""
 
+    name = "nfg"
     blocks, peepholes, gates, forget_gate = "zio", "io", 3, None
 
 
 class NOG(Vanilla):
     """No output gate: o = 1. Parameters of a layer: hidden (3 (input + hidden + 1) + 2)."""
 
+    name = "nog"
     blocks, peepholes, gates = "zif", "if", 3
 
 
 class NIAF(Vanilla):
     """No input activation function: z = W_z x + R_z h- + b_z. As many parameters as vanilla."""
+
+    name = "niaf"
 
     def input_activation(self, z: Tensor) -> Tensor:
         """Apply no function."""
@@ -99,6 +105,8 @@ class NIAF(Vanilla):
 
 class NOAF(Vanilla):
     """No output activation function: h = c * o. As many parameters as vanilla."""
+
+    name = "noaf"
 
     def output_activation(self, c: Tensor) -> Tensor:
         """Apply no function."""
@@ -111,6 +119,7 @@ class CIFG(Vanilla):
     Parameters of a layer: hidden (3 (input + hidden + 1) + 2).
     """
 
+    name = "cifg"
     blocks, peepholes, gates, forget_gate = "zio", "io", 3, None
 
     def input_and_forget(self, gates: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
@@ -126,6 +135,7 @@ class FGR(Vanilla):
     of a layer: hidden (4 (input + hidden + 1) + 3 + 9 hidden).
     """
 
+    name = "fgr"
     states = 5  # h, c, and the gates i, f, o of the step before
 
     def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:

@@ -22,6 +22,7 @@ class GRU(TorchCell):
     R. Parameters of a layer: 3 hidden (input + hidden + 2).
     """
 
+    name = "gru"
     gates, candidate = 3, 2
 
     def bias(self, weights: Weights) -> Tensor:

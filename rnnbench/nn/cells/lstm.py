@@ -25,6 +25,7 @@ class LSTM(TorchCell):
     4 hidden (input + hidden + 2).
     """
 
+    name = "lstm"
     gates, states, forget_gate, candidate = 4, 2, 1, 2
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:

@@ -24,6 +24,8 @@ class MinGRU(Cell):
     them. Parameters of a layer: 2 hidden (input + 1).
     """
 
+    name = "mingru"
+    options = frozenset({"positive"})
     gates, recurrent = 2, False
 
     def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
@@ -57,6 +59,8 @@ class MinLSTM(MinGRU):
     Parameters of a layer: 3 hidden (input + 1).
     """
 
+    name = "minlstm"
+    options = frozenset({"positive", "normalised"})
     gates, forget_gate = 3, 0
 
     def states_of(self, inputs: tuple[Tensor, ...], before: Tensor) -> Tensor:

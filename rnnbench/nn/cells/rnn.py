@@ -18,6 +18,8 @@ class RNN(TorchCell):
     x (input, B), h (hidden, B). Parameters of a layer: hidden (input + hidden + 2).
     """
 
+    name = "rnn"
+
     def __init__(self, model: Model) -> None:
         super().__init__(model)
         self.relu = model.nonlinearity is Nonlinearity.relu
@@ -42,6 +44,8 @@ class IRNN(RNN):
     W is drawn uniformly here, with the deviation of their normal distribution. Parameters of a layer:
     hidden (input + hidden + 2).
     """
+
+    name = "irnn"
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
