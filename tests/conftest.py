@@ -6,7 +6,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,26 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PY
 DATA = Path(os.environ.get("RNNBENCH_DATA", HERE.parents[1] / "shared" / "data"))
 
 
-# What takes seconds to start and then waits: a server, a database, a cluster.
-SERVICES = {"mlflow_server", "postgresql", "guarded", "slurm", "head"}
+# Fixtures that take seconds to start, and wait more than they compute: those of each set go together.
+SERVICES = [{"mlflow_server", "postgresql"}, {"slurm"}, {"head"}]
 
 
+@pytest.hookimpl(trylast=True)  # what is slow has been taken out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that need a service first.
+    """Put the tests that need a service where a worker begins.
 
-    The workers begin at the two halves of the list and steal from its end: one of them starts the services,
-    once for all tests, while the other computes; and no long test is left for the end.
+    Each worker begins at its part of the list and takes from the others' ends when it is through. So a
+    service is started once, beside workers that compute, and no long test is left for the end.
     """
-    items.sort(key=lambda item: not SERVICES & set(getattr(item, "fixturenames", ())))  # is stable
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    needs = {item: set(getattr(item, "fixturenames", ())) for item in items}
+    served = [[item for item in items if service & needs[item]] for service in SERVICES]
+    others = (item for item in items if not any(service & needs[item] for service in SERVICES))
+    ordered: list[pytest.Item] = []
+    for number in range(workers):
+        begin = [item for tests in served[number::workers] for item in tests]
+        ordered += [*begin, *islice(others, max(0, len(items) // workers - len(begin)))]
+    items[:] = [*ordered, *others]
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

@@ -198,7 +198,7 @@ def damage(data: st.DataObject, whole: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_whatever_a_file_holds_all_beside_it_works(
     kind: str, made: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -466,13 +466,13 @@ def test_the_files_of_the_jobs(way):
 
 @pytest.mark.parametrize("way", WAYS, ids=" ".join)
 def test_batches(way):
-    """BatchedSweeperTestSuite: three batches of two."""
-    batches = sweep("model=lstm,gru", "seed=1,2,3", "hydra.sweeper.max_batch_size=2", *way)
-    assert [len(batch) for batch in batches] == [2, 2, 2]
+    """BatchedSweeperTestSuite: two batches of two."""
+    batches = sweep("model=lstm,gru", "seed=1,2", "hydra.sweeper.max_batch_size=2", *way)
+    assert [len(batch) for batch in batches] == [2, 2]
     words = [result.overrides[-2:] for batch in batches for result in batch]
-    assert words == [[f"model={model}", f"seed={seed}"] for model in ("lstm", "gru") for seed in (1, 2, 3)]
-    assert folders() == list("012345")
-    assert [read(f"{n}/.hydra/hydra.yaml").hydra.job.num for n in range(6)] == list(range(6))
+    assert words == [[f"model={model}", f"seed={seed}"] for model in ("lstm", "gru") for seed in (1, 2)]
+    assert folders() == list("0123")
+    assert [read(f"{n}/.hydra/hydra.yaml").hydra.job.num for n in range(4)] == list(range(4))
 
 
 @pytest.mark.parametrize(
@@ -522,8 +522,9 @@ def test_a_bad_key_trains_nothing(way):
     assert not list(Path().rglob("result.json"))
 
 
-@pytest.mark.parametrize("way", WAYS, ids=" ".join)
+@pytest.mark.parametrize("way", WAYS[1:], ids=" ".join)
 def test_the_four_ways_give_the_same_numbers(way):
+    """The first of them without a word."""
     sweep("seed=0,1", *way)
     call("multirun", "hydra.sweep.dir=t", "seed=0,1", *QUICK)
     for name in folders():

@@ -233,8 +233,9 @@ def test_several_objectives_leave_a_front(here, tmp_path):
     assert [d.name for d in study(journal(tmp_path)).directions] == ["MAXIMIZE", "MINIMIZE"]
 
 
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("basic", marks=SLOW)])
-def test_pruning_under_launchers_that_are_not_ours(tmp_path, launcher):
+# That joblib trains in processes is shown by tests/test_joblib.py.
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=SLOW)])
+def test_pruning_under_launchers_that_are_not_ours(here, tmp_path, launcher):
     pruning = [
         f"hydra/launcher={launcher}",
         "hydra/sweeper/pruner=asha",
@@ -242,7 +243,11 @@ def test_pruning_under_launchers_that_are_not_ours(tmp_path, launcher):
     ]
     more = settings(n_trials=4, n_jobs=2, study_name="s")
     lr = "optim.lr=tag(log,interval(1e-6,0.1))"
-    run(tmp_path, *search(*pruning, *more), "fit.epochs=4", lr, env=os.environ)  # joblib starts processes
+    command = [*search(*pruning, *more), "fit.epochs=4", lr]
+    if launcher == "basic":
+        here(*command)
+    else:
+        run(tmp_path, *command, env=os.environ)  # joblib starts processes
     trials = counted(study(journal(tmp_path)).get_trials())
     assert len(trials) == 4
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
