@@ -22,7 +22,7 @@ from rnnbench.config import (
 )
 from rnnbench.mlflow_sync.artifacts import download
 from rnnbench.nn.network import Network, TorchNetwork, to_torch
-from rnnbench.record import read_result
+from rnnbench.record import is_job, read_result
 from rnnbench.system.files import read, read_bytes
 from rnnbench.tasks import Goal
 from rnnbench.tasks.arrays import Arrays
@@ -182,7 +182,7 @@ def load(run: str | Path) -> Trained:
         jobs = sorted(file.parent for file in folder.glob("*/weights.pt"))
         hint = f"give the folder of a trial in it: {jobs[0]}" if jobs else "only a finished trial leaves one"
         raise ConfigError(f"{run}: holds no weights.pt; {hint}")
-    result = read_result(folder) if (folder / "result.json").exists() else {}
+    result = read_result(folder) if is_job(folder) else {}
     tags = {name.removeprefix(IMPORT): tag for name, tag in result.get("tags", {}).items() if IMPORT in name}
     try:
         config = recalled(OmegaConf.load(io.StringIO(read(folder / "config.yaml"))), tags)

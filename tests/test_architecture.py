@@ -224,7 +224,14 @@ def test_own_modules_are_imported_at_the_top(file: Path) -> None:
     assert not late or named(file) in LATE_IMPORTS
 
 
-RECORD_FILES = {"config.yaml", "metrics.csv", "result.json", "weights.pt", "confusion.csv", "by_length.csv"}
+# The modules that write the files of a record. Hydra's own config.yaml is written to .hydra/ beside them.
+JOB_FILES = {"config.yaml", "metrics.csv", "result.json", "weights.pt", "confusion.csv", "by_length.csv"}
+WRITERS = {
+    "record/job_folder.py": JOB_FILES | {"mlflow.json"},
+    "record/sweep_folder.py": {"sweep.json"},
+    "sweep/launcher.py": {"config.yaml"},
+}
+RECORD_FILES = set().union(*WRITERS.values())
 
 
 @pytest.mark.parametrize("file", FILES, ids=named)
@@ -237,6 +244,4 @@ def test_one_module_writes_the_files_of_a_record(file: Path) -> None:
         for name in ast.walk(call)
         if isinstance(name, ast.Constant) and name.value in RECORD_FILES
     }
-    # Hydra's own config.yaml is written to .hydra/ in the job folder.
-    allowed = {"record/job_folder.py": RECORD_FILES, "sweep/launcher.py": {"config.yaml"}}
-    assert written <= allowed.get(named(file), set())
+    assert written <= WRITERS.get(named(file), set())

@@ -11,7 +11,7 @@ from rnnbench import terminal
 from rnnbench.cluster.stack_file import Lost, SentStack, sent
 from rnnbench.config import objective
 from rnnbench.job_state import JobState
-from rnnbench.record import abandon, read_metrics, read_result, workers
+from rnnbench.record import abandon, is_job, read_metrics, read_result, workers
 from rnnbench.sweep.job import Job
 from rnnbench.sweep.placing import take_finished
 from rnnbench.sweep.recorder import Recorder
@@ -125,7 +125,7 @@ class Dispatch:
         for stack in stacks:
             if stack.name in over:
                 for entry in stack.jobs:
-                    if (stack.folder / entry["folder"] / "result.json").exists():
+                    if is_job(stack.folder / entry["folder"]):
                         abandon(stack.folder / entry["folder"])
         return over
 
@@ -196,7 +196,7 @@ class RemoteJob:
         if self.job.state.has_ended:
             return
         with self.recorder.lock:
-            if (self.job.folder / "result.json").exists():
+            if is_job(self.job.folder):
                 abandon(self.job.folder, reason)
                 self.look(stack, entry)
             if not self.job.state.has_ended:  # its record is not there, or is that of an earlier failure

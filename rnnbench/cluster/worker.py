@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from rnnbench.cluster.stack_file import SentStack
 from rnnbench.config import ConfigError, own_config
-from rnnbench.record import abandon, work
+from rnnbench.record import abandon, is_job, work
 from rnnbench.search.pruning import search_of, watch
 from rnnbench.sweep.job import Job, identity
 from rnnbench.sweep.recorder import Recorder
@@ -50,7 +50,7 @@ def work_on(file: Path) -> None:
                     "sent this trial; its data.root, rnnbench_import and rnnbench must be the same everywhere"
                 )
             jobs.append(Job(entry["name"], config, folder, entry["trial"], tags=entry["tags"]))
-            if (folder / "result.json").exists():
+            if is_job(folder):
                 abandon(folder)  # by a worker that died
         if search := stack.content["search"]:
             watch(search_of(search["sweeper"]), search["sweep_dir"], Path.cwd(), jobs)

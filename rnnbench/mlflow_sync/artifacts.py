@@ -11,7 +11,7 @@ from rnnbench.config.uris import driven
 from rnnbench.mlflow_sync import pictures
 from rnnbench.mlflow_sync.reading import connect_reader
 from rnnbench.mlflow_sync.store import StoreError, first_line
-from rnnbench.record.job_folder import NETWORK, read_metrics, read_result
+from rnnbench.record.job_folder import NETWORK, is_job, read_metrics, read_result
 from rnnbench.system.files import sound
 
 
@@ -89,7 +89,7 @@ def download(run_id: str) -> Path:
     folder = Path(tags.get("rnnbench.folder", ""))
     # The folder may have been trained anew since, or be another machine's.
     attempt = tags.get("rnnbench.attempt")
-    if (folder / "result.json").exists() and str(read_result(folder)["started"]) == attempt:
+    if is_job(folder) and str(read_result(folder)["started"]) == attempt:
         return folder
     if not _of_the_store(run.info.artifact_uri, uri):
         raise ConfigError(

@@ -33,7 +33,7 @@ from rnnbench.mlflow_sync.fields import (
 )
 from rnnbench.mlflow_sync.runs import HOST, Identity, Runs, place_of
 from rnnbench.mlflow_sync.store import NoAnswer, Refusal, StoreError, first_line
-from rnnbench.record.job_folder import end_of, read_delivery, read_metrics, read_result
+from rnnbench.record.job_folder import end_of, is_job, read_delivery, read_metrics, read_result
 from rnnbench.record.sweep_folder import delete_command, held, job_folders, read_sweep, results, status_now
 from rnnbench.system.files import DamagedFile
 
@@ -136,7 +136,7 @@ class Delivery:
         """
         trouble = last = None
         for job in jobs:
-            if not (job / "result.json").exists():  # deleted since
+            if not is_job(job):  # deleted since
                 continue
             error = self._try_job(runs, parent, job)
             if error is not None and last is not None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from rnnbench.config.uris import sqlite_file
 from rnnbench.mlflow_sync.fields import NAME_CHARS, PARENT, TAG_CHARS, cut
-from rnnbench.record.job_folder import read_delivery
-from rnnbench.system.files import DamagedFile, read, write_json
+from rnnbench.record.job_folder import read_delivery, write_delivery
+from rnnbench.system.files import DamagedFile, read
 
 HOST = socket.gethostname()
 JOB, SWEEP = "rnnbench.job", "rnnbench.sweep"  # tags with the identity of what a run is of
@@ -75,8 +75,7 @@ class Runs:
 
     def note(self, folder: Path, state: dict[str, Any]) -> None:
         """Write to mlflow.json how much is delivered of a folder, once MLflow has answered."""
-        if state != read_delivery(folder):
-            write_json(folder / "mlflow.json", state)
+        if write_delivery(folder, state):
             self.notes += 1
 
     def find(self, identity: Identity) -> list[Any]:

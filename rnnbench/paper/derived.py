@@ -14,7 +14,7 @@ from rnnbench.paper.definition import Table
 from rnnbench.paper.planning import MULTIRUN
 from rnnbench.paper.provenance import RunsOfTable
 from rnnbench.reader import Folders, Record, Source, in_order
-from rnnbench.record import read_overrides, read_sweep
+from rnnbench.record import is_sweep, read_overrides, read_sweep
 from rnnbench.system.files import sound
 
 MANY = 12  # rows, above which each is not tested against the best
@@ -131,7 +131,7 @@ def _metrics(finished: Sequence[Record]) -> list[str]:
 
 def _grid(folder: Path) -> list[str]:
     """Return the overrides that a grid was started with, [] where the folder is none of a grid."""
-    if not (folder / "sweep.json").exists():
+    if not is_sweep(folder):
         return []
     try:
         words: list[str] = read_sweep(folder)["command"]

@@ -19,7 +19,7 @@ from rnnbench.mlflow_sync.courier import undelivered
 from rnnbench.paper.aggregate import TableTrial, latest
 from rnnbench.paper.definition import Table, Tuning
 from rnnbench.reader import Record, SearchRecord, Source, open_source
-from rnnbench.record import read_sweep
+from rnnbench.record import is_sweep, read_sweep
 from rnnbench.sweep.plan import plan_grid, sweeper_settings
 from rnnbench.system.files import sound
 
@@ -149,7 +149,7 @@ class App:
     def place(self) -> Path:
         """Return a folder for the next runs: the last one if it did not come to its end, else a new one."""
         runs = self.folder / "runs"
-        numbers = sorted(int(path.name) for path in runs.glob("[0-9]*") if (path / "sweep.json").exists())
+        numbers = sorted(int(path.name) for path in runs.glob("[0-9]*") if is_sweep(path))
         last = [runs / str(number) for number in numbers[-1:]]
         if any(info["status"] in ("running", "interrupted") for info in sound(last, read_sweep)):
             return last[0]

@@ -19,7 +19,8 @@ from rnnbench.mlflow_sync.deletion import delete_runs, find_runs, open_runs
 from rnnbench.mlflow_sync.delivery import Delivery
 from rnnbench.mlflow_sync.follow import LOCK, follow, verdict
 from rnnbench.mlflow_sync.store import StoreError, first_line
-from rnnbench.record.sweep_folder import held, job_folders, read_sweep, redirect, sync_command
+from rnnbench.record.job_folder import is_job
+from rnnbench.record.sweep_folder import held, is_sweep, job_folders, read_sweep, redirect, sync_command
 from rnnbench.system.files import show_warnings, sound
 from rnnbench.terminal import open_streams, say
 
@@ -69,7 +70,7 @@ def confirm(question: str) -> bool:
 
 def find(folder: Path) -> list[Path]:
     """Find the sweep folders at or below a folder; for a job folder, the sweep that it belongs to."""
-    if (folder / "result.json").exists() and (folder.parent / "sweep.json").exists():
+    if is_job(folder) and is_sweep(folder.parent):
         return [folder.parent]
     found = []
     for path, inner, files in os.walk(folder):
@@ -126,9 +127,9 @@ def delete(folder: Path, yes: bool) -> int:
         0 if both are removed, else 1.
     """
     folder = folder.resolve()
-    whole = (folder / "sweep.json").exists()
+    whole = is_sweep(folder)
     sweep = folder if whole else folder.parent
-    if not whole and not ((folder / "result.json").exists() and (sweep / "sweep.json").exists()):
+    if not whole and not (is_job(folder) and is_sweep(sweep)):
         say(f"error: {folder}: neither a sweep folder nor a job folder; nothing was removed")
         return 1
     uri = read_sweep(sweep)["tracking"]["uri"]

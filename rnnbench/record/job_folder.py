@@ -227,6 +227,11 @@ class JobFolder:
         return ",".join((str(row["epoch"]), str(row["timestamp_ms"]), *values)) + "\n"
 
 
+def is_job(folder: Path) -> bool:
+    """True if a folder holds the record of a trial."""
+    return (folder / "result.json").exists()
+
+
 def read_result(folder: Path | str) -> dict[str, Any]:
     """Read result.json; metrics are floats, nan and the infinities among them.
 
@@ -324,6 +329,14 @@ def read_delivery(folder: Path | str) -> dict[str, Any]:
     except DamagedFile as error:
         warn(error, "what MLflow has is looked up there")
         return {}
+
+
+def write_delivery(folder: Path, state: dict[str, Any]) -> bool:
+    """Write to mlflow.json what has been delivered of a job or sweep folder; False if it says so already."""
+    if state == read_delivery(folder):
+        return False
+    write_json(folder / "mlflow.json", state)
+    return True
 
 
 def read_metrics(folder: Path | str) -> list[dict[str, Any]]:

@@ -267,6 +267,11 @@ FOUND: dict[str, Any] = {
 }
 
 
+def is_sweep(path: Path) -> bool:
+    """True if a folder holds a sweep."""
+    return (path / "sweep.json").exists()
+
+
 def read_sweep(path: Path) -> dict[str, Any]:
     """Read sweep.json.
 
@@ -315,6 +320,12 @@ def results(path: Path) -> dict[Path, dict[str, Any]]:
     return dict(sound(found, lambda job: (job, read_result(job))))
 
 
+def delivered_runs(path: Path) -> dict[str, str]:
+    """Map names of job folders to the MLflow runs that they have become, as far as they are delivered."""
+    states = ((file.parent.name, read_delivery(file.parent)) for file in path.glob("*/mlflow.json"))
+    return {name: state["run_id"] for name, state in states if state}
+
+
 def held(path: Path, patience: float = 0) -> bool:
     """True if a living process holds the sweep folder, still after so many seconds."""
     return _taken(path / LOCK, patience) or bool(_sharers(path) or workers(path))
@@ -334,7 +345,7 @@ def work(path: Path, sweep: str, stack: str) -> Iterator[None]:
         ConfigError: the folder is not here, is another's, or is in use by a process that trains by itself.
     """
     host = platform.node()
-    if not (path / "sweep.json").exists() or (info := read_sweep(path))["sweep"] != sweep:
+    if not is_sweep(path) or (info := read_sweep(path))["sweep"] != sweep:
         raise ConfigError(
             f"hydra.sweep.dir={path}: {host} does not see this sweep's folder; give one on a disk that every "
             "node shares"

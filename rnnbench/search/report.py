@@ -13,7 +13,7 @@ from rich.table import Table
 from rnnbench import terminal
 from rnnbench.config import ConfigError, objective, recorded, to_yaml
 from rnnbench.job_state import JobState
-from rnnbench.record import read_delivery
+from rnnbench.record import delivered_runs
 from rnnbench.render.layout import Layout
 from rnnbench.search.identity import STUDY
 from rnnbench.search.lease import LEASE, WORKER, myself, runs_here
@@ -263,12 +263,7 @@ def write_results(plan: Plan, winners: Sequence[FrozenTrial]) -> None:
 
 def _link_runs(plan: Plan, study: Study) -> None:
     """Note in the study which MLflow runs its trials have become, as far as they are delivered."""
-    runs: dict[str, str] = {}
-    for file in plan.folder.glob("*/mlflow.json"):
-        state = read_delivery(file.parent)
-        if state:
-            runs[file.parent.name] = state["run_id"]
-    if runs:
+    if runs := delivered_runs(plan.folder):
         study.study.set_user_attr(RUNS, study.study.user_attrs.get(RUNS, {}) | runs)
 
 

@@ -25,7 +25,7 @@ from rnnbench import terminal
 from rnnbench.config import ConfigError, objective
 from rnnbench.config.metrics import short
 from rnnbench.job_state import JobState
-from rnnbench.record import abandon, inherit, read_result
+from rnnbench.record import abandon, inherit, is_job, read_result
 from rnnbench.search.plan import Plan
 from rnnbench.search.pruning import OPEN, Watch, repeats_of, tags_of
 from rnnbench.search.retry import RetryingStorage
@@ -82,7 +82,7 @@ class Search(ABC):
         """End the records of dead workers' trials, which still say that these run."""
         for number, error in self.study.left().items():
             for job in self._folders(number):
-                if (job / "result.json").exists():
+                if is_job(job):
                     abandon(job, error)
 
     def _folders(self, number: int) -> list[Path]:
@@ -338,7 +338,7 @@ class JobSearch(Search):
 
     def _conclude(self, suggestion: Suggestion, error: str | None) -> None:
         folder = self.plan.folder / str(suggestion.number)
-        recorded = (folder / "result.json").exists() and read_result(folder)["status"] != JobState.running
+        recorded = is_job(folder) and read_result(folder)["status"] != JobState.running
         if error is not None:
             terminal.say(f"trial {suggestion.number}: failed: {error}", "red")
         self.conclude(suggestion, None if recorded else error or "left no record")
