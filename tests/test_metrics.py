@@ -17,7 +17,7 @@ from rnnbench.config import (
     objective,
     selection,
 )
-from rnnbench.config.metrics import METRICS, Metric, find, short
+from rnnbench.config.metrics import METRICS, OWN_METRICS, Metric, described, find, remember, short
 from rnnbench.kernels import torch_evaluation
 from rnnbench.tasks import Goal, Task
 from rnnbench.terminal import number
@@ -139,3 +139,33 @@ def test_a_metric_that_cannot_be_is_refused(given, message):
 def test_a_name_that_no_metric_has_is_refused():
     with pytest.raises(ConfigError, match=r"data.metrics=macro_f2: must be one of .*data.metrics=macro_f1"):
         find("macro_f2")
+
+
+def test_a_reader_without_the_code_of_a_metric_has_what_the_record_says_of_it(monkeypatch):
+    """Direction, bounds, digits and heading; a damaged tag is passed over."""
+    kappa = Metric(
+        name="kappa",
+        better="higher",
+        bounds=(-1.0, 1.0),
+        digits=3,
+        title="kappa",
+        goals=("label",),
+        of_confusion=max,
+    )
+    monkeypatch.setitem(OWN_METRICS, "kappa", kappa)
+    tags = described(make_config(data__metrics=["macro_f1", "kappa"]))
+    assert tags.keys() == {"rnnbench.metric.kappa"}
+    monkeypatch.delitem(OWN_METRICS, "kappa")
+    monkeypatch.setattr("rnnbench.config.metrics.RECORDED", {})
+    for damaged in (
+        "",
+        "[1]",
+        '["up", 0, 1, 4, "x"]',
+        '["higher", 0, 1, 4.5, "x"]',
+        '["higher", "a", 1, 4, "x"]',
+    ):
+        remember({"rnnbench.metric.kappa": damaged})
+        assert direction("test/kappa") == "minimize"
+    remember(tags)
+    assert direction("best/val_kappa") == "maximize" and bounds("test/kappa") == (-1.0, 1.0)
+    assert heading("test/kappa") == "test kappa" and number("val/kappa", 0.5) == "0.500"

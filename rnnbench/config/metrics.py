@@ -5,6 +5,7 @@ is one `Metric`; code of one's own enters one by `register_metric` (config.user_
 torch: metrics are computed by the methods of the tensors that they are given.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -19,7 +20,18 @@ LABELS = ("label", "labels")  # goals (rnnbench.tasks.Goal) that ask for a class
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metric:
+class MetricFacts:
+    """What is known of a metric by its name: which way is better, its bounds, how it is printed."""
+
+    name: str  # as in val/NAME
+    better: Literal["higher", "lower"]
+    bounds: tuple[float, float] = (0.0, math.inf)  # what it lies between
+    digits: int | None = None  # after the point, where it is printed; None: four that count
+    title: str | None = None  # in a table, after "test"; None: a table has the recorded name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(MetricFacts):
     """A number that says how good a trial's answers are.
 
     It is computed for the K trials of a stack at once, in one of three ways:
@@ -38,13 +50,6 @@ class Metric:
     examples again, whatever kernel trains. Each gives (K,).
     """
 
-    name: str  # as in val/NAME
-    better: Literal["higher", "lower"]
-    bounds: tuple[float, float] = (0.0, math.inf)  # what it lies between
-    digits: int | None = None  # after the point, where it is printed; None: four that count
-    title: str | None = (
-        None  # in the heading of a table, after "test"; None: the heading is the recorded name
-    )
     goals: tuple[str, ...]  # what is asked of the sequences that it goes with: values of rnnbench.tasks.Goal
     of_means: Callable[[Any, Any], Any] | None = None
     of_confusion: Callable[[Any], Any] | None = None
@@ -72,12 +77,12 @@ class Metric:
 
     @property
     def computed_by(self) -> Any:
-        """The function that computes it."""
+        """Return the function that computes it."""
         return self.of_means or self.of_confusion or self.of_sums
 
 
 def balanced_accuracy(counts: Any) -> Any:
-    """Mean over the classes that occur of the share of their examples that is answered right, (K,).
+    """Average over the classes that occur the share of their examples that is answered right, (K,).
 
     As scikit-learn's balanced_accuracy_score.
     """
@@ -87,7 +92,7 @@ def balanced_accuracy(counts: Any) -> Any:
 
 
 def macro_f1(counts: Any) -> Any:
-    """Mean over the classes that occur or are answered of their F1, 2 TP / (2 TP + FP + FN), (K,).
+    """Average F1, 2 TP / (2 TP + FP + FN), over the classes that occur or are answered, (K,).
 
     As scikit-learn's f1_score(average="macro").
     """
@@ -97,17 +102,17 @@ def macro_f1(counts: Any) -> Any:
 
 
 def absolute_errors(logits: Any, y: Any, counts: Any) -> tuple[Any, ...]:
-    """Sums over the examples of |answer - y|, mean over the outputs, and of 1; (K,) each."""
+    """Sum over the examples |answer - y|, averaged over the outputs, and 1; (K,) each."""
     return (logits - y).abs().mean(1).sum(1), counts.sum(1)
 
 
 def squares(logits: Any, y: Any, counts: Any) -> tuple[Any, ...]:
-    """Sums over the examples of (answer - y)^2, of y^2, of y, (K, outputs) each, and of 1, (K,)."""
+    """Sum over the examples (answer - y)^2, y^2 and y, (K, outputs) each, and 1, (K,)."""
     return (logits - y).square().sum(2), y.square().sum(2), y.sum(2), counts.sum(1)
 
 
 def r2(residual: Any, squared: Any, total: Any, examples: Any) -> Any:
-    """1 - residual / variance, mean over the outputs, (K,).
+    """Average 1 - residual / variance over the outputs, (K,).
 
     As scikit-learn's r2_score: of an output that is the same in all examples 1 where all answers are right,
     else 0.
@@ -206,10 +211,12 @@ METRICS = {
 
 
 OWN_METRICS: dict[str, Metric] = {}  # those that code of one's own has registered; of one name the last one
+RECORDED: dict[str, MetricFacts] = {}  # what records say of metrics whose code is not imported here
+TAG = "rnnbench.metric."  # of a record; the metric's name follows
 
 
 def find(name: str, key: str = "data.metrics") -> Metric:
-    """The metric of this name; of a name that `own_code` has bound, the one that it is bound to.
+    """Return the metric of this name; of a name that `own_code` has bound, the one that it is bound to.
 
     Args:
         key: that has this value, for the message.
@@ -224,36 +231,61 @@ def find(name: str, key: str = "data.metrics") -> Metric:
     return found
 
 
-def _known(name: str) -> Metric | None:
-    return METRICS.get(name, OWN_METRICS.get(name))
+def described(config: Config) -> dict[str, str]:
+    """Return the tags that tell a reader of the record what the trial's own metrics are."""
+    own = [OWN_METRICS[name] for name in measured(config) if name in OWN_METRICS]
+    return {TAG + m.name: json.dumps([m.better, *m.bounds, m.digits, m.title]) for m in own}
+
+
+def remember(tags: Mapping[str, str]) -> None:
+    """Keep what the tags of a record say of metrics that this process does not have; see `described`.
+
+    A tag that is damaged is passed over: the metric is then printed as any number, and lower is better.
+    """
+    for tag, text in tags.items():
+        if not tag.startswith(TAG):
+            continue
+        try:
+            better, low, high, digits, title = json.loads(text)
+            bounds = (float(low), float(high))
+        except (ValueError, TypeError):
+            continue
+        sound = digits is None or (isinstance(digits, int) and 0 <= digits <= 12)
+        if better in ("higher", "lower") and sound and isinstance(title, str | None):
+            name = tag.removeprefix(TAG)
+            RECORDED[name] = MetricFacts(name=name, better=better, bounds=bounds, digits=digits, title=title)
+
+
+def _known(name: str) -> MetricFacts | None:
+    return METRICS.get(name) or OWN_METRICS.get(name) or RECORDED.get(name)
 
 
 def short(recorded: str) -> str:
-    """The metric's name in that of a recorded number: `accuracy` of test/accuracy and best/val_accuracy."""
+    """Return the metric's name in that of a recorded number: `accuracy` of best/val_accuracy."""
     return re.sub("^(val|test)_", "", recorded.rpartition("/")[2])
 
 
 def direction(recorded: str) -> str:
-    """`maximize` or `minimize`, by the name of a recorded number."""
+    """Return `maximize` or `minimize`, by the name of a recorded number."""
     metric = _known(short(recorded))
     higher = metric is not None and metric.better == "higher"
     return "maximize" if higher or recorded.endswith("per_second") else "minimize"
 
 
 def bounds(recorded: str) -> tuple[float, float]:
-    """What a recorded number lies between, by its name; what is no metric is not negative."""
+    """Return what a recorded number lies between, by its name; what is no metric is not negative."""
     metric = _known(short(recorded))
     return (0.0, math.inf) if metric is None else metric.bounds
 
 
 def digits(recorded: str) -> int | None:
-    """Digits after the point with which a recorded number is printed, if the metric has a fixed number."""
+    """Return how many digits after the point a recorded number is printed with, if the metric fixes it."""
     metric = _known(short(recorded))
     return None if metric is None else metric.digits
 
 
 def heading(recorded: str) -> str | None:
-    """What a table calls a recorded number, if that is a metric with a title."""
+    """Return what a table calls a recorded number, if that is a metric with a title."""
     metric = _known(short(recorded))
     if metric is None or metric.title is None:
         return None
@@ -268,17 +300,17 @@ def heading(recorded: str) -> str | None:
 
 
 def on_test(recorded: str) -> bool:
-    """Whether a recorded number was measured on the test set."""
+    """Return whether a recorded number was measured on the test set."""
     return recorded.startswith(("test/", "best/test_"))
 
 
 def measured(config: Config) -> list[str]:
-    """Names of the metrics that a trial measures: that of its task, the added ones, the loss."""
+    """Return the names of the metrics that a trial measures: that of its task, the added ones, the loss."""
     return [config.data.metric, *(config.data.metrics or []), "loss"]
 
 
 def measured_by(params: Mapping[str, Any]) -> list[str]:
-    """Names of the metrics that a recorded trial has measured besides the loss.
+    """Return the names of the metrics that a recorded trial has measured besides the loss.
 
     Args:
         params: of its record, by dotted key.
@@ -288,7 +320,7 @@ def measured_by(params: Mapping[str, Any]) -> list[str]:
 
 
 def final_metrics(config: Config) -> list[str]:
-    """Names of the numbers that a finished trial records once (those of epochs aside)."""
+    """Return the names of the numbers that a finished trial records once (those of epochs aside)."""
     split, names = config.fit.select.value, measured(config)
     final = [*(f"best/{split}_{name}" for name in names), "best/epoch"]
     if config.fit.select is Select.val:
@@ -304,19 +336,19 @@ def final_metrics(config: Config) -> list[str]:
 
 
 def objective(config: Config) -> str:
-    """The final number that a trial is judged by; `val/loss` asks for the one of the best epoch."""
+    """Return the final number that a trial is judged by; `val/loss` asks for the one of the best epoch."""
     split = config.fit.select.value
     chosen = config.objective or f"{split}/{config.data.metric}"
     return f"best/{chosen.replace('/', '_')}" if chosen in per_epoch(config) else chosen
 
 
 def per_epoch(config: Config) -> list[str]:
-    """Names of the numbers that are measured after an epoch, on the split that is watched."""
+    """Return the names of the numbers that are measured after an epoch, on the split that is watched."""
     return [f"{config.fit.select.value}/{name}" for name in measured(config)]
 
 
 def selection(config: Config) -> str:
-    """The name of the metric that chooses the best epoch, on the split `fit.select`."""
+    """Return the name of the metric that chooses the best epoch, on the split `fit.select`."""
     best = f"best/{config.fit.select.value}_"
     chosen = objective(config)
     return short(chosen) if chosen.startswith(best) and chosen != "best/epoch" else config.data.metric

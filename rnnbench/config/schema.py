@@ -230,4 +230,4 @@ class Config:
         None  # a recorded metric; null: the task's own, at the best epoch, on validation
     )
     dry_run: bool = False
-    rnnbench_import: Optional[str] = None  # Python files that register cells and tasks, separated by :
+    rnnbench_import: Optional[str] = None  # Python files that register what is one's own, separated by :

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.config import ConfigError, mask
+from rnnbench.config.metrics import remember
 from rnnbench.config.uris import driven, sqlite_file
 from rnnbench.mlflow_sync.fields import PARENT, RECORDED, number, value
 from rnnbench.mlflow_sync.store import first_line, silence
@@ -121,6 +122,7 @@ def record_of(
     Args:
         run: run_id, name, status in MLflow's word, started and ended.
     """
+    remember(tags)
     return Record(
         trial=tags.get("rnnbench.trial", ""),
         job=tags["rnnbench.job"],

@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from rnnbench.config import Config, flatten, plain, to_yaml
+from rnnbench.config.metrics import remember
 from rnnbench.job_state import RECORDED, JobState
 from rnnbench.system.files import (
     DamagedFile,
@@ -249,6 +250,7 @@ def read_result(folder: Path | str) -> dict[str, Any]:
         raise DamagedFile(
             file, f"is damaged, or another tool's: its metrics are no numbers ({error})"
         ) from None
+    remember(result["tags"])
     return result
 
 
