@@ -1,5 +1,6 @@
 """The README, the pages and the heads of the configs: commands compose, links resolve, files are there."""
 
+import ast
 import contextlib
 import functools
 import io
@@ -15,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
+import rnnbench
 from rnnbench import tasks
 from rnnbench.paper.definition import find_table, read_table
 from rnnbench.sweep import launcher
@@ -59,6 +61,11 @@ def commands() -> list[tuple[str, str, str]]:
 
 
 COMMANDS = commands()
+# The worked examples of the page on extending, by the file that their first line names.
+EXAMPLES = {
+    block.partition("\n")[0].removeprefix("# "): block
+    for block in blocks(ROOT / "rnnbench/docs/extending.md", "python")
+}
 # What is one option of one group alone is composed by test_config.py.
 TRAINING = {
     words: page
@@ -206,6 +213,31 @@ def test_the_arrays_of_the_page_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     exec(compile(block, "tasks.md", "exec"), {})
     task = tasks.load(Arrays("npz", path="mine.npz"))
     assert task.inputs.shape == (600, 20, 6) and task.outputs == 2
+
+
+def test_the_worked_examples_are_those_that_the_seams_are_tested_with() -> None:
+    """Comments and layout aside; a cell and a task are trained below as the page has them."""
+    tree = ast.parse((ROOT / "tests/test_seams.py").read_text())
+    seams = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
+            with contextlib.suppress(SyntaxError):
+                seams.add(ast.dump(ast.parse(node.value)))
+    for file, block in EXAMPLES.items():
+        assert file in ("my_cells.py", "my_tasks.py") or ast.dump(ast.parse(block)) in seams, file
+
+
+@pytest.mark.parametrize("words", [("my_cells.py", "model=leaky"), ("my_tasks.py", "data=largest")])
+def test_the_cell_and_the_task_of_the_page_train(
+    words: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file, option = words
+    Path(file).write_text(EXAMPLES[file])
+    result = rnnbench.run(
+        f"rnnbench_import={file}", option, "fit.epochs=1", "data.train_size=64", "tracking=none"
+    )
+    assert result["status"] == "finished"
 
 
 def test_the_table_of_the_page_is_a_table(tmp_path: Path) -> None:

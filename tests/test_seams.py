@@ -110,7 +110,7 @@ def test_a_launcher_is_one_file(tmp_path: Path) -> None:
 
 RANGE = '''"""The highest and the lowest run of each row."""
 
-CAPTION = "From the lowest run to the highest; dot: the {statistic}."
+CAPTION = "From the lowest run to the highest, whatever the {statistic} is."
 
 
 def draw(figure, sheet):
@@ -135,7 +135,7 @@ def test_a_figure_is_one_file(runs: Path, tmp_path: Path) -> None:
     for file, text in texts(filled, [], out).items():
         (out / file).write_text(text, encoding="utf-8")
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "From the lowest run to the highest; dot: the median." in page and 'data-series="2"' in page
+    assert "From the lowest run to the highest, whatever the median is." in page and 'data-series="2"' in page
     assert verify(out, str(runs), [mine.parent]) == ([], [])
     with pytest.raises(ConfigError, match=r"figures\.one\.kind=ranges: must be one of box"):
         verify(out, str(runs))  # a table that others have made imports no file that it names
