@@ -1,4 +1,4 @@
-"""The metrics: what each one is, which of them a trial records, and which one judges it.
+"""Defines the metrics: what each one is, which of them a trial records, which one judges it.
 
 A trial measures the loss, the metric of its task (`data.metric`) and those that `data.metrics` adds. A metric
 is one `Metric`; code of one's own enters one by `register_metric` (config.user_code). Nothing here needs

@@ -1,4 +1,4 @@
-"""The optimisers: one class each, with its settings, their checks, its memory and its update.
+"""Defines the optimisers: one class each, with its settings, their checks, its memory and its update.
 
 A class here is an option of `optim=` by the name in its field `name`; conf/optim/NAME.yaml selects it. An
 optimiser that is not part of this package registers itself (`rnnbench.register_optimiser`).
@@ -40,7 +40,7 @@ class Optim:
 
     @property
     def hyperparameters(self) -> dict[str, float]:
-        """What may differ between the trials of a stack, the learning rate aside: that has a schedule."""
+        """Return what may differ between the trials of a stack, without the learning rate, see `fit`."""
         names = [field.name for field in fields(self) if field.type in (float, "float")]
         return {name: getattr(self, name) for name in names if name != "lr"}
 
@@ -162,7 +162,7 @@ class RMSprop(Optim):
 
 
 def _derived(kind: type[Optim]) -> list[type[Optim]]:
-    """The classes that derive from `kind`, each followed by those that derive from it."""
+    """Return the classes that derive from `kind`, each followed by those that derive from it."""
     return [part for child in kind.__subclasses__() for part in (child, *_derived(child))]
 
 

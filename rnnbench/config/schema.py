@@ -1,4 +1,4 @@
-"""The typed schema: every value of a run, its type and its default. The yaml in conf/ only selects."""
+"""Defines the typed schema: every value of a trial, its type, its default. The yaml in conf/ only selects."""
 
 from dataclasses import dataclass, field
 from enum import Enum

@@ -39,7 +39,7 @@ class Language(Data):
 
 
 class Words(Protocol):
-    """What sets one language apart."""
+    """The rules of one language: its symbols and its answers."""
 
     symbols: int
     outputs: int
