@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from rnnbench.config import Config, Model, Nonlinearity, Readout
-from rnnbench.kernels.build import digest
 from rnnbench.nn import optimisers
 from rnnbench.nn.cells import Draw, Noise
 from rnnbench.nn.network import Network
@@ -82,6 +81,9 @@ def library() -> ctypes.CDLL | str:
     except OSError as error:  # of another kind of machine, on a disk that they share
         return f"they cannot be loaded: {error}"
     loaded.rnnbench_sets.restype = loaded.rnnbench_sources.restype = ctypes.c_char_p
+    # Late: `python -m rnnbench.kernels.build` runs that module, and warns if it was imported before.
+    from rnnbench.kernels.build import digest
+
     if loaded.rnnbench_sources().decode() != digest():
         return "they were built of other sources"
     return loaded
