@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rnnbench.api import load
     from rnnbench.app import run
     from rnnbench.config import ConfigError, Metric, Optim
-    from rnnbench.config.user_code import register_metric, register_optimiser
+    from rnnbench.config.registry import register_metric, register_optimiser
     from rnnbench.nn.cells import Cell, register_cell
     from rnnbench.reader import records
     from rnnbench.tasks import register_task
@@ -39,8 +39,8 @@ HOMES = {
     "load": "api",
     "records": "reader",
     "register_cell": "nn.cells",
-    "register_metric": "config.user_code",
-    "register_optimiser": "config.user_code",
+    "register_metric": "config.registry",
+    "register_optimiser": "config.registry",
     "register_task": "tasks",
     "run": "app",
 }

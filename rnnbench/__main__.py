@@ -9,7 +9,8 @@ from hydra.errors import CompactHydraException
 
 from rnnbench import __version__
 from rnnbench.app import app
-from rnnbench.config import ConfigError, check_words, conf_folder
+from rnnbench.config import ConfigError, conf_folder
+from rnnbench.config.secrets import check_words
 from rnnbench.sweep.arguments import is_sweep, loader_of, read_arguments
 from rnnbench.sweep.explain import explained
 from rnnbench.sweep.hydra_api import raise_errors

@@ -12,14 +12,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from rnnbench import tasks
-from rnnbench.config import (
-    Config,
-    ConfigError,
-    Data,
-    Kernel,
-    explained,
-    recalled,
-)
+from rnnbench.config import Config, ConfigError, Data, Kernel
+from rnnbench.config.sources import explained
+from rnnbench.config.user_code import recalled
 from rnnbench.mlflow_sync.artifacts import download
 from rnnbench.nn.network import Network, TorchNetwork, to_torch
 from rnnbench.record import is_job, read_result

@@ -11,7 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rnnbench.config import ConfigError, check_words
+from rnnbench.config import ConfigError
+from rnnbench.config.secrets import check_words
 from rnnbench.record import read_result
 from rnnbench.sweep.compose import compose_one
 from rnnbench.sweep.hydra_jobs import TrialFailed

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rnnbench
-from rnnbench.config import ConfigError, check_tree, check_words, mask
+from rnnbench.config import ConfigError, mask
+from rnnbench.config.secrets import check_tree, check_words
 from rnnbench.reader import records
 from rnnbench.record.__main__ import sync
 from rnnbench.search.storage import check_storage, open_storage

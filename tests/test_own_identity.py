@@ -15,7 +15,8 @@ from conftest import make_config
 
 import rnnbench
 from rnnbench.cluster.stack_file import SentStack
-from rnnbench.config import ConfigError, imported, own_code, plain, recalled, trial_hash, typed
+from rnnbench.config import ConfigError, plain, trial_hash, typed
+from rnnbench.config.user_code import imported, own_code, recalled
 from rnnbench.nn.cells import class_of
 from rnnbench.train.stack import shape_key
 from tests.test_app import numbers, run

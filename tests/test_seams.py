@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from test_paper import PLANNED, runs
 
 import rnnbench
-from rnnbench.config import ConfigError, Model, own_code
+from rnnbench.config import ConfigError, Model
+from rnnbench.config.user_code import own_code
 from rnnbench.nn.cells import class_of
 from rnnbench.paper.aggregate import fill
 from rnnbench.paper.definition import table_of

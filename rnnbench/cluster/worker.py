@@ -8,7 +8,8 @@ from hydra.core.utils import env_override
 from omegaconf import OmegaConf
 
 from rnnbench.cluster.stack_file import SentStack
-from rnnbench.config import ConfigError, own_config
+from rnnbench.config import ConfigError
+from rnnbench.config.user_code import own_config
 from rnnbench.record import abandon, is_job, work
 from rnnbench.search.pruning import search_of, watch
 from rnnbench.sweep.job import Job, identity

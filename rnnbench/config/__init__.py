@@ -40,22 +40,10 @@ from rnnbench.config.schema import (
     Tracking,
 )
 from rnnbench.config.search import Drawn, Search
-from rnnbench.config.secrets import check_secret, check_tree, check_words, mask
+from rnnbench.config.secrets import mask
 from rnnbench.config.slurm import Slurm
-from rnnbench.config.sources import defined, explained
 from rnnbench.config.trees import flatten, plain, to_yaml, typed
 from rnnbench.config.uris import check_uri
-from rnnbench.config.user_code import (
-    asked,
-    failure,
-    imported,
-    names,
-    own_code,
-    own_config,
-    recalled,
-    register,
-    registered,
-)
 
 __all__ = [
     "DATA",
@@ -85,37 +73,23 @@ __all__ = [
     "Sgd",
     "Slurm",
     "Tracking",
-    "asked",
     "bounds",
     "check",
-    "check_secret",
-    "check_tree",
     "check_uri",
-    "check_words",
     "conf_folder",
-    "defined",
     "digits",
     "direction",
-    "explained",
-    "failure",
     "final_metrics",
     "flatten",
     "heading",
     "identifies",
-    "imported",
     "mask",
     "measured_by",
-    "names",
     "objective",
     "on_test",
-    "own_code",
-    "own_config",
     "per_epoch",
     "plain",
-    "recalled",
     "recorded",
-    "register",
-    "registered",
     "selection",
     "to_yaml",
     "trial_hash",

@@ -1,7 +1,7 @@
 """Defines the metrics: what each one is, which of them a trial records, which one judges it.
 
 A trial measures the loss, the metric of its task (`data.metric`) and those that `data.metrics` adds. A metric
-is one `Metric`; code of one's own enters one by `register_metric` (config.user_code). Nothing here needs
+is one `Metric`; code of one's own enters one by `register_metric` (config.registry). Nothing here needs
 torch: metrics are computed by the methods of the tensors that they are given.
 """
 
@@ -224,7 +224,7 @@ def find(name: str, key: str = "data.metrics") -> Metric:
     Raises:
         ConfigError: there is none.
     """
-    bound = getattr(name, "entry", None)  # see user_code.Own
+    bound = getattr(name, "entry", None)  # see registry.Own
     found: Metric | None = METRICS.get(name, OWN_METRICS.get(name)) if bound is None else bound.made
     if found is None:
         raise ConfigError(no_name(key, name, [*METRICS, *OWN_METRICS]))

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rnnbench.config import ConfigError, Model, Readout, asked
+from rnnbench.config import ConfigError, Model, Readout
+from rnnbench.config.user_code import asked
 from rnnbench.nn.cells import Cell, Noise, State, Weights, make_cell
 from rnnbench.nn.cells.cell import NONE
 

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnnbench.config import ConfigError, check_words
+from rnnbench.config import ConfigError
+from rnnbench.config.secrets import check_words
 from rnnbench.mlflow_sync.artifacts import upload_figures
 from rnnbench.mlflow_sync.store import StoreError
 from rnnbench.paper.aggregate import FilledTable, TableTrial, arrange, fill

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from optuna.storages import InMemoryStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from rnnbench.config import ConfigError, check_secret
+from rnnbench.config import ConfigError
+from rnnbench.config.secrets import check_secret
 from rnnbench.search import storages
 from rnnbench.search.retry import RetryingStorage
 from rnnbench.search.storages.kind import StorageKind

@@ -26,7 +26,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from rnnbench import config as schema
-from rnnbench.config import Config, ConfigError, check_tree, own_code, to_yaml, typed
+from rnnbench.config import Config, ConfigError, to_yaml, typed
+from rnnbench.config.secrets import check_tree
+from rnnbench.config.user_code import own_code
 from rnnbench.record import new_folder
 from rnnbench.sweep import stages
 from rnnbench.sweep.compose import Composer

@@ -17,10 +17,10 @@ from hydra.core.object_type import ObjectType
 from omegaconf import OmegaConf
 
 from rnnbench.config import Data, Model, Optim, conf_folder
+from rnnbench.config.loading import offer as registered_by
 from rnnbench.config.optimisers import OWN
+from rnnbench.config.registry import Entry
 from rnnbench.config.schema import OWN_DATA
-from rnnbench.config.user_code import Entry
-from rnnbench.config.user_code import offer as registered_by
 from rnnbench.sweep.hydra_api import IConfigRepository
 
 NAMING = (

@@ -12,7 +12,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rnnbench.config import check_tree, check_words
+from rnnbench.config.secrets import check_tree, check_words
 from rnnbench.sweep.arguments import loader_of, read_arguments
 from rnnbench.sweep.compose import separate_hydra
 from rnnbench.sweep.explain import explained

@@ -9,8 +9,9 @@ from threading import RLock
 from typing import Concatenate, ParamSpec
 
 from rnnbench import tasks, terminal
-from rnnbench.config import direction, imported, objective
+from rnnbench.config import direction, objective
 from rnnbench.config.metrics import described
+from rnnbench.config.user_code import imported
 from rnnbench.job_state import JobState
 from rnnbench.kernels import kernel_name
 from rnnbench.mlflow_sync.courier import Courier

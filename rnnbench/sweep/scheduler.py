@@ -10,7 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 
 from rnnbench import tasks, terminal
-from rnnbench.config import failure, objective
+from rnnbench.config import objective
+from rnnbench.config.user_code import failure
 from rnnbench.job_state import JobState
 from rnnbench.kernels import cores_used, missing
 from rnnbench.kernels.compiled import cores

@@ -14,9 +14,12 @@ from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
-from rnnbench.config import ConfigError, Data, asked, names, register, registered
+from rnnbench.config import ConfigError, Data
 from rnnbench.config.keys import no_name
+from rnnbench.config.loading import names, registered
 from rnnbench.config.metrics import METRICS, find
+from rnnbench.config.registry import register
+from rnnbench.config.user_code import asked
 from rnnbench.tasks.generated import Made
 from rnnbench.tasks.task import TASKS, Examples, Goal, Kind, Shape, Task
 

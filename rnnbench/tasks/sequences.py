@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from rnnbench.config import ConfigError, check_secret
+from rnnbench.config import ConfigError
 from rnnbench.config.refusals import at_least, finite, positive, refuse
+from rnnbench.config.secrets import check_secret
 from rnnbench.tasks.download import download
 from rnnbench.tasks.files import Stored, absent, contents, damaged, place
 from rnnbench.tasks.images import DATASETS, Dataset

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from rnnbench.config import Model, RecurrentInit, defined
+from rnnbench.config import Model, RecurrentInit
+from rnnbench.config.sources import defined
 
 Weights = dict[str, Tensor]  # name: (K, *shape)
 State = tuple[Tensor, ...]  # (K, hidden, B) each, h first

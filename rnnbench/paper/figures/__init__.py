@@ -20,7 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rnnbench.config import ConfigError, explained
+from rnnbench.config import ConfigError
+from rnnbench.config.sources import explained
 
 
 @dataclass(frozen=True)
