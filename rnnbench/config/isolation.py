@@ -17,7 +17,7 @@ LOCK = threading.RLock()  # held while sys.modules has the modules of one Code
 
 
 class Code(Sources):
-    """A file of one's own as a trial imports it, with modules that are apart from those of other trials.
+    """A file of one's own as a trial imports it; its modules are not shared with other trials.
 
     While it is imported sys.modules has only its modules from outside of installed packages, each made from
     its source as it is now, and what it adds to sys.path is there for no other code. An import statement that
@@ -34,7 +34,7 @@ class Code(Sources):
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Imports in this block are this code's."""
+        """Make imports in this block those of this code."""
         with LOCK:
             others = {name: module for name, module in list(sys.modules.items()) if _is_own(name, module)}
             for name in others:
@@ -55,7 +55,7 @@ class Code(Sources):
                 sys.modules.update(others)
 
     def find_spec(self, name: str, path: Any = None, target: object = None) -> ModuleSpec | None:
-        """Python's question to each finder in sys.meta_path: a module of one's own gets a Loader."""
+        """Answer Python's import system: a module of one's own gets a Loader."""
         spec = self.spec(name, path)
         if spec is None:
             return None
@@ -76,7 +76,7 @@ class Code(Sources):
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """`__import__` of its modules."""
+        """Import as `__import__` does, with the modules of this code."""
         if level and not globals.get("__package__"):
             raise ImportError(
                 f"{'.' * level}{name} is relative, but the file is not imported as a part of its package; "
@@ -124,7 +124,7 @@ class Loader(SourceFileLoader):
 
 
 def _is_own(name: str, module: object) -> bool:
-    """Whether a module in sys.modules is one's own and can be made again from its source."""
+    """True if a module in sys.modules is one's own and can be made again from its source."""
     if not isinstance(module, ModuleType) or not may_be_own(name):
         return False
     file = vars(module).get("__file__")  # getattr would have a lazy module import what it stands for

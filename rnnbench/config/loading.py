@@ -23,7 +23,7 @@ INSTALLED: set[EntryPoint] = set()  # those that were loaded
 
 
 def _load(key: str, said: str, code: Code, point: EntryPoint | None = None) -> Code:
-    """The code as it is now: what was loaded before if nothing has changed, else `code` is run.
+    """Return the code as it is now: what was loaded before if nothing has changed, else run `code`.
 
     Args:
         key: what it is known by in LOADED.
@@ -54,7 +54,7 @@ def _load(key: str, said: str, code: Code, point: EntryPoint | None = None) -> C
 
 
 def load_file(name: str) -> Code:
-    """The code of a file in `rnnbench_import`."""
+    """Return the code of a file in `rnnbench_import`."""
     path = Path(name).expanduser()
     try:
         path = path.resolve()
@@ -72,7 +72,7 @@ def load_file(name: str) -> Code:
 
 @cache
 def _points(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """The entry points of the packages in these folders, which is slow to find out."""
+    """Return the entry points of the packages in these folders; cached, since finding them is slow."""
     return tuple(entry_points(group="rnnbench"))
 
 
@@ -105,7 +105,7 @@ def plugins() -> list[Code]:
 
 
 def entries_of(codes: Iterable[Code]) -> dict[Key, Entry]:
-    """What the code of one trial has registered."""
+    """Return what the code of one trial has registered."""
     entries: dict[Key, Entry] = {}
     for code in codes:
         for key, entry in code.registered.items():
@@ -131,7 +131,7 @@ def offer(files: Iterable[str]) -> dict[Key, Entry]:
 
 
 def registered(kind: str, name: str) -> Entry | None:
-    """What a name means: what it is bound to; else what the user or a package has registered under it."""
+    """Return what a name is bound to; else what the user or a package has registered under it."""
     if isinstance(name, Own) and name.entry is not None:
         return name.entry
     if (kind, name) in REGISTERED or is_ours(kind, name):
@@ -142,13 +142,13 @@ def registered(kind: str, name: str) -> Entry | None:
 
 @cache
 def is_ours(kind: str, name: str) -> bool:
-    """Whether rnnbench itself has a cell, an optimiser, a task or a metric of this name."""
+    """True if rnnbench itself has a cell, an optimiser, a task or a metric of this name."""
     if kind in ("optimiser", "metric"):
         return name in (OPTIMISERS if kind == "optimiser" else METRICS)
     return name in DATA if kind == "task" else (conf_folder() / "model" / f"{name}.yaml").is_file()
 
 
 def names(kind: str) -> list[str]:
-    """The names under which code of one's own has registered something."""
+    """Return the names under which code of one's own has registered something."""
     loaded = (key for versions in LOADED.values() for code in versions[-1:] for key in code.registered)
     return sorted({name for of, name in (*REGISTERED, *loaded) if of == kind})

@@ -30,7 +30,7 @@ ACTIVE = threading.local()  # .code: the Code, or .package: the distribution, th
 
 @dataclass(frozen=True)
 class Entry:
-    """What is registered under a name."""
+    """A class, or a metric, that is registered under a name."""
 
     made: Any  # the class of a cell or an optimiser, the Kind of a task, a Metric
     of: Any  # the class that was registered, or the function that computes a metric
@@ -40,16 +40,16 @@ class Entry:
 
     @property
     def settings(self) -> type[Data]:
-        """The class of a task's settings."""
+        """Return the class of a task's settings."""
         kind: type[Data] = getattr(self.of, "settings", Data)
         return kind
 
     def needs(self) -> Identity:
-        """The digests of the code that it needs."""
+        """Return the digests of the code that it needs."""
         return self.identity or {f"__main__.{self.of.__qualname__}": fingerprint(self.of)}
 
     def equals(self, other: "Entry") -> bool:
-        """Whether both are the same class, of files and helpers of the same content."""
+        """True if both are the same class, of files and helpers of the same content."""
         common = self.identity.keys() & other.identity.keys()
         same = (self.of.__qualname__, self.digest) == (other.of.__qualname__, other.digest)
         return same and all(self.identity[name] == other.identity[name] for name in common)
@@ -111,7 +111,7 @@ Made = TypeVar("Made", bound=type[Optim])
 
 
 def register_optimiser(name: str) -> Callable[[Made], Made]:
-    """A decorator: the class below it is the optimiser that `optim=NAME` means.
+    """Register the class below this decorator as the optimiser that `optim=NAME` selects.
 
     The class derives from `rnnbench.Optim` and has `update`, settings with types and defaults, which become
     keys (`optim.SETTING`), and perhaps `memory` and `check`; it is made a dataclass. See `rnnbench.Optim`.
@@ -166,7 +166,7 @@ def register_metric(metric: Metric) -> Metric:
 
 
 def _file_of(of: Any) -> str | None:
-    """The file of the module that a class is in; None if it was typed into a notebook, or made by exec."""
+    """Return the file of the module that a class is in; None if it was typed in a notebook or by exec."""
     file = getattr(sys.modules.get(of.__module__), "__file__", None)
     written = [part.__code__.co_filename for part in vars(of).values() if hasattr(part, "__code__")]
     if file is None or not os.path.isfile(file):
@@ -176,7 +176,7 @@ def _file_of(of: Any) -> str | None:
 
 
 def _identity(of: Any, file: str) -> Identity:
-    """Of a class in a module that was imported: version of the package if it is installed, else digests."""
+    """Return the version of the installed package that a class is in, else the digests of its files."""
     if getattr(ACTIVE, "package", None) is not None:
         return {ACTIVE.package.name: ACTIVE.package.version}
     if not outside(file):

@@ -58,7 +58,7 @@ def _typed(tree: Any, entries: dict[Key, Entry]) -> Config:
 
 
 def _paths(files: str | None) -> list[str]:
-    """The files that `rnnbench_import` names."""
+    """Return the files that `rnnbench_import` names."""
     return [name for name in (files or "").split(":") if name]
 
 
@@ -139,7 +139,7 @@ def _as_recorded(entry: Entry, digests: Identity) -> bool:
 
 
 def _merged(identities: Iterable[Identity]) -> Identity:
-    """Digests of several codes; where two have a file of one name, both digests one after the other."""
+    """Merge digests of several codes; where two have a file of one name, both digests are joined."""
     merged: Identity = {}
     for identity in identities:
         for name, digest in identity.items():
@@ -149,14 +149,14 @@ def _merged(identities: Iterable[Identity]) -> Identity:
 
 
 def imported(config: Config) -> Identity:
-    """Of a trial that `own_code` has bound, the code that is not rnnbench's: name and sha256, or version."""
+    """Return name and sha256, or version, of the code of one's own that a bound trial (`own_code`) needs."""
     names = (config.model.name, config.optim.name, config.data.name, *(config.data.metrics or []))
     parts = (config.rnnbench_import, *names)
     return dict(sorted(_merged(part.identity for part in parts if isinstance(part, Own)).items()))
 
 
 def failure(config: Config, error: Exception) -> str:
-    """What the exception that a trial has failed with says, and where in code of one's own it comes from.
+    """Return the message of the exception that a trial failed with, and the line of one's own code.
 
     An exception that no line of one's own has passed (one of the backward pass, for example) may come of it
     all the same: then where the trial's own cell, optimiser or task is written.
