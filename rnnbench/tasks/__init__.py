@@ -87,12 +87,10 @@ def shape(data: Data) -> Shape:
     """
     with asked("data.name", data.name):
         found = kind(data).shape(data)
-    for metric in (find(data.metric, "data.metric"), *map(find, data.metrics or [])):
-        if found.goal.value not in metric.goals:
-            fitting = [name for name, known in METRICS.items() if found.goal.value in known.goals]
-            raise ConfigError(
-                f"metric {metric.name}: is none of data={data.name}, which has {', '.join(fitting)}"
-            )
+    for key, name in [("data.metric", data.metric), *(("data.metrics", name) for name in data.metrics or [])]:
+        if (goal := found.goal.value) not in find(name, key).goals:
+            fitting = ", ".join(metric.name for metric in METRICS.values() if goal in metric.goals)
+            raise ConfigError(f"{key}={name}: does not go with data={data.name}, which has {fitting}")
     return found
 
 

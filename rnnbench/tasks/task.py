@@ -208,4 +208,7 @@ def check_metric(data: Data, *known: str) -> None:
         ConfigError: names those it has.
     """
     if data.metric not in known:
-        raise ConfigError(f"data.metric={data.metric}: data={data.name} is judged by {' or '.join(known)}")
+        raise ConfigError(
+            f"data.metric={data.metric}: data={data.name} is judged by {' or '.join(known)}; "
+            "data.metrics=[NAME,...] measures others beside it"
+        )
