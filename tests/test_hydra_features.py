@@ -34,6 +34,7 @@ from rnnbench.app import app
 from rnnbench.cluster import SentStack, work_on
 from rnnbench.config import ConfigError, conf_folder
 from rnnbench.record import SweepFolder, read_result, read_sweep
+from rnnbench.sweep import job as job_module
 from rnnbench.sweep import launcher
 from rnnbench.sweep.hydra_jobs import TrialFailed, check_name
 from rnnbench.sweep.job import Job, identity
@@ -549,6 +550,14 @@ def test_a_sweep_without_callbacks_composes_nothing_again(monkeypatch):
         sweep("seed=0,1")
     starts = [read_result(Path("s", name))["started"] for name in folders()]
     assert all(a <= b for a, b in pairwise(starts))
+
+
+def test_the_hash_of_a_trial_is_computed_once(monkeypatch):
+    """When it is composed; whoever needs it later is given it."""
+    hashed, really = [], job_module.trial_hash
+    monkeypatch.setattr(job_module, "trial_hash", lambda *of: hashed.append(of) or really(*of))
+    sweep("seed=0,1")
+    assert folders() == ["0", "1"] and len(hashed) == 2
 
 
 # ---- jobs in other processes

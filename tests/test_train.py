@@ -16,21 +16,48 @@ from rnnbench.kernels import make_compute
 from rnnbench.record import read_result
 from rnnbench.sweep.job import Job, identity
 from rnnbench.sweep.recorder import Recorder
+from rnnbench.sweep.scheduler import Scheduler
 from rnnbench.sweep.scheduler import train as train_jobs
 from rnnbench.train import resources
 
 
-def train(folder, max_stack):
-    """Five short trials; their final figures but for the times."""
+def jobs_of(folder):
+    """Five short trials of one shape."""
     configs = [make_config("gru", seed, fit__epochs=2, data__train_size=64) for seed in range(5)]
-    jobs = [Job(f"seed={n}", c, folder / str(n), identity(c)) for n, c in enumerate(configs)]
-    train_jobs(Recorder(), jobs, max_stack)
+    return [Job(f"seed={n}", c, folder / str(n), identity(c)) for n, c in enumerate(configs)]
+
+
+def figures_of(jobs):
+    """Their final figures but for the times."""
     assert [job.error for job in jobs] == [None] * 5
     assert {job.state for job in jobs} == {JobState.finished}
     return [
         {name: value for name, value in read_result(job.folder)["metrics"].items() if "time" not in name}
         for job in jobs
     ]
+
+
+def train(folder, max_stack):
+    """Train five short trials; their final figures but for the times."""
+    jobs = jobs_of(folder)
+    train_jobs(Recorder(), jobs, max_stack)
+    return figures_of(jobs)
+
+
+@pytest.mark.parametrize("max_stack", [2, 5])
+def test_jobs_that_are_added_while_others_train_have_the_numbers_of_a_grid(max_stack, tmp_path):
+    jobs, ended = jobs_of(tmp_path / "added"), []
+    recorder = Recorder()
+    scheduler = Scheduler(recorder, max_stack)
+    with recorder.progress("best/val_accuracy", 5, 10):
+        for more in (jobs[:2], jobs[2:3], jobs[3:]):
+            scheduler.add(more)
+            scheduler.round(ended.extend)
+        while scheduler.stacks:
+            scheduler.round(ended.extend)
+    assert set(ended[:2]) == set(jobs[:2]) and set(ended) == set(jobs) and len(ended) == 5
+    whole = train(tmp_path / "whole", max_stack)
+    assert figures_of(jobs) == [pytest.approx(figures, abs=1e-6) for figures in whole]
 
 
 @pytest.mark.parametrize(
