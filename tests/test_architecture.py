@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -98,9 +99,15 @@ def imported(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...
             yield from imported(node, package)
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
 def imports(file: Path) -> set[tuple[str, ...]]:
     package = ("rnnbench", *file.relative_to(PACKAGE).parts[:-1])
-    return set(imported(ast.parse(file.read_text()), package))
+    return set(imported(parsed(file), package))
 
 
 def named(file: Path) -> str:
@@ -113,21 +120,21 @@ def test_imports_are_read_as_python_reads_them() -> None:
     assert found == {("a", "b"), ("rnnbench", "cells", "c"), ("rnnbench", "d", "e")}
 
 
-@pytest.mark.parametrize("file", FILES, ids=named)
-def test_imports_point_one_way(file: Path) -> None:
-    assert part(file) in LEVEL, "a new part needs a place in ORDER"
-    inside = {name[1] for name in imports(file) if name[0] == "rnnbench" and len(name) > 1}
-    wrong = {
-        other
-        for other in inside & LEVEL.keys()  # what is not there is a name of the package itself
-        if other != part(file) and LEVEL[other] >= LEVEL[part(file)]
-    }
-    assert wrong == set()
+def test_imports_point_one_way() -> None:
+    for file in FILES:
+        assert part(file) in LEVEL, f"a new part needs a place in ORDER: {named(file)}"
+        inside = {name[1] for name in imports(file) if name[0] == "rnnbench" and len(name) > 1}
+        wrong = {
+            other
+            for other in inside & LEVEL.keys()  # what is not there is a name of the package itself
+            if other != part(file) and LEVEL[other] >= LEVEL[part(file)]
+        }
+        assert wrong == set(), named(file)
 
 
-@pytest.mark.parametrize("file", FILES, ids=named)
-def test_parts_stay_clear_of_what_they_must_not_know(file: Path) -> None:
-    assert {name[0] for name in imports(file)} & NEVER.get(part(file), set()) == set()
+def test_parts_stay_clear_of_what_they_must_not_know() -> None:
+    for file in FILES:
+        assert {name[0] for name in imports(file)} & NEVER.get(part(file), set()) == set(), named(file)
 
 
 def test_the_command_line_is_read_before_anything_slow_is_imported() -> None:
@@ -145,13 +152,13 @@ PRIVATE = re.compile(
 )
 
 
-@pytest.mark.parametrize("file", FILES, ids=named)
-def test_private_names_of_hydra_and_optuna_are_used_in_one_module_each(file: Path) -> None:
-    for name in imports(file):
-        if any(part.startswith("_") for part in name[1:]) and name[0] in ADAPTERS:
-            assert named(file) == ADAPTERS[name[0]]
-    if named(file) not in ADAPTERS.values():
-        assert not PRIVATE.findall(file.read_text())
+def test_private_names_of_hydra_and_optuna_are_used_in_one_module_each() -> None:
+    for file in FILES:
+        for name in imports(file):
+            if any(part.startswith("_") for part in name[1:]) and name[0] in ADAPTERS:
+                assert named(file) == ADAPTERS[name[0]]
+        if named(file) not in ADAPTERS.values():
+            assert not PRIVATE.findall(file.read_text()), named(file)
 
 
 def modules_of(package: Path) -> dict[str, set[str]]:
@@ -187,9 +194,9 @@ def test_modules_of_sweep_import_those_above_them_in_the_docstring_of_the_packag
         assert graph[name] <= set(order[:n]), name
 
 
-@pytest.mark.parametrize("file", FILES, ids=named)
-def test_files_say_what_they_are(file: Path) -> None:
-    assert ast.get_docstring(ast.parse(file.read_text())), "no module docstring"
+def test_files_say_what_they_are() -> None:
+    for file in FILES:
+        assert ast.get_docstring(parsed(file)), f"no module docstring: {named(file)}"
 
 
 # Where modules of this package are imported inside functions: in one file a package.
@@ -203,26 +210,26 @@ LATE_IMPORTS = {
 }
 
 
-@pytest.mark.parametrize("file", FILES, ids=named)
-def test_functions_have_at_most_50_lines(file: Path) -> None:
-    long = {
-        f"{named(file)} {node.name}"
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 50
-    }
-    assert long == set()
+def test_functions_have_at_most_50_lines() -> None:
+    for file in FILES:
+        long = {
+            f"{named(file)} {node.name}"
+            for node in ast.walk(parsed(file))
+            if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 50
+        }
+        assert long == set()
 
 
-@pytest.mark.parametrize("file", FILES, ids=named)
-def test_own_modules_are_imported_at_the_top(file: Path) -> None:
-    functions = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.FunctionDef)]
-    late = {
-        node.module
-        for function in functions
-        for node in ast.walk(function)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rnnbench"
-    }
-    assert not late or named(file) in LATE_IMPORTS
+def test_own_modules_are_imported_at_the_top() -> None:
+    for file in FILES:
+        functions = [n for n in ast.walk(parsed(file)) if isinstance(n, ast.FunctionDef)]
+        late = {
+            node.module
+            for function in functions
+            for node in ast.walk(function)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rnnbench"
+        }
+        assert not late or named(file) in LATE_IMPORTS, named(file)
 
 
 # The modules that write the files of a record. Hydra's own config.yaml is written to .hydra/ beside them.
@@ -232,17 +239,19 @@ WRITERS = {
     "record/sweep_folder.py": {"sweep.json"},
     "sweep/launcher.py": {"config.yaml"},
 }
+WRITING = ("write", "write_csv", "write_json", "write_text", "open")
 RECORD_FILES = set().union(*WRITERS.values())
 
 
-@pytest.mark.parametrize("file", FILES, ids=named)
-def test_one_module_writes_the_files_of_a_record(file: Path) -> None:
-    calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
-    written = {
-        name.value
-        for call in calls
-        if ast.unparse(call.func).split(".")[-1] in ("write", "write_csv", "write_json", "write_text", "open")
-        for name in ast.walk(call)
-        if isinstance(name, ast.Constant) and name.value in RECORD_FILES
-    }
-    assert written <= WRITERS.get(named(file), set())
+def test_one_module_writes_the_files_of_a_record() -> None:
+    for file in FILES:
+        calls = [node for node in ast.walk(parsed(file)) if isinstance(node, ast.Call)]
+        written = {
+            name.value
+            for call in calls
+            if ast.unparse(call.func).split(".")[-1]
+            in ("write", "write_csv", "write_json", "write_text", "open")
+            for name in ast.walk(call)
+            if isinstance(name, ast.Constant) and name.value in RECORD_FILES
+        }
+        assert written <= WRITERS.get(named(file), set()), named(file)

@@ -2,8 +2,6 @@
 sees a lock or a half-made schema."""
 
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -11,7 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from rnnbench.record import job_folders, read_result
-from tests.mlflow_store import ENVIRONMENT, assert_exact, client, make_sweep, trouble
+from tests.forked import Forked
+from tests.mlflow_store import assert_exact, client, make_sweep, trouble
 from tests.test_search import counted
 
 PROCESSES = range(8)
@@ -20,14 +19,8 @@ QUICK = ["fit.epochs=1", "model.hidden_size=4", "data.train_size=64"]
 
 def at_once(folder: Path, *commands: list[str]) -> list[str]:
     """Start the commands at the same moment; what each says. All succeed, and none speaks of a lock."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=folder, env=ENVIRONMENT, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for command in commands
-    ]  # fmt: skip
-    said = [process.communicate(timeout=900)[0] for process in started]
+    started = [Forked(command[0], command[1:], folder) for command in commands]
+    said = ["".join(process.communicate(timeout=900)) for process in started]
     assert [process.returncode for process in started] == [0] * len(commands), said
     for text in said:
         lines = [line for line in trouble(text.splitlines()) if "warning: no compiled kernels" not in line]
