@@ -10,6 +10,7 @@ from rnnbench.config import ConfigError, conf_folder
 from rnnbench.sweep import launcher
 from rnnbench.sweep.compose import compose_words
 from rnnbench.sweep.stages import preflight
+from tests.forked import Forked
 
 # Commands, and words of their message.
 COMMANDS = {
@@ -96,10 +97,10 @@ VALUES = {
 
 
 def command(arguments, folder):
-    return subprocess.run(
-        [sys.executable, "-m", "rnnbench", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    """What the command says and ends with."""
+    process = Forked("rnnbench", arguments, folder)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 def assert_refused(done, words, folder):
