@@ -163,7 +163,6 @@ CALLS = {
         "nn/cells/__init__.py",
         "paper/figures/__init__.py",
         "search/storages/__init__.py",
-        "nn/cells/__init__.py",
         "tasks/__init__.py",
     },  # names in the source
     "hydra.utils.get_method": {"search/plan.py", "search/runner.py"},  # custom_search_space, from the user
