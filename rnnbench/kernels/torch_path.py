@@ -96,7 +96,7 @@ class TorchCompute:
         index: Tensor,
         poll: Callable[[], None] = lambda: None,
     ) -> dict[str, Tensor]:
-        """Metrics (k,) by name that are computed from sums of what the logits give; see `Metric`."""
+        """Compute metrics (k,), by name, from sums over the examples of what logits give; see `Metric`."""
         totals: dict[str, list[Tensor]] = {}
         for _, logits, batch in self._outputs(parameters, index, poll):
             counts = counted(self.task.goal, logits, batch.lengths).double()
