@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 
-import hydra
 from hydra.errors import CompactHydraException
 
 from rnnbench import __version__
@@ -13,7 +12,7 @@ from rnnbench.config import ConfigError, conf_folder
 from rnnbench.config.secrets import check_words
 from rnnbench.sweep.arguments import is_sweep, loader_of, read_arguments
 from rnnbench.sweep.explain import explained
-from rnnbench.sweep.hydra_api import raise_errors
+from rnnbench.sweep.hydra_api import run_application
 from rnnbench.sweep.launcher import refusals, register
 from rnnbench.sweep.overrides import Checker
 from rnnbench.system.files import show_warnings
@@ -29,8 +28,6 @@ def main() -> None:
         return
     register()
     words = sys.argv[1:]
-    # Hydra prints an error in its own words and ends the process: here it is to be said in ours.
-    raise_errors()
     try:
         with refusals():
             check_here()
@@ -39,7 +36,7 @@ def main() -> None:
             if not arguments.shell_completion:
                 Checker(loader_of(arguments)).check(arguments.overrides, several=is_sweep(arguments))
             with explained(arguments.overrides):
-                hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(app)()
+                run_application(app, str(conf_folder()), "config")
     except KeyboardInterrupt as stopped:
         complain("interrupted; the same command on the same folder goes on from here")
         sys.exit(128 + getattr(stopped, "number", signal.SIGINT))

@@ -57,16 +57,13 @@ def test_the_functions_take_the_arguments_that_they_are_given():
         assert callable(getattr(hydra_api.Callbacks, event))
 
 
-def test_hydras_command_calls_what_raises_its_errors(monkeypatch):
+def test_hydras_command_raises_its_errors(monkeypatch, tmp_path):
     assert "run_and_report(" in inspect.getsource(utils._run_hydra)
+    launcher.register()
     monkeypatch.setattr(utils, "run_and_report", utils.run_and_report)
-    hydra_api.raise_errors()
-
-    def fail():
-        raise KeyError("as it is")
-
-    with pytest.raises(KeyError, match="as it is"):
-        utils.run_and_report(fail)
+    monkeypatch.setattr(sys, "argv", ["rnnbench", "nothing=1", f"hydra.run.dir={tmp_path}"])
+    with pytest.raises(HydraException, match="nothing"):
+        hydra_api.run_application(lambda cfg: None, str(conf_folder()), "config")
 
 
 def test_the_parser_has_the_flags_that_are_checked():
@@ -152,6 +149,12 @@ def test_globals_are_removed_and_restored():
             assert not GlobalHydra.instance().is_initialized()
         assert GlobalHydra.instance() is before and before.is_initialized()
     assert all(kind.instance() for kind in hydra_api.GLOBALS)
+
+
+def test_a_resolver_replaces_one_of_its_name():
+    for value in (1, 2):
+        hydra_api.register_resolver("tests_adapters", lambda value=value: value)
+        assert OmegaConf.create({"a": "${tests_adapters:}"}).a == value
 
 
 @pytest.fixture

@@ -281,7 +281,7 @@ def in_hydra(tmp_path) -> Iterator[Any]:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "c.yaml").write_text("a: 1\n")
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(tmp_path / "conf"), version_base="1.2", job_name="theirs"):
+    with hydra.initialize_config_dir(str(tmp_path / "conf"), version_base="1.3", job_name="theirs"):
         yield GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
 

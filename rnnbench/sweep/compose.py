@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.config import conf_folder
 from rnnbench.sweep.explain import explained
-from rnnbench.sweep.hydra_api import apply_values, files_seen_with, note_overrides, own_globals
+from rnnbench.sweep.hydra_api import apply_values, files_seen_with, initialized, note_overrides, own_globals
 from rnnbench.sweep.overrides import Checker
 from rnnbench.sweep.own_options import offer
 
@@ -130,7 +130,7 @@ def separate_hydra() -> Iterator[None]:
 
     The caller may be a Hydra application, or one of several threads.
     """
-    with COMPOSING, own_globals(), hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+    with COMPOSING, own_globals(), initialized(str(conf_folder())):
         yield
 
 

@@ -5,10 +5,12 @@ documents for its plugins (hydra.core.plugins, hydra.core.utils, hydra.plugins) 
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import hydra
 from hydra._internal import utils
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -21,17 +23,47 @@ from hydra.core.override_parser.types import Override
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from hydra.plugins.launcher import Launcher
+from hydra.types import TaskFunction
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
 __all__ = ["Callbacks", "IConfigRepository"]
 
+IS_1_3 = hydra.__version__.startswith("1.3.")  # with OmegaConf 2.3; 1.4 comes with 2.4
+BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}  # 1.4 has one behaviour, without a choice
 GLOBALS = (GlobalHydra, JobRuntime, VersionBase)  # the singletons that composing a config sets
 
 
-def raise_errors() -> None:
-    """Have hydra.main raise its errors, instead of printing them and ending the process."""
+def run_application(app: TaskFunction, folder: str, config_name: str) -> None:
+    """Read the command line and run the application, by hydra.main.
+
+    Raises:
+        Exception: whatever Hydra raises, where hydra.main prints it and ends the process.
+    """
     utils.run_and_report = lambda func: func()
+    with warnings.catch_warnings():
+        # Hydra 1.4 warns of each class that a config names. Callbacks and loggers are the user's own to name,
+        # and what Hydra refuses without a list of those that are allowed, it still refuses.
+        warnings.filterwarnings("ignore", r"hydra\.utils\.instantiate\(\) resolved _target_=")
+        hydra.main(config_path=folder, config_name=config_name, **BASE)(app)()
+
+
+def initialized(folder: str) -> AbstractContextManager[Any]:
+    """Initialise Hydra with a folder of config files, for as long as the context lasts."""
+    return hydra.initialize_config_dir(folder, **BASE)
+
+
+def register_resolver(name: str, function: Callable[..., Any]) -> None:
+    """Register a function as `${name:...}` of config files, in place of one of that name."""
+    # OmegaConf 2.3 has an older function under the name that 2.4 gives to this one.
+    register: Any = OmegaConf.register_new_resolver if IS_1_3 else OmegaConf.register_resolver
+    register(name, function, replace=True)
+
+
+def register_config(group: str, name: str, node: Any) -> None:
+    """Register a dataclass as a config file of a group, in place of one of that name."""
+    more: dict[str, Any] = {} if IS_1_3 else {"replace": True}  # 1.3 knows nothing else
+    ConfigStore.instance().store(group=group, name=name, node=node, **more)
 
 
 def arguments_parser() -> argparse.ArgumentParser:

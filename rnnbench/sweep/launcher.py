@@ -18,7 +18,6 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, filter_overrides, setup_globals
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
@@ -32,6 +31,7 @@ from rnnbench.config.user_code import own_code
 from rnnbench.record import new_folder
 from rnnbench.sweep import stages
 from rnnbench.sweep.compose import Composer
+from rnnbench.sweep.hydra_api import register_config, register_resolver
 from rnnbench.sweep.hydra_jobs import (
     NUMBERED,
     Told,
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
 def register() -> None:
     """Tell Hydra the typed schema, and where our launcher and sweeper are."""
-    store = ConfigStore.instance()
     nodes = {"config": Config, "model": schema.Model, "fit": schema.Fit, "data": schema.Data}
     nodes |= {kind.__name__.lower(): kind for kind in schema.DATA.values()}
     nodes |= {
@@ -65,10 +64,9 @@ def register() -> None:
     }
     for name, node in nodes.items():
         # Below hydra/, so that it is not listed among the user's choices.
-        store.store(group="hydra/schema", name=name, node=node)
-    resolver = partial(OmegaConf.register_new_resolver, replace=True)
-    resolver("named", lambda name, dated: name or dated)
-    resolver("if_forget_gate", stages.if_forget_gate)
+        register_config("hydra/schema", name, node)
+    register_resolver("named", lambda name, dated: name or dated)
+    register_resolver("if_forget_gate", stages.if_forget_gate)
     ours = str(Path(__file__).parents[1] / "hydra_plugins")
     try:
         hydra_plugins: Any = importlib.import_module("hydra_plugins")
