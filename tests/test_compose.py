@@ -1,6 +1,7 @@
 """Jobs that are composed once for their choices are as Hydra composes them one by one, to the last flag."""
 
 import itertools
+import re
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -68,7 +69,9 @@ def outcome(compose, overrides):
     try:
         cfg = compose(overrides)
     except Exception as error:
-        return [(type(e), str(e)) for e in (error, error.__cause__, getattr(error.__cause__, "__cause__", 0))]
+        causes = (error, error.__cause__, getattr(error.__cause__, "__cause__", 0))
+        # Hydra 1.4 says at which place of its list of words it stopped; a Composer reads them one by one.
+        return [(type(e), re.sub(r"^Error when parsing index: .*\n", "", str(e))) for e in causes]
     composed = facts(cfg)
     with open_dict(cfg):  # as a launcher does
         cfg.hydra.job.id = cfg.hydra.job.num = 7

@@ -1,5 +1,6 @@
 """What is typed wrong, keys, groups, grammar or values, ends in one message that names a form that works."""
 
+import re
 import shlex
 
 import hydra
@@ -371,7 +372,8 @@ def test_a_key_in_a_file_of_ones_own_is_refused(line, tmp_path):
 
 
 BROKEN = {
-    b"# @package _global_\nmodel: [lstm\n": "mine.yaml:3: expected ',' or ']'",
+    # PyYAML in Python and in C, which OmegaConf 2.4 takes, have different words.
+    b"# @package _global_\nmodel: [lstm\n": r"mine\.yaml:3: (did not find )?expected ',' or '\]'",
     b"\xff\xfe": "experiment=mine: its file is no YAML in UTF-8",
     b"model: {hidden_size: 4}\n": "must begin with the line `# @package _global_`",
     b"": "must begin with the line `# @package _global_`",
@@ -385,7 +387,7 @@ def test_a_file_of_ones_own_that_cannot_be_read_is_named(content, tmp_path):
     with pytest.raises(ConfigError) as refusal:
         rnnbench.run(f"hydra.searchpath=[{tmp_path}]", "experiment=mine", "tracking.uri=null")
     assert "mine" in str(refusal.value)
-    assert BROKEN[content] in str(refusal.value)
+    assert re.search(BROKEN[content], str(refusal.value))
     assert_one_message(str(refusal.value))
 
 

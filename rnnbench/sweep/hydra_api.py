@@ -1,7 +1,8 @@
 """Wraps the private parts of Hydra that rnnbench builds on: nothing else imports hydra._internal.
 
-Checked for hydra-core 1.3.8. tests/test_adapters.py fails first when one of these parts changes. What Hydra
-documents for its plugins (hydra.core.plugins, hydra.core.utils, hydra.plugins) is imported where it is used.
+Checked for hydra-core 1.3.8 and 1.4.0rc3, which differ in what is marked with IS_1_3. tests/test_adapters.py
+fails first when one of these parts changes. What Hydra documents for its plugins (hydra.core.plugins,
+hydra.core.utils, hydra.plugins) is imported where it is used.
 """
 
 import argparse

@@ -14,8 +14,9 @@ from rnnbench.sweep.groups import Groups, several_options
 EXAMPLES = {"choice": "a,b", "range": "3", "interval": "0.1,1", "glob": "*"}
 FUNCTIONS = ("choice", "range", "interval", "glob", "tag", "sort", "shuffle", "int", "float", "str", "bool")
 
-# What stands around the reason in a message of Hydra's parser.
-NOISE = r"^Error parsing override .*\n|\nSee https:[\s\S]*|LexerNoViable\S* .*"
+# What stands around the reason in a message of Hydra's parser; the first part since 1.4.
+PLACE = r"^(Error when parsing index: .*\n)?(Error parsing override .*\n)?"
+NOISE = rf"{PLACE}|\nSee https:[\s\S]*|LexerNoViable\S* .*"
 
 
 class Repairs:
