@@ -44,12 +44,12 @@ def app(cfg: DictConfig) -> float | None:
         name = job_name(overrides, config)
         # Under Hydra's own sweeper nobody holds the folder, and the launcher may run several jobs at once.
         with open_sweep(folder.parent, config, name, single=not multirun, shared=multirun) as sweep:
-            if hydra.sweeper.get("trial") is None:
-                jobs = [Job(name, config, folder, identity(config))]
-            else:
+            if multirun and _is_suggestion(hydra, folder):
                 from rnnbench.search.pruning import jobs_of  # late: it needs optuna
 
                 jobs = jobs_of(hydra, name, config, folder)
+            else:
+                jobs = [Job(name, config, folder, identity(config))]
             with chdir(here):
                 run_jobs(sweep, jobs, len(jobs))
     failed = [str(job.error) for job in jobs if job.state.is_error]
@@ -57,6 +57,15 @@ def app(cfg: DictConfig) -> float | None:
         raise TrialFailed(failed[0])
     values = [job.value for job in jobs if job.value is not None]
     return sum(values) / len(jobs) if len(values) == len(jobs) else None
+
+
+def _is_suggestion(hydra: HydraConf, folder: Path) -> bool:
+    """Return whether a job of a sweep is a trial that a search suggests; else it may confirm the winner.
+
+    A suggestion's folder has the number of the job, which is that of the trial. (Hydra 1.4 refuses jobs whose
+    hydra.sweeper differs from the sweep's, so the number cannot stand there.)
+    """
+    return str(hydra.sweeper._target_).endswith(".OptunaSweeper") and folder.name == str(hydra.job.num)
 
 
 def _folder(hydra: HydraConf) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from rnnbench.cluster.stack_file import Lost, SentStack
-from rnnbench.sweep.hydra_jobs import for_workers
+from rnnbench.sweep.hydra_jobs import NUMBERS, for_workers
 from rnnbench.sweep.job import Job
 from rnnbench.sweep.launcher import TrialLauncher
 from rnnbench.sweep.placing import place
@@ -52,10 +52,9 @@ class RemoteLauncher(TrialLauncher):
         from rnnbench.cluster.dispatch import Dispatch  # late: it needs torch, to tell shapes apart
 
         dispatch = Dispatch(self, sweep, for_workers(trees[0]))
-        trial = trees[0]["hydra"]["sweeper"].get("trial")
-        if trial is not None:
+        if self.base is not None and trees[0]["hydra"]["sweep"]["subdir"] in NUMBERS:  # a search suggests it
             jobs[0].folder = sweep.folder / str(first)
-            self._train_suggestion(dispatch, jobs[0], trial)
+            self._train_suggestion(dispatch, jobs[0], first)
             return
         living = dispatch.find_living()
         if self.base is None:

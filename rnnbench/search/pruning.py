@@ -104,7 +104,7 @@ def tags_of(study: str, number: int) -> dict[str, str]:
 def jobs_of(hydra: HydraConf, name: str, config: Config, folder: Path) -> list[Job]:
     """Return the runs of a suggestion that is a job of another launcher, watched if there is a pruner."""
     tree: Any = OmegaConf.to_container(hydra.sweeper, resolve=True)
-    settings = search_of(tree)
+    settings = search_of(tree | {"trial": hydra.job.num})
     jobs = suggestion_of(settings, str(hydra.sweep.dir), Job(name, config, folder, identity(config)))
     watch(settings, str(hydra.sweep.dir), Path(hydra.runtime.cwd), jobs)
     return jobs

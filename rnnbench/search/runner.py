@@ -327,9 +327,9 @@ class JobSearch(Search):
 
     def _launch(self, suggestion: Suggestion) -> str | None:
         """Train a suggestion; why there is no record of it, if so."""
-        overrides = [*self.overrides(suggestion), f"hydra.sweeper.trial={suggestion.number}"]
         try:
             self._take_up(suggestion)
+            overrides = self.overrides(suggestion)
             (returned,) = self.launcher.launch([overrides], initial_job_idx=suggestion.number)
             _ = returned.return_value  # raises what the job has raised
         except Exception as error:  # whatever it is, the sweep goes on

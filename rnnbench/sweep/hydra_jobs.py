@@ -27,6 +27,7 @@ from rnnbench.sweep.hydra_api import Callbacks
 from rnnbench.sweep.job import Job
 
 NUMBERED = "${hydra.job.num}"  # hydra.sweep.subdir, unless the user says otherwise
+NUMBERS = (NUMBERED, "${hydra:job.num}")  # its two forms
 OURS = {STACKS, "study", "sweep.json", "multirun.yaml", "comparison.md", "comparison.csv", "journal.log"}
 ALONE = "take hydra/launcher=basic, which trains one trial after the other"
 
@@ -85,7 +86,7 @@ def check_search(config: DictConfig) -> None:
     """
     given = OmegaConf.to_container(config.hydra.sweep)
     assert isinstance(given, dict)
-    if given["subdir"] not in (NUMBERED, "${hydra:job.num}"):
+    if given["subdir"] not in NUMBERS:
         raise ConfigError(
             f"hydra.sweep.subdir={given['subdir']}: the folders of a search have the numbers of its trials; "
             "leave it out"
