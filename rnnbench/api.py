@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rnnbench import tasks
 from rnnbench.config import Config, ConfigError, Data, Kernel
-from rnnbench.config.sources import explained
+from rnnbench.config.places import explained
 from rnnbench.config.user_code import recalled
 from rnnbench.mlflow_sync.artifacts import download
 from rnnbench.nn.network import Network, TorchNetwork, to_torch

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 import rnnbench
 from rnnbench import terminal
 from rnnbench.config import DATA, OPTIMISERS, Config, ConfigError, conf_folder, plain
-from rnnbench.config.keys import is_free, keys, nearest, unknown_key
+from rnnbench.config.advice import nearest, unknown_key
+from rnnbench.config.keys import is_free, keys
 from rnnbench.nn.cells import class_of
 from rnnbench.sweep import launcher
 from rnnbench.sweep.arguments import is_sweep, loader_of, read_arguments

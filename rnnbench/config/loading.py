@@ -13,10 +13,11 @@ from rnnbench.config.folders import conf_folder
 from rnnbench.config.isolation import LOCK, Code
 from rnnbench.config.metrics import METRICS
 from rnnbench.config.optimisers import OPTIMISERS
+from rnnbench.config.places import explained
 from rnnbench.config.refusals import ConfigError
 from rnnbench.config.registry import ACTIVE, REGISTERED, Entry, Key, Own, registered_twice
 from rnnbench.config.schema import DATA
-from rnnbench.config.sources import explained, outside
+from rnnbench.config.sources import outside
 
 LOADED: dict[str, list["Code"]] = {}  # by file or entry point, the one used last at the end
 INSTALLED: set[EntryPoint] = set()  # those that were loaded

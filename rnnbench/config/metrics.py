@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rnnbench.config.keys import no_name
+from rnnbench.config.advice import no_name
 from rnnbench.config.refusals import ConfigError
 from rnnbench.config.schema import Config, Select
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rnnbench.config.fingerprints import fingerprint
 from rnnbench.config.metrics import METRICS, OWN_METRICS, Metric
 from rnnbench.config.optimisers import OPTIMISERS, Optim
+from rnnbench.config.places import defined
 from rnnbench.config.refusals import ConfigError
 from rnnbench.config.schema import Data
-from rnnbench.config.sources import defined, fingerprint, outside, sha256, traced
+from rnnbench.config.sources import outside, sha256, traced
 
 if TYPE_CHECKING:
     from rnnbench.config.isolation import Code

@@ -1,6 +1,7 @@
-"""Converts a configuration between typed objects, plain dicts and YAML."""
+"""Converts a configuration between typed objects, plain dicts and YAML, and refuses a tree of other keys."""
 
-from dataclasses import asdict, fields
+from collections.abc import Iterator
+from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -8,8 +9,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rnnbench.config.advice import said_of, unknown_key
 from rnnbench.config.checks import check
-from rnnbench.config.keys import check_keys, said_of, written
 from rnnbench.config.optimisers import OPTIMISERS, Optim
 from rnnbench.config.refusals import ConfigError
 from rnnbench.config.schema import DATA, Config, Data, Fit, Model, Tracking
@@ -95,3 +96,51 @@ def to_yaml(tree: Any) -> str:
         return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
     except UnicodeEncodeError:  # a file name that is not UTF-8: the C library has no escapes for it
         return str(yaml.dump(tree, Dumper=yaml.SafeDumper, sort_keys=False))
+
+
+def stray_keys(tree: DictConfig) -> Iterator[str]:
+    """Return the keys of typed nodes that are no fields of their class; only `+` and `++` add such keys."""
+    kind = OmegaConf.get_type(tree)
+    known = {field.name for field in fields(kind)} if is_dataclass(kind) else None
+    for key in tree:
+        node = tree._get_node(key)
+        if known is not None and key not in known and not (kind is Config and key == "hydra"):
+            yield str(tree._get_full_key(key))
+        elif isinstance(node, DictConfig) and not (
+            node._is_none() or node._is_missing() or node._is_interpolation()
+        ):
+            yield from stray_keys(node)
+
+
+def check_keys(tree: DictConfig) -> None:
+    """Refuse a composed configuration with keys that the schema lacks, or without a key or value it needs.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    for key in stray_keys(tree):
+        if key.partition(".")[0] != "hydra":
+            raise ConfigError(unknown_key(key))
+    for field in fields(Config):
+        if field.name not in tree:
+            raise ConfigError(f"{field.name}: cannot be deleted; give it a value, or leave it as it is")
+        for key in sorted(_missing(tree, field.name)):
+            raise ConfigError(f"{key}: has no value; give {key}=...")
+
+
+def _missing(tree: DictConfig, name: str) -> set[str]:
+    node = tree._get_node(name)
+    if OmegaConf.is_missing(tree, name):
+        return {name}
+    special = not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation()
+    return set() if special else OmegaConf.missing_keys(node)
+
+
+def written(tree: DictConfig, key: str) -> str | None:
+    """Return the value of a key as it is written, interpolations not resolved."""
+    *parents, name = key.split(".")
+    node: Any = tree
+    for part in parents:
+        node = node._get_node(part) if isinstance(node, DictConfig) else None
+    value = node._get_node(name) if isinstance(node, DictConfig) else None
+    return None if value is None else str(value._value())

@@ -11,10 +11,10 @@ from typing import Any
 
 from rnnbench.config.loading import LOADED, entries_of, is_ours, load_file, registered
 from rnnbench.config.optimisers import OPTIMISERS
+from rnnbench.config.places import blamed, defined, explained
 from rnnbench.config.refusals import ConfigError, refuse
 from rnnbench.config.registry import ACTIVE, Entry, Identity, Key, Own
 from rnnbench.config.schema import Config, Data
-from rnnbench.config.sources import blamed, defined, explained
 from rnnbench.config.trees import typed
 
 

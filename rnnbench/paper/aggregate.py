@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnbench.config import ConfigError, bounds, direction, identifies, on_test
-from rnnbench.config.keys import either, nearest
+from rnnbench.config.advice import either, nearest
 from rnnbench.paper import statistics
 from rnnbench.paper.definition import Table
 from rnnbench.paper.statistics import Difference, Estimate

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from rnnbench.config import ConfigError, conf_folder, heading
-from rnnbench.config.keys import either, nearest
+from rnnbench.config.advice import either, nearest
 from rnnbench.paper.figures import kind_names, load_kind
 from rnnbench.paper.statistics import RESAMPLES
 

@@ -16,7 +16,8 @@ from optuna.samplers import BaseSampler
 from rnnbench import config as schema
 from rnnbench import tasks
 from rnnbench.config import Config, ConfigError, Search, final_metrics, objective, per_epoch
-from rnnbench.config.keys import is_free, keys, unknown_key
+from rnnbench.config.advice import unknown_key
+from rnnbench.config.keys import is_free, keys
 from rnnbench.search import samplers as by_name
 from rnnbench.search.space import Lookup, Parameter, Space, read_space, text
 from rnnbench.search.storage import check_storage, file_of

@@ -24,7 +24,8 @@ from optuna.distributions import (
 )
 
 from rnnbench.config import ConfigError, Drawn
-from rnnbench.config.keys import fits, shown, wanted
+from rnnbench.config.advice import shown
+from rnnbench.config.keys import fits, wanted
 
 Draw = Callable[["Parameter"], Any]  # a value from a parameter's distribution
 Lookup = Callable[[str], str | None]  # what a key or group is set to where the search does not set it

@@ -11,7 +11,8 @@ from hydra.core.config_loader import ConfigLoader
 
 import rnnbench.tasks  # noqa: F401  (enters the settings of each task, whose keys are checked here)
 from rnnbench.config import Config, ConfigError, conf_folder
-from rnnbench.config.keys import either, keys, nearest, shown
+from rnnbench.config.advice import either, nearest, shown
+from rnnbench.config.keys import keys
 from rnnbench.sweep.hydra_api import arguments_parser, flags_of, make_loader
 
 SHELLS = ("bash", "fish", "zsh")

@@ -16,7 +16,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import MarkedYAMLError
 
 from rnnbench.config import ConfigError
-from rnnbench.config.keys import said_of, shown
+from rnnbench.config.advice import said_of, shown
 from rnnbench.sweep.arguments import SECTIONS
 from rnnbench.sweep.groups import no_option, unreadable
 from rnnbench.sweep.hydra_settings import hydra_keys, unknown_hydra_key

@@ -8,7 +8,7 @@ from hydra.core.override_parser.types import Glob, Override
 from yaml import YAMLError
 
 from rnnbench.config import ConfigError
-from rnnbench.config.keys import either, nearest, shown
+from rnnbench.config.advice import either, nearest, shown
 from rnnbench.sweep.arguments import SECTIONS
 from rnnbench.sweep.hydra_api import IConfigRepository
 

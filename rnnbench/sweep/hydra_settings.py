@@ -10,7 +10,8 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.config import ConfigError, Ray, Search, Slurm
-from rnnbench.config.keys import either, nearest, shown, stray_keys
+from rnnbench.config.advice import either, nearest, shown
+from rnnbench.config.trees import stray_keys
 
 GRID = ("max_batch_size", "params", "plan", "only")
 

@@ -12,7 +12,8 @@ from hydra.core.override_parser.types import Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 
 from rnnbench.config import Config, ConfigError
-from rnnbench.config.keys import better, is_free, keys, shown, unknown_key, wrong_value
+from rnnbench.config.advice import better, shown, unknown_key, wrong_value
+from rnnbench.config.keys import is_free, keys
 from rnnbench.sweep.arguments import SECTIONS
 from rnnbench.sweep.explain import explained
 from rnnbench.sweep.groups import Groups

@@ -7,7 +7,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from rnnbench.config import ConfigError
-from rnnbench.config.keys import either, keys, nearest, shown
+from rnnbench.config.advice import either, nearest, shown
+from rnnbench.config.keys import keys
 from rnnbench.sweep.arguments import SECTIONS
 from rnnbench.sweep.groups import Groups, several_options
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from rnnbench.config import ConfigError, Data
-from rnnbench.config.keys import no_name
+from rnnbench.config.advice import no_name
 from rnnbench.config.loading import names, registered
 from rnnbench.config.metrics import METRICS, find
 from rnnbench.config.registry import register

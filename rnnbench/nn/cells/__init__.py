@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TypeVar
 
 from rnnbench.config import ConfigError, Model
-from rnnbench.config.keys import no_name
+from rnnbench.config.advice import no_name
 from rnnbench.config.loading import names, registered
+from rnnbench.config.places import defined
 from rnnbench.config.registry import register
-from rnnbench.config.sources import defined
 from rnnbench.config.user_code import asked
 from rnnbench.nn.cells.cell import Cell, Draw, Layer, Noise, State, Weights
 

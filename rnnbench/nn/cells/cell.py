@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from rnnbench.config import Model, RecurrentInit
-from rnnbench.config.sources import defined
+from rnnbench.config.places import defined
 
 Weights = dict[str, Tensor]  # name: (K, *shape)
 State = tuple[Tensor, ...]  # (K, hidden, B) each, h first

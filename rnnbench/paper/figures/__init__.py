@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from rnnbench.config import ConfigError
-from rnnbench.config.sources import explained
+from rnnbench.config.places import explained
 
 
 @dataclass(frozen=True)
