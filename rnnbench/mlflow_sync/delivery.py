@@ -126,7 +126,7 @@ class Delivery:
         info = read_sweep(self.sweep)
         tags = {"rnnbench.command": " ".join(info["command"]), "rnnbench.host": HOST}
         place = {"rnnbench.folder": place_of(self.sweep)}
-        state = runs.open(Identity.of_sweep(self.sweep, info), info["name"], tags=tags, place=place)
+        state = runs.find_or_make(Identity.of_sweep(self.sweep, info), info["name"], tags=tags, place=place)
         return str(state["run_id"])
 
     def _deliver_jobs(self, runs: Runs, parent: str | None, jobs: Iterable[Path]) -> Exception | None:
@@ -168,7 +168,7 @@ class Delivery:
         result = read_result(job)  # before the rows: a result that says the end comes after the last row
         identity = Identity.of_job(job, result)
         place = {"rnnbench.folder": place_of(job)} | ({} if parent is None else {PARENT: parent})
-        state = runs.open(identity, result["name"], tags=_tags(result), place=place)
+        state = runs.find_or_make(identity, result["name"], tags=_tags(result), place=place)
         if state["final"]:
             return
         rows = read_metrics(job)

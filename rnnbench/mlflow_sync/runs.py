@@ -58,7 +58,7 @@ class Runs:
         self.restored = 0  # runs that somebody had deleted in MLflow
         self.notes = 0  # of what was delivered, by this object
 
-    def open(
+    def find_or_make(
         self, identity: Identity, name: str, *, tags: dict[str, str], place: dict[str, str]
     ) -> dict[str, Any]:
         """Find or make the run of a folder, and return what has been delivered to it.
