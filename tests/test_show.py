@@ -140,6 +140,7 @@ def test_a_table_fits_its_terminal_and_loses_no_setting(case: str, narrow: None,
     printed = capsys.readouterr().out
     table, _, below = printed.partition("every row: ")
     assert max(map(len, table.splitlines())) <= 80
+    assert "lstm *" in table and "gru *" in table
     assert "0.8100 ± 0.0100" in table  # of validation
     together = "".join(table.split())
     for values in WIDE[case].values():

@@ -14,6 +14,7 @@ from rnnbench.terminal.lines import out, say
 from rnnbench.terminal.streams import stdout
 
 NARROWEST = 12  # that a column of names is folded to
+HEADINGS = (1000, 9, 8, 7, 6, 5, 4)  # signs in a line of a heading, as the terminal gets narrower
 
 
 def print_layout(layout: Layout, notes: Sequence[str] = (), whole: str = "") -> None:
@@ -39,6 +40,9 @@ def print_layout(layout: Layout, notes: Sequence[str] = (), whole: str = "") -> 
         if table.width() > out.width and n in table.kept:
             table.kept.remove(n)
             left_out.append(table.headings[n])
+    for table.longest in HEADINGS:  # at last headings go on in another line anywhere, so that no name is lost
+        if table.width() <= out.width:
+            break
     table.show()
     if same:
         say("every row: " + ", ".join(f"{table.headings[n]} {table.lines[0][n]}" for n in same))
@@ -60,6 +64,7 @@ class TerminalTable:
         self.best = {k for k, row in enumerate(layout.rows) if row.best}
         self.kept = list(range(len(self.headings)))  # columns that are shown
         self.breaks = ""  # the signs after which a heading may go on in another line
+        self.longest = HEADINGS[0]  # line of a heading above numbers that are shorter
 
     def is_constant(self, column: int) -> bool:
         """Return whether all rows, of two or more, have the same in a column."""
@@ -87,6 +92,8 @@ class TerminalTable:
             widest = max(map(len, cells), default=0)
             name = _cell(self.headings[n])
             heading = _in_lines(name, widest, self.breaks) if self.breaks else name
+            if number:
+                heading = _cut(heading, max(widest, self.longest))
             table.add_column(
                 Text(heading),
                 justify="right" if number else "left",
@@ -129,3 +136,9 @@ def _in_lines(name: str, width: int, breaks: str) -> str:
             lines.append("")
         lines[-1] += part
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _cut(heading: str, width: int) -> str:
+    """Return a heading whose lines have no more signs than `width`."""
+    lines = heading.split("\n")
+    return "\n".join(line[k : k + width] for line in lines for k in range(0, len(line), width))
