@@ -483,13 +483,7 @@ def test_text_files_have_an_encoding(file: Path) -> None:
             k.value.value for k in node.keywords if k.arg == "mode" and isinstance(k.value, ast.Constant)
         ]
         owner = ast.unparse(node.func)
-        other = owner in (
-            "os.open",
-            "tarfile.open",
-            "gzip.open",
-            "packed.open",
-            "webbrowser.open",
-            "kind.open",
-        )
+        openers = ("os.open", "tarfile.open", "gzip.open", "packed.open", "webbrowser.open", "kind.open")
+        other = owner in openers
         binary = any("b" in mode for mode in modes if len(mode) <= 3)
         assert "encoding" in words or binary or other or "OPENER" in owner, ast.unparse(node)
