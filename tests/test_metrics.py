@@ -50,6 +50,16 @@ def test_metrics_of_classes_are_those_of_scikit_learn(kernel):
         assert measured["accuracy"] == (truth == said).mean()
 
 
+def test_perplexity_is_that_of_the_mean_cross_entropy_of_a_step():
+    task = small_task(60, T=5, classes=3)
+    labels = np.random.RandomState(0).randint(0, 3, (60, 5))
+    task = dataclasses.replace(task, targets=labels, goal=Goal.labels)
+    stack, _ = trained(task, data__metrics=["perplexity"], fit__kernel="torch")
+    for measured in stack.measure(stack.state["parameters"], "test")[0]:
+        assert measured["perplexity"] == pytest.approx(np.exp(measured["loss"]))
+        assert 1 < measured["perplexity"] < 6
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_metrics_of_numbers_are_those_of_scikit_learn(outputs):
     task = small_task(300)

@@ -236,7 +236,8 @@ def write_all(
         same = {file.name for file in figures if before.get(file.name) == file.read_bytes()}
         upload(source.name, name, filled, figures, same)
     drawn = len(filled.table.figures)
-    say(f"written: {os.path.relpath(folder)}/table.tex .md .csv .html, report.html, {drawn} figures")
+    kinds = f"{drawn} figure" if drawn == 1 else f"{drawn} figures"
+    say(f"written: {os.path.relpath(folder)}/table.tex .md .csv .html, report.html, {kinds}")
 
 
 def upload(uri: str, name: str, filled: FilledTable, files: Sequence[Path], same: set[str]) -> None:

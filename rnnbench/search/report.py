@@ -1,5 +1,6 @@
 """What a search leaves: its winner, confirmed on fresh seeds, how to run it, what it cost, pictures."""
 
+import os
 import statistics
 from collections.abc import Sequence
 from datetime import datetime
@@ -157,7 +158,8 @@ def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None, lin
     """Print a winner: its values, its folder, the command that trains it."""
     record = winner.user_attrs["record"]
     kind = "best" if len(plan.objectives) == 1 else "on the front"
-    say(f"{kind}: trial {winner.number}, {_values(plan, winner)}; {record['folder']}", "bold")
+    folder = os.path.relpath(record["folder"])
+    say(f"{kind}: trial {winner.number}, {_values(plan, winner)}; {folder}", "bold")
     if confirmed is None:
         say(
             "  the best of many is better than it will be again; "
