@@ -15,6 +15,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from rnnbench.config import Data, Model, Optim, conf_folder
 from rnnbench.config.loading import offer as registered_by
@@ -105,7 +106,15 @@ def _imports(words: Sequence[str], asked: set[tuple[str, str]], files: IConfigRe
     given = [word.partition("=")[2] for word in words if word.lstrip("+").startswith("rnnbench_import=")]
     if not given:
         chosen = [f"{group}/{name}" for group, name in sorted(asked) if group in ("experiment", "search")]
-        found = [files.load_config(place) for place in ("config", *chosen) if files.config_exists(place)]
-        given = [str(OmegaConf.select(file.config, "rnnbench_import") or "") for file in found if file]
+        given = [_named_in(place, files) for place in ("config", *chosen) if files.config_exists(place)]
     value = re.sub(r"\w+\(|[)'\"\\]", "", ",".join(given))
     return [name for name in re.split("[,:]", value) if name and "$" not in name and name != "null"]
+
+
+def _named_in(place: str, files: IConfigRepository) -> str:
+    """Return the files that a config file imports; none where it is no YAML, which its check refuses."""
+    try:
+        file = files.load_config(place)
+    except (YAMLError, UnicodeDecodeError):
+        return ""
+    return str(OmegaConf.select(file.config, "rnnbench_import") or "") if file else ""
