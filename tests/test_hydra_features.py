@@ -36,6 +36,7 @@ from rnnbench.config import ConfigError, conf_folder
 from rnnbench.record import SweepFolder, read_result, read_sweep
 from rnnbench.sweep import job as job_module
 from rnnbench.sweep import launcher
+from rnnbench.sweep.hydra_api import BASE
 from rnnbench.sweep.hydra_jobs import TrialFailed, check_name
 from rnnbench.sweep.job import Job, identity
 from tests.test_app import numbers, run
@@ -118,7 +119,7 @@ def in_a_folder(tmp_path, monkeypatch):
 def call(how, *overrides):
     """As the command does it, in this process: `run` or `multirun`; what Hydra gives back."""
     launcher.register()
-    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="rnnbench"):
+    with hydra.initialize_config_dir(str(conf_folder()), job_name="rnnbench", **BASE):
         words = [*overrides, f"hydra.mode={'RUN' if how == 'run' else 'MULTIRUN'}"]
         return getattr(GlobalHydra.instance().hydra, how)("config", app, words, False)
 
