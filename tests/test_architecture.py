@@ -210,6 +210,26 @@ LATE_IMPORTS = {
 }
 
 
+# How a docstring begins that names a thing, where it should say with a verb what the function does.
+NAMES_A_THING = re.compile(
+    r"(?:The|A|An|What|Whether|How|Why|Where|When|Of|All|Each|Every|One|Its|Some|Any|Those|Which|Who|In|As|For|"
+    r"After|Before|If|Another|No|Several|Two|This|Few|Bytes|Seconds|Jobs|Trials|Logits|Text|Names|Numbers)\b"
+)
+
+
+def test_docstrings_of_functions_begin_with_a_verb() -> None:
+    for file in FILES:
+        for node in ast.walk(parsed(file)):
+            if not isinstance(node, ast.FunctionDef) or any(
+                "property" in ast.unparse(d) for d in node.decorator_list
+            ):
+                continue  # a property is a thing
+            docstring = ast.get_docstring(node) or ""
+            assert not NAMES_A_THING.match(docstring), (
+                f"{named(file)} {node.name}: {docstring.splitlines()[0]}"
+            )
+
+
 def test_functions_have_at_most_50_lines() -> None:
     for file in FILES:
         long = {
@@ -249,8 +269,7 @@ def test_one_module_writes_the_files_of_a_record() -> None:
         written = {
             name.value
             for call in calls
-            if ast.unparse(call.func).split(".")[-1]
-            in ("write", "write_csv", "write_json", "write_text", "open")
+            if ast.unparse(call.func).split(".")[-1] in WRITING
             for name in ast.walk(call)
             if isinstance(name, ast.Constant) and name.value in RECORD_FILES
         }

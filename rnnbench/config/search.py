@@ -36,4 +36,4 @@ class Search:
     use_test_set: bool = False  # whether a test metric may be an objective: then nothing is left to test on
     repeats: int = 1  # seeds of each suggestion; Optuna gets their mean
     confirm: int = 0  # fresh seeds that the winner is trained under at the end
-    trial: Optional[int] = None  # set by the sweeper for the jobs of launchers other than ours
+    trial: Optional[int] = None  # a job's number in the study, filled in by the job itself

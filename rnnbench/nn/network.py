@@ -95,7 +95,7 @@ class Network:
             if number and noise.dropout:
                 x = x * noise.dropout(x.shape[1:])
             outputs = [
-                self._run(cell, x, self._of_layer(weights, suffix), reverse, lengths, noise)
+                self._run(cell, x, self._of_layer(weights, suffix), noise, reverse=reverse, lengths=lengths)
                 for reverse, (suffix, cell) in zip((False, True), layer, strict=False)
             ]
             x = torch.cat(outputs, 2) if len(outputs) > 1 else outputs[0]  # (K, T, width, B)
@@ -126,7 +126,7 @@ class Network:
         return self._head(weights, x), after
 
     def _run(
-        self, cell: Cell, x: Tensor, weights: Weights, reverse: bool, lengths: Tensor | None, noise: Noise
+        self, cell: Cell, x: Tensor, weights: Weights, noise: Noise, *, reverse: bool, lengths: Tensor | None
     ) -> Tensor:
         """Run one direction of a layer; the reverse one begins at the last step of each example."""
         if lengths is None or not reverse:

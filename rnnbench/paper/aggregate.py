@@ -301,7 +301,7 @@ def _compare(filled: FilledTable) -> None:
             if reference is None:
                 continue
             others = [row for row in there if row != reference]
-            drafts += [_draft(table, there, row, column, metric, reference) for row in others]
+            drafts += [_draft(table, there, row, reference, column=column, metric=metric) for row in others]
             if table.compare == "best" and metric in tested(table.metrics):
                 # Any row might have been the best: the correction is over all pairs.
                 spare += [_difference(table, there, *pair, metric)[0].p for pair in combinations(others, 2)]
@@ -346,7 +346,7 @@ def _difference(
 
 
 def _draft(
-    table: Table, there: dict[Key, Cell], row: Key, column: Key, metric: str, reference: Key
+    table: Table, there: dict[Key, Cell], row: Key, reference: Key, *, column: Key, metric: str
 ) -> Comparison:
     """Return a comparison whose p is not corrected yet."""
     difference, a, b = _difference(table, there, row, reference, metric)

@@ -183,7 +183,7 @@ def make_plan(table: Table, app: App, where: str | None) -> Plan:
     for row, points in bases.items():
         if len(points) > 1:
             raise ConfigError(f"tuned.rows: {row} with sweep={table.sweep} is {len(points)} trials, not one")
-        search = _search_of_row(app, table, row, points[0].trial, records, budget)
+        search = _search_of_row(app, table, row, trial=points[0].trial, records=records, budget=budget)
         plan.searches.append(search)
         if search.done:
             plan.planned += app.points(winner(search, tuned, app.words([])), search.name)
@@ -227,7 +227,13 @@ class SearchRecords:
 
 
 def _search_of_row(
-    app: App, table: Table, row: str, trial: str, records: SearchRecords, budget: tuple[str, dict[str, str]]
+    app: App,
+    table: Table,
+    row: str,
+    *,
+    trial: str,
+    records: SearchRecords,
+    budget: tuple[str, dict[str, str]],
 ) -> TableSearch:
     """Return the search of a row, with what is recorded of it.
 

@@ -46,7 +46,7 @@ ESCAPES = {
     "°": r"$^\circ$",
     "²": r"$^2$",
     "³": r"$^3$",
-    "µ": r"$\mu$",
+    "\N{MICRO SIGN}": r"$\mu$",
     "…": r"\ldots{}",
     "\N{EN DASH}": r"\textendash{}",
     "—": r"\textemdash{}",
