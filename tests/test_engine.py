@@ -173,8 +173,8 @@ def test_evaluation_interval_and_the_last_epoch():
 
 def test_the_test_set_is_not_read_before_the_end(monkeypatch):
     read = []
-    evaluate = Stack.evaluate
-    monkeypatch.setattr(Stack, "evaluate", lambda *args: read.append(args[2]) or evaluate(*args))
+    measure = Stack.measure
+    monkeypatch.setattr(Stack, "measure", lambda *args: read.append(args[2]) or measure(*args))
     run([make_config()])
     assert read == ["val"] * 3 + ["test"]
 

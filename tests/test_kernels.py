@@ -47,6 +47,11 @@ def task_of(examples: int, T: int, width: int, classes: int) -> Task:
     return Task(inputs, rng.randint(0, classes, examples), splits, 1 / 255, 0.3, 0.6, classes, "made-up", {})
 
 
+def evaluated(stack, parameters, split):
+    """Loss, accuracy and predictions of parameters (k, P), as the stack's kernel computes them."""
+    return stack.compute.evaluate(parameters, stack.splits[split], stack.poll)
+
+
 def trained(configs, task, compute):
     """The stack after an epoch, and the epoch's metrics."""
     stack = Stack(configs[0], task)
@@ -99,7 +104,7 @@ def test_a_step_is_that_of_the_torch_path(instructions, data):
         torch.testing.assert_close(ours.state["parameters"], theirs.state["parameters"], atol=1e-6, rtol=1e-5)
     for split in ("train", "test"):
         same = theirs.state["parameters"]
-        for one, other in zip(ours.evaluate(same, split), theirs.evaluate(same, split), strict=True):
+        for one, other in zip(evaluated(ours, same, split), evaluated(theirs, same, split), strict=True):
             torch.testing.assert_close(one.double(), other.double(), atol=1e-5, rtol=1e-5)
 
 
@@ -146,13 +151,13 @@ def test_a_trial_is_bit_for_bit_the_same_whatever_the_stack_the_threads_and_the_
         stack, metrics = trained(configs, task, CompiledCompute(configs[0], task, instructions, threads))
     finally:
         compiled.CALL_SECONDS = before
-    evaluated = stack.evaluate(stack.state["parameters"], "test")
+    together = evaluated(stack, stack.state["parameters"], "test")
     for k in {0, K - 1}:
         alone, own = trained([configs[k]], task, CompiledCompute(configs[k], task, instructions, 1))
         assert own[0] == metrics[k]
         for column, rows in alone.state.items():
             assert torch.equal(rows[0], stack.state[column][k]), column
-        for ours, theirs in zip(alone.evaluate(alone.state["parameters"], "test"), evaluated, strict=True):
+        for ours, theirs in zip(evaluated(alone, alone.state["parameters"], "test"), together, strict=True):
             assert torch.equal(ours[0], theirs[k])
 
 

@@ -144,7 +144,7 @@ def test_the_state_is_carried_from_window_to_window(tmp_path, cell):
     task = tasks.load(config.data)
     stack = Stack(config, task)
     trial = stack.fresh(config)
-    loss, hits, _ = stack.evaluate(trial.rows["parameters"], "test")
+    loss, hits, _ = stack.compute.evaluate(trial.rows["parameters"], stack.splits["test"], stack.poll)
     index = task.splits["test"]
     length = -(-len(index) // 4)
     losses, right, count = 0.0, 0.0, 0

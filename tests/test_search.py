@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from rnnbench.config import ConfigError, Search, direction
 from rnnbench.record import read_metrics, read_result
 from rnnbench.search.plan import _directions
+from rnnbench.sweep.hydra_api import IS_1_3
 from tests.test_app import run, start
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -259,14 +260,14 @@ def test_pruning_under_launchers_that_are_not_ours(here, tmp_path, launcher):
 
 def test_a_config_of_the_published_plugin_moves_over(here, tmp_path):
     """Its keys, its sampler's path, its params in lines of Hydra's syntax."""
+    mode = "  mode: MULTIRUN\n" if IS_1_3 else ""  # Hydra 1.4 reads it from its primary config alone
     (tmp_path / "hparams").mkdir()
     (tmp_path / "hparams/published.yaml").write_text(
-        """# @package _global_
+        f"""# @package _global_
 defaults:
   - override /hydra/sweeper: optuna
 hydra:
-  mode: MULTIRUN
-  sweeper:
+{mode}  sweeper:
     _target_: hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper
     storage: null
     study_name: null
@@ -283,7 +284,8 @@ hydra:
       model.hidden_size: choice(4, 8)
 """
     )
-    out, _ = here(f"--config-dir={tmp_path}", "+hparams=published", "hydra.sweep.dir=p", *QUICK)
+    flags = [f"--config-dir={tmp_path}"] if mode else [f"--config-dir={tmp_path}", "-m"]
+    out, _ = here(*flags, "+hparams=published", "hydra.sweep.dir=p", *QUICK)
     assert "optuna.samplers.TPESampler is hydra/sweeper/sampler=tpe here" in out
     assert len(list((tmp_path / "p").glob("*/result.json"))) == 3
     found = yaml.safe_load((tmp_path / "p/optimization_results.yaml").read_text())

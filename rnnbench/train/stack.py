@@ -206,10 +206,6 @@ class Stack:
             if self.slots[k].judge(measured):
                 self.state["best"][k] = self.state["parameters"][k]
 
-    def evaluate(self, parameters: Tensor, split: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean loss (k,), accuracy (k,) and predictions (k, examples) of parameters (k, P)."""
-        return self.compute.evaluate(parameters, self.splits[split], self.poll)
-
     def measure(self, parameters: Tensor, split: str) -> tuple[Measured, Tensor]:
         """Compute all metrics of parameters (k, P) on a split, and the predictions (k, examples)."""
         return self.evaluation.measure(parameters, self.splits[split], self.poll)
