@@ -123,7 +123,7 @@ def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Nam
 
 
 def typed(name: str, where: str | None, extra: Sequence[str], given: argparse.Namespace) -> list[str]:
-    """Return the words that make a table again, without those that are another machine's business."""
+    """Return the words that make a table again, without those that hold on this machine alone."""
     words = ["--no-run"] if given.no_run else []
     words += [f"--config-dir={near(os.fspath(folder))}" for folder in given.config_dir]
     source = [f"source={near(where)}"] if where else []
@@ -131,12 +131,12 @@ def typed(name: str, where: str | None, extra: Sequence[str], given: argparse.Na
 
 
 def near(place: str | None) -> str:
-    """Return a folder as seen from here, as files that others read name it; a URI as it is."""
+    """Return a folder relative to the working directory, since others read it; a URI as it is."""
     return place or "" if not place or "://" in place else os.path.relpath(place)
 
 
 def of_folders(folders: Sequence[Path], given: argparse.Namespace) -> None:
-    """Write the table of the records in some folders, and, of a grid, the file that declares it."""
+    """Write the table of the records in some folders; for a grid also the file that declares the table."""
     table, planned, source = derive(folders)
     name = name_of(folders)
     filled = fill(table, planned, source)
@@ -157,7 +157,7 @@ def of_folders(folders: Sequence[Path], given: argparse.Namespace) -> None:
 
 
 def tell(table: Table, plan: Plan) -> None:
-    """Print the plan: how much is recorded, and where."""
+    """Print how many trials of the plan are recorded, and where."""
     for wanted in plan.searches:
         say(f"search for {wanted.row}: {wanted.drawn} of {wanted.trials} trials are recorded")
     unique = len({trial.trial for trial in plan.planned})
@@ -168,7 +168,7 @@ def tell(table: Table, plan: Plan) -> None:
 
 
 def reckon(table: Table, app: App, plan: Plan) -> None:
-    """Have the app print how long what is missing would take."""
+    """Have the app print how long the missing trials would take."""
     for wanted in plan.searches:
         if not wanted.done:
             app.search(wanted, "dry_run=true")
@@ -177,7 +177,7 @@ def reckon(table: Table, app: App, plan: Plan) -> None:
 
 
 def lots(table: Table, plan: Plan) -> list[tuple[list[TableTrial], list[str]]]:
-    """Return what is missing, by the grid that it is part of: that of the table, or of each winner."""
+    """Return the missing trials of each grid with its overrides: the table's grid, or each winner's."""
     missing = plan.missing()
     if table.tuned is None:
         return [(missing, table.sweep)] if missing else []
@@ -191,7 +191,7 @@ def lots(table: Table, plan: Plan) -> list[tuple[list[TableTrial], list[str]]]:
 
 
 def run(table: Table, app: App, plan: Plan, where: str | None) -> Plan:
-    """Have the missing searches and trials run; the plan as it is then."""
+    """Run the missing searches and trials; return the plan made anew after that."""
     for wanted in plan.searches:
         if not wanted.done:
             say(f"searching for {wanted.row}: {wanted.trials} trials")
@@ -208,7 +208,12 @@ def run(table: Table, app: App, plan: Plan, where: str | None) -> Plan:
 
 
 def _checked(code: int) -> None:
-    """Go on after the app, unless it was stopped; a trial that failed has its record."""
+    """Refuse exit codes of the app other than 0 and 1 (a trial failed, which has its record).
+
+    Raises:
+        KeyboardInterrupt: the app was stopped.
+        ConfigError: the app refused the command.
+    """
     if code in (130, 143) or code < 0:
         raise KeyboardInterrupt
     if code not in (0, 1):
@@ -218,7 +223,7 @@ def _checked(code: int) -> None:
 def write_all(
     name: str, filled: FilledTable, source: Source, searches: Sequence[TableSearch], folder: Path
 ) -> None:
-    """Write and print a table; its figures go to MLflow too, where they are new."""
+    """Write and print a table; upload the figures that changed to MLflow."""
     folder.mkdir(parents=True, exist_ok=True)
     before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
     figures = draw(filled, source, searches, folder)
@@ -241,10 +246,10 @@ def write_all(
 
 
 def upload(uri: str, name: str, filled: FilledTable, files: Sequence[Path], same: set[str]) -> None:
-    """Give figures to the MLflow runs of the sweeps that the trials are of; not those that they have.
+    """Upload figures to the MLflow runs of the trials' sweeps, unless these have them already.
 
     Args:
-        same: names of the files that are what they were before.
+        same: names of the files that did not change.
     """
     parents = sorted({record.parent for record in filled.records() if record.parent is not None})
     try:

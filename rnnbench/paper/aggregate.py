@@ -1,4 +1,4 @@
-"""From records to the cells of a table: values over seeds, their spread, what can be told apart."""
+"""Computes the cells of a table from records: values over seeds, their spread, significant differences."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from rnnbench.paper.definition import Table
 from rnnbench.paper.statistics import Difference, Estimate
 from rnnbench.reader import Record, Source
 
-Key = tuple[Any, ...]  # of a row or of a group of columns: the values of its keys
+Key = tuple[Any, ...]  # identifies a row or a group of columns: the values of its keys
 ALPHA = 1 - statistics.CONFIDENCE
 OF: dict[str, statistics.Statistic] = {
     "mean": statistics.mean,
@@ -28,23 +28,23 @@ OF: dict[str, statistics.Statistic] = {
 class TableTrial:
     """A trial that a table needs."""
 
-    trial: str  # hash
+    trial: str  # the trial's hash
     overrides: list[str]
     params: dict[str, Any]  # its config, by dotted keys
-    search: str | None = None  # whose winner it is
+    search: str | None = None  # the search whose winner this trial is
 
 
 @dataclass
 class Cell:
-    """What a row has in a group of columns: its trials, and a figure of each metric."""
+    """Keeps what stands where a row meets a group of columns: records, and a figure for each metric."""
 
     planned: list[TableTrial] = field(default_factory=list)
-    records: dict[tuple[Key, int], Record] = field(default_factory=dict)  # finished, by task and seed
-    lost: dict[str, int] = field(default_factory=dict)  # how many others, by status
-    figures: dict[str, Estimate] = field(default_factory=dict)  # by metric
+    records: dict[tuple[Key, int], Record] = field(default_factory=dict)  # finished trials, by task and seed
+    lost: dict[str, int] = field(default_factory=dict)  # number of trials that did not finish, by status
+    figures: dict[str, Estimate] = field(default_factory=dict)  # the printed estimate of each metric
 
     def values(self, metric: str) -> dict[tuple[Key, int], float]:
-        """Return a metric by task and seed, of the runs that have a finite one."""
+        """Return a metric's values by task and seed, for the runs whose value is finite."""
         measured = {at: record.metrics.get(metric, math.nan) for at, record in self.records.items()}
         return {at: value for at, value in measured.items() if math.isfinite(value)}
 
@@ -57,40 +57,40 @@ class Cell:
         return {task for task, _ in self.values(metric)}
 
     def count(self) -> str:
-        """Return how many runs, in words."""
+        """Return the number of runs as text."""
         return ", ".join([str(len(self.records)), *(f"{n} {status}" for status, n in self.lost.items())])
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row beside the one that it is compared with."""
+    """Keeps the comparison of a row with its reference row."""
 
     row: Key
     column: Key
     metric: str
     reference: Key
     difference: Difference
-    p: float | None  # after Holm, over all comparisons of the table
+    p: float | None  # corrected by Holm over all comparisons of the table
     improvement: Estimate  # probability that a run of the row is better than one of the reference
-    alike: bool  # whether the two cannot be told apart
-    contradicts: bool  # whether the test finds a difference, but not that of the figures that are shown
+    alike: bool  # no significant difference, though there are enough runs to find one
+    contradicts: bool  # whether the test finds a difference whose sign the figures do not have
 
 
 @dataclass
 class FilledTable:
-    """A table with its numbers."""
+    """Keeps a table with its numbers."""
 
     table: Table
     rows: list[Key]
     columns: list[Key]
     cells: dict[tuple[Key, Key], Cell]
     comparisons: list[Comparison]
-    tests: int  # how many Holm's correction is over
+    tests: int  # number of tests that Holm's correction is over
     best: set[tuple[Key, Key, str]]  # row, column, metric
-    superseded: list[str]  # runs that do not count, since the same trial was run again
-    searched: str = ""  # the budget of the searches whose winners the rows are, in a sentence
-    command: list[str] = field(default_factory=list)  # what makes the table again, after rnnbench.paper
-    place: str = ""  # the folder or store that the records were said to be in
+    superseded: list[str]  # identities of runs left out, since the same trial has a newer one
+    searched: str = ""  # a sentence on the budget of the searches whose winners the rows are
+    command: list[str] = field(default_factory=list)  # arguments of rnnbench.paper that make the table
+    place: str = ""  # folder or store of the records, if one was given
 
     def records(self) -> list[Record]:
         """Return the runs that the table is made of, in its order."""
@@ -103,7 +103,7 @@ class FilledTable:
         return bool(ours) and ours != tasks
 
     def alike(self, row: Key, column: Key, metric: str) -> bool:
-        """Return whether a cell cannot be told apart from the one that it is compared with."""
+        """Return whether a cell does not differ significantly from the one that it is compared with."""
         return any(c.alike for c in self.comparisons if (c.row, c.column, c.metric) == (row, column, metric))
 
     def cell(self, row: Key, column: Key) -> Cell:
@@ -116,10 +116,10 @@ class FilledTable:
 
 
 def latest(planned: Sequence[TableTrial], source: Source) -> tuple[dict[str, Record], list[str]]:
-    """Find the run that counts of each trial: its newest finished one, else its newest that has ended.
+    """Find each trial's run that counts: the newest finished one, or the newest that ended if none finished.
 
     Returns:
-        by trial hash, those that have ended; and the finished runs that are superseded, by identity.
+        the runs that count, by trial hash; and the identities of the finished runs that are superseded.
     """
     counts: dict[str, Record] = {}
     superseded = []
@@ -136,7 +136,7 @@ def latest(planned: Sequence[TableTrial], source: Source) -> tuple[dict[str, Rec
 
 
 def fill(table: Table, planned: Sequence[TableTrial], source: Source) -> FilledTable:
-    """Fill the table with its numbers; trials that are not recorded are left out of their cells.
+    """Fill the table with its numbers; trials without a record are left out of their cells.
 
     Raises:
         ConfigError: what stands in a cell varies with more than the seed; protocols are mixed; no run has
@@ -185,7 +185,7 @@ def arrange(table: Table, planned: Sequence[TableTrial]) -> dict[tuple[Key, Key]
 
 
 def _is_named(table: Table, row: Key) -> bool:
-    """Return whether a row is the one that the others are to be compared with."""
+    """Return whether the table names this row as the reference of its comparisons."""
     return table.compare in (row_name(table, row), " ".join(map(as_text, row)))
 
 
@@ -200,7 +200,7 @@ def _once(planned: Sequence[TableTrial]) -> list[TableTrial]:
 
 
 def judged(metric: str) -> bool:
-    """Return whether one value of a metric is better than another, rather than only another."""
+    """Return whether a metric has a better direction, so that its values can be ranked."""
     return not metric.startswith(("parameters/", "time/")) and metric != "best/epoch"
 
 
@@ -261,7 +261,7 @@ def _estimate(table: Table, metric: str, values: dict[tuple[Key, int], float]) -
 def matrix(*samples: dict[tuple[Key, int], float]) -> statistics.Values:
     """Return values as (runs, tasks), in the order of seeds, NaN where a task has no run of a seed.
 
-    Of several samples (samples, runs, tasks): what stands at one place has one seed and task.
+    Several samples give (samples, runs, tasks), where equal (run, task) indices have equal seed and task.
     """
     places = {at for values in samples for at in values}
     tasks = sorted({task for task, _ in places}, key=repr)
@@ -275,7 +275,7 @@ def matrix(*samples: dict[tuple[Key, int], float]) -> statistics.Values:
 def tested(metrics: Sequence[str]) -> list[str]:
     """Return the metrics whose differences are tested: those on the test set, if there are any.
 
-    What was measured to choose an epoch or a trial need not be tested beside the result.
+    A metric that chose an epoch or a trial is biased, so it is not tested beside the result.
     """
     worth = [metric for metric in metrics if judged(metric)]
     return [metric for metric in worth if on_test(metric)] or worth
@@ -285,7 +285,7 @@ def _compare(filled: FilledTable) -> None:
     """Find the best of each column, and compare the rows with it, or with the row that is named."""
     table = filled.table
     drafts: list[Comparison] = []
-    spare: list[float | None] = []  # p of the pairs that neither of is the best
+    spare: list[float | None] = []  # p of the pairs without the best row
     for column in filled.columns:
         for metric in filter(judged, table.metrics):
             there = _comparable(filled, column, metric)
@@ -310,7 +310,7 @@ def _compare(filled: FilledTable) -> None:
     adjusted = iter(statistics.holm(known))
     for draft in drafts:
         p = None if draft.p is None else next(adjusted)
-        # Where there are too few runs for any p below the level, not to tell apart says nothing.
+        # If no arrangement of so few runs gives p below the level, the lack of a difference means nothing.
         able = p is not None and draft.difference.least * filled.tests < ALPHA
         contradicts = able and draft.contradicts and p is not None and p < ALPHA
         alike = contradicts or (able and p is not None and p >= ALPHA)
@@ -318,7 +318,7 @@ def _compare(filled: FilledTable) -> None:
 
 
 def _comparable(filled: FilledTable, column: Key, metric: str) -> dict[Key, Cell]:
-    """Return the cells of a column that have the metric, on every task that another has it on."""
+    """Return the cells of a column that have the metric on every task on which any cell has it."""
     cells = {row: filled.cell(row, column) for row in filled.rows}
     return {
         row: cell
@@ -332,7 +332,7 @@ def _difference(
 ) -> tuple[Difference, statistics.Values, statistics.Values]:
     """Return a row less another, and the values of both, (runs, tasks).
 
-    They are paired by the seeds that both have, where these are most of the runs of both.
+    They are paired by the seeds that both have, if these are most of the runs of each.
     """
     ours, theirs = (there[key].values(metric) for key in (row, other))
     a, b = matrix(ours, theirs)
@@ -348,7 +348,7 @@ def _difference(
 def _draft(
     table: Table, there: dict[Key, Cell], row: Key, reference: Key, *, column: Key, metric: str
 ) -> Comparison:
-    """Return a comparison whose p is not corrected yet."""
+    """Return a comparison whose p is not yet corrected for multiple tests."""
     difference, a, b = _difference(table, there, row, reference, metric)
     sign = 1 if direction(metric) == "maximize" else -1
     wins = statistics.improvement(sign * a, sign * b, table.resamples)
@@ -369,5 +369,5 @@ def _reference(filled: FilledTable, there: dict[Key, Cell], value: dict[Key, flo
 
 
 def as_text(value: Any) -> str:
-    """Return a value of a key as it is printed, where the table has no label for it."""
+    """Return a key's value as text, for values without a label in the table."""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Draws what several kinds of figures have in common: legends, logarithmic axes."""
+"""Draws parts that several kinds of figures share: legends, logarithmic axes."""
 
 import math
 from typing import Any
@@ -22,7 +22,7 @@ def log_axis(axes: Any) -> None:
 
     values = np.concatenate([line.get_xdata() for line in axes.lines]).astype(float)
     axes.set_xscale("log")
-    values = values[np.isfinite(values) & (values > 0)]  # a logarithm has no place for others
+    values = values[np.isfinite(values) & (values > 0)]  # others have no logarithm
     if not values.size:
         axes.set_xscale("linear")
         return

@@ -31,41 +31,43 @@ FILE_NAME = re.compile(r"\w[\w .-]{0,99}")
 
 @dataclass
 class Tuning:
-    """Each row (or cell) the winner of its own search, all under one budget, trained under fresh seeds."""
+    """Describes rows (or cells) that are each the winner of its own search, all searches of one budget."""
 
-    rows: list[str] = MISSING  # overrides each: model=lstm, or for a cell "model=lstm model.budget=5000"
-    search: list[str] = MISSING  # overrides of the search that all share: its space, its sampler
-    trials: int = MISSING  # that each search draws
-    seed: int = 0  # of the searches: of their sampler, and what their trials are trained under
-    fresh: str = MISSING  # the seeds that the winners are trained under: 101,102,103
+    rows: list[str] = (
+        MISSING  # overrides of each row: model=lstm, or of a cell: "model=lstm model.budget=5000"
+    )
+    search: list[str] = MISSING  # overrides that all searches share: space, sampler
+    trials: int = MISSING  # number of trials of each search
+    seed: int = 0  # seed of each search's sampler and of its trials
+    fresh: str = MISSING  # seeds under which the winners are trained: 101,102,103
 
 
 @dataclass
 class Publication:
-    """Published figures that stand beside ours: those of published.csv with these columns."""
+    """Selects the rows of published.csv whose values are printed beside ours."""
 
     key: str = MISSING  # the paper: bai2018
     task: str = MISSING
-    metric: str = MISSING  # its name there
-    ours: str = MISSING  # the metric of the table that it is compared with
-    models: dict[str, str] = field(default_factory=dict)  # our name to theirs, where they differ
-    caveats: list[str] = field(default_factory=list)  # what makes ours and theirs different things
+    metric: str = MISSING  # its name in published.csv
+    ours: str = MISSING  # the table's metric to compare with
+    models: dict[str, str] = field(default_factory=dict)  # our model name: the paper's, where they differ
+    caveats: list[str] = field(default_factory=list)  # differences between our protocol and the paper's
 
 
 @dataclass
 class FigureSettings:
-    """A figure of the table's trials."""
+    """Keeps the settings of one figure."""
 
     kind: str = MISSING
-    x: str = "parameters/total"  # of pareto and scatter
-    y: Optional[str] = None  # a metric; null: the table's last
-    parameter: str = "optim.lr"  # of sensitivity
+    x: str = "parameters/total"  # metric of the x axis, for pareto and scatter
+    y: Optional[str] = None  # metric of the y axis; null: the table's last
+    parameter: str = "optim.lr"  # hyperparameter of the x axis, for sensitivity
     title: Optional[str] = None
 
 
 @dataclass
 class Table:
-    """A table, the figures beside it, and the sweep that fills both."""
+    """Declares a table, the figures beside it, and the sweep that fills both."""
 
     title: str = MISSING
     caption: str = ""
@@ -73,19 +75,21 @@ class Table:
     tuned: Optional[Tuning] = None
     rows: list[str] = field(default_factory=lambda: ["model.name"])
     columns: list[str] = field(default_factory=list)
-    over: list[str] = field(default_factory=list)  # keys besides the seed that a cell sums up: its tasks
+    over: list[str] = field(
+        default_factory=list
+    )  # keys besides the seed over which a cell averages: its tasks
     metrics: list[str] = MISSING
-    statistic: str = "mean"  # mean, median or iqm (of the middle half)
-    spread: str = "deviation"  # or the 95 % interval by student or bootstrap; none
-    resamples: int = RESAMPLES  # of the bootstrap
-    compare: Optional[str] = "best"  # with the best of a column, with the row of this label; null: not
-    test: str = "permutation"  # or wilcoxon
+    statistic: str = "mean"  # mean, median or iqm (interquartile mean)
+    spread: str = "deviation"  # deviation, none, or a 95 % interval: student, bootstrap
+    resamples: int = RESAMPLES  # number of bootstrap resamples
+    compare: Optional[str] = "best"  # best: the best of a column; a row's label: that row; null: none
+    test: str = "permutation"  # permutation or wilcoxon
     labels: dict[str, str] = field(default_factory=dict)  # how keys, values and metrics are printed
-    digits: dict[str, int] = field(default_factory=dict)  # decimals of a metric
+    digits: dict[str, int] = field(default_factory=dict)  # decimals by metric
     mixed_protocols: bool = False  # whether trials that watch the test set may stand beside others
     published: Optional[Publication] = None
     figures: dict[str, FigureSettings] = field(default_factory=dict)
-    wide: bool = False  # in LaTeX over both columns of a page: table*
+    wide: bool = False  # whether LaTeX sets it across both columns of a page (table*)
 
     def label(self, key: str) -> str:
         """Return how a key, a value or a metric is printed."""
@@ -161,7 +165,7 @@ def table_of(tree: Any, folders: Sequence[Path] = ()) -> Table:
 
 
 def _made(kind: Any, value: Any, key: str) -> Any:
-    """Return a value of plain YAML as a field of a table has it.
+    """Convert a value of plain YAML to the type of a table's field.
 
     Args:
         kind: the type of the field.
@@ -281,11 +285,11 @@ def _check_tuned(table: Table) -> None:
 
 
 def _named(table: Table) -> list[str]:
-    """Return the keys of the configuration that a table is laid out by."""
+    """Return the configuration keys that make a table's rows, columns and sums."""
     return [*table.rows, *table.columns, *table.over]
 
 
 def _keys(overrides: list[str]) -> list[str]:
-    """Return the keys that overrides set, a group's by its name."""
+    """Return the keys that overrides set; for a config group NAME the key NAME.name."""
     keys = [word.partition("=")[0].lstrip("+") for word in overrides]
     return [key if "." in key else f"{key}.name" for key in keys]

@@ -1,4 +1,4 @@
-"""A table straight from sweeps: a row for what varied in their records, seeds together."""
+"""Derives a table from sweeps: a row for each combination of the values that vary, seeds together."""
 
 import os
 import re
@@ -17,11 +17,11 @@ from rnnbench.reader import Folders, Record, Source, in_order
 from rnnbench.record import is_sweep, read_overrides, read_sweep
 from rnnbench.system.files import sound
 
-MANY = 12  # rows, above which each is not tested against the best
+MANY = 12  # with more rows than this, none is tested against the best
 
 
 def name_of(folders: Sequence[Path]) -> str:
-    """Return the name of the table of these folders, which becomes that of a folder and of files."""
+    """Return the name of the table of these folders; its folder and files are named after it."""
     inside = [os.path.relpath(folder, MULTIRUN) for folder in folders]
     names = [
         folder.absolute().name if path == "." or path.startswith("..") else path
@@ -33,8 +33,8 @@ def name_of(folders: Sequence[Path]) -> str:
 def derive(folders: Sequence[Path]) -> tuple[Table, list[TableTrial], Source]:
     """Return the table of the trials in some folders, the trials, and their records.
 
-    Of a grid every trial counts; of a search those that were trained to their end, since the others were
-    stopped for what they had shown.
+    Of a grid every trial counts; of a search only those that were trained to their end, since pruned trials
+    are a selection by their values.
 
     Raises:
         ConfigError: there is no record of a trial that has finished.
@@ -91,19 +91,19 @@ def _planned(records: Sequence[Record]) -> list[TableTrial]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that may stand in a key of a row."""
+    """Return a value in hashable form, for a row's key."""
     return str(value) if isinstance(value, list | dict) else value
 
 
 def _overrides(job: Path) -> list[str]:
-    """Return what a job was composed from, as Hydra has left it in its folder."""
+    """Return a job's overrides, read from Hydra's files in its folder."""
     return next(sound([job], read_overrides), [])
 
 
 def _rows(planned: Sequence[TableTrial]) -> list[str]:
-    """Return the keys that vary besides the seed, those that were typed before others.
+    """Return the keys that vary besides the seed, those given on the command line first.
 
-    A key that goes with others of its group, as an optimiser's options with its name, is left out.
+    A key that another key of its group determines, as the optimiser's name does its options, is left out.
     """
     typed = [word.partition("=")[0].lstrip("+") for trial in planned for word in trial.overrides]
     typed = [key if "." in key else f"{key}.name" for key in typed]
@@ -122,7 +122,7 @@ def _rows(planned: Sequence[TableTrial]) -> list[str]:
 
 
 def _metrics(finished: Sequence[Record]) -> list[str]:
-    """Return the parameters, what the epochs were chosen by, and what was measured on the test set."""
+    """Return the metrics to print: number of parameters, the metric that chose the epochs, test metrics."""
     measured = dict.fromkeys(name for record in finished for name in measured_by(record.params))
     wanted = [f"{kind}{name}" for name in measured for kind in ("best/val_", "best/test_", "test/")]
     there = {name for record in finished for name in record.metrics}
@@ -130,12 +130,12 @@ def _metrics(finished: Sequence[Record]) -> list[str]:
 
 
 def _grid(folder: Path) -> list[str]:
-    """Return the overrides that a grid was started with, [] where the folder is none of a grid."""
+    """Return the overrides that a grid was started with; [] if the folder is not a grid's."""
     if not is_sweep(folder):
         return []
     try:
         words: list[str] = read_sweep(folder)["command"]
-    except ConfigError:  # damaged: the trials have their own records
+    except ConfigError:  # a damaged file is no obstacle, since the trials have their own records
         return []
     if "-m" not in words and "--multirun" not in words:
         return []

@@ -18,12 +18,12 @@ FORMATS = ("pdf", "svg", "png")
 STYLE: Any = {
     "font.size": 8,
     "legend.fontsize": 6,
-    "text.parse_math": False,  # a name with dollars is no formula
+    "text.parse_math": False,  # dollars in names do not start a formula
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "svg.hashsalt": "rnnbench",  # else its ids are drawn at random
+    "svg.hashsalt": "rnnbench",  # without it, ids are random
     "svg.fonttype": "none",
-    "pdf.fonttype": 42,  # editable text, as journals ask
+    "pdf.fonttype": 42,  # TrueType: editable text, which journals ask for
     "legend.frameon": False,
 }
 
@@ -32,7 +32,7 @@ def draw(filled: FilledTable, source: Source, searches: Sequence[TableSearch], f
     """Draw every figure of the table; return the files.
 
     Raises:
-        ConfigError: a figure asks for what no run has.
+        ConfigError: no run has the data that a figure needs.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -40,14 +40,14 @@ def draw(filled: FilledTable, source: Source, searches: Sequence[TableSearch], f
     files = []
     for name, how in filled.table.figures.items():
         sheet = Sheet(filled, source, searches, how)
-        with style.context(["default", STYLE]), catch_warnings():  # not what this machine's matplotlibrc says
-            filterwarnings("ignore", "Glyph .* missing")  # a script that the font lacks; SVGs have the text
+        with style.context(["default", STYLE]), catch_warnings():  # ignores this machine's matplotlibrc
+            filterwarnings("ignore", "Glyph .* missing")  # SVGs hold the text itself
             figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
             KINDS[how.kind].draw(figure, sheet)
             if how.title:
                 figure.suptitle(drawn(how.title, 44), fontsize=9)
             for n, part in enumerate(figure.findobj(lambda part: str(part.get_gid()).startswith("series-"))):
-                part.set_gid(f"{part.get_gid()}-{n}")  # an id stands for one thing
+                part.set_gid(f"{part.get_gid()}-{n}")  # ids are unique in a page
             for form in FORMATS:
                 files.append(folder / f"{name}.{form}")
                 dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[form]
@@ -59,6 +59,6 @@ STATISTICS = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}
 
 
 def caption(table: Table, how: FigureSettings) -> str:
-    """Return how a figure is to be read."""
+    """Return a figure's caption."""
     words = {"statistic": STATISTICS[table.statistic], "parameter": table.label(how.parameter)}
     return KINDS[how.kind].caption.format(**words)

@@ -1,9 +1,9 @@
-"""Finds the kinds of figures: each is one module of this package, or a file of one's own, of its name.
+"""Finds the kinds of figures: each is a module of this package, or a user's file, named after the kind.
 
 A module says how the figure is read, and draws it:
 
     CAPTION = "Highest and lowest {statistic} of each row."  # {statistic} and {parameter} are filled in
-    OF_SEARCHES = False  # optional: whether it is of searches, which only a tuned table has
+    OF_SEARCHES = False  # optional: whether it shows searches, which only a tuned table has
     WIDE = False  # optional: whether the page gives it a line of its own
 
     def draw(figure, sheet): ...  # on a matplotlib Figure, from a rnnbench.paper.sheet.Sheet
@@ -26,7 +26,7 @@ from rnnbench.config.places import explained
 
 @dataclass(frozen=True)
 class FigureKind:
-    """A kind of figure; see above for what its module says."""
+    """Keeps what the module of a kind of figure defines; see the module's docstring."""
 
     caption: str
     draw: Callable[[Any, Any], None]
@@ -35,7 +35,7 @@ class FigureKind:
 
 
 STOCK = sorted(module.name for module in pkgutil.iter_modules(__path__))
-KINDS: dict[str, FigureKind] = {}  # those that were loaded, by name
+KINDS: dict[str, FigureKind] = {}  # loaded kinds, by name
 
 
 def load_kind(name: str, folders: Iterable[Path] = ()) -> FigureKind | None:
@@ -66,13 +66,13 @@ def kind_names(folders: Iterable[Path] = ()) -> list[str]:
 
 
 def _own_module(file: Path) -> ModuleType:
-    """Import the file of a kind of one's own, as it is now."""
+    """Import a user's figure file anew, so that changes since the last import count."""
     spec = spec_from_file_location(f"rnnbench_figure_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever somebody's own code raises
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise ConfigError(f"figures: {explained(error)}; correct the file") from error
     return module
 

@@ -1,4 +1,4 @@
-"""The runs of each row as boxes, and a dot a run."""
+"""Draws the runs of each row as boxes, and a dot a run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def draw_runs(
     """Draw the runs of each row, a panel for each group of columns.
 
     Args:
-        shape: draws what stands behind the dots of a row: axes, values, place, colour, id of the row.
+        shape: draws the shape behind a row's dots, from axes, values, position, colour, id of the row.
     """
     sheet.cells(sheet.metric)
     columns = sheet.filled.columns

@@ -1,4 +1,4 @@
-"""Draw the confusion matrix of each cell on the test set."""
+"""Draws the confusion matrix of each cell on the test set."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from rnnbench.reader import confusion
 
 CAPTION = "Answers on the test set, all runs of a cell together; shade: share of the true class."
 WIDE = True
-ACROSS = 3  # matrices side by side
+ACROSS = 3  # number of matrices side by side
 
 
 def draw(figure: Any, sheet: Sheet) -> None:
@@ -26,7 +26,7 @@ def draw(figure: Any, sheet: Sheet) -> None:
         counts = np.sum([confusion(record) for record in cell.records.values()], axis=0)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        room = 120 / len(counts) / len(str(counts.max()))  # points for a digit of a count
+        room = 120 / len(counts) / len(str(counts.max()))  # width in points for each digit of a count
         for true, predicted in np.argwhere(counts > 0) if room > 2 else []:
             colour = "white" if shares[true, predicted] > 0.5 else "black"
             axes.text(predicted, true, str(counts[true, predicted]), ha="center", va="center",

@@ -1,4 +1,4 @@
-"""A metric by epoch: the mean over seeds, with a band from the lowest to the highest."""
+"""Draws a metric by epoch: the mean over seeds, with a band from the lowest to the highest."""
 
 import statistics
 from typing import Any
@@ -22,7 +22,7 @@ def draw(figure: Any, sheet: Sheet) -> None:
             by_epoch: dict[int, list[float]] = {}
             for epoch, value in (point for run in runs for point in run):
                 by_epoch.setdefault(epoch, []).append(value)
-            # Runs that have stopped early keep out of the later epochs, so the mean ends with the first.
+            # The mean ends where the first run stopped early: later epochs would average other runs.
             shared = sorted(epoch for epoch, values in by_epoch.items() if len(values) == len(runs))
             means = [statistics.fmean(by_epoch[epoch]) for epoch in shared]
             style = sheet.style(row, column) | {"marker": "", "lw": 1.2}

@@ -1,4 +1,4 @@
-"""How much of the variance each hyperparameter explains in each search."""
+"""Draws how much of the variance each hyperparameter explains in each search."""
 
 from typing import Any
 

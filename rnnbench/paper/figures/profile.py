@@ -1,4 +1,4 @@
-"""The share of runs beyond each threshold: a performance profile."""
+"""Draws a performance profile: the share of runs beyond each threshold (Agarwal et al. 2021)."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def draw(figure: Any, sheet: Sheet) -> None:
     """Draw the share of runs beyond each threshold, all tasks together, with the bootstrap's band."""
     found = sheet.cells(sheet.metric)
     columns = list(dict.fromkeys(column for _, column, _ in found))
-    found = [one for one in found if one[2].values(sheet.metric)]  # those with a finite value
+    found = [one for one in found if one[2].values(sheet.metric)]  # only cells with a finite value
     figure.set_size_inches(max(figure.get_figwidth(), 2.2 * len(columns)), figure.get_figheight())
     all_axes = dict(
         zip(columns, figure.subplots(1, len(columns), sharey=True, squeeze=False)[0], strict=True)

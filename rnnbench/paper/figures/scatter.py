@@ -1,4 +1,4 @@
-"""A metric against another: the table's figure of each cell, and the runs behind it."""
+"""Draws a metric against another: each cell's statistic, and its runs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What each search found, by a hyperparameter."""
+"""Draws the values that each search found, by a hyperparameter."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def _trials(sheet: Sheet, wanted: TableSearch) -> list[Record]:
 
 
 def draw(figure: Any, sheet: Sheet) -> None:
-    """Draw what each search found by a hyperparameter: a dot a trial, joined in its order."""
+    """Draw the value of each trial of a search by a hyperparameter: a dot a trial, joined in order of x."""
     axes = figure.subplots()
     parameter = sheet.how.parameter
     for row, column, wanted in sheet.searched():

@@ -1,4 +1,4 @@
-"""The runs of each row as violins, and a dot a run."""
+"""Draws the runs of each row as violins, and a dot a run."""
 
 from collections.abc import Sequence
 from typing import Any
