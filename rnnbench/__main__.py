@@ -23,7 +23,7 @@ def main() -> None:
     """Run the application; exit with 1 for what was refused or failed, 130 for Ctrl-C, 143 for SIGTERM."""
     open_streams()
     show_warnings()
-    if sys.argv[1:] == ["--version"]:  # Hydra would give its own
+    if sys.argv[1:] == ["--version"]:  # before Hydra, which would print its own version
         say(f"rnnbench {__version__}")
         return
     register()
@@ -48,10 +48,10 @@ def main() -> None:
 
 
 def check_here() -> None:
-    """Refuse to run in a folder that is not there any more: Hydra asks for it at once.
+    """Refuse to run in a folder that was deleted: Hydra asks for the working directory at once.
 
     Raises:
-        ConfigError: says so.
+        ConfigError: the working directory does not exist.
     """
     try:
         os.getcwd()

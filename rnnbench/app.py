@@ -23,16 +23,16 @@ from rnnbench.sweep.stages import open_sweep, preflight, run_jobs
 
 
 def app(cfg: DictConfig) -> float | None:
-    """Train the one job that Hydra composed; its objective.
+    """Train the one job that Hydra composed and return its objective.
 
-    A job of a search, under a launcher other than ours, is one suggestion: all its repeats. Its objective
-    is their mean, and None if it was pruned.
+    Under a launcher that is not rnnbench's, a job of a search is one suggestion with all its repeats: the
+    objective is then the mean over the repeats, or None if the suggestion was pruned.
 
-    What is relative in the configuration is relative to where the command was given; the training itself
-    runs where Hydra has put the job (hydra.job.chdir).
+    Relative paths in the configuration are relative to the folder of the command; training itself runs in
+    the folder that Hydra has changed to (hydra.job.chdir).
 
     Raises:
-        TrialFailed: it ended without a result; its folder says why.
+        TrialFailed: the job ended without a result; its folder says why.
     """
     hydra = HydraConfig.get()
     multirun = hydra.mode is RunMode.MULTIRUN
@@ -42,7 +42,7 @@ def app(cfg: DictConfig) -> float | None:
         folder = _folder(hydra)
         config = task_config(cfg)
         name = job_name(overrides, config)
-        # Under Hydra's own sweeper nobody holds the folder, and the launcher may run several jobs at once.
+        # Hydra's own sweeper does not hold the folder, and its launcher may run several jobs at once.
         with open_sweep(folder.parent, config, name, single=not multirun, shared=multirun) as sweep:
             if multirun and _is_suggestion(hydra, folder):
                 from rnnbench.search.pruning import jobs_of  # late: it needs optuna
@@ -60,10 +60,10 @@ def app(cfg: DictConfig) -> float | None:
 
 
 def _is_suggestion(hydra: HydraConf, folder: Path) -> bool:
-    """Return whether a job of a sweep is a trial that a search suggests; else it may confirm the winner.
+    """Return True for a job that is a suggestion of a search, False for one that confirms the winner.
 
-    A suggestion's folder has the number of the job, which is that of the trial. (Hydra 1.4 refuses jobs whose
-    hydra.sweeper differs from the sweep's, so the number cannot stand there.)
+    A suggestion's folder is named by the number of the job, which is that of the trial. (The number cannot be
+    passed in hydra.sweeper: Hydra 1.4 refuses jobs whose hydra.sweeper differs from the sweep's.)
     """
     return str(hydra.sweeper._target_).endswith(".OptunaSweeper") and folder.name == str(hydra.job.num)
 
@@ -72,7 +72,7 @@ def _folder(hydra: HydraConf) -> Path:
     """Return the job folder; in a sweep it lies in the sweep's folder, whatever hydra.sweep.subdir calls it.
 
     Raises:
-        ConfigError: it lies elsewhere.
+        ConfigError: the job folder lies elsewhere.
     """
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode is not RunMode.MULTIRUN:

@@ -1,19 +1,19 @@
-"""The state of a job, and the changes of it that there may be.
+"""Defines the states of a job and the allowed transitions between them.
 
-The words are those of result.json and of the tables; `waiting` and `deleted` stand in no file.
+result.json and the tables use the same words; `waiting` and `deleted` are never written to a file.
 """
 
 from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """What has become of a job so far."""
+    """The state of a job."""
 
     waiting = "waiting"  # in no stack yet
     running = "running"  # its record has begun
     finished = "finished"  # with its final metrics
     failed = "failed"  # without a result; its record says why
-    pruned = "pruned"  # stopped by its search, which expected no more of it
+    pruned = "pruned"  # stopped early by the pruner of its search
     interrupted = "interrupted"  # stopped between two epochs, to go on from its snapshot later
     deleted = "deleted"  # its folder was deleted while it trained
 
@@ -24,11 +24,11 @@ class JobState(StrEnum):
 
     @property
     def is_error(self) -> bool:
-        """True if the job has ended without what it was trained for."""
+        """True if the job has ended by an error, without a result."""
         return self in (JobState.failed, JobState.deleted)
 
     def then(self, after: "JobState") -> "JobState":
-        """Return the state `after`, if a job may come to it from this one.
+        """Return the state `after`, if a job may change to it from this one.
 
         Raises:
             ValueError: TRANSITIONS does not have this change.
@@ -39,17 +39,17 @@ class JobState(StrEnum):
 
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    # A job whose folder holds its finished record is finished without being trained again.
+    # A job whose folder holds its finished record is not trained again.
     JobState.waiting: frozenset({JobState.running, JobState.finished}),
     JobState.running: frozenset(
         {JobState.finished, JobState.failed, JobState.pruned, JobState.interrupted, JobState.deleted}
     ),
     JobState.finished: frozenset(),
-    # What has ended without final metrics is trained again when its command is given again.
+    # A job that ended without final metrics is trained again when its command is given again.
     JobState.failed: frozenset({JobState.running}),
     JobState.pruned: frozenset({JobState.running}),
-    # A search gives a trial up, whose workers have died too often: nobody goes on with it.
+    # A search fails an interrupted trial whose workers have died too often.
     JobState.interrupted: frozenset({JobState.running, JobState.failed}),
     JobState.deleted: frozenset(),
 }
-RECORDED = frozenset(JobState) - {JobState.waiting, JobState.deleted}  # states that stand in result.json
+RECORDED = frozenset(JobState) - {JobState.waiting, JobState.deleted}  # states that result.json may hold

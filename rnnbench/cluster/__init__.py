@@ -2,7 +2,7 @@
 
 A stack is sent as one file of JSON in the sweep folder, which lies on a disk that all nodes share. A worker,
 `python -m rnnbench.cluster FILE`, trains it and writes the records of its jobs, as training here would;
-whoever holds the folder looks at these for what comes of it. Nothing else goes between the two.
+the process that holds the folder reads the results from these. The two exchange nothing else.
 """
 
 from rnnbench.cluster.base import RemoteLauncher, work_on

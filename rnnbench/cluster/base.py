@@ -1,4 +1,4 @@
-"""A launcher whose stacks train elsewhere; a subclass knows where to."""
+"""The base class of launchers that send stacks elsewhere: to Slurm, to Ray."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class RemoteLauncher(TrialLauncher):
-    """Sends stacks; a subclass knows where to, and what became of a task.
+    """Sends stacks elsewhere as tasks; a subclass submits the tasks and finds those that are over.
 
     Args:
-        max_stack: trials of a stack at most; None: 16, which batched products gain from.
-        retries: how often a stack is sent again whose task was lost.
+        max_stack: trials of a stack at most; None: 16, enough for fast batched products.
+        retries: how often a stack is sent again after its task was lost.
     """
 
     elsewhere = True
@@ -35,18 +35,18 @@ class RemoteLauncher(TrialLauncher):
 
     @abstractmethod
     def submit(self, stacks: Sequence[SentStack]) -> None:
-        """Have each stack trained as a task: `work_on(stack.file)`. May be called from several threads."""
+        """Submit `work_on(stack.file)` as a task for each stack. It may be called from several threads."""
 
     @abstractmethod
     def lost(self, stacks: Sequence[SentStack]) -> dict[str, Lost]:
-        """Find the stacks whose tasks are over, by name; those that an earlier process has sent, too.
+        """Return the stacks whose tasks are over, by name, those that an earlier process sent included.
 
-        Called every second or so, from several threads: it sees to itself that nobody is asked too often. A
-        task may end before its records are seen here; who asks looks at them again.
+        It is called about once a second, from several threads, so a subclass limits how often it queries the
+        cluster. A task may end before its records are visible here: the caller reads the records again.
         """
 
     def leave(self, stacks: Sequence[SentStack]) -> None:
-        """See to stacks that the sweep ends before (Ctrl-C, an error): stop them, or say that they go on."""
+        """Stop stacks that are unfinished when the sweep ends (Ctrl-C, an error), or say that they go on."""
 
     def train(self, sweep: "Sweep", jobs: Sequence[Job], trees: Sequence[dict[str, Any]], first: int) -> None:
         from rnnbench.cluster.dispatch import Dispatch  # late: it needs torch, to tell shapes apart
@@ -65,10 +65,10 @@ class RemoteLauncher(TrialLauncher):
         dispatch.train(jobs)
 
     def _train_suggestion(self, dispatch: "Dispatch", job: Job, trial: int) -> None:
-        """Have the runs of a suggestion of a search trained as one stack; the job gets their mean.
+        """Train the repeats of a suggestion as one stack; the job gets their mean as its value.
 
         Args:
-            trial: its number in the study.
+            trial: the suggestion's number in the study.
         """
         from rnnbench.search.pruning import search_of, suggestion_of  # late: it needs optuna
 
@@ -83,6 +83,6 @@ class RemoteLauncher(TrialLauncher):
 
 def work_on(file: Path) -> None:
     """Train a stack that was sent here, see `rnnbench.cluster.worker`."""
-    from rnnbench.cluster import worker  # late: it needs torch, which whoever sends a stack may not need
+    from rnnbench.cluster import worker  # late: it needs torch, which only workers need
 
     worker.work_on(file)

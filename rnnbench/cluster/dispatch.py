@@ -1,4 +1,4 @@
-"""Has stacks trained elsewhere: sends them, follows the records of their jobs, sends lost ones again."""
+"""Sends stacks to be trained elsewhere, follows the records of their jobs, and sends lost stacks again."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -31,18 +31,18 @@ class Dispatch:
     """Sends the stacks of an open sweep, and waits until their jobs have ended.
 
     Args:
-        launcher: knows where to send a stack, and what has become of its task.
-        environment: variables that workers set, of hydra.job.env_set.
+        launcher: submits stacks as tasks, and finds tasks that are over.
+        environment: the variables of hydra.job.env_set, which workers set.
     """
 
     def __init__(self, launcher: "RemoteLauncher", sweep: Sweep, environment: dict[str, str]) -> None:
         self.launcher = launcher
         self.sweep = sweep
         self.environment = environment
-        self.living: list[SentStack] = []  # sent by an earlier process, and still on their way
+        self.living: list[SentStack] = []  # stacks that an earlier process sent and that have not ended
 
     def find_living(self) -> dict[str, list[Path]]:
-        """Find the stacks that an earlier process has sent and that are still on their way.
+        """Find the stacks that an earlier process sent and that have not ended.
 
         Returns:
             the job folders in these stacks, by trial hash.
@@ -57,9 +57,9 @@ class Dispatch:
         return folders
 
     def train(self, jobs: Sequence[Job]) -> None:
-        """Have jobs trained that have their folders: value or error are set.
+        """Train jobs that have their folders; afterwards each has its value or its error.
 
-        Jobs in a stack that is on its way already are waited for; the others are sent.
+        Jobs in a stack that was sent already are waited for; the others are sent.
         """
         todo = {job.folder.name: job for job in take_finished(jobs)}
         if len(todo) < len(jobs):
@@ -81,7 +81,7 @@ class Dispatch:
             self._wait(there + stacks, list(todo.values()))
 
     def train_suggestion(self, runs: Sequence[Job], search: dict[str, Any]) -> None:
-        """Have the runs of a suggestion of a search trained as one stack.
+        """Train the repeats of a suggestion of a search as one stack.
 
         Args:
             search: what the worker needs to find the study: hydra.sweeper, hydra.sweep.dir.
@@ -92,7 +92,7 @@ class Dispatch:
             self._wait([stack], runs)
 
     def _write(self, jobs: Sequence[Job], search: dict[str, Any] | None = None) -> SentStack:
-        """Write the file of a stack, and the files of its jobs' folders that Hydra leaves."""
+        """Write the file of a stack, and Hydra's files in its jobs' folders."""
         assert self.sweep.record is not None
         for job in jobs:
             job.prepare()
@@ -114,7 +114,7 @@ class Dispatch:
             self.launcher.submit(stacks)
 
     def _over(self, stacks: Sequence[SentStack]) -> dict[str, Lost]:
-        """Find the stacks whose tasks are over, by name, and record their running jobs as interrupted."""
+        """Return the stacks whose tasks are over, by name; their running jobs are recorded as interrupted."""
         place = self.launcher.place
         over = self.launcher.lost([stack for stack in stacks if stack.task.get("place") == place])
         for stack in stacks:
@@ -131,7 +131,7 @@ class Dispatch:
 
     @contextmanager
     def _left(self, stacks: list[SentStack]) -> Iterator[None]:
-        """Have the launcher see to the stacks that are still in the list when the block ends."""
+        """When the block ends, pass the stacks that are still in the list to the launcher's `leave`."""
         try:
             yield
         finally:
@@ -143,18 +143,18 @@ class Dispatch:
         followed = {job.folder.name: RemoteJob(job, self.sweep.recorder) for job in jobs}
         with self._left(stacks):
             while True:
-                signals.check()  # this may be another thread than the one that a signal ends
+                signals.check()  # a signal ends the main thread only, and this may be another one
                 _look(stacks, followed)
                 if not stacks:
                     return
                 over = self._over(stacks)
-                _look(stacks, followed)  # what was written since, before the task was over
+                _look(stacks, followed)  # records written since the first look, before the task ended
                 for stack in [stack for stack in stacks if stack.name in over]:
                     self._again(stack, over[stack.name], followed)
                 time.sleep(WAIT)
 
     def _again(self, stack: SentStack, lost: Lost, followed: "dict[str, RemoteJob]") -> None:
-        """Send a stack again whose task is over before its jobs are; too often, and these have failed."""
+        """Send a stack again whose task ended before its jobs did, or fail the jobs after too many tries."""
         recorder, place = self.sweep.recorder, self.launcher.place
         if lost.again and stack.task["sent"] <= self.launcher.retries:
             with recorder.lock:
@@ -167,20 +167,20 @@ class Dispatch:
 
 
 class RemoteJob:
-    """A job that is trained elsewhere: shows what is new in its record, until it has ended."""
+    """Follows the record of a job that is trained elsewhere, and shows what is new, until the job ends."""
 
     def __init__(self, job: Job, recorder: Recorder) -> None:
         self.job = job
         self.recorder = recorder
-        self.stamp: tuple[int, ...] = ()  # of its files, when they were last looked at
-        self.epochs = 0  # rows that were shown
+        self.stamp: tuple[int, ...] = ()  # times and sizes of its files when they were last looked at
+        self.epochs = 0  # number of epochs that were shown
 
     def look(self, stack: SentStack, entry: dict[str, Any]) -> None:
-        """Show the new epochs of its record and its end, and queue them for MLflow.
+        """Show the new epochs of the job's record and its end, and queue them for MLflow.
 
         Args:
-            stack: that it is in.
-            entry: of the job in the stack's file.
+            stack: the stack that the job is in.
+            entry: the job's entry in the stack's file.
         """
         if self.job.state.has_ended:
             return
@@ -192,18 +192,18 @@ class RemoteJob:
                     self._end()
 
     def give_up(self, stack: SentStack, entry: dict[str, Any], reason: str) -> None:
-        """Record that it has failed, since its stack is not sent again."""
+        """Record that the job has failed, since its stack is not sent again."""
         if self.job.state.has_ended:
             return
         with self.recorder.lock:
             if is_job(self.job.folder):
                 abandon(self.job.folder, reason)
                 self.look(stack, entry)
-            if not self.job.state.has_ended:  # its record is not there, or is that of an earlier failure
+            if not self.job.state.has_ended:  # there is no record, or only one of an earlier failure
                 self.recorder.fail(self.job, reason)
 
     def _changed(self) -> bool:
-        """True if its files are there and have changed; the first time the job counts as running."""
+        """Return whether the job's files exist and have changed; a waiting job with files becomes running."""
         files = (self.job.folder / "result.json", self.job.folder / "metrics.csv")
         if not files[0].exists():
             return False
@@ -247,7 +247,7 @@ class RemoteJob:
 
 
 def _look(stacks: list[SentStack], followed: dict[str, RemoteJob]) -> None:
-    """Look at the records of all jobs; stacks whose jobs have all ended leave the list."""
+    """Look at the records of all jobs, and remove from the list the stacks whose jobs have all ended."""
     for stack in list(stacks):
         for entry in stack.jobs:
             if entry["folder"] in followed:
@@ -258,10 +258,10 @@ def _look(stacks: list[SentStack], followed: dict[str, RemoteJob]) -> None:
 
 
 def cut(jobs: Sequence[Job], max_stack: int | None) -> list[list[Job]]:
-    """Cut jobs into stacks of equal shapes, those of a shape spread evenly.
+    """Divide jobs into stacks of equal shapes; the jobs of one shape are spread evenly.
 
     Args:
-        max_stack: jobs of a stack at most; None: as many as batched products gain from.
+        max_stack: jobs of a stack at most; None: enough for fast batched products.
     """
     stacks = []
     for members in by_shape(jobs).values():

@@ -1,7 +1,7 @@
-"""hydra/launcher=ray: each stack is a task of a Ray cluster, one that is there or one for this sweep alone.
+"""hydra/launcher=ray: each stack is a task of a Ray cluster, an existing one or one for this sweep alone.
 
-Ray is told the path of a stack's file and gives back nothing: what it would pickle on the way is a string and
-None. A task dies with the process that sent it, so a stack that no longer runs was lost.
+A task takes the path of a stack's file and returns None, so Ray pickles nothing else. A task dies with the
+process that sent it: a stack whose process is gone was lost.
 """
 
 import logging
@@ -28,12 +28,12 @@ from rnnbench.system.signals import listen
 if TYPE_CHECKING:
     from rnnbench.sweep.session import Sweep
 
-PATIENCE = 5.0  # seconds that a cluster has for its first word, and a stopped worker for its last
-OBJECTS = 100_000_000  # bytes for Ray's objects in a cluster of ours: there are none to speak of
+PATIENCE = 5.0  # seconds that a cluster has to answer, and a cancelled task has to end
+OBJECTS = 100_000_000  # bytes of the object store in a cluster of our own, which holds nearly nothing
 
 
 def train_stack(file: str) -> None:
-    """Train the stack in this file, as a task that Ray cancels by SIGINT and ends by SIGTERM."""
+    """Train the stack in this file as a Ray task, which Ray cancels by SIGINT and ends by SIGTERM."""
     with listen():
         work_on(Path(file))
 
@@ -55,7 +55,7 @@ class RayLauncher(RemoteLauncher):
         self.address = address
         self.num_cpus, self.num_gpus = num_cpus, num_gpus
         self.connecting = threading.Lock()
-        self.task: Any = None  # once connected
+        self.task: Any = None  # Ray's remote function, once connected
         self.sent: dict[str, Any] = {}  # Ray's reference to a stack's task, by the stack's name
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -104,20 +104,21 @@ class RayLauncher(RemoteLauncher):
         return over
 
     def leave(self, stacks: Sequence[SentStack]) -> None:
-        """Stop them: they would end with this process, but not write down where they are."""
+        """Cancel the tasks and wait for them: those that merely end with this process write no snapshot."""
         tasks = [self.sent[stack.name] for stack in stacks if stack.name in self.sent]
         if tasks:
             import ray
 
             for task in tasks:
-                ray.cancel(task)  # a KeyboardInterrupt there
+                ray.cancel(task)  # raises KeyboardInterrupt in the task
             ray.wait(tasks, num_returns=len(tasks), timeout=PATIENCE)
 
     def _connect(self) -> None:
         """Connect to the cluster, or start one.
 
-        The kernel kills what Ray has started as soon as the *thread* ends that has started it, and a search
-        launches from threads that come and go. So a thread of its own does it, and stays.
+        The kernel kills the processes that Ray starts as soon as the thread that started them ends, and a
+        search launches from short-lived threads. So a separate thread connects, and lives as long as this
+        process.
         """
         with self.connecting:
             if self.task is not None:
@@ -136,19 +137,21 @@ class RayLauncher(RemoteLauncher):
             self.task = connected.result()
 
     def _init(self) -> Any:
-        """Start Ray, and return the task to send. Not in the main thread: Ray would handle SIGTERM itself.
+        """Start Ray, and return the remote function to call for each stack.
+
+        It does not run in the main thread, where Ray would install its own handler of SIGTERM.
 
         Raises:
             ConfigError: there is no such cluster, or a stack does not fit into the one that was started.
         """
-        if self.address is None:  # both are read by `import ray`, and by what it starts
+        if self.address is None:  # `import ray` and the processes that it starts read both variables
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all servers on 127.0.0.1: no other way
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # keeps all servers on 127.0.0.1
         import ray
         from ray.exceptions import RayError
 
         path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        here = {"PYTHONPATH": os.pathsep.join(path)}  # the very rnnbench that runs here
+        here = {"PYTHONPATH": os.pathsep.join(path)}  # workers import the same rnnbench as this process
         here |= {
             name: os.environ[name]
             for name in ("RNNBENCH_DATA", *self.config.hydra.job.env_copy)
@@ -175,7 +178,11 @@ class RayLauncher(RemoteLauncher):
         return ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=0)(train_stack)
 
     def _check_size(self, nodes: Sequence[dict[str, Any]]) -> None:
-        """Say so if no node is large enough for a stack: one may come, but not into a cluster of ours."""
+        """Warn if no node is large enough for a stack: one may join the cluster later.
+
+        Raises:
+            ConfigError: the cluster was started for this sweep, so no other node will join it.
+        """
         for key, kind, wanted in (("num_cpus", "CPU", self.num_cpus), ("num_gpus", "GPU", self.num_gpus)):
             most = max(node["Resources"].get(kind, 0) for node in nodes if node["Alive"])
             if wanted > most:
@@ -192,7 +199,7 @@ def _fate(task: Any) -> Lost:
 
     try:
         ray.get(task)
-    except RayTaskError as error:  # by what the worker ran: it would do so again
+    except RayTaskError as error:  # raised by the code that the worker ran, which would raise again
         refused = isinstance(error.cause, ConfigError)
         return Lost(f"stopped: {error.cause if refused else error}", again=False)
     except RayError as error:

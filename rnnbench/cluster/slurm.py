@@ -1,7 +1,7 @@
 """hydra/launcher=slurm: each stack is a task of a Slurm array, through submitit.
 
-submitit pickles what it submits, for its own worker to read, and what its tasks return, which is not read
-here: the records say what came of a stack, and squeue whether its task is over.
+submitit pickles what it submits and what its tasks return. The returned values are not read here: the results
+of a stack are in its records, and squeue says whether its task is over.
 """
 
 import os
@@ -33,7 +33,7 @@ ASK = 5.0  # seconds between questions to Slurm
 OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
         "PREEMPTED", "TIMEOUT"}  # fmt: skip
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # any of these may end a line of a script
-FINAL = {"CANCELLED", "DEADLINE", "TIMEOUT"}  # somebody's will: not to be undone by sending it again
+FINAL = {"CANCELLED", "DEADLINE", "TIMEOUT"}  # ended by a person or a limit: not sent again
 
 
 class SlurmLauncher(RemoteLauncher):
@@ -63,8 +63,8 @@ class SlurmLauncher(RemoteLauncher):
         self.requeue = requeue
         self.resources = resources
         self.asking = Lock()
-        self.asked = float("-inf")
-        self.states: dict[tuple[str, str], str] | None = None  # by name of the array and index; None: unknown
+        self.asked = float("-inf")  # when squeue was last called, on the monotonic clock
+        self.states: dict[tuple[str, str], str] | None = None  # by array name and index; None: unknown
         self.silent = False
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -76,7 +76,11 @@ class SlurmLauncher(RemoteLauncher):
                                   "batch script cannot have in a name; give another folder")  # fmt: skip
 
     def _check_lines(self, resources: dict[str, Any]) -> None:
-        """Refuse what would be more than its own line of the batch script, where a shell runs the others."""
+        """Refuse values with line breaks: a shell would run the further lines in the batch script.
+
+        Raises:
+            ConfigError: names the key and the value.
+        """
         more = dict(resources.get("additional_parameters") or {})
         values = [(key, resources.get(key)) for key in ("partition", "account")]
         values += [("setup", line) for line in resources.get("setup") or []]
@@ -94,7 +98,7 @@ class SlurmLauncher(RemoteLauncher):
         from submitit.core.utils import FailedJobError
 
         batch = f"rnnbench-{uuid.uuid4().hex[:12]}"
-        for index, stack in enumerate(stacks):  # before it is there: who dies in between finds it by name
+        for index, stack in enumerate(stacks):  # noted first: if this process dies, the next finds the task
             stack.note(batch=batch, index=str(index) if len(stacks) > 1 else "N/A", job=None)
         executor = self._executor(stacks[0].folder / STACKS / self.place, batch)
         try:
@@ -108,7 +112,7 @@ class SlurmLauncher(RemoteLauncher):
         for stack, job in zip(stacks, jobs, strict=True):
             stack.note(job=job.job_id)
         with self.asking:
-            self.asked = float("-inf")  # what was said before does not hold for these
+            self.asked = float("-inf")  # the last answer of squeue does not cover these stacks
 
     def _executor(self, folder: Path, name: str) -> Any:
         import submitit
@@ -130,7 +134,7 @@ class SlurmLauncher(RemoteLauncher):
                 slurm_account=given["account"],
                 slurm_array_parallelism=given["array_parallelism"],
                 slurm_setup=list(given["setup"]) or None,
-                # srun does not take over what sbatch was told, since Slurm 22.05
+                # since Slurm 22.05, srun does not inherit --cpus-per-task from sbatch
                 slurm_srun_args=[f"--cpus-per-task={given['cpus_per_task']}"],
                 slurm_additional_parameters={"requeue" if self.requeue else "no-requeue": True}
                 | dict(given["additional_parameters"]),
@@ -157,7 +161,7 @@ class SlurmLauncher(RemoteLauncher):
         return found
 
     def _squeue(self) -> dict[tuple[str, str], str] | None:
-        """Ask for the states of this user's tasks, lately ended ones too; None if Slurm does not answer."""
+        """Return the states of this user's tasks, recently ended ones included; None if squeue fails."""
         command = ["squeue", "--me", "--states=all", "--array", "--noheader", "--format=%j|%K|%T"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
@@ -178,7 +182,7 @@ class SlurmLauncher(RemoteLauncher):
             for stack in stacks:
                 if _lives(stack):
                     psutil.Process(int(stack.task["job"])).send_signal(signal.SIGINT)
-        elif stacks[0].content["search"]:  # which draws anew what it had begun
+        elif stacks[0].content["search"]:  # a resumed search runs the suggestion again as a new trial
             subprocess.run(["scancel", *jobs])
         else:
             terminal.say(
@@ -188,7 +192,7 @@ class SlurmLauncher(RemoteLauncher):
 
 
 def _lives(stack: SentStack) -> bool:
-    """Return whether the process lives that submitit's local executor has started for a stack."""
+    """Return whether the process that submitit's local executor started for a stack is alive."""
     pid = stack.task.get("job")
     try:
         process = psutil.Process(int(pid)) if pid else None
@@ -202,7 +206,7 @@ def _lives(stack: SentStack) -> bool:
 
 
 def _why(stack: SentStack, state: str, again: bool = True) -> Lost:
-    """Return why a task ended, in the words of its own log where it has said so: it would say so again."""
+    """Return why a task ended: the error in its log, which a second try would meet too, else its state."""
     job = stack.task.get("job")
     log = stack.file.parent / str(stack.task["place"]) / f"{job}_0_log.err"
     said = (
@@ -220,11 +224,11 @@ def _why(stack: SentStack, state: str, again: bool = True) -> Lost:
 
 
 class Task:
-    """What submitit calls on the node.
+    """The callable that submitit runs on the node: trains one stack.
 
     Args:
-        file: of the stack.
-        cpus: that it may use.
+        file: the file of the stack.
+        cpus: the number of threads that it may use.
     """
 
     def __init__(self, file: Path, cpus: int) -> None:
@@ -233,12 +237,12 @@ class Task:
 
     def __call__(self) -> None:
         os.environ["OMP_NUM_THREADS"] = str(self.cpus)
-        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's
+        requeue = signal.getsignal(signal.SIGUSR2)  # submitit's handler
         assert callable(requeue)
         try:
             with refusals(), signals.listen(signal.SIGUSR2):
                 work_on(self.file)
-        except signals.StopRequest as stopped:  # training has left its checkpoints
+        except signals.StopRequest as stopped:  # training has written its snapshots
             if stopped.number == signal.SIGUSR2:
                 requeue(stopped.number, None)
             elif os.environ["SUBMITIT_EXECUTOR"] == "slurm":
@@ -246,21 +250,21 @@ class Task:
             raise SystemExit(128 + stopped.number) from None
 
     def checkpoint(self) -> Any:
-        """Return what submitit is to call when the task goes on: the same."""
+        """Return what submitit calls when the task is requeued: this same task."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def _requeue_if_preempted() -> None:
-    """Have this task requeued after SIGTERM, in the grace time that Slurm gives before it preempts.
+    """Requeue this task after SIGTERM, in the grace time that Slurm gives before it preempts.
 
-    It still counts as running then, and would count as failed if it only ended. One that Slurm requeues, or
-    that was cancelled, does not run any more.
+    Slurm still lists the task as running then, and would list it as failed if it only ended. A task that
+    Slurm requeues itself, or that was cancelled, is not listed as running, and is left alone.
     """
     from submitit import JobEnvironment
 
-    task = JobEnvironment().job_id  # not $SLURM_JOB_ID: that of an array's last task means the whole array
+    task = JobEnvironment().job_id  # not $SLURM_JOB_ID, which for an array's last task names the array
     command = ["squeue", "--noheader", "--format=%T", "--jobs", task]
     if subprocess.run(command, capture_output=True, text=True).stdout.strip() == "RUNNING":
         subprocess.run(["scontrol", "requeue", task])

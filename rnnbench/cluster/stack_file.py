@@ -1,8 +1,8 @@
-"""A stack that is sent elsewhere, as a file in the sweep folder: what its worker is told, and nothing more.
+"""A stack that is sent elsewhere, as a file in the sweep folder: all that its worker is told.
 
 stacks/NAME.json    the stack: sweep, jobs with their configurations, see `SentStack.write`
-       NAME.task    where it was sent, as its launcher notes it
-       NAME.lock    held by the worker that trains it
+       NAME.task    where the stack was sent, written by its launcher
+       NAME.lock    a lock that the worker holds while it trains the stack
 """
 
 import uuid
@@ -24,14 +24,14 @@ JOB: dict[str, Any] = {"name": str, "folder": str, "trial": str, "tags": dict, "
 
 @dataclass(frozen=True)
 class Lost:
-    """Why a task neither waits nor runs any more."""
+    """The reason why a task neither waits nor runs any more."""
 
     reason: str
-    again: bool = True  # whether to send its stack again, if that was not done too often yet
+    again: bool = True  # whether to send its stack again, as long as the number of retries allows
 
 
 class SentStack:
-    """A stack in a file. `content` is what it says, `task` what its launcher has noted."""
+    """A stack in a file: `content` holds NAME.json, `task` what the launcher wrote to NAME.task."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -60,20 +60,20 @@ class SentStack:
         search: dict[str, Any] | None,
         environment: dict[str, str] | None = None,
     ) -> "SentStack":
-        """Write the file of a stack; its jobs have their folders.
+        """Write the file of a stack whose jobs have their folders already.
 
         Args:
-            folder: of the sweep.
-            sweep: its id.
-            search: of the jobs that are one suggestion of a search: hydra.sweeper, hydra.sweep.dir.
-            environment: variables that the worker sets, of hydra.job.env_set.
+            folder: the sweep folder.
+            sweep: the sweep's id.
+            search: hydra.sweeper and hydra.sweep.dir, if the jobs are one suggestion of a search.
+            environment: the variables of hydra.job.env_set, which the worker sets.
         """
         file = folder / STACKS / f"{jobs[0].folder.name[:40]}-{uuid.uuid4().hex[:8]}.json"
         file.parent.mkdir(exist_ok=True)
         content = {
             "format": 1,
             "sweep": sweep,
-            "cwd": str(Path.cwd()),  # what relative paths in the configurations are relative to
+            "cwd": str(Path.cwd()),  # the base of relative paths in the configurations
             "max_stack": max_stack,
             "search": search,
             "environment": environment or {},
@@ -98,7 +98,7 @@ class SentStack:
 
     @property
     def folder(self) -> Path:
-        """Of the sweep."""
+        """The sweep folder."""
         return self.file.parent.parent
 
     @property
@@ -107,18 +107,19 @@ class SentStack:
         return jobs
 
     def note(self, **facts: Any) -> None:
-        """Add to the note of where it was sent."""
+        """Add facts to NAME.task: where the stack was sent."""
         self.task |= facts
         write_json(self.file.with_suffix(".task"), self.task)
 
     def ended(self, job: dict[str, Any]) -> bool:
-        """Return whether the record of a job says what came of it since the stack was written."""
+        """Return whether a job has ended since the stack was written, by its record."""
         folder = self.folder / job["folder"]
         try:
             result = read_result(folder)
         except (FileNotFoundError, DamagedFile):
             return False
-        # A failed record of before this stack is not its outcome. (No clocks are compared.)
+        # A failure recorded before this stack was written is not its outcome. The end times are compared for
+        # equality only, since the clocks of two machines differ.
         return result["status"] in ENDS and (
             result["status"] == JobState.finished or result["ended"] != job["before"]
         )
@@ -136,5 +137,5 @@ def _ended(folder: Path) -> int | None:
 
 
 def sent(folder: Path) -> Iterator[SentStack]:
-    """List the stacks that were ever sent from a sweep folder; a damaged file is skipped with a warning."""
+    """Yield the stacks that were ever sent from a sweep folder; damaged files are skipped with a warning."""
     yield from sound(sorted((folder / STACKS).glob("*.json")), SentStack)

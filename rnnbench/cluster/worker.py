@@ -1,4 +1,4 @@
-"""The worker: trains one stack for the process that holds the sweep folder, which may be gone meanwhile."""
+"""The worker: trains one stack for the process that holds the sweep folder, and may outlive it."""
 
 import os
 from pathlib import Path
@@ -18,16 +18,17 @@ from rnnbench.sweep.scheduler import train
 
 
 def work_on(file: Path) -> None:
-    """Train what has not ended yet of a stack; what comes of it is in the records of its jobs.
+    """Train the jobs of a stack that have not ended; the results are in their records.
 
-    A signal (see `rnnbench.system.signals`) leaves the jobs interrupted, each with a checkpoint; so does a
-    worker that died, with an older one. The next goes on from there.
+    A signal (see `rnnbench.system.signals`) leaves each job interrupted, with a snapshot of its last whole
+    epoch; a worker that dies leaves an older snapshot. The next worker goes on from these.
 
     Args:
-        file: as `SentStack.write` has written it.
+        file: the stack's file, written by `SentStack.write`.
 
     Raises:
-        ConfigError: the file or the sweep folder is not seen here, or data or code differ from those there.
+        ConfigError: this machine does not see the file or the sweep folder, or its data or code differ from
+            the sender's.
     """
     if not file.exists():
         raise ConfigError(
@@ -52,7 +53,7 @@ def work_on(file: Path) -> None:
                 )
             jobs.append(Job(entry["name"], config, folder, entry["trial"], tags=entry["tags"]))
             if is_job(folder):
-                abandon(folder)  # by a worker that died
+                abandon(folder)  # left as running by a worker that died
         if search := stack.content["search"]:
             watch(search_of(search["sweeper"]), search["sweep_dir"], Path.cwd(), jobs)
         train(Recorder(), jobs, stack.content["max_stack"])

@@ -1,4 +1,4 @@
-"""Our launchers and sweepers, where Hydra looks for them."""
+"""Defines rnnbench's launchers and sweepers where Hydra looks for plugins."""
 
 from rnnbench.cluster import ray, slurm
 from rnnbench.search import sweeper as sweep

@@ -1,1 +1,1 @@
-"""Searches: Optuna's side."""
+"""Searches: sweeps whose trials Optuna suggests."""

@@ -1,4 +1,4 @@
-"""What a study searches, as it says itself: a command with another search is refused."""
+"""Compares a search with what its study says it searches, and refuses to continue another search."""
 
 import json
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from optuna.storages import BaseStorage
 from rnnbench.config import ConfigError
 from rnnbench.record import results
 
-IDENTITY = "rnnbench"  # the study's attribute that says what is searched
-STUDY, NUMBER = "rnnbench.study", "rnnbench.number"  # tags of a record: the trial of a study that it is of
+IDENTITY = "rnnbench"  # the study's attribute that describes the search
+STUDY, NUMBER = "rnnbench.study", "rnnbench.number"  # tags of a record: its study, its number in it
 
 
 def check_study(storage: BaseStorage, name: str, identity: dict[str, Any], directions: Sequence[str]) -> None:
-    """Refuse a storage whose study of this name searches something else; makes nothing.
+    """Refuse a storage whose study of this name searches something else, and create no study.
 
     Raises:
         ConfigError: names the study and what differs.
@@ -51,18 +51,18 @@ def check_identity(study: optuna.Study, identity: dict[str, Any], directions: Se
 
 
 def check_records(storage: BaseStorage | None, name: str, folder: Path) -> None:
-    """Refuse a folder with records that the study does not know, which its next trials would replace.
+    """Refuse a folder with records that the study does not know, which its next trials would overwrite.
 
-    Trial N of a study is recorded in the folders N, N.1, N.c0: a study that is new, or whose storage was
-    emptied, begins with 0 again.
+    Trial N of a study is recorded in the folders N, N.1, N.c0, and a study that is new, or whose storage was
+    emptied, numbers its trials from 0.
 
     Args:
-        storage: None: there is none yet.
+        storage: None if there is none yet.
 
     Raises:
-        ConfigError: names a record, and what it is of.
+        ConfigError: names a record, and the study that it belongs to.
     """
-    found = results(folder)  # before the study is read: others that share it may begin trials meanwhile
+    found = results(folder)  # read before the study, since other workers may begin trials meanwhile
     if not found:
         return
     known: set[str] = set()
@@ -86,14 +86,14 @@ def check_records(storage: BaseStorage | None, name: str, folder: Path) -> None:
 
 
 def _stated(part: Any) -> Any:
-    """Return a part of an identity without options that are off: an earlier version may not have them."""
+    """Return a part of an identity without options that are off, which an earlier version may not have."""
     if not isinstance(part, dict):
         return part
     return {key: value for key, value in part.items() if value is not None and value is not False}
 
 
 def _item(item: Any) -> str:
-    """Describe an item of an identity in few words; a parameter as what it is drawn from."""
+    """Describe an item of an identity in a few words: for a parameter, its name and its values."""
     match item:
         case [name, {"attributes": {"choices": choices}}, _]:
             return f"{name} of {', '.join(map(str, choices))}"
@@ -106,7 +106,7 @@ def _item(item: Any) -> str:
 
 
 def _difference(there: Any, here: Any) -> str:
-    """Describe where two parts of an identity differ, in few words."""
+    """Describe in a few words where two parts of an identity differ."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
         return ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in keys[:3])

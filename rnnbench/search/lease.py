@@ -1,6 +1,7 @@
 """Tells whether the worker that runs a trial is alive.
 
-A worker leaves a lease in each trial that it runs, on any storage: who it is, and a time that it renews.
+A worker writes a lease to each trial that it runs, on any storage: its host and process, and a time that it
+renews.
 """
 
 import os
@@ -17,16 +18,16 @@ from optuna.trial import FrozenTrial
 
 from rnnbench.search.retry import RetryingStorage, StorageAway
 
-WORKER, SEEN = "worker", "seen"  # attributes of trials
+WORKER, SEEN = "worker", "seen"  # attributes of a trial that hold its lease
 BEAT = 15.0  # seconds between two renewals of a lease
 LEASE = 60.0  # seconds without a renewal after which a worker on another machine counts as dead
 
 
 class Heartbeat:
-    """Renews the leases of the trials that this process runs, in a thread of its own.
+    """Renews the leases of the trials that this process runs, in a separate thread.
 
     Args:
-        running: gives the storage's ids of these trials.
+        running: returns the storage's ids of these trials.
     """
 
     def __init__(self, storage: RetryingStorage, running: Callable[[], Iterable[int]]) -> None:
@@ -35,7 +36,7 @@ class Heartbeat:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def stop(self) -> None:
-        """Renew no lease any more."""
+        """Stop renewing leases."""
         self.over.set()
 
     def _beat(self) -> None:
@@ -43,33 +44,34 @@ class Heartbeat:
             for id in self.running():
                 try:
                     self.storage.set_trial_user_attr(id, SEEN, time.time())
-                except UpdateFinishedTrialError:  # has just ended
+                except UpdateFinishedTrialError:  # the trial has just ended
                     continue
-                except StorageAway:  # the thread that runs the search ends it
+                except StorageAway:  # the thread that runs the search gets this error too
                     return
 
 
 class Leases:
-    """Judges leases as one process sees them.
+    """Decides, for one process, which leases have expired.
 
     Args:
-        me: the worker that this process is.
+        me: this process, as `myself` describes it.
     """
 
     def __init__(self, storage: RetryingStorage, me: dict[str, Any]) -> None:
         self.storage, self.me = storage, me
-        self.renewals: dict[int, tuple[Any, float]] = {}  # by trial number: the last one, and when first seen
+        self.renewals: dict[int, tuple[Any, float]] = {}  # by trial number: last renewal, when first seen
 
     def expired(self, trial: FrozenTrial, mine: Container[int]) -> bool:
-        """Return whether nobody works on a running trial any more.
+        """Return whether the worker of a running trial is dead.
 
-        The lease of a worker elsewhere lasts from the moment at which its last renewal was first seen here:
-        clocks of machines differ, and nobody can renew a lease while the storage is away.
+        The lease of a worker on another machine is counted from the moment at which its last renewal was
+        first seen here, since the clocks of machines differ, and not before the storage last came back,
+        since no lease can be renewed while the storage is away.
 
         Args:
             mine: numbers of the trials that this process runs.
         """
-        if trial.user_attrs.get(WORKER) == self.me:  # made by a call whose answer was lost, if not ours
+        if trial.user_attrs.get(WORKER) == self.me:  # not in `mine`: a lost answer made it
             return trial.number not in mine
         if (here := runs_here(trial)) is not None:
             return not here
@@ -80,18 +82,18 @@ class Leases:
 
 
 def myself() -> dict[str, Any]:
-    """Describe this process as leases do: process numbers are reused, their start times are not."""
+    """Describe this process for a lease: process ids are reused, so its start time is included."""
     return {"host": host(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
 def host() -> str:
-    """Name this machine; containers on it have process numbers of their own, and so another name."""
+    """Return a name of this machine; a container has its own process ids, and so a name of its own."""
     numbers = Path("/proc/self/ns/pid")
     return socket.gethostname() + (f" {numbers.stat().st_ino}" if numbers.exists() else "")
 
 
 def runs_here(trial: FrozenTrial) -> bool | None:
-    """Return whether the worker of a trial lives on this machine; None if it is on another machine."""
+    """Return whether the worker of a trial is alive on this machine; None if it is on another one."""
     worker = trial.user_attrs.get(WORKER)
     if worker is None or worker["host"] != host():
         return None

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 __all__ = ["BaseJournalFileLock"]
 
-FIXED = "fixed_params"  # the system attribute whose parameters a trial has instead of drawn ones
+FIXED = "fixed_params"  # Optuna's system attribute for parameters that are given, not drawn
 
 
 def study_id(study: Study) -> int:
@@ -34,10 +34,10 @@ def begin_trial(
     attributes: dict[str, Any],
     parameters: dict[str, Any] | None,
 ) -> Trial:
-    """Begin a trial as Study.ask() does, but with user attributes from the moment that it is there.
+    """Begin a trial as Study.ask() does, but create it with its user attributes in one step.
 
     Args:
-        trials: of the study, just read; the sampler does not read them again.
+        trials: the study's trials, just read, so that the sampler does not read them again.
         attributes: the user attributes.
         parameters: the trial's parameters; None: the sampler draws them.
     """

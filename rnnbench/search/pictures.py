@@ -1,4 +1,4 @@
-"""Optuna's pictures of a study, as PNG and as pages that work without a network."""
+"""Draws Optuna's pictures of a study, as PNG and as HTML pages that work without a network."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ CROSS: Any = {"marker": "x", "ls": "", "color": "gray", "ms": 5, "label": "prune
 
 
 def draw(study: optuna.Study, objectives: Sequence[str], folder: Path) -> dict[str, float]:
-    """Draw history, importances, parallel coordinates, slices; of several objectives the front.
+    """Draw history, importances, parallel coordinates and slices; for several objectives also the front.
 
     Args:
-        objectives: their names.
-        folder: is made; the pages share one plotly.min.js in it.
+        objectives: the names of the objectives.
+        folder: where the pictures go, created if needed; the pages share one plotly.min.js in it.
 
     Returns:
-        importance of each parameter for the first objective, greatest first, of all 1; {} as long as
-        there are too few trials to tell.
+        importance of each parameter for the first objective, greatest first; they sum to 1. {} if there
+        are too few trials to tell.
     """
     import matplotlib
 
@@ -59,7 +59,7 @@ def _draw(study: optuna.Study, objectives: Sequence[str], folder: Path) -> dict[
 
 
 def _cross_out(kind: str, panels: Sequence[Any], page: Any, study: optuna.Study) -> None:
-    """Mark the trials that were pruned, at the last value that each had: Optuna leaves them out."""
+    """Mark the pruned trials at their last values; Optuna's pictures leave them out."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     pruned = [(t, t.intermediate_values[t.last_step]) for t in trials if t.last_step is not None]
     if kind == "optimization_history":
@@ -86,9 +86,10 @@ def _cross_out(kind: str, panels: Sequence[Any], page: Any, study: optuna.Study)
 
 
 def _picture(kind: str, study: optuna.Study, folder: Path, **how: Any) -> None:
-    """Draw one picture by matplotlib as PNG and by plotly as a page, with the trials that were pruned.
+    """Draw one picture by matplotlib as PNG and by plotly as a page, with the pruned trials marked.
 
-    A key or a value with dollars is no formula; so a logarithmic axis has plain numbers.
+    Formulas are switched off, since keys and values may contain dollar signs; logarithmic axes therefore
+    get plain numbers.
     """
     import matplotlib.pyplot as plt
     import optuna.visualization

@@ -1,4 +1,4 @@
-"""What a search will do, read from its settings and refused before anything is made if it cannot be."""
+"""Reads and checks what a search will do, and refuses it before anything is made if it cannot be run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Plan:
     space: Space
     fixed: list[str]  # overrides that all trials have
     base: Config  # what they compose
-    lookup: Lookup  # of what the search does not set
+    lookup: Lookup  # gives the values of keys that the search does not set
     objectives: list[str]
     directions: list[str]
     sampler: BaseSampler
@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes it another search, as JSON types."""
+        """What distinguishes this search from others, as JSON types."""
         groups = {key for key in self.space.keys if "." not in key}
         searched = self.space.keys | {f"{group}.name" for group in groups}
         flat = schema.flatten(schema.plain(self.base))
@@ -65,25 +65,25 @@ class Plan:
         }
 
     def move(self, folder: Path) -> None:
-        """Take another folder; a study without a name is called after it."""
+        """Change to another folder, which names the study if it has no name of its own."""
         self.folder = folder
         self.name = self.settings.study_name or str(folder)
 
     @property
     def named(self) -> bool:
-        """Whether others can find the study."""
+        """True if the study has a name, by which other processes can find it."""
         return self.settings.study_name is not None
 
 
 def make_plan(
     loader: ConfigLoader, config: DictConfig, composer: Composer, arguments: list[str], *, here: bool = True
 ) -> Plan:
-    """Read and check the settings of a search; makes nothing.
+    """Read and check the settings of a search; nothing is created.
 
     Args:
         loader: Hydra's.
         config: as Hydra composed it for the sweep, hydra node included.
-        arguments: the overrides of the command line but for Hydra's.
+        arguments: the overrides of the command line without those of Hydra's settings.
         here: whether this machine is the one to train on.
 
     Raises:
@@ -136,7 +136,7 @@ def _read_overrides(
 
 
 def _space(parameters: Sequence[Parameter], lookup: Lookup, checker: Checker) -> Space:
-    """Return the parameters that can matter, their conditions checked."""
+    """Check the conditions of the parameters, and return the space of those that can matter."""
     for parameter in parameters:
         _check_when(parameter, checker)
     searched = {parameter.key for parameter in parameters}
@@ -153,7 +153,7 @@ def _pruner(settings: Search, objectives: Sequence[str], base: Config) -> tuple[
 
 
 def _sampler(settings: Search, space: Space, objectives: int) -> BaseSampler:
-    """Return the sampler for so many objectives; a grid is refused where there are conditions."""
+    """Return the sampler for this number of objectives; grid is refused where there are conditions."""
     grid = {}
     if by_name.name_of("sampler", settings.sampler) == "grid":
         if any(parameter.when for parameter in space.drawn):
@@ -163,7 +163,7 @@ def _sampler(settings: Search, space: Space, objectives: int) -> BaseSampler:
 
 
 def _n_trials(settings: Search, space: Space, lookup: Lookup) -> int:
-    """Return the number of trials; a sampler that exhausts the space has no more than there are points."""
+    """Return the number of trials; for samplers that exhaust the space, at most its number of points."""
     exhaustive = by_name.name_of("sampler", settings.sampler) in by_name.EXHAUSTIVE
     if exhaustive and settings.custom_search_space is None:
         return sum(1 for _ in islice(space.points(lookup), settings.n_trials))
@@ -171,7 +171,7 @@ def _n_trials(settings: Search, space: Space, lookup: Lookup) -> int:
 
 
 def _storage(settings: Search, folder: Path) -> str | None:
-    """Return the URL of the storage: a named study has a journal in its folder, unless told otherwise."""
+    """Return the URL of the storage; by default a named study has a journal in its folder, others None."""
     if settings.storage is not None:
         check_storage(settings.storage)
         return settings.storage
@@ -179,7 +179,7 @@ def _storage(settings: Search, folder: Path) -> str | None:
 
 
 def _check_custom_space(settings: Search) -> None:
-    """Refuse a function of the user's that cannot be imported."""
+    """Refuse a custom_search_space that cannot be imported."""
     if settings.custom_search_space is not None:
         try:
             get_method(settings.custom_search_space)
@@ -224,7 +224,7 @@ def _lookup(cfg: DictConfig) -> Lookup:
 
 
 def _check_when(parameter: Parameter, checker: Checker) -> None:
-    """Refuse a condition on a key, or an option of a group, that there is not."""
+    """Refuse a condition on a key, or on an option of a group, that does not exist."""
     when = parameter.when
     if when is None:
         return
@@ -239,7 +239,7 @@ def _check_when(parameter: Parameter, checker: Checker) -> None:
 
 
 def _matters(when: Any, lookup: Lookup, searched: set[str]) -> bool:
-    """Return whether a condition can hold: on a key that is not searched it holds for all trials or none."""
+    """Return whether a condition can hold; on a key that is not searched it holds always or never."""
     return when is None or when.key in searched or lookup(when.key) in when.values
 
 
@@ -308,7 +308,7 @@ def _compose(composer: Composer, fixed: Sequence[str], point: Sequence[str]) -> 
 
 
 def file_exists(url: str | None) -> bool:
-    """Return whether a storage may hold a study already: it is a file that is there, or a server."""
+    """Return whether a storage may hold a study already: it is a server, or a file that exists."""
     if url is None:
         return False
     file = file_of(url)

@@ -1,7 +1,7 @@
-"""A suggestion as its runs see it: the pruner is told the mean of what they have reached.
+"""Reports the mean over a suggestion's repeats to the pruner after each epoch, and stops them if it says so.
 
-Used by our launcher inside the sweeper's process, and by the jobs of any other launcher, which find the
-study in its storage.
+It is used by our launcher inside the sweeper's process, and by the jobs of any other launcher, which find
+the study in its storage.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,27 +29,27 @@ OPEN: dict[str, Study] = {}  # the studies of this process, by name
 
 
 class Watch:
-    """Reports a suggestion to the pruner, epoch by epoch, and has its runs stopped.
+    """Reports a suggestion to the pruner, epoch by epoch, and stops its jobs when the pruner says so.
 
     Args:
-        judge: is given an epoch and the runs' mean; answers whether to stop.
-        jobs: the runs.
-        metric: `loss`, or that of the task: what the best epoch is chosen by.
+        judge: takes an epoch and the mean over the jobs, and returns whether to stop.
+        jobs: the suggestion's jobs, one for each repeat.
+        metric: the metric by which the best epoch is chosen: `loss`, or that of the task.
     """
 
     def __init__(self, judge: Callable[[int, float], bool], jobs: Sequence[Job], metric: str) -> None:
         self.judge = judge
         self.jobs = jobs
         self.metric = metric
-        self.curves: list[dict[int, float]] = [{} for _ in jobs]  # epoch: best so far
+        self.curves: list[dict[int, float]] = [{} for _ in jobs]  # for each job, best value by epoch
         self.ended = [False] * len(jobs)
-        self.told = 0  # the last epoch that the pruner knows
+        self.told = 0  # the last epoch that was reported to the pruner
         self.stopped = False
         for job in jobs:
             job.watch = self
 
     def seen(self, job: Job, slot: Slot) -> None:
-        """Take a run's evaluation, and report each epoch that all runs have reached."""
+        """Take a job's evaluation into account, and report each epoch that all jobs have reached."""
         number = self.jobs.index(job)
         if not self.curves[number] and slot.epoch > 1:
             self.curves[number] = self._before(job, slot.epoch)
@@ -67,7 +67,7 @@ class Watch:
                 return
 
     def _before(self, job: Job, epoch: int) -> dict[int, float]:
-        """Read what a run had reached before this epoch, which it went on to from a checkpoint."""
+        """Read the best values of the epochs before this one, for a job that went on from a snapshot."""
         again, curve = Slot(job.config), {}
         names = {name.partition("/")[2]: name for name in per_epoch(job.config)}
         for row in read_metrics(job.folder):
@@ -77,7 +77,7 @@ class Watch:
         return curve
 
     def _reached(self, run: int, epoch: int) -> float | None:
-        """Return the best value of a run up to an epoch; a run that has ended earlier keeps its last one."""
+        """Return the best value of a job up to an epoch; a job that ended earlier keeps its last one."""
         curve = self.curves[run]
         if epoch in curve or not self.ended[run]:
             return curve.get(epoch)
@@ -97,12 +97,12 @@ def repeats_of(job: Job, count: int, name: str) -> list[Job]:
 
 
 def tags_of(study: str, number: int) -> dict[str, str]:
-    """Return the tags by which a record names the study and the trial that it belongs to."""
+    """Return the tags by which a record names its study, and its trial's number in it."""
     return {STUDY: study, NUMBER: str(number)}
 
 
 def jobs_of(hydra: HydraConf, name: str, config: Config, folder: Path) -> list[Job]:
-    """Return the runs of a suggestion that is a job of another launcher, watched if there is a pruner."""
+    """Return the repeats of a suggestion under another launcher, watched if there is a pruner."""
     tree: Any = OmegaConf.to_container(hydra.sweeper, resolve=True)
     settings = search_of(tree | {"trial": hydra.job.num})
     jobs = suggestion_of(settings, str(hydra.sweep.dir), Job(name, config, folder, identity(config)))
@@ -116,10 +116,10 @@ def search_of(tree: dict[str, Any]) -> Search:
 
 
 def suggestion_of(settings: Search, sweep_dir: str, job: Job) -> list[Job]:
-    """Return the runs of the suggestion that a job stands for, with their tags.
+    """Return the repeats of a suggestion, with their tags; the first is the given job.
 
     Args:
-        sweep_dir: hydra.sweep.dir, which a study is named after that has no other name.
+        sweep_dir: hydra.sweep.dir, the name of a study that has no other name.
     """
     assert settings.trial is not None
     job.tags = tags_of(settings.study_name or sweep_dir, settings.trial)
@@ -127,10 +127,10 @@ def suggestion_of(settings: Search, sweep_dir: str, job: Job) -> list[Job]:
 
 
 def watch(settings: Search, sweep_dir: str, cwd: Path, jobs: Sequence[Job]) -> None:
-    """Have the runs of a suggestion watched, if the search has a pruner.
+    """Watch the jobs of a suggestion, if the search has a pruner.
 
     Args:
-        cwd: the folder of the command, which sweep_dir is relative to.
+        cwd: the folder of the command, to which sweep_dir is relative.
     """
     if by_name.name_of("pruner", settings.pruner) != "none":
         watched = (settings.objectives or [objective(jobs[0].config)])[0]

@@ -1,4 +1,4 @@
-"""What a search leaves: its winner, confirmed on fresh seeds, how to run it, what it cost, pictures."""
+"""Reports a search: its winner, confirmed on fresh seeds, the command that trains it, costs, pictures."""
 
 import os
 import statistics
@@ -26,16 +26,16 @@ from rnnbench.sweep.stages import show_plan
 from rnnbench.system.files import write, write_csv
 from rnnbench.terminal import mean_sd, say
 
-CONFIRMED = "confirmed"  # the study's attribute: trial number to what fresh seeds gave
-RUNS = "mlflow_runs"  # the study's attribute: job folder's name to MLflow run
-SHOWN = 10  # trials of the table
+CONFIRMED = "confirmed"  # the study's attribute: trial number to results on fresh seeds
+RUNS = "mlflow_runs"  # the study's attribute: name of a job folder to its MLflow run
+SHOWN = 10  # trials in the table
 
 
 def close_study(search: Search, error: BaseException | None) -> list[float] | float | None:
-    """Report a search; where it ended well, confirm its winner and draw its pictures.
+    """Report a search; if it ended without an error, confirm its winner and draw its pictures.
 
     Returns:
-        the best value; of several objectives None.
+        the best value; None for several objectives, or if the search ended by an error.
 
     Raises:
         SearchFailed: no trial has a result.
@@ -78,7 +78,7 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
 
 
 def best(study: Study, done: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the best trial, or the front of several objectives; [] as long as no trial is complete."""
+    """Return the best trial, or for several objectives the Pareto front; [] if no trial is complete."""
     complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
     if not complete:
         return []
@@ -88,9 +88,9 @@ def best(study: Study, done: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial]) -> Layout:
-    """Lay out the best ten trials, or the front: values, spread over repeats, parameters.
+    """Lay out the best ten trials, or the Pareto front: values, spread over repeats, parameters.
 
-    Trials that were pruned stand below those that trained to their end, with what they had reached.
+    Pruned trials stand below those that trained to their end, with the values that they had reached.
     """
     complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
     if len(plan.objectives) > 1:
@@ -126,7 +126,7 @@ def _value(name: str, value: float) -> str:
 
 
 def _short(value: str) -> str:
-    """Round a number to three digits for the table; the command line has all of them."""
+    """Round a number to three significant digits for the table; the printed command has all digits."""
     try:
         return value if value.lstrip("-").isdigit() else f"{float(value):.3g}"
     except ValueError:
@@ -134,7 +134,7 @@ def _short(value: str) -> str:
 
 
 def saved(plan: Plan, done: Sequence[FrozenTrial]) -> str | None:
-    """Say what pruning has saved: the epochs that pruned trials did not train, at the speed of each."""
+    """Return a line on what pruning saved: epochs not trained, and their time at each trial's speed."""
     seconds, epochs, planned = 0.0, 0, 0
     pruned = [trial for trial in done if trial.state == TrialState.PRUNED]
     for trial in pruned:
@@ -173,10 +173,10 @@ def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None, lin
 
 
 def command(plan: Plan, winner: FrozenTrial) -> str | None:
-    """Write the command line that trains a trial alone.
+    """Return the command line that trains a trial alone.
 
-    None where the study's storage, which others can write to, has overrides of the trial that would do more
-    than set values of this search's space: they are not printed ready to paste.
+    It is None if the trial's overrides do more than set values of this search's space. They come from the
+    study's storage, which others can write to, so such overrides are not printed ready to paste.
     """
     try:
         drawn = recorded(winner.user_attrs["record"]["overrides"], plan.space)
@@ -202,7 +202,7 @@ def _again(plan: Plan) -> str:
 def _confirm(
     search: Search, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial]
 ) -> dict[str, dict[str, Any]]:
-    """Train the winners under fresh seeds, once a study; what is known of it."""
+    """Train the winners under fresh seeds, once for each study; return the results by trial number."""
     plan, study = search.plan, search.study
     known: dict[str, dict[str, Any]] = study.study.user_attrs.get(CONFIRMED, {})
     count = plan.settings.confirm
@@ -214,7 +214,7 @@ def _confirm(
         first = plan.base.seed + plan.settings.repeats
         for trial in todo:
             if len(known.get(str(trial.number), {}).get("seeds", [])) >= count:
-                continue  # by another process, while this one waited
+                continue  # another process did it while this one waited
             say(f"confirming trial {trial.number} on {count} fresh seeds")
             record = trial.user_attrs["record"]
             seeds = list(range(first, first + count))
@@ -239,19 +239,19 @@ def _confirm(
 
 
 def _last(done: Sequence[FrozenTrial]) -> bool:
-    """Return whether the last trial to end was this process's, or its worker has ended."""
+    """Return whether the last trial to end was trained by this process, or by a worker that has ended."""
     last = max(done, key=lambda trial: (trial.datetime_complete, trial.number))
     if last.user_attrs.get(WORKER) == myself():
         return True
     here = runs_here(last)
     ended = last.datetime_complete
     assert ended is not None
-    # One elsewhere shows no sign of life after its last trial: it is left some time to confirm.
+    # A worker on another machine renews no lease after its last trial, so it is given time to confirm.
     return (datetime.now() - ended).total_seconds() > LEASE if here is None else not here
 
 
 def write_results(plan: Plan, winners: Sequence[FrozenTrial]) -> None:
-    """optimization_results.yaml, as the published plugin writes it, and a front as front.csv."""
+    """Write optimization_results.yaml as the published plugin does, and a Pareto front as front.csv."""
     if len(plan.objectives) == 1:
         found: dict[str, Any] = {"best_params": winners[0].params, "best_value": winners[0].value}
     else:
@@ -264,7 +264,7 @@ def write_results(plan: Plan, winners: Sequence[FrozenTrial]) -> None:
 
 
 def _link_runs(plan: Plan, study: Study) -> None:
-    """Note in the study which MLflow runs its trials have become, as far as they are delivered."""
+    """Write to the study which MLflow runs its trials have, as far as they are delivered."""
     if runs := delivered_runs(plan.folder):
         study.study.set_user_attr(RUNS, study.study.user_attrs.get(RUNS, {}) | runs)
 
@@ -278,11 +278,11 @@ def _facts(
     importances: dict[str, float],
     line: str | None,
 ) -> dict[str, Any]:
-    """Return the tags and metrics of MLflow's parent run.
+    """Return the tags and metrics of the search's parent run in MLflow.
 
     Args:
-        confirmed: by trial number, what fresh seeds gave.
-        line: the command that trains the first winner; None where it is not to be printed.
+        confirmed: results on fresh seeds, by trial number.
+        line: the command that trains the first winner; None if it is not to be printed.
     """
     winner = winners[0]
     states = [trial.state.name.lower() for trial in study.done()]

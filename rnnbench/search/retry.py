@@ -1,7 +1,7 @@
-"""A storage that may go away for a while: a restart of its server costs a search a pause, not its life.
+"""Wraps a storage whose server may be unavailable for a while, so that a search waits for it to restart.
 
-Nothing here makes a repeated write harmless: Optuna's writes are, but for the making of a trial and its end,
-which `rnnbench.search.study` sees to.
+A repeated write must be harmless. Optuna's writes are, except creating a trial and ending it: for these,
+`rnnbench.search.study` recognises repeated calls.
 """
 
 import copy
@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from rnnbench.system import signals
 from rnnbench.terminal import say, warn
 
-PATIENCE = 600.0  # seconds that a server may be away: a restart, an upgrade
+PATIENCE = 600.0  # seconds that a server may be away, enough for a restart or an upgrade
 PAUSE = 1.0  # seconds between two tries
 
 
@@ -26,7 +26,7 @@ class StorageAway(CompactHydraException):
 
 
 def _retried(name: str) -> Any:
-    """Make the storage's method of that name, which repeats its call until the storage answers."""
+    """Return a method that calls the storage's method of this name until the storage answers."""
 
     def method(self: "RetryingStorage", *args: Any, **kwargs: Any) -> Any:
         return self._call(name, *args, **kwargs)
@@ -35,28 +35,28 @@ def _retried(name: str) -> Any:
 
 
 class RetryingStorage(BaseStorage):
-    """Wraps a storage, and repeats calls that its server does not answer, for PATIENCE seconds at most.
+    """Wraps a storage, and repeats calls that its server does not answer for up to PATIENCE seconds.
 
     A call may have been carried out although its answer was lost, and is then carried out twice.
 
     Args:
-        inner: what it stands for.
-        url: for the user.
-        unavailable: the errors by which it says that its server does not answer; none: it has no server.
+        inner: the wrapped storage.
+        url: the storage's URL, for messages.
+        unavailable: the errors that `inner` raises if its server does not answer; () if it has no server.
 
     Raises:
-        StopRequest: a signal has asked the search to stop meanwhile.
-        StorageAway: by any method, when the server has been away for PATIENCE seconds, and at once from
-            then on until it answers again.
+        StopRequest: a signal has asked the search to stop while it waited.
+        StorageAway: from any method, when the server has been away for PATIENCE seconds; later calls raise
+            it at once until the server answers again.
     """
 
     def __init__(self, inner: BaseStorage, url: str, unavailable: tuple[type[Exception], ...] = ()) -> None:
         self.inner, self.url, self.unavailable = inner, url, unavailable
-        self.lock = threading.Lock()  # of what follows: the sweeper has two threads
-        self.gone: float | None = None  # when it went away, if it is away
+        self.lock = threading.Lock()  # guards the attributes below, which two threads use
+        self.gone: float | None = None  # when the server went away; None while it answers
         self.warned = False
-        self.back = time.monotonic()  # when it last came back
-        self.study = -1  # the id of the one that trials were last made in
+        self.back = time.monotonic()  # when the server last came back
+        self.study = -1  # the id of the study in which a trial was last created
 
     def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         while True:
@@ -73,10 +73,10 @@ class RetryingStorage(BaseStorage):
                 return answer
 
     def _wait(self, trouble: Exception) -> None:
-        """Pause before a call is made again; not the first time, since an idle connection may have ended."""
+        """Pause before a call is repeated; the first repeat is immediate, for a closed idle connection."""
         with self.lock:
             if isinstance(self.inner, GrpcStorageProxy):
-                # A copy connects anew; a channel that has lost its server looks again only after minutes.
+                # A copy opens a new channel: one that has lost its server reconnects only after minutes.
                 self.inner = copy.copy(self.inner)
             if self.gone is None:
                 self.gone = time.monotonic()
@@ -96,7 +96,7 @@ class RetryingStorage(BaseStorage):
         time.sleep(PAUSE)
         if (
             threading.current_thread() is threading.main_thread()
-        ):  # the other has nothing that a stop would end
+        ):  # the heartbeat's thread has nothing to stop
             signals.check()
 
     def _welcome(self) -> None:
@@ -112,7 +112,7 @@ class RetryingStorage(BaseStorage):
     def set_trial_param(self, trial_id: int, *drawn: Any) -> None:
         try:
             self._call("set_trial_param", trial_id, *drawn)
-        except KeyError:  # a proxy that was started meanwhile has read no trials, and takes it for unknown
+        except KeyError:  # a restarted proxy knows a trial only after it has read all trials
             self.get_all_trials(self.study, deepcopy=False)
             self._call("set_trial_param", trial_id, *drawn)
 

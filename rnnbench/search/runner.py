@@ -1,7 +1,8 @@
-"""The search itself: ask, train, tell, without a barrier, until the study has its n_trials.
+"""Runs a search: asks, trains and tells, without waiting for batches, until the study has its n_trials.
 
 Under our own launcher the trials train in this process, in stacks that they join and leave between
-epochs. Under any other launcher each trial is one of its jobs, and as many are under way at once.
+epochs. Under any other launcher each trial is one of that launcher's jobs. Either way n_jobs trials are in
+flight.
 """
 
 import statistics
@@ -44,20 +45,20 @@ WAIT = 1.0  # seconds between looks at what other workers do
 
 
 class SearchFailed(CompactHydraException):
-    """A search that has no result, or was given up."""
+    """The search has no result, or too many of its trials failed."""
 
 
 @dataclass
 class TrialRuns:
-    """A suggestion and those of its runs that have not ended."""
+    """A suggestion with its jobs, one for each repeat."""
 
     suggestion: Suggestion
     jobs: list[Job]
-    left: set[int] = field(default_factory=set)  # by id of the job
+    left: set[int] = field(default_factory=set)  # ids of the jobs that have not ended
 
 
 class Search(ABC):
-    """Asks and tells for one process; a subclass trains."""
+    """Asks the study for suggestions and tells it their results, for one process; a subclass trains them."""
 
     def __init__(self, plan: Plan, study: Study, config: DictConfig, sweep: Sweep) -> None:
         self.plan, self.study, self.sweep = plan, study, sweep
@@ -66,10 +67,10 @@ class Search(ABC):
         self.extend: Callable[[DictConfig, Trial], None] | None = get_method(more) if more else None
 
     def run(self) -> None:
-        """Train until the study has its trials, whoever trains them.
+        """Train until the study has its n_trials, those of other workers included.
 
         Raises:
-            SearchFailed: too many of them fail.
+            SearchFailed: too many trials fail.
         """
         try:
             self._check_failures()
@@ -79,19 +80,19 @@ class Search(ABC):
             self._bury()
 
     def _bury(self) -> None:
-        """End the records of dead workers' trials, which still say that these run."""
+        """End the records of dead workers' trials, which still have the state running."""
         for number, error in self.study.left().items():
             for job in self._folders(number):
                 if is_job(job):
                     abandon(job, error)
 
     def _folders(self, number: int) -> list[Path]:
-        """Return the folders of a trial's runs."""
+        """Return the job folders of a trial, one for each repeat."""
         more = (f"{number}.{k}" for k in range(1, self.plan.settings.repeats))
         return [self.plan.folder / name for name in (str(number), *more)]
 
     def _take_up(self, suggestion: Suggestion) -> None:
-        """Have the runs go on from where earlier attempts were broken off, if these can be seen here."""
+        """Copy the snapshots of earlier attempts to a suggestion's folders, if this machine sees them."""
         if not suggestion.attempts:
             return
         folders = self._folders(suggestion.number)
@@ -107,10 +108,10 @@ class Search(ABC):
 
     @abstractmethod
     def confirm(self, overrides: Sequence[str], number: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
-        """Train a configuration under fresh seeds, in the folders N.c0, N.c1, ...; the results."""
+        """Train a configuration under fresh seeds, in the folders N.c0, N.c1, ...; return the results."""
 
     def point(self, trial: Trial) -> list[str]:
-        """Draw a trial's parameters; its overrides."""
+        """Draw a trial's parameters and return its overrides."""
         drawn = self.plan.space.point(partial(suggest, trial), self.plan.lookup)
         if self.extend is not None:
             before = set(trial.params)
@@ -123,10 +124,10 @@ class Search(ABC):
         return [*self.plan.fixed, *suggestion.overrides]
 
     def conclude(self, suggestion: Suggestion, error: str | None = None) -> None:
-        """Tell the study how a suggestion has ended, from what is recorded of its jobs.
+        """Tell the study how a suggestion has ended, from the records of its jobs.
 
         Args:
-            error: why there is no record.
+            error: why there is no record; None: there is one.
         """
         folders = self._folders(suggestion.number)
         record: dict[str, Any] = {
@@ -155,7 +156,7 @@ class Search(ABC):
         self._check_failures()
 
     def _values(self, results: Sequence[dict[str, Any]], record: dict[str, Any]) -> list[float]:
-        """Average the objectives over the repeats; their spread goes into the record."""
+        """Return the objectives' means over the repeats; their spread goes into the record."""
         columns = [[result["metrics"][name] for result in results] for name in self.plan.objectives]
         if len(results) > 1:
             record["spread"] = [statistics.stdev(column) for column in columns]
@@ -172,7 +173,7 @@ class Search(ABC):
             )
 
     def _wait_for_others(self) -> bool:
-        """Look whether other workers still have trials; False if all n_trials have ended."""
+        """Return False if all n_trials have ended; else wait a moment for other workers and return True."""
         left = self.plan.n_trials - len(self.study.done())
         if left > 0:
             time.sleep(WAIT)
@@ -183,11 +184,11 @@ class Search(ABC):
 def open_search(
     plan: Plan, storage: RetryingStorage | None, config: DictConfig, sweep: Sweep, launcher: Launcher
 ) -> Iterator[Search]:
-    """Open the study of a plan, which jobs in this process find, and the search that trains its trials.
+    """Open the study of a plan, so that jobs in this process find it, and the search that trains its trials.
 
     Args:
-        storage: of the study, if it is open already.
-        config: of the sweep, as Hydra composed it.
+        storage: the study's storage, if it is open already.
+        config: the config of the sweep, as Hydra composed it.
     """
     study = Study(
         storage or open_storage(plan.storage),
@@ -210,7 +211,7 @@ def open_search(
 
 
 class StackSearch(Search):
-    """Trains in this process, in stacks."""
+    """Trains the trials in this process, in stacks."""
 
     def __init__(
         self, plan: Plan, study: Study, config: DictConfig, sweep: Sweep, launcher: StackLauncher
@@ -219,7 +220,7 @@ class StackSearch(Search):
         self.launcher = launcher
         self.scheduler = Scheduler(sweep.recorder, launcher.max_stack)
         self.running: dict[int, TrialRuns] = {}  # by id of the job
-        self.in_flight: list[int] = []  # at each round
+        self.in_flight: list[int] = []  # number of trials in flight at each round
 
     def _run(self) -> None:
         repeats, epochs = self.plan.settings.repeats, self.plan.base.fit.epochs
@@ -234,7 +235,7 @@ class StackSearch(Search):
                     return
 
     def _fill(self) -> None:
-        """Have n_jobs trials in flight, if there are as many to come."""
+        """Ask for trials until n_jobs are in flight or none is left."""
         while len(self.study.running) < self.plan.settings.n_jobs:
             suggestion = self.study.ask(self.point)
             if suggestion is None:
@@ -262,7 +263,7 @@ class StackSearch(Search):
         self.conclude(suggestion, reason)
 
     def _ended(self, jobs: Sequence[Job]) -> None:
-        """End trials whose runs have all ended, and have others take their places."""
+        """Conclude trials whose jobs have all ended, and ask for others in their places."""
         for job in jobs:
             running = self.running.pop(id(job))
             running.left.discard(id(job))
@@ -273,7 +274,7 @@ class StackSearch(Search):
             self._fill()
 
     def occupancy(self) -> str | None:
-        """Say how full this process was."""
+        """Return a line on how many trials this process had in flight; None if it trained none."""
         if not self.in_flight:
             return None
         trials = self.scheduler.trial_epochs / self.scheduler.stack_epochs
@@ -296,19 +297,19 @@ class StackSearch(Search):
 
 
 class JobSearch(Search):
-    """Has each trial trained as a job of a launcher that is not ours."""
+    """Trains each trial as a job of a launcher other than `StackLauncher`."""
 
     def __init__(
         self, plan: Plan, study: Study, config: DictConfig, sweep: Sweep, launcher: Launcher
     ) -> None:
         super().__init__(plan, study, config, sweep)
         self.launcher = launcher
-        # Hydra's own runs its jobs in this process, which has room for one HydraConfig.
+        # Hydra's basic launcher runs its jobs in this process, which can have one HydraConfig only.
         self.lanes = 1 if is_basic(launcher) else plan.settings.n_jobs
 
     def _run(self) -> None:
         pending: dict[Future[Any], Suggestion] = {}
-        if self.lanes == 1:  # in this thread: so a job may use signals
+        if self.lanes == 1:  # in this thread, so that a job may handle signals
             while True:
                 suggestion = self.study.ask(self.point)
                 if suggestion is not None:
@@ -326,7 +327,7 @@ class JobSearch(Search):
                     self._conclude(pending.pop(future), future.result())
 
     def _launch(self, suggestion: Suggestion) -> str | None:
-        """Train a suggestion; why there is no record of it, if so."""
+        """Train a suggestion; return the error if it raised one, else None."""
         try:
             self._take_up(suggestion)
             overrides = self.overrides(suggestion)

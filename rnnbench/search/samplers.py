@@ -1,4 +1,4 @@
-"""Samplers and pruners by name: Optuna's own, with Optuna's own defaults."""
+"""Makes Optuna's samplers and pruners by name, with Optuna's defaults."""
 
 import inspect
 import math
@@ -35,29 +35,28 @@ PRUNERS = {
     "hyperband": "HyperbandPruner",
     "patient": "PatientPruner",
 }
-FOREIGN = {"MOTPESampler": "tpe"}  # gone from Optuna, and what took its place
-# Of fit.epochs: when asha judges first. After one epoch of twenty it stops what would have become the winner.
+FOREIGN = {"MOTPESampler": "tpe"}  # classes that Optuna has removed, and their successors
+# Share of fit.epochs after which asha first prunes: after one epoch of twenty it would stop the later winner.
 FIRST_RUNG = 0.2
-# Workers of one study have to draw alike here: they divide one order of points among themselves.
+# Samplers whose workers must share a seed, since they divide one sequence of points among themselves.
 COMMON_SEED = {"grid", "qmc"}
 ONE_OBJECTIVE = {"cmaes"}
 EXHAUSTIVE = {
     "grid",
     "brute_force",
-}  # come to an end by themselves, by asking a loop to stop that is not ours
+}  # end by themselves: they ask Optuna's own loop to stop, which rnnbench does not use
 
 
 def sampler_of(settings: dict[str, Any], grid: dict[str, list[Any]], objectives: int) -> BaseSampler:
     """Make the sampler that hydra.sweeper.sampler describes.
 
     Args:
-        settings: `name`, `seed` and any argument of Optuna's class; a `_target_` is one of the published
-            plugin's.
-        grid: the values of each parameter, for the grid sampler alone.
-        objectives: how many there are.
+        settings: `name`, `seed` and any argument of Optuna's class; or a `_target_` of the published plugin.
+        grid: the values of each parameter, for the grid sampler only.
+        objectives: the number of objectives.
 
     Raises:
-        ConfigError: there is no such sampler or argument, or it cannot do several objectives.
+        ConfigError: there is no such sampler or argument, or the sampler cannot handle several objectives.
     """
     name, arguments = _read("sampler", settings, SAMPLERS)
     if objectives > 1 and name in ONE_OBJECTIVE:
@@ -75,7 +74,7 @@ def pruner_of(settings: dict[str, Any], epochs: int) -> BasePruner:
 
     Args:
         settings: `name`, and any argument of Optuna's class.
-        epochs: that a trial trains at most.
+        epochs: the most epochs that a trial trains.
 
     Raises:
         ConfigError: there is no such pruner or argument.
@@ -83,7 +82,7 @@ def pruner_of(settings: dict[str, Any], epochs: int) -> BasePruner:
     name, arguments = _read("pruner", settings, PRUNERS)
     if name == "hyperband":
         arguments.setdefault("max_resource", epochs)
-    if name == "asha":  # Optuna's own choice waits for the first trial to end
+    if name == "asha":  # Optuna's default waits for the first trial to end
         arguments.setdefault("min_resource", math.ceil(epochs * FIRST_RUNG))
     kind = getattr(optuna.pruners, PRUNERS[name])
     if name == "patient":
@@ -91,7 +90,7 @@ def pruner_of(settings: dict[str, Any], epochs: int) -> BasePruner:
         arguments["wrapped_pruner"] = None if inner is None else pruner_of({"name": inner}, epochs)
     _check_arguments("pruner", name, kind, arguments)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that Optuna may yet change it
+        warnings.simplefilter("ignore")  # Optuna warns that the class is experimental
         return kind(**arguments)  # type: ignore[no-any-return]
 
 
@@ -116,7 +115,7 @@ def _read(what: str, settings: dict[str, Any], known: dict[str, str]) -> tuple[s
 
 
 def notice(settings: dict[str, Any]) -> None:
-    """Tell the user what becomes of the published plugin's sampler."""
+    """Print which sampler is used in place of the published plugin's."""
     if target := settings.get("_target_"):
         say(f"{target} is hydra/sweeper/sampler={name_of('sampler', settings)} here")
 
@@ -141,11 +140,11 @@ def _check_arguments(what: str, name: str, kind: type, arguments: dict[str, Any]
 
 
 class Sampler(BaseSampler):
-    """Wraps one of Optuna's samplers, made when it is first asked, so that its draws can be its own.
+    """Wraps one of Optuna's samplers, created at its first trial, so that its seed can depend on the trial.
 
-    With a seed it draws from (seed, n), where n is the number of the first trial that it is asked for. No
-    two workers of a study share it, nor do a killed one and the one that resumes: under equal seeds they
-    would suggest the same points again.
+    Its seed is derived from (seed, n), where n is the number of the first trial that it is asked for. So no
+    two workers of a study share a seed, nor do a killed worker and the one that resumes: with equal seeds
+    they would suggest the same points again.
     """
 
     def __init__(
@@ -162,7 +161,7 @@ class Sampler(BaseSampler):
                 words = np.random.SeedSequence((arguments["seed"], trial.number)).generate_state(1)
                 arguments["seed"] = int(words[0])
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that Optuna may yet change it
+                warnings.simplefilter("ignore")  # Optuna warns that the class is experimental
                 self.inner = self.kind(**arguments)
         self.inner.before_trial(study, trial)
 

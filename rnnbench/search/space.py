@@ -1,6 +1,6 @@
-"""What a search draws from: Hydra's sweep syntax as Optuna's distributions, with conditions.
+"""The space of a search: translates Hydra's sweep syntax into Optuna's distributions, with conditions.
 
-Overrides come out: what Hydra would be given on the command line.
+A point of the space is a list of overrides, as on Hydra's command line.
 """
 
 import json
@@ -27,14 +27,14 @@ from rnnbench.config import ConfigError, Drawn
 from rnnbench.config.advice import shown
 from rnnbench.config.keys import fits, wanted
 
-Draw = Callable[["Parameter"], Any]  # a value from a parameter's distribution
-Lookup = Callable[[str], str | None]  # what a key or group is set to where the search does not set it
+Draw = Callable[["Parameter"], Any]  # draws a value from a parameter's distribution
+Lookup = Callable[[str], str | None]  # gives the value of a key or group that the search does not set
 NUMBER = re.compile(r"-?[0-9.]+(e[+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A key that has one of these values."""
+    """The condition that a key has one of these values."""
 
     key: str
     values: tuple[str, ...]
@@ -45,20 +45,20 @@ class Condition:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One key of the space, under its condition."""
+    """A key of the space with what it is drawn from, and the condition under which it is drawn."""
 
-    key: str  # what is set: model.hidden_size
-    over: BaseDistribution | str  # one value, as text, is no parameter of the study
+    key: str  # the key that is set, such as model.hidden_size
+    over: BaseDistribution | str  # a text is one fixed value, and no parameter of the study
     when: Condition | None = None
     complement: bool = False
 
     @property
     def name(self) -> str:
-        """Its name in the study; a key may have another distribution under another condition."""
+        """The parameter's name in the study; it has the condition, since each may have its distribution."""
         return self.key if self.when is None else f"{self.key} [{self.when}]"
 
     def override(self, value: Any) -> str:
-        """Write the override that sets a drawn value."""
+        """Return the override that sets a drawn value."""
         return f"{self.key}={text(1 - value if self.complement else value)}"
 
     def sets(self, word: str) -> bool:
@@ -79,7 +79,7 @@ class Parameter:
 
 
 def text(value: Any) -> str:
-    """Write a value as Hydra reads it."""
+    """Return a value as text that Hydra's grammar reads."""
     return value if isinstance(value, str) else "null" if value is None else json.dumps(value)
 
 
@@ -117,15 +117,15 @@ class Space:
 
     @property
     def drawn(self) -> list[Parameter]:
-        """The parameters of the study."""
+        """The parameters that Optuna draws."""
         return [p for p in self.parameters if isinstance(p.over, BaseDistribution)]
 
     def __contains__(self, word: object) -> bool:
-        """Return whether an override sets one of the keys to a value that it can be given here."""
+        """Return whether an override sets one of the keys to a value of its distribution."""
         return isinstance(word, str) and any(parameter.sets(word) for parameter in self.parameters)
 
     def point(self, draw: Draw, lookup: Lookup) -> list[str]:
-        """Draw the overrides of a point: each parameter that matters there, in order."""
+        """Draw a point: return the overrides of each parameter whose condition holds, in order."""
         given: dict[str, str] = {}
         for parameter in self.parameters:
             when = parameter.when
@@ -136,7 +136,7 @@ class Space:
         return [f"{key}={value}" for key, value in given.items()]
 
     def corners(self, lookup: Lookup) -> list[list[str]]:
-        """Return a few points in which each choice occurs, and both ends of each range."""
+        """Return a few points in which each choice and both ends of each range occur."""
         choices = [p.over.choices for p in self.drawn if isinstance(p.over, CategoricalDistribution)]
         most = max([len(values) for values in choices], default=1)
 
@@ -160,7 +160,7 @@ class Space:
         finite = self.grid()
         path: list[int] = []  # which value each draw of the current point takes
         while True:
-            sizes: list[int] = []  # of the parameters that the point draws
+            sizes: list[int] = []  # number of values of each parameter that the point draws
             yield self.point(partial(_walk, finite, path, sizes), lookup)
             del path[len(sizes) :]
             while path and path[-1] + 1 == sizes[len(path) - 1]:
@@ -183,7 +183,7 @@ class Space:
 
 
 def _walk(finite: Mapping[str, list[Any]], path: list[int], sizes: list[int], parameter: Parameter) -> Any:
-    """Return the value that the path takes at this parameter, which is the next one that is drawn."""
+    """Return the value that the path takes at this parameter, the next to be drawn."""
     values = finite[parameter.name]
     sizes.append(len(values))
     if len(path) < len(sizes):
@@ -213,14 +213,14 @@ def values(parameter: Parameter) -> list[Any]:
 def read_space(
     entries: Mapping[str, Any], overrides: Sequence[str], parser: OverridesParser
 ) -> tuple[list[Parameter], list[str]]:
-    """Read the parameters of a search, and the overrides that are the same for all its trials.
+    """Return the parameters of a search, and the overrides that are the same for all its trials.
 
-    What comes later replaces what came before under the same key, so a value on the command line takes a
-    parameter out of the space.
+    A later entry replaces an earlier one with the same key, so a single value on the command line takes its
+    key out of the space.
 
     Args:
-        entries: of hydra.sweeper.space: key to one `Drawn`, its `over` alone, or a list of either.
-        overrides: of hydra.sweeper.params, then of the command line.
+        entries: hydra.sweeper.space: key to a `Drawn`, its `over` alone, or a list of either.
+        overrides: those of hydra.sweeper.params, then those of the command line.
         parser: Hydra's.
 
     Raises:
@@ -281,7 +281,11 @@ def _parameter(key: str, drawn: Drawn, parser: OverridesParser) -> Parameter:
 
 
 def _check_condition(parameter: Parameter, space: Mapping[str, Sequence[Parameter]]) -> None:
-    """Refuse a condition on values that the space's own choice does not have."""
+    """Refuse a condition that no value in the space can meet.
+
+    Raises:
+        ConfigError: names the parameter and the key that its condition is on.
+    """
     if parameter.when is None or parameter.when.key not in space:
         return
     possible: set[str] = set()
@@ -302,7 +306,7 @@ def distribution(override: Override) -> BaseDistribution:
     """Translate an override in Hydra's sweep syntax into Optuna's distribution.
 
     Raises:
-        ConfigError: it has no values, or is a logarithmic one that includes 0.
+        ConfigError: it has no values, values that its key cannot take, or a logarithmic range from 0.
     """
     line, sweep = override.input_line, override.value()
     unknown = set(getattr(sweep, "tags", ())) - ({"log"} if isinstance(sweep, IntervalSweep) else set())

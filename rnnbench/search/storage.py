@@ -1,6 +1,6 @@
 """Finds the storage of a study by its URL.
 
-The kinds that come with the package stand in `rnnbench.search.storages`. A file that is imported
+The kinds that come with the package are in `rnnbench.search.storages`. A file that is imported
 (`imports=[redis.py]`) adds one by defining a subclass of
 `rnnbench.search.storages.kind.StorageKind`.
 """
@@ -38,7 +38,7 @@ def file_of(url: str) -> Path | None:
 
 
 def check_storage(url: str, key: str = "hydra.sweeper.storage") -> None:
-    """Refuse a URL that names no storage, or a file that cannot be written to; makes nothing.
+    """Refuse a URL that names no storage, or a file that cannot be written to; nothing is created.
 
     Raises:
         ConfigError: names the URL and what is wrong with it.
@@ -48,7 +48,7 @@ def check_storage(url: str, key: str = "hydra.sweeper.storage") -> None:
 
 
 def open_storage(url: str | None) -> RetryingStorage:
-    """Open the storage that a URL names; what has to be made for it is made.
+    """Open the storage that a URL names, and create it if needed; None opens one in memory.
 
     Raises:
         ConfigError: it cannot be opened.

@@ -1,9 +1,9 @@
-"""A study that any number of processes share: asks for trials, tells their ends, and counts them.
+"""A study that any number of processes share: asks for trials, tells their results, and counts them.
 
 Trials whose worker is dead (`rnnbench.search.lease`) are retired, and the next worker that asks runs their
 parameters again; so together the workers run exactly `n_trials`. They agree on this through the study
-alone: where several have taken the last place, or the same parameters to run again, the trial with the
-lowest number keeps it, since a storage numbers trials in the order in which it makes them.
+alone: if several have taken the last place, or the same parameters to run again, the trial with the
+lowest number keeps it, since a storage numbers trials in the order in which it creates them.
 """
 
 import time
@@ -31,36 +31,36 @@ from rnnbench.search.space import Parameter
 # Attributes of trials
 RETIRED = "retired"  # why the trial does not count
 AGAIN = "again"  # the number of the first trial that had its parameters
-LEFT_AT = "left at"  # the snapshots that an attempt went on from; equal ones show no progress
+LEFT_AT = "left at"  # the times of the snapshots that an attempt began from; equal times show no progress
 
-ATTEMPTS = 3  # without progress, after which a trial whose workers die counts as failed
+ATTEMPTS = 3  # attempts without progress after which a trial whose workers die counts as failed
 GIVEN_UP = f"{ATTEMPTS} workers died while they trained it, none of them had a new checkpoint"
 LOOK = 2.0  # seconds between two looks for dead workers
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A trial of the study that this process runs."""
+    """A trial of the study that this process trains."""
 
     number: int
-    id: int  # the storage's
+    id: int  # the storage's id of the trial
     overrides: tuple[str, ...]
     attempts: tuple[int, ...] = ()  # numbers of earlier trials with its parameters, latest first
 
 
 class Study:
-    """A study as one of its workers sees it.
+    """One worker's view of a study.
 
     Args:
-        storage: open.
-        name: None gives it a name that no other study has.
+        storage: the open storage.
+        name: the study's name; None gives it a name that no other study has.
         identity: JSON types; a study with another identity is another search.
-        objectives: their names.
-        directions: one for each objective.
-        n_trials: trials that are to be complete, pruned or failed in the end, those of all workers.
+        objectives: the names of the objectives.
+        directions: maximize or minimize, one for each objective.
+        n_trials: number of trials of all workers that are complete, pruned or failed in the end.
 
     Raises:
-        ConfigError: the study is there, but is another search.
+        ConfigError: a study of this name exists, but is another search.
     """
 
     def __init__(
@@ -89,23 +89,23 @@ class Study:
         check_identity(self.study, identity, directions)
         if IDENTITY not in self.study.user_attrs:
             self.study.set_user_attr(IDENTITY, identity)
-            check_identity(self.study, identity, directions)  # another process may have been as quick
+            check_identity(self.study, identity, directions)  # another process may have set it too
         if self.study.metric_names is None:  # for Optuna's dashboard and pictures
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 self.study.set_metric_names(list(objectives))
-        self.running: dict[int, Suggestion] = {}  # of this process, by number
+        self.running: dict[int, Suggestion] = {}  # this process's trials, by number
         self.leases = Leases(storage, myself())
         self.heartbeat = Heartbeat(storage, lambda: [s.id for s in list(self.running.values())])
-        self.looked = -LOOK  # when dead workers were looked for, on the monotonic clock
+        self.looked = -LOOK  # when dead workers were last looked for, on the monotonic clock
 
     @property
     def name(self) -> str:
-        """Its name in the storage."""
+        """The study's name in the storage."""
         return str(self.study.study_name)
 
     def trials(self) -> list[FrozenTrial]:
-        """Return the trials that count: complete, pruned, failed, and under way in any process."""
+        """Return the trials that count: complete, pruned, failed, or running in any process."""
         return [trial for trial in self.study.get_trials(deepcopy=False) if counts(trial)]
 
     def done(self) -> list[FrozenTrial]:
@@ -113,10 +113,10 @@ class Study:
         return [trial for trial in self.trials() if trial.state.is_finished()]
 
     def ask(self, point: Callable[[Trial], list[str]]) -> Suggestion | None:
-        """Suggest the next trial to run; None if all are done or under way.
+        """Return the next trial to run; None if all are done or running.
 
         Args:
-            point: draws the trial's parameters, gives its overrides.
+            point: draws the trial's parameters and returns its overrides.
         """
         trials = self.study.get_trials(deepcopy=False)
         if self.retire_dead(trials):
@@ -125,7 +125,7 @@ class Study:
             return None
         lost = to_run_again(trials)
         trial = self._begin(trials, lost)
-        # Several may have seen the last place free, or have taken up the same point.
+        # Several workers may have taken the last place, or the same parameters to run again.
         if trial.number >= self.n_trials or lost is not None:
             before = [other for other in self.trials() if other.number < trial.number]
             if len(before) >= self.n_trials or (lost and any(origin(t) == origin(lost) for t in before)):
@@ -137,11 +137,11 @@ class Study:
         return suggestion
 
     def _begin(self, trials: list[FrozenTrial], lost: FrozenTrial | None) -> Trial:
-        """Begin a trial, made with its lease in one step.
+        """Begin a trial, which is created with its lease in one step.
 
         Args:
-            trials: just read, so that the sampler does not read them again.
-            lost: a trial that does not count, whose parameters the new one is to have.
+            trials: the study's trials, just read, so that the sampler does not read them again.
+            lost: a trial that does not count, whose parameters the new trial gets; None: they are drawn.
         """
         return begin_trial(
             self.study,
@@ -158,13 +158,13 @@ class Study:
         values: Sequence[float] | None,
         record: dict[str, Any],
     ) -> bool:
-        """Tell the study how a trial of this process has ended.
+        """Tell the study how a trial of this process ended.
 
         Args:
-            record: JSON types; its folder, overrides, jobs, epochs and seconds, or its error.
+            record: JSON types: the trial's folder, overrides, jobs, epochs and seconds, or its error.
 
         Returns:
-            False if the study has given the trial up meanwhile, since this process seemed to be dead.
+            False if another worker has retired the trial meanwhile, since this process seemed to be dead.
         """
         del self.running[suggestion.number]
         try:
@@ -174,27 +174,27 @@ class Study:
             trial = self.storage.get_trial(suggestion.id)
             if trial.user_attrs.get(RETIRED):
                 return False
-            if trial.state != state:  # else it was told, and the answer was lost
+            if trial.state != state:  # equal if an earlier call was carried out, but its answer lost
                 raise
         return True
 
     def report(self, suggestion: Suggestion, epoch: int, value: float) -> bool:
-        """Tell the pruner what a trial has reached; return whether the trial is to stop."""
+        """Report a trial's value after an epoch to the pruner; return whether the trial is to stop."""
         return report(self.study, self.storage, suggestion.id, epoch, value)
 
     def left_at(self, suggestion: Suggestion, place: list[int]) -> None:
-        """Note what an attempt goes on from: one number a run, which every checkpoint changes."""
+        """Note the times of the snapshots that an attempt goes on from, one for each job."""
         self.storage.set_trial_user_attr(suggestion.id, LEFT_AT, place)
 
     def release(self) -> None:
-        """Give up the trials of this process, for others to run again, and leave the study."""
+        """Retire the trials of this process, so that others run them again, and stop renewing leases."""
         self.heartbeat.stop()
         for suggestion in list(self.running.values()):
             self.retire(suggestion.id, "interrupted")
         self.running.clear()
 
     def retire(self, id: int, why: str) -> None:
-        """Take a running trial out of the count, so that its parameters, as far as drawn, are run again."""
+        """End a running trial so that it does not count; its parameters, as far as drawn, are run again."""
         try:
             self.storage.set_trial_user_attr(id, RETIRED, why)
             self.storage.set_trial_state_values(id, TrialState.FAIL)
@@ -202,7 +202,7 @@ class Study:
             return
 
     def retire_dead(self, trials: Sequence[FrozenTrial]) -> int:
-        """Retire the trials that dead workers ran, at most every LOOK seconds; return how many there were."""
+        """Retire the trials of dead workers, at most every LOOK seconds; return how many there were."""
         if time.monotonic() - self.looked < LOOK:
             return 0
         self.looked = time.monotonic()
@@ -221,7 +221,7 @@ class Study:
         return len(dead)
 
     def left(self) -> dict[int, str | None]:
-        """Return the trials that dead workers left, by number, each with the reason if it was given up."""
+        """Return the trials of dead workers by number, each with its error, or None if it is run again."""
         found: dict[int, str | None] = {}
         for trial in self.study.get_trials(deepcopy=False):
             if trial.user_attrs.get(RETIRED) == "dead":
@@ -242,7 +242,10 @@ def origin(trial: FrozenTrial) -> int:
 
 
 def left_at(trial: FrozenTrial) -> list[int] | None:
-    """Return the snapshots that an attempt went on from: none for a first attempt, None before it trains."""
+    """Return the times of the snapshots that an attempt began from.
+
+    They are [] for a first attempt, and None for a later one that has not begun to train.
+    """
     place: list[int] | None = trial.user_attrs.get(LEFT_AT, None if AGAIN in trial.user_attrs else [])
     return place
 
@@ -253,14 +256,14 @@ def parameters(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def to_run_again(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the first trial that does not count and whose parameters no trial has that counts."""
+    """Return the first trial that does not count and whose parameters no counting trial has, or None."""
     taken = {origin(trial) for trial in trials if counts(trial)}
     lost = (trial for trial in trials if not counts(trial) and parameters(trial))
     return next((trial for trial in lost if origin(trial) not in taken), None)
 
 
 def report(study: optuna.Study, storage: BaseStorage, id: int, epoch: int, value: float) -> bool:
-    """Tell the pruner of a study what a trial has reached after an epoch; return whether it is to stop."""
+    """Report a trial's value after an epoch to the study's pruner; return whether the trial is to stop."""
     storage.set_trial_intermediate_value(id, epoch, value)
     return bool(study.pruner.prune(study, storage.get_trial(id)))
 

@@ -1,7 +1,7 @@
-"""hydra/sweeper=optuna: a search that can be left alone overnight.
+"""hydra/sweeper=optuna: a search with Optuna.
 
-Optuna and the engine are imported in `OptunaSweeper.sweep`: Hydra loads this module to look for plugins,
-before it has read a command line.
+Optuna and the engine are imported only in `OptunaSweeper.sweep`, since Hydra loads this module to look for
+plugins before it has read a command line.
 """
 
 import sys
@@ -34,7 +34,7 @@ class OptunaSweeper(Sweeper):
         """Ignore the settings, which are read from the config of the sweep."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives, and make the launcher that the config names."""
+        """Keep Hydra's context and config, and make the launcher that the config names."""
         self.hydra_context = hydra_context
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -45,7 +45,7 @@ class OptunaSweeper(Sweeper):
         """Search, report, and confirm the winner.
 
         Returns:
-            the value of the best trial; of several objectives, which have a front, None.
+            the value of the best trial; None for several objectives, which have a Pareto front.
 
         Raises:
             SearchFailed: no trial has a result, or too many fail.
@@ -55,7 +55,7 @@ class OptunaSweeper(Sweeper):
         elsewhere = isinstance(self.launcher, TrialLauncher) and self.launcher.elsewhere
         loader = self.hydra_context.config_loader
         with refusals():
-            # Late: Optuna takes half a second, which a command that Hydra refuses does without.
+            # Late: importing Optuna takes half a second, which a command that Hydra refuses need not spend.
             from rnnbench.search.plan import make_plan
 
             composer = stacks.composer if stacks else Composer(loader, self.config)
@@ -67,7 +67,7 @@ class OptunaSweeper(Sweeper):
                 self.launcher.check([tree])
                 self.launcher.base = tree
             storage = self._storage(plan)
-            # Late: the engine takes seconds, which a search that is refused does without.
+            # Late: importing the engine takes seconds, which a search that is refused need not spend.
             from rnnbench.search.report import close_study, show_search
             from rnnbench.search.runner import open_search
 
@@ -86,7 +86,7 @@ class OptunaSweeper(Sweeper):
         return result
 
     def _storage(self, plan: "Plan") -> "RetryingStorage | None":
-        """Open the storage of the study if there may be one, and refuse another search's study or records."""
+        """Open the study's storage if it may exist, and refuse the study or records of another search."""
         from rnnbench.search.identity import check_records, check_study
         from rnnbench.search.plan import file_exists
         from rnnbench.search.storage import open_storage
@@ -102,7 +102,7 @@ class OptunaSweeper(Sweeper):
 
     @contextmanager
     def _open(self, plan: "Plan", *, elsewhere: bool) -> "Iterator[Sweep]":
-        """Hold the folder of the search."""
+        """Open the folder of the search, and hold it until the block ends."""
         name = f"search {plan.name}"
         with open_sweep(
             plan.folder, plan.base, name, single=False, shared=plan.named, elsewhere=elsewhere
@@ -113,7 +113,7 @@ class OptunaSweeper(Sweeper):
 
 
 def _check_launcher(plan: "Plan", launcher: Any) -> None:
-    """Refuse jobs in other processes that would have to find a study in this one's memory."""
+    """Refuse pruning if the jobs run in other processes and the study is in this one's memory."""
     here = isinstance(launcher, StackLauncher) or is_basic(launcher)
     if plan.prunes and plan.storage is None and not here:
         raise ConfigError(

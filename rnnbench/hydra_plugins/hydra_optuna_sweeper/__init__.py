@@ -1,1 +1,1 @@
-"""The place of the published Optuna sweeper, for configs that name it."""
+"""Stands in for the package of the published Optuna sweeper, for configs that name it."""

@@ -1,4 +1,4 @@
-"""The published sweeper's name in configs that move over: it is ours here, and says so."""
+"""Provides rnnbench's sweeper under the published sweeper's name, for configs that name that one."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Each kind of storage for studies is one module of this package, which registers itself when imported."""
+"""Imports each module of this package; each defines a kind of storage for studies, which registers itself."""
 
 import pkgutil
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Studies in an SQL database: an SQLite file, a PostgreSQL or MySQL server."""
+"""Keeps studies in an SQL database: an SQLite file, a PostgreSQL or MySQL server."""
 
 from contextlib import closing
 from pathlib import Path
@@ -36,7 +36,7 @@ class Sqlite(StorageKind):
         check_store(self.url, key)
 
     def open(self) -> BaseStorage:
-        """Open the file; one process at a time, since migrations of a new file would race."""
+        """Open the file under a lock, since migrations of a new file by several processes would race."""
         with FileLock(f"{self.file}.lock"):
             return database(self.url, {"timeout": LOCKED})
 
@@ -45,8 +45,8 @@ class Server(StorageKind):
     """A database server.
 
     Attributes:
-        lock: the SQL statement that one process at a time gets through, until its connection is closed.
-        connect_args: of the driver.
+        lock: the SQL statement that takes a lock, which is held until the connection is closed.
+        connect_args: arguments of the driver.
     """
 
     lock: ClassVar[str]
@@ -54,11 +54,11 @@ class Server(StorageKind):
 
     @property
     def unavailable(self) -> tuple[type[Exception], ...]:
-        """SQLAlchemy's errors; the last where Optuna reads again in a transaction that was cut off."""
+        """SQLAlchemy's errors; PendingRollbackError comes from a read in an interrupted transaction."""
         return (OperationalError, InterfaceError, PendingRollbackError)
 
     def open(self) -> BaseStorage:
-        """Open the database; Optuna's tables are made under a lock, since its first migrations race."""
+        """Open the database; Optuna's tables are created under a lock, since its first migrations race."""
         address = driven(self.url)
         with closing(create_engine(address, poolclass=NullPool).connect()) as connection:
             if not has_tables(connection):
@@ -100,8 +100,8 @@ def has_tables(connection: Connection) -> bool:
 
 
 def database(address: str, connect_args: dict[str, Any]) -> BaseStorage:
-    """Open Optuna's storage in a database, with the cache of finished trials that Optuna puts before it."""
+    """Open Optuna's storage in a database, with Optuna's cache of finished trials."""
     silence_database()
-    # A worker holds one connection, and a second for moments: PostgreSQL has a hundred unless told.
+    # A worker holds one connection, and briefly more; a PostgreSQL server accepts a hundred by default.
     pool = {} if address.startswith("sqlite") else {"pool_size": 1, "max_overflow": 3}
     return get_storage(RDBStorage(address, engine_kwargs={"connect_args": connect_args, **pool}))

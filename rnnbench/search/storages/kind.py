@@ -1,4 +1,4 @@
-"""Defines what a kind of storage for studies has to say and do."""
+"""Defines the interface of a kind of storage for studies."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -10,12 +10,12 @@ KINDS: dict[str, type["StorageKind"]] = {}  # by scheme of the URL
 
 
 class StorageKind(ABC):
-    """A storage for studies that the URLs with one scheme name; a subclass registers itself.
+    """A kind of storage for studies, named by the scheme of its URLs; a subclass registers itself.
 
     Attributes:
-        scheme: what stands before "://", without SQLAlchemy's driver.
-        form: how its URLs look, for messages.
-        extra: the extra of this package that installs what it needs; None if it needs nothing.
+        scheme: the part of the URL before "://", without SQLAlchemy's driver.
+        form: the form of its URLs, for messages.
+        extra: the extra of this package that installs its requirements; None if it has none.
     """
 
     scheme: ClassVar[str]
@@ -23,7 +23,7 @@ class StorageKind(ABC):
     extra: ClassVar[str | None] = None
 
     def __init_subclass__(cls) -> None:
-        """Register a kind under its scheme; a file that is imported again replaces its earlier class."""
+        """Register the kind under its scheme; a file that is imported again replaces its earlier class."""
         if "scheme" in vars(cls):
             KINDS[cls.scheme] = cls
 
@@ -32,7 +32,7 @@ class StorageKind(ABC):
 
     @property
     def unavailable(self) -> tuple[type[Exception], ...]:
-        """The errors by which the open storage says that its server does not answer."""
+        """The errors that the open storage raises if its server does not answer."""
         return ()
 
     @property
@@ -41,7 +41,7 @@ class StorageKind(ABC):
         return None
 
     def check(self, key: str) -> None:
-        """Refuse a URL that cannot work, without making anything.
+        """Refuse a URL that cannot work; nothing is created.
 
         Args:
             key: the configuration key that has the URL, for the message.
@@ -53,4 +53,4 @@ class StorageKind(ABC):
 
     @abstractmethod
     def open(self) -> BaseStorage:
-        """Open the storage for Optuna; tables or files that it needs are made."""
+        """Open the storage for Optuna, and create the tables or files that it needs."""

@@ -1,4 +1,4 @@
-"""Studies behind Optuna's gRPC proxy, which keeps the connections to a database for many workers."""
+"""Reaches studies through Optuna's gRPC proxy, which shares connections to a database among many workers."""
 
 import warnings
 from urllib.parse import urlsplit
@@ -9,11 +9,11 @@ from optuna.storages import BaseStorage, GrpcStorageProxy
 from rnnbench.search.storages.kind import StorageKind
 
 PORT = 13000  # Optuna's default
-WAIT = 5.0  # seconds that a proxy has for its first answer
+WAIT = 5.0  # seconds that a proxy has to answer first
 
 
 class GrpcProxy(StorageKind):
-    """A process that runs `optuna.storages.run_grpc_proxy_server`."""
+    """A proxy server: a process that runs `optuna.storages.run_grpc_proxy_server`."""
 
     scheme = "grpc"
     form = "grpc://HOST:PORT"
@@ -21,7 +21,7 @@ class GrpcProxy(StorageKind):
 
     @property
     def unavailable(self) -> tuple[type[Exception], ...]:
-        """An RpcError: errors of the storage behind the proxy reach us as other types."""
+        """gRPC's RpcError; errors of the storage behind the proxy arrive as other types."""
         from grpc import RpcError  # installed with the extra
 
         return (RpcError,)
