@@ -1,6 +1,6 @@
 """A sweep, from the words of its command to the records of its jobs.
 
-Its modules, each of which imports only modules above it, or before it on its line:
+Its modules; each imports only modules on the lines above it, or before it on its line:
 
     hydra_api, hydra_settings                    Hydra's private names; which of its settings have a use here
     arguments, own_options, groups, repairs      the words of a command line

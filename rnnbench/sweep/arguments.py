@@ -1,4 +1,4 @@
-"""Reads the command line: its flags and its overrides; what no command line can mean is refused."""
+"""Reads the flags and overrides of a command line, and refuses those that have no meaning."""
 
 import argparse
 import os
@@ -16,8 +16,8 @@ from rnnbench.config.keys import keys
 from rnnbench.sweep.hydra_api import arguments_parser, flags_of, make_loader
 
 SHELLS = ("bash", "fish", "zsh")
-COMPLETION = ("install", "uninstall", "query")  # what --shell-completion does, each followed by =SHELL
-# Sections, of which each trial has one option.
+COMPLETION = ("install", "uninstall", "query")  # the words of --shell-completion, each followed by =SHELL
+# The sections of the config; each trial has one option of each.
 SECTIONS = tuple(field.name for field in fields(Config) if field.name not in keys())
 
 
@@ -46,7 +46,7 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 def is_sweep(arguments: argparse.Namespace) -> bool:
-    """Return whether a command line asks for a sweep: by its flag, or as Hydra has it in its settings.
+    """Return whether a command line asks for a sweep, by -m or by hydra.mode=MULTIRUN.
 
     Raises:
         ConfigError: it asks for both a sweep and a single run.
@@ -60,7 +60,7 @@ def is_sweep(arguments: argparse.Namespace) -> bool:
 
 
 def loader_of(arguments: argparse.Namespace) -> ConfigLoader:
-    """Make a loader of the config files that a command line names, as Hydra makes one.
+    """Make the loader of the config files that a command line names, as Hydra would.
 
     Raises:
         ConfigError: its --config-dir is no folder.
@@ -73,10 +73,10 @@ def loader_of(arguments: argparse.Namespace) -> ConfigLoader:
 
 
 def _check_flags(words: Sequence[str], flags: Mapping[str, argparse.Action]) -> None:
-    """Refuse what looks like a flag and is none.
+    """Refuse words that look like flags but are none, and flags with a value that they do not take.
 
     Args:
-        flags: what the parser does for each.
+        flags: the parser's action for each flag.
 
     Raises:
         ConfigError: names the word, and the flag or the key that may have been meant.
@@ -95,7 +95,7 @@ def _check_flags(words: Sequence[str], flags: Mapping[str, argparse.Action]) -> 
 
 
 def _no_flag(word: str, after: Sequence[str], flags: Mapping[str, argparse.Action]) -> str:
-    """Return what is to be said of a word with dashes that is no flag."""
+    """Return the message for a word with dashes that is no flag."""
     flag, _, value = word.partition("=")
     name = flag.lstrip("-").replace("-", "_")
     known = name in keys() or name in SECTIONS
@@ -113,7 +113,7 @@ def _check_modes(arguments: argparse.Namespace) -> None:
     """Refuse flags that do not go together.
 
     Raises:
-        ConfigError: names them.
+        ConfigError: names the flags.
     """
     modes = {
         "--run": arguments.run,
@@ -135,7 +135,7 @@ def _check_completion(overrides: Sequence[str]) -> None:
     """Refuse words that do not go with --shell-completion.
 
     Raises:
-        ConfigError: says which do.
+        ConfigError: names the words that do.
     """
     asked = [word.partition("=")[0] for word in overrides]
     if sum(word in COMPLETION for word in asked) != 1:

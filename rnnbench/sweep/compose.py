@@ -1,8 +1,8 @@
 """Composes the jobs of a sweep as Hydra does, but once for each set of group choices.
 
-Hydra reads and merges every file of the config tree for every job, 70 ms and more. The jobs of a sweep
-differ mostly in values, though, and those Hydra applies last, to what the choices have composed. So here
-the choices are composed once, by Hydra, and the values applied to a copy, by Hydra's own function.
+Hydra reads and merges every file of the config tree for every job, which takes 70 ms or more. The jobs of a
+sweep differ mostly in values, and Hydra applies values last, to the config that the choices compose. So here
+Hydra composes each set of choices once, and Hydra's own function applies the values to a copy.
 """
 
 import pickle
@@ -28,11 +28,11 @@ from rnnbench.sweep.own_options import offer
 
 
 class Composer:
-    """Gives what `ConfigLoader.load_sweep_config` gives for a sweep, and raises what it raises.
+    """Composes the jobs of a sweep with the same results and errors as `ConfigLoader.load_sweep_config`.
 
     Args:
         loader: Hydra's.
-        master: the sweep's own config, which its jobs take the overrides of Hydra's settings from.
+        master: the sweep's own config; its jobs take their overrides of Hydra's settings from it.
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
@@ -45,15 +45,15 @@ class Composer:
         self.checker = Checker(loader, self.files)
         self.meant: set[str] = set()  # overrides that were checked
         self.parsed: dict[str, Override] = {}
-        self.groups: dict[str, bool] = {}  # by key
-        self.chosen: dict[tuple[object, ...], Callable[[], DictConfig]] = {}  # give copies
+        self.groups: dict[str, bool] = {}  # whether a key is a config group
+        self.chosen: dict[tuple[object, ...], Callable[[], DictConfig]] = {}  # functions that return copies
         self.common: dict[tuple[str, str], Any] = {}  # parts of hydra nodes, by key and repr
 
     def check_and_compose(self, overrides: Sequence[str]) -> DictConfig:
-        """Compose as `compose` does, but say what is wrong in one message that names a form that works.
+        """Compose as `compose` does, but turn errors into one message that names a form that works.
 
         Raises:
-            ConfigError: the overrides cannot be composed, or not be meant.
+            ConfigError: the overrides cannot be composed, or have no meaning.
         """
         self.checker.check(overrides, several=False, known=self.meant)
         self.meant.update(overrides)
@@ -75,20 +75,20 @@ class Composer:
             try:
                 apply_values(values, cfg)
             except HydraException:
-                pass  # Hydra says below what is wrong, and has the last word on whether it is
+                pass  # Hydra composes the job itself below, and raises its own error if there is one
             else:
                 note_overrides(parsed, cfg)
                 return cfg
         return self.loader.load_sweep_config(self.master, list(overrides))
 
     def plain(self, cfg: DictConfig) -> dict[str, Any]:
-        """Convert a job's config to plain dicts, not resolved; what hydra nodes share is there only once.
+        """Convert a job's config to plain dicts, unresolved; equal parts of hydra nodes are shared objects.
 
-        To be kept for every job of a sweep: a DictConfig takes fifteen times the memory.
+        This form is kept for every job of a sweep: a DictConfig takes fifteen times the memory.
         """
         tree: Any = OmegaConf.to_container(cfg, enum_to_str=True)
         for key, part in tree["hydra"].items():
-            # By key too: YAML would write one object in two places of a file as a reference.
+            # Shared only under one key: YAML would write one object in two places of a file as a reference.
             tree["hydra"][key] = self.common.setdefault((key, repr(part)), part)
         return dict(tree)
 
@@ -98,35 +98,35 @@ class Composer:
         return self.parsed[text]
 
     def _is_choice(self, override: Override) -> bool:
-        """Return whether an override chooses from a group; by Hydra's rule, a dict is a value of a node."""
+        """Return whether an override chooses from a group; as in Hydra, a dict is a value, not a choice."""
         key = override.key_or_group
         if key not in self.groups:
             self.groups[key] = self.files.group_exists(key)
         return self.groups[key] and not isinstance(override.value(), dict)
 
     def _choose(self, choices: tuple[str, ...], own: tuple[object, ...]) -> DictConfig:
-        """Copy what the choices alone compose.
+        """Return a copy of the config that the choices alone compose.
 
         Args:
             own: what `offer` has returned for the job.
         """
         if (choices, own) not in self.chosen:
             cfg = self.loader.load_sweep_config(self.master, list(choices))
-            # A class of one's own cannot be pickled by its name; else that is the faster way to copy.
+            # Pickle copies faster than deepcopy, but cannot pickle a class of one's own by its name.
             self.chosen[choices, own] = (
                 partial(deepcopy, cfg) if own else partial(pickle.loads, pickle.dumps(cfg))
             )
         cfg = self.chosen[choices, own]()
-        OmegaConf.copy_cache(from_config=self.master, to_config=cfg)  # what it has resolved meanwhile
+        OmegaConf.copy_cache(from_config=self.master, to_config=cfg)  # values that resolvers have cached
         return cfg
 
 
-COMPOSING = RLock()  # Hydra's globals are one process's
+COMPOSING = RLock()  # held while composing, since Hydra's globals belong to the process
 
 
 @contextmanager
 def separate_hydra() -> Iterator[None]:
-    """Initialise Hydra with our config folder, and leave its globals as they were.
+    """Initialise Hydra with our config folder, and restore its globals at the end.
 
     The caller may be a Hydra application, or one of several threads.
     """
@@ -138,7 +138,7 @@ def compose_words(words: Sequence[str]) -> DictConfig:
     """Compose the config of one trial with these overrides, its hydra node included, in an initialised Hydra.
 
     Raises:
-        ConfigError: they cannot be composed, or not be meant.
+        ConfigError: they cannot be composed, or have no meaning.
     """
     Checker(GlobalHydra.instance().config_loader()).check(words, several=False)
     with explained(words):
@@ -149,16 +149,17 @@ def compose_one(overrides: Sequence[str]) -> DictConfig:
     """Compose the config of a single run with these overrides, its hydra node included.
 
     Raises:
-        ConfigError: the overrides cannot be composed, or not be meant.
+        ConfigError: the overrides cannot be composed, or have no meaning.
     """
     with separate_hydra():
         return compose_words(overrides)
 
 
 def _is_plain(override: Override) -> bool:
-    """Return whether an override sets a value of the job, which does not change what Hydra itself does.
+    """Return whether an override only sets a value of the job.
 
-    A deletion may look at values that Hydra notes last; hydra.KEY may change what it composes and notes.
+    A deletion is not plain, since it may depend on values that Hydra writes last; nor is hydra.KEY=VALUE,
+    which may change how Hydra composes.
     """
     of_hydra = override.key_or_group.partition(".")[0] == "hydra"
     return not (override.is_sweep_override() or override.is_delete() or of_hydra)

@@ -1,4 +1,4 @@
-"""What a sweep would do, for dry_run=true: trials, stacks, memory, time; nothing is trained."""
+"""Shows what a sweep would do, for dry_run=true: trials, stacks, memory, time; nothing is trained."""
 
 import math
 import time
@@ -19,8 +19,8 @@ from rnnbench.train.stack import Stack, shape_key
 def show_plan(configs: Sequence[Config], max_stack: int | None) -> None:
     """Print the plan of a sweep.
 
-    The time is that of a few steps of each kind of stack on random bytes, with weights that are
-    thrown away, times the steps there would be; evaluation is reckoned at a third of a step.
+    The time is estimated from a few steps of each kind of stack on random bytes, with weights that are
+    discarded, times the number of steps; an evaluated minibatch counts as a third of a step.
     """
     groups: dict[object, list[Config]] = {}
     for config in configs:
@@ -47,7 +47,11 @@ def show_plan(configs: Sequence[Config], max_stack: int | None) -> None:
 
 
 def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, float, int]:
-    """Measure a stack of `width` trials: seconds an epoch, its bytes, parameters of a trial."""
+    """Measure a stack of `width` trials.
+
+    Returns:
+        seconds an epoch, bytes of the stack with its data, parameters of a trial.
+    """
     B = min(config.fit.batch_size, shape.train or config.fit.batch_size)
     rng = np.random.default_rng(0)
     examples = {"train": 3 * B, "val": 1, "test": 1}
@@ -87,12 +91,12 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, floa
 
 
 def counted(number: int, what: str) -> str:
-    """Write a number of things in words: 1 trial, 2 trials."""
+    """Return a number of things in words: 1 trial, 2 trials."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:
-    """Write a duration as people say it."""
+    """Return a duration as text, in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

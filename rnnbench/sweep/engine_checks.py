@@ -13,10 +13,10 @@ from rnnbench.train.resources import available, row_bytes
 
 
 def check_engine(configs: Sequence[Config], here: bool) -> None:
-    """Refuse a device that is not there, a cell or kernel that cannot compute a trial, too little memory.
+    """Refuse a missing device, a cell or kernel that cannot compute a trial, and too little memory.
 
     Args:
-        here: whether this machine is the one to train on.
+        here: whether the trials train on this machine.
 
     Raises:
         ConfigError: names the key, the value and what would do.
@@ -35,7 +35,7 @@ def check_memory(config: Config) -> None:
     """Refuse a network whose parameters alone are more than the free memory.
 
     Raises:
-        ConfigError: says how much it takes, and how much there is.
+        ConfigError: names the memory that is needed and that is free.
     """
     needed, free = row_bytes(config, tasks.shape(config.data)), available(config.fit.device)
     if needed > free:
@@ -50,10 +50,10 @@ def check_memory(config: Config) -> None:
 
 
 def check_cuda(device: str) -> None:
-    """Refuse a CUDA device that is not there.
+    """Refuse a CUDA device that torch does not see.
 
     Raises:
-        ConfigError: names the device and those there are.
+        ConfigError: names the device and the existing ones.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     number = int(device.partition(":")[2] or 0)

@@ -1,4 +1,4 @@
-"""Turns what Hydra and OmegaConf say while they compose into one message that names a form that works."""
+"""Turns errors of Hydra and OmegaConf while they compose into one message that names a form that works."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +24,10 @@ from rnnbench.sweep.hydra_settings import hydra_keys, unknown_hydra_key
 
 @contextmanager
 def explained(words: Sequence[str]) -> Iterator[None]:
-    """Turn what Hydra says against overrides into one message.
+    """Turn errors of Hydra and OmegaConf about overrides into one message.
 
     Raises:
-        ConfigError: in place of an error of Hydra's or OmegaConf's while they compose.
+        ConfigError: replaces an error that Hydra or OmegaConf raise while they compose.
     """
     try:
         yield
@@ -39,7 +39,7 @@ def explained(words: Sequence[str]) -> Iterator[None]:
         OmegaConfBaseException,
     ) as error:
         raise ConfigError(explain(error, words)) from error
-    except MarkedYAMLError as error:  # of a file that another one names
+    except MarkedYAMLError as error:  # raised for a file that another file names
         raise ConfigError(unreadable(error)) from error
 
 
@@ -50,7 +50,7 @@ def explain(error: Exception, words: Sequence[str]) -> str:
         if group:
             return no_option(group, name, error.options or [])
         return f"--config-name={name}: there is no such file"
-    if isinstance(error.__cause__, ConfigError):  # of a launcher or sweeper that Hydra makes
+    if isinstance(error.__cause__, ConfigError):  # raised by a launcher or sweeper that Hydra makes
         return str(error.__cause__)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
     values = {word.partition("=")[0].lstrip("+~"): word.partition("=")[2] for word in words}
@@ -73,11 +73,11 @@ def explain(error: Exception, words: Sequence[str]) -> str:
 def _of_a_node(
     cause: OmegaConfBaseException, text: str, words: Sequence[str], values: Mapping[str, str]
 ) -> str:
-    """Return one message for what OmegaConf says of a node, with the config file where it is set.
+    """Return one message for OmegaConf's error about a node, with the config file that sets the node.
 
     Args:
-        text: what Hydra says.
-        values: those of the words, by key.
+        text: Hydra's message.
+        values: the values of the words, by key.
     """
     place = re.match(r"In '(.*?)': ", text)
     prefix = f"{place[1]}.yaml: " if place else ""
@@ -95,6 +95,6 @@ def _of_a_node(
 
 
 def of_point(words: Sequence[str], error: ConfigError) -> ConfigError:
-    """Return the error of a point of a sweep, which names the point unless it begins with a word of it."""
+    """Return an error that names the point of a sweep, unless it begins with one of the point's words."""
     named = any(str(error).startswith(f"{word}: ") for word in words)
     return error if named else ConfigError(f"{' '.join(words)}: {error}")

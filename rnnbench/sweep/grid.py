@@ -1,7 +1,7 @@
-"""hydra/sweeper=grid: every combination of the values, each composed once and checked before any trains.
+"""hydra/sweeper=grid: every combination of the values, each composed once, and all checked before any trains.
 
-Besides training them it can say what they are, and train some of them: by that rnnbench.paper runs the
-trials that a table lacks.
+It can also write the combinations to a file, or train only some of them: rnnbench.paper uses this to run
+the trials that a table lacks.
 """
 
 import json
@@ -36,15 +36,15 @@ from rnnbench.terminal import say
 
 
 class GridSweeper(Sweeper):
-    """Hydra's basic sweeper, but every point is composed once and checked before anything is made.
+    """Trains every point of a grid, as Hydra's basic sweeper does, but checks all points before it begins.
 
     Args:
-        max_batch_size: points that are handed to the launcher at once; null: all.
+        max_batch_size: points that are passed to the launcher at once; null: all.
         params: overrides to sweep over, as in Hydra's basic sweeper.
-        plan: a file to write the points to, as JSON: the overrides, trial hash and config values of each;
-            nothing is trained then.
+        plan: a file to write the points to, as JSON: the overrides, trial hash and config values of each.
+            Nothing is trained then.
         only: a file of trial hashes, one a line: other points are left out.
-        of_a_search: what a file of the group `search` sets; it needs another sweeper, and is refused.
+        of_a_search: settings of a file of the group `search`, which are refused: they need another sweeper.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class GridSweeper(Sweeper):
 
     @cached_property
     def composer(self) -> Composer:
-        """Composes the points of the grid."""
+        """The composer of the grid's points."""
         if isinstance(self.launcher, TrialLauncher):
             return self.launcher.composer
         assert self.hydra_context is not None and self.config is not None
@@ -79,7 +79,7 @@ class GridSweeper(Sweeper):
         """Train every point of the grid.
 
         Raises:
-            TrialFailed: at the end, if any of them failed.
+            TrialFailed: at the end, if any trial failed.
         """
         assert self.config is not None
         with refusals():
@@ -107,10 +107,10 @@ class GridSweeper(Sweeper):
         return self.launcher if isinstance(self.launcher, TrialLauncher) else None
 
     def points(self, arguments: list[str]) -> tuple[list[Composed], int]:
-        """Compose and check the points of the grid that are to be trained. Nothing is made yet.
+        """Compose and check the points of the grid that are to be trained; nothing is created.
 
         Returns:
-            each trial, and how many further points are one of these trials again.
+            each distinct trial, and the number of further points that repeat one of them.
 
         Raises:
             ConfigError: the grid, or one of its points, cannot be run.
@@ -134,10 +134,10 @@ class GridSweeper(Sweeper):
         """Return the overrides of every point of the grid.
 
         Raises:
-            ConfigError: a setting of the sweeper, or an override, is none of a grid.
+            ConfigError: a setting of the sweeper, or an override, does not suit a grid.
         """
         assert self.config is not None
-        # A winner's command line names its search, for what that sets besides its space.
+        # The command that trains a winner may name its search, for settings outside of the space.
         given = {text.partition("=")[0] for text in arguments}
         if self.of_a_search and not given & self.of_a_search.get("space", {}).keys():
             groups = ("search", "hydra/sweeper/sampler", "hydra/sweeper/pruner")
@@ -182,7 +182,7 @@ class GridSweeper(Sweeper):
         return checked
 
     def _launch(self, jobs: list[Composed], name: str) -> list[Any]:
-        """Have the launcher train the jobs, in batches of at most max_batch_size; its results."""
+        """Have the launcher train the jobs, in batches of at most max_batch_size; return its results."""
         assert self.config is not None and self.launcher is not None
         if self.ours:
             self.ours.checked = {tuple(job.overrides): job for job in jobs}
@@ -210,7 +210,7 @@ def _only(file: str, jobs: list[Composed]) -> list[Composed]:
     """Return the jobs whose trial hashes are in a file, one a line.
 
     Raises:
-        ConfigError: the file cannot be read, or none is.
+        ConfigError: the file cannot be read, or has none of the hashes.
     """
     with _named("only", file):
         wanted = set(Path(file).read_text(encoding="utf-8").split())
@@ -232,7 +232,7 @@ def write_plan(file: str, trials: list[dict[str, Any]]) -> None:
 
 @contextmanager
 def _named(key: str, file: str) -> Iterator[None]:
-    """Say which setting named a file that cannot be read or written."""
+    """Turn an error of reading or writing a file into a ConfigError that names the setting."""
     try:
         yield
     except (OSError, UnicodeDecodeError) as error:
@@ -241,7 +241,7 @@ def _named(key: str, file: str) -> Iterator[None]:
 
 
 def _check_no_search(folder: Path) -> None:
-    """Refuse the folder of a search: a grid's jobs would take the numbers of its next trials.
+    """Refuse the folder of a search, since a grid's jobs would take the numbers of its next trials.
 
     Raises:
         ConfigError: names the folder and the search.

@@ -1,4 +1,4 @@
-"""Knows the groups of config files and their options, and refuses an option that a group does not have."""
+"""Lists the groups of config files and their options, and refuses an option that a group does not have."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ class Groups:
     """The groups of config files, as folders of files: `model` has the option `lstm`.
 
     Args:
-        files: Hydra's, where they are.
+        files: Hydra's repository of config files.
     """
 
     def __init__(self, files: IConfigRepository) -> None:
@@ -32,7 +32,7 @@ class Groups:
         return self.files.get_group_options(group, ObjectType.CONFIG)
 
     def names(self, parent: str = "") -> list[str]:
-        """Return the names of all groups below one."""
+        """Return the names of all groups below the parent that have options."""
         found = []
         for name in self.files.get_group_options(parent, ObjectType.GROUP):
             group = f"{parent}/{name}" if parent else name
@@ -43,7 +43,7 @@ class Groups:
         return found
 
     def check(self, override: Override) -> None:
-        """Refuse an override that chooses from a group what it does not have.
+        """Refuse an override that chooses an option that its group does not have.
 
         Raises:
             ConfigError: names the word and the options.
@@ -55,7 +55,7 @@ class Groups:
                 f"{group} is one of {', '.join(sorted(self.options(group)))}"
             )
         for name in _chosen(override):
-            if "${" not in name and "???" not in name:  # these Hydra looks up
+            if "${" not in name and "???" not in name:  # Hydra resolves these later
                 self._check_option(group, name)
 
     def _check_option(self, group: str, name: str) -> None:
@@ -73,7 +73,7 @@ def _chosen(override: Override) -> Iterator[str]:
     """Yield the names of the options that an override chooses from its group.
 
     Raises:
-        ConfigError: it is a list, and each trial has one option of this group.
+        ConfigError: it is a list, though each trial has one option of this group.
     """
     group, value = override.key_or_group, override.value()
     if override.is_sweep_override():
@@ -91,7 +91,7 @@ def _chosen(override: Override) -> Iterator[str]:
 
 
 def no_option(group: str, name: str, options: Sequence[str]) -> str:
-    """Return what is to be said of an option that a group does not have."""
+    """Return the message for an option that a group does not have."""
     if names := several_options(name, options):
         return f"{group}={name}: several options are a sweep: -m {group}={','.join(names)}"
     near = nearest(name, options)
@@ -103,13 +103,13 @@ def no_option(group: str, name: str, options: Sequence[str]) -> str:
 
 
 def several_options(text: str, options: Sequence[str]) -> list[str]:
-    """Return the options that a text consists of, whatever stands between them; [] if it is not several."""
+    """Return the options that a text consists of, whatever separates them; [] if they are not several."""
     names = re.findall(r"\w+", text)
     return names if len(names) > 1 and set(names) <= set(options) else []
 
 
 def unreadable(error: YAMLError | UnicodeDecodeError) -> str:
-    """Return what is to be said of a config file that is no YAML."""
+    """Return the message for a config file that is no YAML."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return f"its file is no YAML in UTF-8: {' '.join(str(error).split())}"

@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 __all__ = ["Callbacks", "IConfigRepository"]
 
 IS_1_3 = hydra.__version__.startswith("1.3.")  # with OmegaConf 2.3; 1.4 comes with 2.4
-BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}  # 1.4 has one behaviour, without a choice
+BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}  # 1.4 has one behaviour only
 GLOBALS = (GlobalHydra, JobRuntime, VersionBase)  # the singletons that composing a config sets
 
 
@@ -43,27 +43,27 @@ def run_application(app: TaskFunction, folder: str, config_name: str) -> None:
     """
     utils.run_and_report = lambda func: func()
     with warnings.catch_warnings():
-        # Hydra 1.4 warns of each class that a config names. Callbacks and loggers are the user's own to name,
-        # and what Hydra refuses without a list of those that are allowed, it still refuses.
+        # Hydra 1.4 warns about each class that a config names, such as the user's callbacks and loggers.
+        # Only the warning is suppressed: classes that Hydra refuses are still refused.
         warnings.filterwarnings("ignore", r"hydra\.utils\.instantiate\(\) resolved _target_=")
         hydra.main(config_path=folder, config_name=config_name, **BASE)(app)()
 
 
 def initialized(folder: str) -> AbstractContextManager[Any]:
-    """Initialise Hydra with a folder of config files, for as long as the context lasts."""
+    """Initialise Hydra with a folder of config files, until the context ends."""
     return hydra.initialize_config_dir(folder, **BASE)
 
 
 def register_resolver(name: str, function: Callable[..., Any]) -> None:
-    """Register a function as `${name:...}` of config files, in place of one of that name."""
-    # OmegaConf 2.3 has an older function under the name that 2.4 gives to this one.
+    """Register a function as `${name:...}` in config files, and replace an earlier one of that name."""
+    # In OmegaConf 2.3, register_resolver is another, older function.
     register: Any = OmegaConf.register_new_resolver if IS_1_3 else OmegaConf.register_resolver
     register(name, function, replace=True)
 
 
 def register_config(group: str, name: str, node: Any) -> None:
-    """Register a dataclass as a config file of a group, in place of one of that name."""
-    more: dict[str, Any] = {} if IS_1_3 else {"replace": True}  # 1.3 knows nothing else
+    """Register a dataclass as a config file of a group, and replace an earlier one of that name."""
+    more: dict[str, Any] = {} if IS_1_3 else {"replace": True}  # 1.3 always replaces
     ConfigStore.instance().store(group=group, name=name, node=node, **more)
 
 
@@ -75,7 +75,7 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 
 def flags_of(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
-    """Return what a parser does for each flag; argparse has no public way to ask."""
+    """Return a parser's action for each flag; argparse has no public function for it."""
     return parser._option_string_actions
 
 
@@ -84,7 +84,7 @@ def make_loader(config_path: str, extra: str | None) -> ConfigLoader:
 
     Args:
         config_path: the folder of the application's config files.
-        extra: the absolute path of a folder whose files come before those (--config-dir).
+        extra: the absolute path of a folder whose files take precedence (--config-dir).
     """
     path = utils.create_config_search_path(config_path)
     if extra is not None:
@@ -93,7 +93,7 @@ def make_loader(config_path: str, extra: str | None) -> ConfigLoader:
 
 
 def files_of(loader: ConfigLoader) -> IConfigRepository:
-    """Return the config files that a loader reads: they can be asked for groups, options and contents."""
+    """Return the repository of config files that a loader reads, with their groups, options and contents."""
     assert isinstance(loader, ConfigLoaderImpl)
     return loader.repository
 
@@ -101,7 +101,7 @@ def files_of(loader: ConfigLoader) -> IConfigRepository:
 def files_seen_with(
     loader: ConfigLoader, config_name: str | None, settings: Sequence[str]
 ) -> IConfigRepository:
-    """Return the config files that a loader reads under overrides, of which hydra.searchpath adds folders.
+    """Return the config files that a loader reads under overrides: hydra.searchpath may add folders.
 
     Raises:
         HydraException, OmegaConfBaseException: the overrides cannot be read.
@@ -124,7 +124,7 @@ def apply_values(values: Sequence[Override], cfg: DictConfig) -> None:
 
 
 def note_overrides(overrides: Sequence[Override], cfg: DictConfig) -> None:
-    """Write the overrides of a job into its composed config, in place of those that stand there."""
+    """Replace the overrides in a job's composed config by the job's own."""
     hydra = cfg.hydra
     task = [override for override in overrides if not override.is_hydra_override()]
     hydra.overrides.task.clear()
@@ -140,13 +140,13 @@ def note_overrides(overrides: Sequence[Override], cfg: DictConfig) -> None:
 
 
 def parsed_value(override: Override) -> Any:
-    """Return the value of an override with quotes and functions as parsed: Override.value() removes them."""
+    """Return the value of an override with its quotes and functions, which Override.value() removes."""
     return override._value
 
 
 def split_points(overrides: list[Override]) -> list[list[str]]:
-    """Return the points of a grid, in the order of Hydra's basic sweeper: the overrides of each."""
-    # Late: the plugin scan of Hydra 1.3 imports this module anew, and its old class would be another one.
+    """Return the overrides of each point of a grid, in the order of Hydra's basic sweeper."""
+    # Late: the plugin scan of Hydra 1.3 imports this module again, and makes a second class of this name.
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     return [point for batch in BasicSweeper.split_arguments(overrides, None) for point in batch]
@@ -161,7 +161,7 @@ def is_basic(launcher: Launcher) -> bool:
 
 @contextmanager
 def own_globals() -> Iterator[None]:
-    """Remove the globals that composing sets from this process, and restore them at the end."""
+    """Remove Hydra's globals from this process, and restore them when the context ends."""
     held: dict[type, Any] = Singleton._instances
     before: dict[type, Any] = {kind: held.pop(kind) for kind in GLOBALS if kind in held}
     try:

@@ -1,7 +1,7 @@
-"""What Hydra does around a job, for jobs that train together: folder, environment, logging, callbacks.
+"""Does what Hydra does around a job, for jobs that train together: folder, environment, logging, callbacks.
 
-Hydra's own launchers have it done by `hydra.core.utils.run_job`, which runs one job at a time. Trials of a
-stack share a process, so what belongs to the process must be the same for all of them, or is refused.
+Hydra's own launchers call `hydra.core.utils.run_job`, which runs one job at a time. The trials of a stack
+share a process, so settings of the process must be the same for all of them, or are refused.
 """
 
 import os
@@ -27,20 +27,20 @@ from rnnbench.sweep.hydra_api import Callbacks
 from rnnbench.sweep.job import Job
 
 NUMBERED = "${hydra.job.num}"  # hydra.sweep.subdir, unless the user says otherwise
-NUMBERS = (NUMBERED, "${hydra:job.num}")  # its two forms
+NUMBERS = (NUMBERED, "${hydra:job.num}")  # two forms of the job's number
 OURS = {STACKS, "study", "sweep.json", "multirun.yaml", "comparison.md", "comparison.csv", "journal.log"}
 ALONE = "take hydra/launcher=basic, which trains one trial after the other"
 
 
 class TrialFailed(CompactHydraException):
-    """A trial ended without a result; its folder says why."""
+    """A trial has ended without a result; its folder says why."""
 
 
 def check_alike(trees: Sequence[dict[str, Any]], elsewhere: bool) -> None:
     """Refuse settings of Hydra that jobs which train together cannot have.
 
     Args:
-        trees: of each job, the config as plain dicts with the hydra node.
+        trees: for each job, its config as plain dicts with the hydra node.
         elsewhere: whether workers train them.
 
     Raises:
@@ -66,7 +66,7 @@ def check_alike(trees: Sequence[dict[str, Any]], elsewhere: bool) -> None:
 
 
 def _shared(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return Hydra's settings of the process."""
+    """Return the settings of Hydra that belong to the process, by key."""
     hydra = tree["hydra"]
     return {
         "hydra.job.env_set": hydra["job"]["env_set"],
@@ -79,7 +79,7 @@ def check_search(config: DictConfig) -> None:
     """Refuse settings of Hydra that a search has no use for, whatever its launcher.
 
     Args:
-        config: of the sweep.
+        config: the config of the sweep.
 
     Raises:
         ConfigError: names the key.
@@ -109,7 +109,11 @@ def environment(tree: dict[str, Any]) -> dict[str, str]:
 
 
 def for_workers(tree: dict[str, Any]) -> dict[str, str]:
-    """Return them for a worker to resolve: values of an environment (`${oc.env:NAME}`) stay out of files."""
+    """Return the variables of hydra.job.env_set for a worker.
+
+    Those that read the environment (`${oc.env:NAME}`) are left for the worker to resolve, so that their
+    values are not written to files.
+    """
     written, resolved = tree["hydra"]["job"]["env_set"], environment(tree)
     return {
         name: written[name] if "${oc.env:" in written[name] else value for name, value in resolved.items()
@@ -117,7 +121,7 @@ def for_workers(tree: dict[str, Any]) -> dict[str, str]:
 
 
 def logging(tree: dict[str, Any], folder: Path) -> dict[str, Any] | None:
-    """Read the configuration of hydra/job_logging, whose files go into the sweep folder; None for none.
+    """Return the configuration of hydra/job_logging, whose files go into `folder`; None if there is none.
 
     Raises:
         ConfigError: it depends on the job.
@@ -130,7 +134,11 @@ def logging(tree: dict[str, Any], folder: Path) -> dict[str, Any] | None:
 
 
 def _of_the_sweep(tree: dict[str, Any], key: str, value: Any, output_dir: str) -> Any:
-    """Resolve a value with what is the same for all jobs, Hydra's own settings."""
+    """Resolve a value that may use Hydra's settings, as far as these are the same for all jobs.
+
+    Raises:
+        ConfigError: the value depends on the job.
+    """
     hydra = tree["hydra"]
     job = hydra["job"] | {"num": "???", "id": "???", "override_dirname": "???"}
     hydra = hydra | {"job": job, "runtime": hydra["runtime"] | {"output_dir": output_dir}}
@@ -145,11 +153,11 @@ def _of_the_sweep(tree: dict[str, Any], key: str, value: Any, output_dir: str) -
 
 @contextmanager
 def surroundings(tree: dict[str, Any], config: DictConfig) -> Iterator[None]:
-    """Set the environment and the logging of a sweep's jobs, while they train in this process.
+    """Set the environment and the logging of a sweep's jobs while they train in this process.
 
     Args:
-        tree: of one of the jobs.
-        config: of the sweep, whose own logging is restored.
+        tree: the config of one of the jobs, as plain dicts.
+        config: the config of the sweep, whose own logging is restored.
     """
     with env_override(environment(tree)):
         verbose = config.hydra.verbose
@@ -165,7 +173,7 @@ def surroundings(tree: dict[str, Any], config: DictConfig) -> Iterator[None]:
 
 @contextmanager
 def as_job(cfg: DictConfig, number: int, folder: Path | None = None) -> Iterator[None]:
-    """Have a composed config be that of Hydra's current job, under its number and in its folder."""
+    """Make a composed config that of Hydra's current job, with this number and folder, until the end."""
     with flag_override(cfg.hydra, ["struct", "readonly"], False):
         cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
         if folder is not None:
@@ -182,10 +190,10 @@ def folder_name(cfg: DictConfig, number: int) -> str:
     """Return the name that hydra.sweep.subdir gives to the folder of the job of this number.
 
     Args:
-        cfg: of the job, with the hydra node.
+        cfg: the job's config, with the hydra node.
 
     Raises:
-        ConfigError: it is no name of a folder in the sweep folder.
+        ConfigError: the name cannot be that of a folder in the sweep folder.
     """
     with as_job(cfg, number):
         try:
@@ -198,7 +206,7 @@ def folder_name(cfg: DictConfig, number: int) -> str:
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be the name of a job folder: records are looked for one level below the sweep's.
+    """Refuse what cannot name a job folder: records are looked for one level below the sweep folder.
 
     Raises:
         ConfigError: names hydra.sweep.subdir.
@@ -216,7 +224,7 @@ def check_name(name: str) -> None:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse a sweep two of whose jobs would have one folder.
+    """Refuse a sweep in which two jobs would have the same folder.
 
     Raises:
         ConfigError: names hydra.sweep.subdir and the folder.
@@ -250,8 +258,7 @@ class Told:
                 self.callbacks.on_job_start(config=cfg, task_function=self.task_function)
 
     def ended(self) -> None:
-        """Call on_job_end, with the job's config and what it returns: its objective, or None if it was
-        pruned."""
+        """Call on_job_end, with the job's config and its result: the objective, or None if it was pruned."""
         if self.has_ended:
             return
         self.has_ended = True

@@ -1,4 +1,4 @@
-"""Knows the keys of Hydra's own settings, and refuses those that a single run or a sweep has no use for."""
+"""Lists the keys of Hydra's own settings, and refuses those that a single run or a sweep has no use for."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ GRID = ("max_batch_size", "params", "plan", "only")
 
 @cache
 def hydra_keys() -> dict[str, tuple[str, ...]]:
-    """Return the keys of Hydra's settings, and the options that have them; () where all have."""
+    """Return the keys of Hydra's settings, each with the options that have it; () if all options do."""
     found: dict[str, tuple[str, ...]] = {}
 
     def gather(kind: Any, prefix: str) -> None:
@@ -45,7 +45,7 @@ def hydra_keys() -> dict[str, tuple[str, ...]]:
 
 
 def unknown_hydra_key(key: str, value: str | None) -> str:
-    """Return what is to be said of a setting of Hydra's that does not exist."""
+    """Return the message for a setting of Hydra's that does not exist."""
     given = key if value is None else f"{key}={value}"
     if options := hydra_keys().get(key):
         return f"{given}: goes with {either(options)}"
@@ -62,7 +62,7 @@ def check_settings(config: DictConfig, kind: str) -> None:
     Raises:
         ConfigError: names the setting.
     """
-    strays = set(stray_keys(config.hydra))  # some of which Hydra's own files have
+    strays = set(stray_keys(config.hydra))  # Hydra's own files have some too, so only overrides are checked
     words: Any = OmegaConf.to_container(config.hydra.overrides.hydra)  # as written, not resolved
     for word in words:
         key, _, value = str(word).lstrip("+").partition("=")
@@ -83,7 +83,7 @@ def check_settings(config: DictConfig, kind: str) -> None:
 
 
 def _is_known(key: str, config: DictConfig) -> bool:
-    """Return whether a setting exists, as far as launcher and sweeper are ours; of others Hydra knows."""
+    """Return whether a setting exists; those of launchers and sweepers that are not ours always pass."""
     setting = ".".join(key.split(".")[:3])
     node, _, name = setting.rpartition(".")
     ours = node in ("hydra.launcher", "hydra.sweeper") and "rnnbench" in str(

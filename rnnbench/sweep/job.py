@@ -1,4 +1,4 @@
-"""A job: a trial's place in a sweep, with its folder and its state."""
+"""Defines a job: a trial's place in a sweep, with its folder and its state."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Watcher(Protocol):
-    """Is shown the evaluations of a job, and decides whether it goes on."""
+    """Receives the evaluations of a job, and decides whether it goes on."""
 
     stopped: bool  # True once the job is to be pruned
 
@@ -23,7 +23,7 @@ class Watcher(Protocol):
 
 
 def do_nothing() -> None:
-    """Do nothing, where a job has nothing to be called."""
+    """Do nothing: the default for the functions that a job calls."""
 
 
 @dataclass(eq=False)
@@ -34,28 +34,28 @@ class Job:
     config: Config
     folder: Path
     trial: str  # hash of the trial, see `identity`
-    prepare: Callable[[], None] = do_nothing  # makes the folder's other files, just before it starts
-    named: Callable[[int], str] = str  # gives the name of its folder, if it gets this number
-    number: int | None = None  # in its sweep; None: its folder says it
-    started: Callable[[], None] = do_nothing  # is called when its record begins, or goes on
-    ended: Callable[[], None] = do_nothing  # is called once its record has ended
-    tags: dict[str, str] = field(default_factory=dict)  # for its record, besides where it comes from
+    prepare: Callable[[], None] = do_nothing  # called before the job starts: writes the folder's other files
+    named: Callable[[int], str] = str  # returns the name of its folder for a number
+    number: int | None = None  # its number in the sweep; None: that in its folder's name
+    started: Callable[[], None] = do_nothing  # called when its record begins or goes on
+    ended: Callable[[], None] = do_nothing  # called when its record has ended
+    tags: dict[str, str] = field(default_factory=dict)  # tags for its record, besides its provenance
     watch: Watcher | None = None
     state: JobState = JobState.waiting
-    value: float | None = None  # of the objective, once finished
+    value: float | None = None  # its objective, once finished
     error: str | None = None  # why it has failed
-    label: str | None = None  # what tells it from the other jobs of its sweep
+    label: str | None = None  # what distinguishes it from the other jobs of its sweep
 
     @property
     def title(self) -> str:
-        """What the terminal calls it: in a sweep its number, which is that of its folder, and its label."""
+        """The job's name on the terminal: in a sweep the name of its folder and its label."""
         return self.name if self.label is None else f"{self.folder.name} {self.label}"
 
     def become(self, state: JobState) -> None:
         """Change the state of the job.
 
         Raises:
-            ValueError: a job in its present state cannot.
+            ValueError: a job in its present state cannot change to this one.
         """
         self.state = self.state.then(state)
 

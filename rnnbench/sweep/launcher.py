@@ -1,7 +1,7 @@
-"""The Hydra side: checks before anything is made, the launcher.
+"""Registers rnnbench with Hydra, checks configs before anything is made, and defines the launcher.
 
-Nothing slow is imported here: Hydra loads this module to look for plugins, and a mistake in the
-command line is answered from here.
+Nothing slow is imported here, since Hydra loads this module to look for plugins, and since a mistake in
+the command line is reported from here.
 """
 
 import importlib
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 def register() -> None:
-    """Tell Hydra the typed schema, and where our launcher and sweeper are."""
+    """Register the typed schema with Hydra, and the folder of our launchers and sweepers."""
     nodes = {"config": Config, "model": schema.Model, "fit": schema.Fit, "data": schema.Data}
     nodes |= {kind.__name__.lower(): kind for kind in schema.DATA.values()}
     nodes |= {
@@ -63,7 +63,7 @@ def register() -> None:
         **schema.OPTIMISERS,
     }
     for name, node in nodes.items():
-        # Below hydra/, so that it is not listed among the user's choices.
+        # Below hydra/, so that the schema is not listed among the user's options.
         register_config("hydra/schema", name, node)
     register_resolver("named", lambda name, dated: name or dated)
     register_resolver("if_forget_gate", stages.if_forget_gate)
@@ -78,7 +78,7 @@ def register() -> None:
 
 
 def task_config(cfg: DictConfig) -> Config:
-    """Check the configuration of a job, from a composed config; imports code of one's own.
+    """Return the checked configuration of a job from a composed config; code of one's own is imported.
 
     Raises:
         ConfigError: it cannot be run.
@@ -96,7 +96,7 @@ class Gate(Callback):
         with fatal(), refusals():
             check_settings(config, "sweep")
             check_tree(OmegaConf.to_container(config))
-            if "rnnbench" not in str(config.hydra.sweeper._target_):  # it makes its folder at once
+            if "rnnbench" not in str(config.hydra.sweeper._target_):  # others create it at once
                 own_folder(config, "sweep")
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -105,7 +105,7 @@ class Gate(Callback):
             check_tree(OmegaConf.to_container(config))
             checked = task_config(config)
             chosen, given = config.hydra.runtime.choices.get("search"), config.hydra.overrides.task
-            # A winner's command line names its search, for what that sets besides its space.
+            # The command that trains a winner may name its search, for settings outside of the space.
             if chosen and not {text.partition("=")[0] for text in given} & config.hydra.sweeper.space.keys():
                 raise ConfigError(f"search={chosen}: a search is a sweep: python -m rnnbench -m ...")
             folder = Path(config.hydra.run.dir)
@@ -118,7 +118,7 @@ class Gate(Callback):
 
 @contextmanager
 def fatal() -> Iterator[None]:
-    """End the process with the traceback of any error: Hydra turns one of a callback into a warning."""
+    """Print any error's traceback and end the process: Hydra turns an error of a callback into a warning."""
     try:
         yield
     except Exception:
@@ -130,7 +130,7 @@ def fatal() -> Iterator[None]:
 def refusals() -> Iterator[None]:
     """Turn a ConfigError into one message and exit code 1 (a traceback under HYDRA_FULL_ERROR=1).
 
-    SystemExit, which Hydra passes on wherever it is raised.
+    The exit is a SystemExit, which Hydra passes on wherever it is raised.
     """
     try:
         yield
@@ -141,7 +141,7 @@ def refusals() -> Iterator[None]:
 
 
 def check_distinct(jobs: Sequence["Composed"]) -> None:
-    """Refuse jobs that are one trial; our own sweeper has each trained once.
+    """Refuse jobs that are the same trial; our own sweepers train each trial once.
 
     Raises:
         ConfigError: names two of them.
@@ -159,8 +159,8 @@ def check_distinct(jobs: Sequence["Composed"]) -> None:
 def own_folder(config: DictConfig, kind: str) -> Path:
     """Return the folder of a `run` or a `sweep`.
 
-    A folder that is named after the second is made here, for this process alone: another process that starts
-    in the same second gets another one, which its config then names.
+    A folder whose name has the time in seconds is created here, for this process alone: another process that
+    starts in the same second gets another folder, and the config is changed to name it.
     """
     folder = Path(config.hydra[kind].dir)
     written: Any = OmegaConf.to_container(config.hydra[kind])
@@ -176,19 +176,19 @@ def own_folder(config: DictConfig, kind: str) -> Path:
 
 
 def job_folder(folder: Path) -> Path:
-    """Return where a job's record goes: a numbered folder as it is, number 0 in any other."""
+    """Return the job folder of a single run: the folder itself if its name is a number, else its folder 0."""
     return folder if folder.name[:1].isdigit() and folder.name.partition(".")[0].isdigit() else folder / "0"
 
 
 def job_name(overrides: Sequence[str], config: Config) -> str:
-    """Readable name of a job: what the command line says about it."""
+    """Return a readable name of a job: its overrides, without those that do not change the trial."""
     aside = ("hydra.", "hydra/", "tracking.", "tracking=", "data.root=")
     keep = [text for text in overrides if not text.startswith(aside)]
     return " ".join(keep) or f"{config.model.name} {config.data.name}"
 
 
 def labels(job_overrides: Sequence[Sequence[str]]) -> list[str]:
-    """Label the jobs of a sweep by what tells them apart: overrides that not all of them have."""
+    """Return a label for each job of a sweep: its overrides that not all jobs have."""
     shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
     return [
         " ".join(word.removeprefix("model=") for word in overrides if word not in shared)
@@ -198,7 +198,7 @@ def labels(job_overrides: Sequence[Sequence[str]]) -> list[str]:
 
 @dataclass
 class Composed:
-    """A job's config, checked: typed, and as plain dicts with the hydra node."""
+    """A job's checked config: typed, and as plain dicts with the hydra node."""
 
     overrides: Sequence[str]
     config: Config
@@ -216,25 +216,25 @@ class Composed:
 
     @cached_property
     def trial(self) -> str:
-        """The hash of the trial, which is computed once, when its data is known to be there."""
+        """The hash of the trial; it needs the data, so it is computed at first use."""
         return identity(self.config)
 
 
 class TrialLauncher(Launcher, ABC):
-    """Composes and checks jobs, holds their sweep folder, has them trained in stacks of equal shapes.
+    """Composes and checks jobs, holds their sweep folder, and trains them in stacks of equal shapes.
 
     Args:
         max_stack: trials that train together at most; None: as many as gain from it and fit.
     """
 
-    elsewhere = False  # whether other processes train, which may outlive this one
+    elsewhere = False  # whether other processes train, and may outlive this one
 
     def __init__(self, max_stack: int | None) -> None:
         if max_stack is not None and (type(max_stack) is not int or max_stack < 1):
             raise ConfigError(f"hydra.launcher.max_stack={max_stack}: must be a whole number of at least 1")
         self.max_stack = max_stack
-        self.checked: dict[tuple[str, ...], Composed] = {}  # by overrides; filled by our sweeper
-        self.base: dict[str, Any] | None = None  # of a search, what its jobs are compared with
+        self.checked: dict[tuple[str, ...], Composed] = {}  # by overrides; our sweeper fills it
+        self.base: dict[str, Any] | None = None  # in a search, the config that its jobs are compared with
         self.composing = Lock()  # jobs of a search may be launched from several threads
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -245,13 +245,13 @@ class TrialLauncher(Launcher, ABC):
 
     @cached_property
     def composer(self) -> Composer:
-        """Composes the jobs of this launcher's sweep."""
+        """The composer of the jobs of this launcher's sweep."""
         return Composer(self.hydra_context.config_loader, self.config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train the jobs; one result each, in order, COMPLETED with the objective or FAILED.
+        """Train the jobs; return one result for each, in order: COMPLETED with the objective, or FAILED.
 
-        The configs are not among the results: 100 KB of each would stay in memory until the end.
+        The results do not contain the configs: each would keep 100 KB in memory until the end.
         """
         setup_globals()
         folder = Path(self.config.hydra.sweep.dir)
@@ -281,13 +281,13 @@ class TrialLauncher(Launcher, ABC):
             finally:
                 kept = map(filter_overrides, job_overrides)
                 sweep.given |= {job.folder: words for job, words in zip(jobs, kept, strict=True)}
-            for job in jobs:  # those that had nothing left to do
+            for job in jobs:  # calls the callbacks of jobs that were finished already
                 job.started()
                 job.ended()
         return [self._result(overrides, job) for overrides, job in zip(job_overrides, jobs, strict=True)]
 
     def check(self, trees: Sequence[dict[str, Any]]) -> None:
-        """Refuse what Hydra's settings ask of single jobs and jobs that train together cannot have.
+        """Refuse settings of Hydra that jobs which train together cannot have.
 
         Args:
             trees: of each job, the config as plain dicts with the hydra node.
@@ -303,14 +303,14 @@ class TrialLauncher(Launcher, ABC):
 
     @abstractmethod
     def train(self, sweep: "Sweep", jobs: Sequence[Job], trees: Sequence[dict[str, Any]], first: int) -> None:
-        """Give each job its folder, numbered from `first`, and have them trained: value or error are set.
+        """Give each job its folder, numbered from `first`, and train the jobs: each gets its value or error.
 
         Args:
             trees: of each job, the config as plain dicts with the hydra node.
         """
 
     def job(self, overrides: Sequence[str], folder: Path) -> Job:
-        """Make the job with these overrides, to be trained by whoever asks for it.
+        """Return the job with these overrides, which the caller trains.
 
         Raises:
             ConfigError: it cannot be run.
@@ -322,7 +322,7 @@ class TrialLauncher(Launcher, ABC):
         return job
 
     def _job(self, composed: Composed) -> Job:
-        """Make the job of a composed config; its folder is still to be chosen."""
+        """Return the job of a composed config; its folder is chosen later."""
         config, tree, overrides = composed.config, composed.tree, composed.overrides
         job = Job(job_name(overrides, config), config, Path(self.config.hydra.sweep.dir), composed.trial)
         job.prepare = partial(self._prepare, tree, job)
@@ -344,7 +344,7 @@ class TrialLauncher(Launcher, ABC):
         return folder_name(self._composed(overrides), number)
 
     def _prepare(self, tree: dict[str, Any], job: Job) -> None:
-        """Write what Hydra leaves in a job's folder."""
+        """Write Hydra's files to a job's folder: config.yaml, hydra.yaml, overrides.yaml."""
         folder, hydra = job.folder, tree["hydra"]
         name = hydra["output_subdir"]
         if name is None:
@@ -374,7 +374,7 @@ class TrialLauncher(Launcher, ABC):
 
 
 def number(job: Job) -> int:
-    """hydra.job.num of a job that has its folder."""
+    """Return hydra.job.num of a job that has its folder."""
     return int(job.folder.name.partition(".")[0]) if job.number is None else job.number
 
 

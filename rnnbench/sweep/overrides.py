@@ -1,4 +1,4 @@
-"""Checks overrides before Hydra composes: grammar, groups and options, keys, how many values are given."""
+"""Checks overrides before Hydra composes: grammar, groups and options, keys, number of values."""
 
 import re
 from collections.abc import Container, Sequence
@@ -29,7 +29,7 @@ class Checker:
 
     Args:
         loader: Hydra's.
-        files: where the config groups are; by default those of the loader.
+        files: the config files; by default those of the loader.
     """
 
     def __init__(self, loader: ConfigLoader, files: IConfigRepository | None = None) -> None:
@@ -38,7 +38,7 @@ class Checker:
         self.parser = OverridesParser.create(config_loader=loader)
 
     def check(self, words: Sequence[str], several: bool, known: Container[str] = ()) -> None:
-        """Refuse overrides that cannot be meant.
+        """Refuse overrides that have no meaning.
 
         Args:
             several: whether a word may give several values, as those of a sweep do.
@@ -64,7 +64,7 @@ class Checker:
         """Return an override as Hydra's grammar reads it.
 
         Args:
-            before, after: its neighbours, with which it may have been meant to be one.
+            before, after: the neighbouring words, which may have been meant as part of this one.
 
         Raises:
             ConfigError: it cannot be read.
@@ -80,7 +80,7 @@ class Checker:
         raise ConfigError(repairs.say(word, before, after, reason))
 
     def check_one(self, override: Override, several: bool) -> None:
-        """Refuse an override that cannot be meant.
+        """Refuse an override that has no meaning.
 
         Raises:
             ConfigError: see `check`.
@@ -88,7 +88,7 @@ class Checker:
         if override.is_sweep_override():
             check_several(override, several)
         if override.package is not None:
-            return  # Hydra knows
+            return  # Hydra checks packages itself
         if held := _sweep_within(parsed_value(override)):
             name = type(held).__name__.lower().removesuffix("sweep")
             raise ConfigError(f"{override.input_line}: inside of a value, {name}(...) stands in quotes")
@@ -100,7 +100,7 @@ class Checker:
             self.groups.check(override)
 
     def _check_deletion(self, override: Override) -> None:
-        """Refuse to delete what each trial has, and an option that is not given by its name."""
+        """Refuse to delete a key or section that each trial has, and an option that is not given by name."""
         word, key = str(override.input_line), override.key_or_group
         section = key.partition("/")[0].partition(".")[0]
         if (section in SECTIONS or key in keys()) and not is_free(key):
@@ -127,7 +127,7 @@ class Checker:
 
 
 def check_several(override: Override, several: bool) -> None:
-    """Refuse several values where one is taken, and a range without values.
+    """Refuse several values where only one is allowed, and a range without values.
 
     Raises:
         ConfigError: names the word, and a form that works.
@@ -147,10 +147,10 @@ def check_several(override: Override, several: bool) -> None:
 
 
 def check_given(words: Sequence[str], config: Config) -> None:
-    """Refuse overrides of a trial of which one takes away the effect of another.
+    """Refuse overrides of a trial that contradict each other, and numbers other than 0 and 1 for a flag.
 
     Raises:
-        ConfigError: names both.
+        ConfigError: names the override, and what to do.
     """
     sized = [word for word in words if word.lstrip("+").startswith("model.hidden_size=")]
     if sized and config.model.budget is not None:
@@ -166,6 +166,6 @@ def check_given(words: Sequence[str], config: Config) -> None:
 
 
 def _sweep_within(value: Any) -> Sweep | None:
-    """Return the first sweep that stands in a list or a mapping, where Hydra knows none; else None."""
+    """Return the first sweep inside of a list or mapping, where Hydra expands none; None if there is none."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return next(filter(None, (p if isinstance(p, Sweep) else _sweep_within(p) for p in parts)), None)

@@ -1,4 +1,4 @@
-"""Makes cells, optimisers and tasks of one's own options of `model=`, `optim=` and `data=`.
+"""Makes one's own cells, optimisers and tasks available as options of `model=`, `optim=` and `data=`.
 
 Hydra reads options from files, or from its store of typed nodes. A cell of one's own needs no file: `leaky`
 enters the store as the option model=leaky, whose node is Model(name="leaky"). An optimiser enters with its
@@ -31,13 +31,13 @@ NAMING = (
     "experiment",
     "search",
 )  # groups whose options may name a class of one's own
-KINDS = ("cell", "optimiser", "task")  # what is registered that is an option of a group
-CELLS: dict[str, Any] = {}  # the classes of the cells of one's own that stand in Hydra's store now
+KINDS = ("cell", "optimiser", "task")  # the kinds of registered code that are options of a group
+CELLS: dict[str, Any] = {}  # one's own cells that are in Hydra's store now
 ENTERED: list[tuple[str, str]] = []  # groups and names of what was entered into Hydra's store
 
 
 def offer(words: Sequence[str], files: IConfigRepository) -> tuple[object, ...]:
-    """Enter into Hydra's store what one's own code registers, if a word names an option that rnnbench lacks.
+    """Enter one's own code into Hydra's store, if a word names an option that rnnbench does not have.
 
     Args:
         words: the overrides that will be composed.
@@ -60,7 +60,7 @@ def offer(words: Sequence[str], files: IConfigRepository) -> tuple[object, ...]:
 
 
 def _enter(cells: dict[str, Any], optimisers: dict[str, type[Optim]], tasks: dict[str, Entry]) -> None:
-    """Have exactly these cells, optimisers and tasks in Hydra's store, beside rnnbench's own."""
+    """Make these the only cells, optimisers and tasks in Hydra's store besides rnnbench's own."""
     store = ConfigStore.instance()
     settings = {name: entry.settings for name, entry in tasks.items()}
     for group, name in ENTERED:
@@ -82,12 +82,12 @@ def _enter(cells: dict[str, Any], optimisers: dict[str, type[Optim]], tasks: dic
 
 
 def _of_task(name: str, entry: Entry) -> Data:
-    """Make the node of a task: its settings, with its name and what it is judged by."""
+    """Return the node of a task: its settings, with its name and its metric."""
     return entry.settings(name=name, metric=getattr(entry.of, "metric", "accuracy"))
 
 
 def _chosen(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Return the options that words choose, of the groups that may name code of one's own."""
+    """Yield the (group, option) pairs that words choose, of groups that may name code of one's own."""
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
         group = "model" if key == "model.name" else key
@@ -112,7 +112,7 @@ def _imports(words: Sequence[str], asked: set[tuple[str, str]], files: IConfigRe
 
 
 def _named_in(place: str, files: IConfigRepository) -> str:
-    """Return the files that a config file imports; none where it is no YAML, which its check refuses."""
+    """Return the files that a config file imports; none if it is no YAML, which a later check refuses."""
     try:
         file = files.load_config(place)
     except (YAMLError, UnicodeDecodeError):

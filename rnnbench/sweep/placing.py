@@ -1,4 +1,4 @@
-"""The folders of a sweep's jobs: which job goes to which, and which are finished already."""
+"""Assigns folders to a sweep's jobs, and finds those that are finished already."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from rnnbench.system.files import DamagedFile, set_aside
 
 
 def take_finished(jobs: Sequence[Job]) -> list[Job]:
-    """Give each job its value whose folder holds the finished record of its trial; return the others.
+    """Set the value of each job whose folder holds a finished record of its trial; return the other jobs.
 
     Raises:
         ConfigError: a folder holds another trial.
@@ -51,17 +51,17 @@ def place(
     first: int,
     promised: dict[str, list[Path]] | None = None,
 ) -> None:
-    """Give each job its folder: that of the same trial if it is there, else the next free number.
+    """Give each job its folder: that of the same trial if it exists, else the next free number.
 
     Args:
-        folder: of the sweep.
-        recorded: what result.json holds, by job folder.
-        first: the number to begin with.
-        promised: folders by trial hash that no record is in yet.
+        folder: the sweep folder.
+        recorded: the contents of result.json, by job folder.
+        first: the first number.
+        promised: folders, by trial hash, that other processes train in and may not have recorded yet.
 
     Raises:
-        ConfigError: the data has changed since trials in the folder were trained; a name is taken that does
-            not depend on the number.
+        ConfigError: the data has changed since trials in the folder were trained, or a folder name that does
+            not depend on the number is taken.
     """
     there: dict[str, list[Path]] = {}
     for path, result in recorded.items():
@@ -103,7 +103,7 @@ def _check_data(job: Job, folder: Path, checksums: set[str], there: dict[str, li
 
 
 def _free(job: Job, folder: Path, taken: set[str], number: int) -> tuple[str, int]:
-    """Find the first number, from this one on, whose folder nobody has, and the name of this folder.
+    """Return the name and number of the first free folder, from this number on.
 
     Raises:
         ConfigError: all numbers give the job the same folder, and it is taken.
@@ -119,7 +119,7 @@ def _free(job: Job, folder: Path, taken: set[str], number: int) -> tuple[str, in
 
 
 def _number(job: Job, position: int, numbers: int) -> int:
-    """Return the number whose folder is the one in which a job's trial was found; else the job's position."""
+    """Return the number whose folder is the one where a job's trial was found, else the job's position."""
     name = job.folder.name
     if job.named is str:
         return int(name) if name.isdecimal() else position
@@ -127,5 +127,5 @@ def _number(job: Job, position: int, numbers: int) -> int:
 
 
 def _in_the_way(folder: Path) -> bool:
-    """True if something that is no folder has the name of one."""
+    """Return whether something other than a folder has this name."""
     return os.path.lexists(folder) and not folder.is_dir()

@@ -1,4 +1,4 @@
-"""Composes what a command line of a sweep asks for, in this process, and trains nothing.
+"""Composes the trials of a sweep's command line in this process, and trains nothing.
 
 The words are read, checked and composed by the same functions as those of `python -m rnnbench`.
 """
@@ -47,7 +47,7 @@ def sweeper_settings(words: Sequence[str]) -> dict[str, Any]:
     """Return the settings of the sweeper that a command line chooses, as plain dicts.
 
     Args:
-        words: a command line after `python -m rnnbench`: flags, then overrides of one value each.
+        words: a command line after `python -m rnnbench`: flags, then overrides with a single value each.
 
     Raises:
         ConfigError: they cannot be composed.
@@ -59,7 +59,7 @@ def sweeper_settings(words: Sequence[str]) -> dict[str, Any]:
 
 @contextmanager
 def _composed(words: Sequence[str], mode: RunMode) -> Iterator[tuple[ConfigLoader, DictConfig]]:
-    """Compose the config of a command line, its hydra node included; leave Hydra's globals as they were."""
+    """Compose the config of a command line, hydra node included, and restore Hydra's globals at the end."""
     register()
     check_words(list(words))
     arguments = read_arguments(words)
@@ -71,4 +71,4 @@ def _composed(words: Sequence[str], mode: RunMode) -> Iterator[tuple[ConfigLoade
 
 
 def _not_called(config: DictConfig) -> None:
-    """Stand in for the application where a launcher is made that launches nothing."""
+    """Stand in for the application in a launcher that launches nothing."""

@@ -1,4 +1,4 @@
-"""Checks before anything is made that do not need torch: data, batch size, store, folder."""
+"""Checks, before anything is made, what does not need torch: data, batch size, store, folder."""
 
 import os
 import stat
@@ -12,11 +12,11 @@ from rnnbench import tasks
 from rnnbench.config import Config, ConfigError, Readout, flatten
 from rnnbench.config.uris import check_store
 
-ROOM = 2**16  # bytes that a record takes at its beginning, Hydra's files among them
+ROOM = 2**16  # bytes of a new record, Hydra's files included
 
 
 def check(configs: Sequence[Config], folder: Path) -> None:
-    """Refuse what could not run as far as can be seen without torch: data, batch size, store, folder.
+    """Refuse trials that could not run, as far as can be checked without torch.
 
     Raises:
         ConfigError: names the key, the value and what would do.
@@ -45,7 +45,7 @@ def check(configs: Sequence[Config], folder: Path) -> None:
 
 
 def check_alike(configs: Sequence[Config]) -> None:
-    """Refuse trials of one sweep that differ in what a sweep has one of: where its records go.
+    """Refuse trials of one sweep that differ in a setting of the whole sweep: tracking, dry_run.
 
     Raises:
         ConfigError: names the key and two of its values.
@@ -60,7 +60,7 @@ def check_alike(configs: Sequence[Config]) -> None:
 
 
 def check_model(config: Config, shape: tasks.Shape) -> None:
-    """Refuse a network that does not suit what the task asks.
+    """Refuse a network that does not suit the task.
 
     Raises:
         ConfigError: names the key.
@@ -87,7 +87,7 @@ def unique(configs: Iterable[Config], key: Callable[[Config], str]) -> list[Conf
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written to, by trying where it or its parents exist.
+    """Refuse a folder that cannot be made or written to, by writing to it or its nearest existing parent.
 
     Raises:
         ConfigError: names the folder.
@@ -106,7 +106,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that is there.
+    """Return the folder, or the nearest folder above it that exists.
 
     Raises:
         ConfigError: something else is in the way: a file, a link to nowhere, a name that is too long.

@@ -1,4 +1,4 @@
-"""The recorder: what happens to a job goes to its folder, to MLflow's courier and to the terminal."""
+"""Defines the recorder, which passes job events to the job folder, MLflow's courier and the terminal."""
 
 import time
 import traceback
@@ -22,15 +22,15 @@ from rnnbench.train.snapshot import serialized
 from rnnbench.train.stack import Outcome, Snapshot
 
 P = ParamSpec("P")
-SNAPSHOT_SECONDS = 60.0  # between two snapshots of a trial, unless fit.checkpoint_every says else
+SNAPSHOT_SECONDS = 60.0  # between two snapshots of a trial, unless fit.checkpoint_every is set
 
 
 def unless_deleted(
     write: "Callable[Concatenate[Recorder, Job, P], None]",
 ) -> "Callable[Concatenate[Recorder, Job, P], None]":
-    """Have an event of a job recorded, where the folder may have been deleted: that costs this job alone.
+    """Decorate a method that records an event of a job: if the job's folder was deleted, only this job fails.
 
-    Nothing is recorded of a job that does not run: it was deleted before.
+    Events of a job that is not running are ignored: its folder was deleted before.
     """
 
     @wraps(write)
@@ -50,26 +50,27 @@ def unless_deleted(
 class Recorder:
     """Writes every job event to its job folder, queues it for MLflow and prints it.
 
-    Whoever calls it holds its `lock` if other threads may call it too.
+    A caller holds its `lock` if other threads may call it too.
 
     Args:
-        courier: brings records to MLflow; None: nobody does, or the process that holds the sweep folder.
+        courier: delivers records to MLflow; None: they are not delivered, or by the process that holds the
+            sweep folder.
     """
 
     def __init__(self, courier: Courier | None = None) -> None:
         self.courier = courier
         self.lock = RLock()
         self.live: terminal.Live | None = None
-        self.records: dict[Job, JobFolder] = {}  # of the jobs that run
+        self.records: dict[Job, JobFolder] = {}  # of the running jobs
         self.kept: dict[Job, float] = {}  # when a running job's snapshot was written, on the monotonic clock
         self.traces: set[str] = set()  # the tracebacks that were printed
 
     @contextmanager
     def progress(self, goal: str, jobs: int, epochs: int) -> Iterator[None]:
-        """Show how far so many jobs are, with so many epochs in all, until the block ends.
+        """Show the progress of this number of jobs and epochs, until the block ends.
 
         Args:
-            goal: the metric of which the best value is shown.
+            goal: the metric whose best value is shown.
         """
         self.live = terminal.Live(jobs, epochs, goal, direction(goal) == "maximize")
         try:
@@ -78,7 +79,7 @@ class Recorder:
             self.live.close()
 
     def start(self, job: Job, epochs: int = 0) -> None:
-        """Begin the record of a job, or go on with it after so many epochs."""
+        """Begin the record of a job, or go on with it after this number of epochs."""
         job.prepare()
         task = tasks.load(job.config.data)
         tags = provenance(job.config.fit.device) | {"rnnbench.kernel": kernel_name(job.config)} | job.tags
@@ -87,7 +88,7 @@ class Recorder:
         if epochs:
             before = previous(job.folder)
             earlier = before["tags"].get("rnnbench.resumed", "") if before else ""
-            tags["rnnbench.resumed"] = f"{earlier} {epochs}".strip()  # after which epochs
+            tags["rnnbench.resumed"] = f"{earlier} {epochs}".strip()  # the epochs after which it was resumed
         self.records[job] = JobFolder.start(
             job.folder,
             name=job.name,
@@ -98,13 +99,13 @@ class Recorder:
             keep=epochs,
         )
         self.kept[job] = time.monotonic()
-        if job.state is not JobState.running:  # else it was running elsewhere
+        if job.state is not JobState.running:  # a job that a worker trained may be running already
             job.become(JobState.running)
         job.started()
 
     @unless_deleted
     def snapshot(self, job: Job, trial: Snapshot) -> None:
-        """Keep where a job is between two epochs, if it is time to."""
+        """Write a snapshot of a job between two epochs, if it is time for one."""
         every, now = job.config.fit.checkpoint_every, time.monotonic()
         if trial.slot.epoch % every == 0 if every else now - self.kept[job] > SNAPSHOT_SECONDS:
             snapshots.keep(job, trial)
@@ -127,7 +128,7 @@ class Recorder:
         """Record the final metrics and the weights of a job."""
         task, record = tasks.load(job.config.data), self.records[job]
         record.write_network(
-            serialized({"parameters": outcome.weights.clone()}),  # a view takes its stack along
+            serialized({"parameters": outcome.weights.clone()}),  # a view would save the whole stack
             {"input_size": task.input_size, "outputs": task.outputs, "goal": task.goal.value},
         )
         if outcome.confusion is not None:
@@ -142,10 +143,10 @@ class Recorder:
 
     @unless_deleted
     def prune(self, job: Job, best: dict[str, float]) -> None:
-        """Record that a job was stopped, since its search expects no more of it.
+        """Record that the pruner of its search stopped a job.
 
         Args:
-            best: the best value so far of each thing that an evaluation measures.
+            best: the best value so far of each metric, by its name without the split.
         """
         epochs, goal = self.records[job].result["epochs"], objective(job.config)
         name = goal.partition("_")[2]
@@ -155,7 +156,7 @@ class Recorder:
         self._end(job, JobState.pruned, f"pruned at epoch {epochs}{reached}")
 
     def fail(self, job: Job, message: str, error: Exception | None = None) -> None:
-        """Record why a job has no result; begin its record if that has not been done."""
+        """Record that a job failed, and why; begin its record if it has none."""
         if job not in self.records:
             self.start(job)
         job.error = message
@@ -188,10 +189,10 @@ class Recorder:
 
     @unless_deleted
     def interrupt(self, job: Job, trial: Snapshot | None) -> None:
-        """Record that a job is left where it is, and keep its snapshot.
+        """Record that a job was interrupted, and write its snapshot.
 
         Args:
-            trial: None where it was not in a stack yet.
+            trial: the job's snapshot; None if the job was not in a stack yet.
         """
         if trial is not None and trial.slot.epoch and not trial.slot.diverged:
             snapshots.keep(job, trial)
@@ -200,7 +201,7 @@ class Recorder:
         self._leave(job, JobState.interrupted)
 
     def lose(self, job: Job) -> None:
-        """Print that a job's folder was deleted while it trained: there is nothing to write to."""
+        """Print that a job's folder was deleted while it trained; nothing more is written for this job."""
         assert self.live is not None
         job.error = f"{job.folder} was deleted while it trained; the same command trains it again"
         self.live.end(f"{job.title}: failed: {job.error}", job.config.fit.epochs, failed=True)
@@ -212,7 +213,7 @@ class Recorder:
             self.courier.changed(job.folder)
 
     def _leave(self, job: Job, state: JobState) -> None:
-        """Give a job that has ended its last state, and forget its record."""
+        """Give a job that has ended its last state, and drop its record."""
         del self.records[job], self.kept[job]
         job.become(state)
         job.ended()

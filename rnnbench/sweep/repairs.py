@@ -1,4 +1,4 @@
-"""Says what is wrong with a word that Hydra cannot read as an override, and the form that it can read."""
+"""Finds what is wrong with a word that Hydra cannot read as an override, and a form that it can read."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from rnnbench.sweep.groups import Groups, several_options
 EXAMPLES = {"choice": "a,b", "range": "3", "interval": "0.1,1", "glob": "*"}
 FUNCTIONS = ("choice", "range", "interval", "glob", "tag", "sort", "shuffle", "int", "float", "str", "bool")
 
-# What stands around the reason in a message of Hydra's parser; the first part since 1.4.
+# The text around the reason in a message of Hydra's parser; the first line appears since Hydra 1.4.
 PLACE = r"^(Error when parsing index: .*\n)?(Error parsing override .*\n)?"
 NOISE = rf"{PLACE}|\nSee https:[\s\S]*|LexerNoViable\S* .*"
 
@@ -24,9 +24,9 @@ class Repairs:
     """Tries forms of a word that cannot be read until Hydra can read one.
 
     Args:
-        groups: of config files.
-        parse: Hydra's grammar.
-        check: raises ConfigError for an override that can be read, but cannot be meant.
+        groups: the groups of config files.
+        parse: parses a word by Hydra's grammar.
+        check: raises ConfigError for an override that can be read, but has no meaning.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class Repairs:
         """Return the message for a word that cannot be read, with the first repair that Hydra can read.
 
         Args:
-            before, after: its neighbours, with which it may have been meant to be one.
-            reason: what Hydra says.
+            before, after: the neighbouring words, which may have been meant as part of this one.
+            reason: Hydra's message.
         """
         if function := re.search(r"Unknown function '(\w+)'", reason):
             near = nearest(function[1], FUNCTIONS, 2) or FUNCTIONS[:2]
@@ -62,7 +62,7 @@ class Repairs:
         return f"{word}: cannot be read; " + (first.splitlines() or ["write key=value, such as seed=1"])[0]
 
     def _repaired(self, word: str, after: Sequence[str]) -> str | None:
-        """Return the fault of a word and its first repair that can be read; None if there is none."""
+        """Return the fault of a word and its first repair that Hydra can read; None if there is none."""
         for fault, form in _forms(word, after):
             override = self._read(form) if form != word else None
             if override is None:
@@ -75,7 +75,7 @@ class Repairs:
         return None
 
     def _read(self, form: str) -> Override | None:
-        """Return a form as Hydra reads it; None if it cannot."""
+        """Return a form as Hydra reads it; None if Hydra cannot read it."""
         try:
             override = self.parse(form)
         except (HydraException, ValueError):
@@ -83,7 +83,7 @@ class Repairs:
         return override if override.key_or_group else None
 
     def _no_value(self, word: str, before: str, after: Sequence[str]) -> str:
-        """Return what is to be said of a word without =."""
+        """Return the message for a word without =."""
         name, word = word.strip(" ,=:"), word or "''"
         known = (*keys(), *SECTIONS, *self.groups.names())
         if name in known:
@@ -109,7 +109,7 @@ class Repairs:
         )
 
     def _with_value(self, name: str, after: Sequence[str]) -> str:
-        """Return how a key or group is to be given a value, which may be the next word."""
+        """Return how to give a key or group a value, which may be the next word."""
         value = next((text for text in (t.strip(" =") for t in after) if text), None)
         if value:
             return f"{shown(f'{name}={value}')}, without spaces"
@@ -118,7 +118,7 @@ class Repairs:
 
 
 def _forms(word: str, after: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield what may be wrong with the form of a word that has an =, and the word put right."""
+    """Yield possible faults of a word that has an =, each with the corrected word."""
     key, _, value = word.partition("=")
     key, value = key.strip(), value.strip()
     if after and re.search(r",$|[\[{(][^\])}]*$|^$", value):
@@ -144,7 +144,7 @@ def _forms(word: str, after: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _unclosed(text: str) -> str:
-    """Return the brackets and quotes that a text lacks at its end."""
+    """Return the closing brackets and quotes that are missing at the end of a text."""
     stack: list[str] = []
     for sign in text:
         if stack and sign == stack[-1]:

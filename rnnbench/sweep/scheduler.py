@@ -1,6 +1,6 @@
-"""Trains jobs: in stacks of equal shapes, several stacks side by side, each epoch recorded.
+"""Trains jobs in stacks of equal shapes, several stacks at a time, and has each epoch recorded.
 
-No Hydra here: a job is a checked configuration and the folder that its record goes to.
+It does not use Hydra: a job is a checked configuration and the folder of its record.
 """
 
 import traceback
@@ -27,7 +27,7 @@ warn_once = lru_cache(terminal.warn)
 
 
 def train(recorder: Recorder, jobs: Sequence[Job], max_stack: int | None) -> None:
-    """Train jobs, with progress on the terminal; each ends with its value or its error set, or pruned.
+    """Train jobs, with progress on the terminal; each ends with a value or an error, or is pruned.
 
     A signal (see `rnnbench.system.signals`) leaves every job with a snapshot of its last whole epoch.
 
@@ -42,7 +42,7 @@ def train(recorder: Recorder, jobs: Sequence[Job], max_stack: int | None) -> Non
 
 
 def by_shape(jobs: Sequence[Job]) -> dict[object, list[Job]]:
-    """Group jobs by what the trials of one stack have in common."""
+    """Group jobs by shape, which the trials of one stack have in common."""
     shapes: dict[object, list[Job]] = {}
     for job in jobs:
         shapes.setdefault(shape_key(job.config), []).append(job)
@@ -50,12 +50,12 @@ def by_shape(jobs: Sequence[Job]) -> dict[object, list[Job]]:
 
 
 class Scheduler:
-    """Keeps stacks side by side, to which jobs may be added at any time.
+    """Keeps several stacks, to which jobs may be added at any time.
 
-    There are two ways to drive them. `run` lets each stack train to its end at its own speed: so a grid is
-    trained, whose jobs are all there at the start; waiting for the slowest stack after each epoch would
-    leave cores idle. `round` trains one epoch of every stack: so a search is trained, where what is drawn
-    next depends on what has ended before, and must not depend on how fast the machine is.
+    There are two ways to drive them. `run` trains each stack to its end at its own speed. It is for a grid,
+    whose jobs are all known at the start: waiting for the slowest stack after each epoch would leave cores
+    idle. `round` trains one epoch of every stack. It is for a search, where the next suggestion depends on
+    the jobs that have ended, and must not depend on the speed of the machine.
 
     Args:
         max_stack: trials that train together at most; None: as many as gain from it.
@@ -65,11 +65,11 @@ class Scheduler:
         self.recorder = recorder
         self.max_stack = max_stack
         self.stacks: dict[object, list[JobStack]] = {}  # by shape
-        self.stopping = False  # whether the stacks in other threads are to stop as well
+        self.stopping = False  # whether stacks in other threads have to stop as well
         self.trial_epochs = self.stack_epochs = 0  # trained so far by `round`
 
     def queue(self, jobs: Sequence[Job]) -> None:
-        """Have jobs train in one stack for each shape, where they wait for a place if it is full."""
+        """Add jobs to one stack for each shape; jobs wait while their stack is full."""
         for shape, members in by_shape(jobs).items():
             there = self.stacks.setdefault(shape, [])
             if not there:
@@ -77,7 +77,7 @@ class Scheduler:
             there[0].waiting += members
 
     def add(self, jobs: Sequence[Job]) -> None:
-        """Have jobs of one shape train from the next epoch on, in a stack with room for them or a new one."""
+        """Add jobs of one shape to a stack with room for all, or a new one; they join at the next epoch."""
         there = self.stacks.setdefault(shape_key(jobs[0].config), [])
         stack = next((stack for stack in there if stack.room >= len(jobs)), None)
         if stack is None:
@@ -86,34 +86,33 @@ class Scheduler:
         stack.waiting += jobs
 
     def _open(self, like: Job) -> "JobStack":
-        """Open a stack for jobs of the shape that this one has."""
+        """Return a new stack for jobs of the same shape as this one."""
         if line := missing(like.config):
             warn_once(line)
         width = places(like.config, tasks.shape(like.config.data), self.max_stack)
         return JobStack(self.recorder, width, self._poll)
 
     def _poll(self) -> None:
-        """Stop an epoch where it is, if a signal or the failure of another stack asks for it."""
+        """Stop an epoch between minibatches, after a signal or the failure of another stack."""
         signals.check()
         if self.stopping:
             raise KeyboardInterrupt
 
     def run(self) -> None:
-        """Train every stack to its end: first those that fill the cores, one after the other, then the others
-        in threads side by side."""
+        """Train every stack to its end: first those that fill the cores, then the others in threads."""
         stacks = [stack for there in self.stacks.values() for stack in there]
         narrow = [stack for stack in stacks if not stack.fills_the_cores]
         for stack in stacks:
             if stack not in narrow:
                 stack.run()
-        if len(narrow) < 2:  # in this thread, as long as nothing is gained by another
+        if len(narrow) < 2:  # a single stack gains nothing from another thread
             for stack in narrow:
                 stack.run()
             return
         with ThreadPoolExecutor(_beside(narrow)) as pool:
             pending = {pool.submit(stack.run) for stack in narrow}
             try:
-                while pending:  # wakes up now and then: a Ctrl-C may have been delivered to another thread
+                while pending:  # with a timeout, so that this thread handles Ctrl-C
                     done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                     for future in done:
                         future.result()
@@ -123,15 +122,15 @@ class Scheduler:
                 raise
 
     def round(self, ended: Callable[[list[Job]], None]) -> None:
-        """Train an epoch of every stack, and record them stack by stack in a fixed order.
+        """Train an epoch of every stack, and record the stacks in a fixed order.
 
         Args:
-            ended: is given the jobs that have ended, as soon as those of a stack have; it may add others,
-                which begin in the next round.
+            ended: called after each stack with its jobs that have ended; it may add jobs, which begin in the
+                next round.
         """
         stacks = [stack for there in self.stacks.values() for stack in there]
         narrow = [stack for stack in stacks if not stack.fills_the_cores]
-        narrow = narrow if len(narrow) > 1 else []  # in this thread, as long as nothing is gained by another
+        narrow = narrow if len(narrow) > 1 else []  # a single stack gains nothing from another thread
         try:
             with signals.deferred(), ThreadPoolExecutor(_beside(narrow) if narrow else 1) as pool:
                 training = {stack: pool.submit(stack.epoch) for stack in narrow}
@@ -151,10 +150,14 @@ class Scheduler:
                 del self.stacks[shape]
 
     def _settle(self, stack: "JobStack", training: "Future[None] | None") -> list[Job]:
-        """Record the epoch of a stack, which a thread trains or else is trained here; the jobs that ended."""
+        """Record an epoch of a stack, which a thread has trained or which is trained here.
+
+        Returns:
+            the jobs that have ended.
+        """
         try:
             while training and not training.done():
-                wait([training], timeout=0.5)  # so that a Ctrl-C is seen, whichever thread was given it
+                wait([training], timeout=0.5)  # with a timeout, so that this thread handles Ctrl-C
             if training:
                 training.result()
             else:
@@ -167,16 +170,16 @@ class Scheduler:
 
 
 def _beside(narrow: "Sequence[JobStack]") -> int:
-    """Return how many of these stacks train side by side."""
+    """Return how many of these stacks train at a time."""
     return cores() // max(stack.cores_used for stack in narrow)
 
 
 class JobStack:
-    """Trains jobs of equal shapes as a stack, those first that came first, and has their epochs recorded.
+    """Trains jobs of equal shapes as a stack, in the order of arrival, and has their epochs recorded.
 
-    A job whose loss is not finite fails alone. When the stack raises, its jobs go on from their last whole
-    epoch one by one, so that only the guilty one fails, with its own traceback; where memory ran out, in
-    halves.
+    A job whose loss is not finite fails alone. When the stack raises an error, its jobs go on from their last
+    whole epoch one by one, so that only the job that causes the error fails, with its own traceback. If
+    memory ran out, they go on in halves.
 
     Args:
         width: places of the stack.
@@ -188,13 +191,13 @@ class JobStack:
         self.width = width
         self.poll = poll
         self.stack: Stack | None = None
-        self.waiting: list[Job] = []  # for a place
-        self.admitted: list[Job] = []  # being admitted to the stack
-        self.active: dict[Slot, Job] = {}  # in the stack
-        self.held: dict[Job, Snapshot] = {}  # of jobs that have begun and are in no stack
-        self.report: Report | None = None  # the last epoch's, not yet recorded
-        self.outcomes: list[Outcome] = []  # of the trials that the last epoch has ended
-        # After the stack has raised: its jobs go on, so many at a time, before any other.
+        self.waiting: list[Job] = []  # jobs waiting for a place in the stack
+        self.admitted: list[Job] = []  # jobs being admitted to the stack
+        self.active: dict[Slot, Job] = {}  # jobs in the stack
+        self.held: dict[Job, Snapshot] = {}  # snapshots of jobs that have begun and are in no stack
+        self.report: Report | None = None  # last epoch's report, not yet recorded
+        self.outcomes: list[Outcome] = []  # outcomes of trials that ended in the last epoch
+        # Jobs of a stack that raised an error: they go on before any other, `at_a_time` at a time.
         self.suspects: list[Job] = []
         self.at_a_time = 0
 
@@ -205,17 +208,17 @@ class JobStack:
 
     @property
     def room(self) -> int:
-        """Places that no job has or waits for."""
+        """Number of places that no job has or waits for."""
         return self.width - len(self.jobs)
 
     @property
     def cores_used(self) -> int:
-        """Cores that its jobs keep busy as a stack."""
+        """Number of cores that its jobs keep busy as a stack."""
         return cores_used(self.jobs[0].config, min(len(self.jobs), self.width))
 
     @property
     def fills_the_cores(self) -> bool:
-        """True if nothing is gained by another stack beside it."""
+        """True if it uses more than half of the cores, so that no equal stack fits beside it."""
         return 2 * self.cores_used > cores()
 
     def run(self) -> None:
@@ -233,21 +236,21 @@ class JobStack:
             raise
 
     def epoch(self) -> None:
-        """Fill the free places and train an epoch. To be followed by `settle`, or `recover` if it raises."""
+        """Fill the free places and train an epoch; then call `settle`, or `recover` if this raises."""
         self.admitted = self._next()
         if self.stack is None:
             config = self.jobs[0].config
             self.stack = Stack(config, tasks.load(config.data), self.poll)
         self._admit(self.stack)
-        if not any(slot.ended for slot in self.stack.slots):  # else a snapshot was that of a last epoch
+        if not any(slot.ended for slot in self.stack.slots):  # a snapshot may be of a trial's last epoch
             self.report = next(self.stack.epochs())
         self.outcomes = engine.conclude(self.stack, [slot for slot in self.stack.slots if slot.ended])
 
     def settle(self) -> list[Job]:
-        """Record what an epoch has brought; return the jobs that have ended, whose places are free again."""
+        """Record the results of an epoch; return the jobs that have ended, whose places are free again."""
         assert self.stack is not None
         with self.recorder.lock:
-            # A snapshot of a last epoch has come to its end without another one.
+            # There is no report if trials were restored from a snapshot of their last epoch.
             for slot in self._record() or [outcome.slot for outcome in self.outcomes]:
                 job = self.active[slot]
                 if job.watch and slot.due and not slot.diverged:
@@ -265,7 +268,7 @@ class JobStack:
             return ended + [self.active.pop(slot) for slot in through]
 
     def interrupt(self) -> None:
-        """Leave its jobs where they are, each with a snapshot of its last whole epoch."""
+        """Interrupt its jobs, each with a snapshot of its last whole epoch."""
         with self.recorder.lock:
             self._record()
             self._finish()
@@ -274,7 +277,7 @@ class JobStack:
                 self.recorder.interrupt(job, self.held.get(job))
 
     def recover(self, error: Exception) -> list[Job]:
-        """Have the jobs go on apart after the stack has raised; one alone has failed by it.
+        """After the stack has raised an error, continue its jobs in smaller stacks; a single job fails.
 
         Returns:
             the jobs that have ended.
@@ -294,7 +297,7 @@ class JobStack:
             return suspects
         half = ran_out(error)
         if half:
-            traceback.clear_frames(error.__traceback__)  # which hold what the epoch had computed so far
+            traceback.clear_frames(error.__traceback__)  # frees the epoch's tensors, which the frames hold
         self.at_a_time = -(-len(suspects) // 2) if half else 1
         how = f"{self.at_a_time} at a time" if half else "one by one"
         with self.recorder.lock:
@@ -307,14 +310,14 @@ class JobStack:
 
     def _next(self) -> list[Job]:
         """Choose the jobs that take the free places of the stack."""
-        if self.at_a_time and self.active:  # suspects train to their end by themselves
+        if self.at_a_time and self.active:  # suspects train to their end before others join
             return []
         jobs = self.suspects[: self.at_a_time]
         self.at_a_time = self.at_a_time if jobs else 0
         return jobs or self.waiting[: self.width - len(self.active)]
 
     def _admit(self, stack: Stack) -> None:
-        """Begin the records of the jobs that are being admitted, and give them their places."""
+        """Begin the records of the jobs being admitted, and give them their places in the stack."""
         jobs = self.admitted
         if not jobs:
             return
@@ -333,7 +336,7 @@ class JobStack:
             self.admitted = []
 
     def _record(self) -> list[Slot]:
-        """Record the last epoch, unless that has been done; the slots that it advanced."""
+        """Record the last epoch, unless that is done already; return the slots that it advanced."""
         report, self.report = self.report, None
         if report is None:
             return []

@@ -1,4 +1,4 @@
-"""An open sweep: holds its folder, and at the end delivers the records and prints the table."""
+"""Opens a sweep: holds its folder, and at the end delivers the records and prints the table."""
 
 import math
 import os
@@ -19,24 +19,24 @@ from rnnbench.sweep.recorder import Recorder
 from rnnbench.system import signals
 from rnnbench.system.files import NO_SPACE
 
-OWNER = "RNNBENCH_SWEEP"  # environment: the sweep folders that an ancestor of this process holds
+OWNER = "RNNBENCH_SWEEP"  # environment variable: sweep folders that an ancestor process holds
 OPEN: "dict[str, Sweep]" = {}  # the sweep folders that this process holds
-HASTE = 5.0  # seconds that the last deliveries have where someone waits for the end
+HASTE = 5.0  # seconds for the last deliveries when the user has interrupted the sweep
 
 
 @dataclass
 class Sweep:
-    """An open sweep folder, and the recorder of its jobs."""
+    """An open sweep folder with the recorder of its jobs."""
 
     folder: Path
     recorder: Recorder
-    record: SweepFolder | None  # None in a process that works for the one that holds the folder
+    record: SweepFolder | None  # None if another process holds the folder
     compared: bool = True  # whether its table compares all trials
     given: dict[Path, Sequence[str]] = field(default_factory=dict)  # overrides of its jobs, by folder
 
     @property
     def recorded(self) -> dict[Path, dict[str, Any]]:
-        """What result.json holds, by job folder; nothing where another process holds the sweep's."""
+        """The contents of result.json by job folder; {} if another process holds the sweep folder."""
         return {} if self.record is None else results(self.folder)
 
 
@@ -46,14 +46,14 @@ def open_sweep(
 ) -> Iterator[Sweep]:
     """Hold a sweep folder while its jobs run; at the end deliver the records and print the table.
 
-    Whoever opened it first sees to the end: a caller in this process, or an ancestor of this process.
+    The first to open it does this, be it a caller in this process or an ancestor process.
 
     Args:
-        config: of any of its jobs.
-        name: readable, for MLflow.
-        single: whether it is of one run, whose record in MLflow has no parent.
-        shared: whether other processes may hold it too, if they also share it.
-        elsewhere: whether its jobs are trained by workers, who may be at it already.
+        config: the config of any of its jobs.
+        name: a readable name, for MLflow.
+        single: whether it is a single run, which has no parent run in MLflow.
+        shared: whether other processes that share it may hold it too.
+        elsewhere: whether workers train its jobs, possibly already.
 
     Raises:
         ConfigError: the folder cannot be held, or has no room.
@@ -76,7 +76,7 @@ def open_sweep(
         with signals.listen(), claim as record:
             courier = Courier(folder, terminal.warn) if config.tracking.uri is not None else None
             OPEN[place] = sweep = Sweep(folder, Recorder(courier), record)
-            os.environ[OWNER] = "\n".join(OPEN)  # several where runs were started in several threads
+            os.environ[OWNER] = "\n".join(OPEN)  # several if several threads train
             try:
                 yield sweep
             finally:
@@ -94,10 +94,10 @@ def open_sweep(
 
 
 def _close(sweep: Sweep, record: SweepFolder, config: Config, error: BaseException | None) -> None:
-    """End a sweep: save and print its table, note its end, deliver what is not in MLflow yet.
+    """End a sweep: save and print its table, record its end, deliver the remaining records to MLflow.
 
     Args:
-        error: what ended it before its time.
+        error: the error that ended it early; None: it ended by itself.
     """
     courier = sweep.recorder.courier
     if isinstance(error, OSError) and error.errno in NO_SPACE:  # nothing more can be written
@@ -109,7 +109,7 @@ def _close(sweep: Sweep, record: SweepFolder, config: Config, error: BaseExcepti
         _compare(sweep, there, objective(config))
     if config.fit.select is Select.test:
         terminal.say("This protocol watches the test set: its accuracies are optimistic.", "yellow")
-    # A search goes on without a trial that fails, and has ended well where a comparison has not.
+    # A failed trial fails a grid, but not a search, which does without it.
     lost = sweep.compared and any(result["status"] == JobState.failed for result in there.values())
     state = JobState.failed if lost or error is not None else JobState.finished
     interrupted = isinstance(error, KeyboardInterrupt)
@@ -133,7 +133,7 @@ def _compare(sweep: Sweep, there: dict[Path, dict[str, Any]], goal: str) -> None
 
 
 def _say_store(folder: Path, uri: str, left: int, jobs: int) -> None:
-    """Print where MLflow shows the records, or how to deliver those that are left."""
+    """Print how to see the records in MLflow, or how to deliver those that are not there yet."""
     if left:
         terminal.warn(f"{left} of {jobs} trials are not in MLflow yet: {sync_command(folder)}")
     else:
@@ -146,13 +146,13 @@ def say_best(
     results: Sequence[dict[str, Any]],
     given: dict[Path, Sequence[str]],
 ) -> None:
-    """Print the best trial of a grid: its value, its folder, the command that trains it again.
+    """Print the best trial of a grid: its value, its folder, and the command that trains it again.
 
     Args:
-        goal: the metric that trials are compared by; None: there is none that all have.
+        goal: the metric that trials are compared by; None if no metric suits all of them.
         folders: the job folder of each result.
-        given: overrides by folder, of the jobs of this command. What a file in a folder says of others is
-            not printed ready to paste: somebody else may have written it.
+        given: overrides by folder, of the jobs of this command. For other jobs no command is printed: their
+            overrides stand only in files, which somebody else may have written.
     """
     values = [result["metrics"].get(goal, math.nan) for result in results]
     best = terminal.chosen(values, goal) if goal is not None else []

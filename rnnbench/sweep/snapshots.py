@@ -1,4 +1,4 @@
-"""Snapshots of jobs in their folders: where a job goes on from that was stopped between two epochs."""
+"""Keeps snapshots of jobs in their folders, from which interrupted jobs go on."""
 
 import os
 
@@ -11,7 +11,7 @@ from rnnbench.train.stack import Snapshot
 
 
 def keep(job: Job, trial: Snapshot) -> None:
-    """Write the snapshot of a job to its folder, in place of an earlier one."""
+    """Write the snapshot of a job to its folder, and replace an earlier one."""
     snapshot.save(job.folder, trial, _made_by(job))
 
 
@@ -21,10 +21,10 @@ def drop(job: Job) -> None:
 
 
 def find(job: Job, fresh: Snapshot) -> Snapshot:
-    """Give the snapshot that a job goes on from: that in its folder, or where there is none `fresh`.
+    """Return the snapshot that a job goes on from: the one in its folder, or `fresh` if there is none.
 
-    One that is damaged, of another trial or kernel, or of epochs that metrics.csv does not have, is renamed
-    and not used.
+    A snapshot that is damaged, of another trial or kernel, or of epochs that metrics.csv does not have, is
+    renamed and not used.
 
     Args:
         fresh: the trial before its first epoch.
@@ -43,12 +43,12 @@ def find(job: Job, fresh: Snapshot) -> Snapshot:
 
 
 def _made_by(job: Job) -> dict[str, str]:
-    """Return what a snapshot has to agree with to be a job's: other kernels round differently."""
+    """Return the trial and kernel that a job's snapshot must have: other kernels round differently."""
     return {"trial": job.trial, "kernel": kernel_name(job.config)}
 
 
 def _recorded(job: Job, epochs: int) -> bool:
-    """True if metrics.csv has the rows of so many epochs."""
+    """Return whether metrics.csv has the rows of all epochs up to this number."""
     try:
         rows = read_metrics(job.folder)
     except DamagedFile as error:

@@ -1,7 +1,7 @@
 """The stages of a sweep that need torch: compose what depends on a cell, check, show the plan, open, train.
 
-The modules behind them are imported when a stage is reached, and nowhere else: `import torch` takes seconds,
-and what the command line refuses is refused before.
+Their modules are imported only when a stage is reached: `import torch` takes seconds, and a faulty command
+line is refused before that.
 """
 
 import os
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def if_forget_gate(cell: str, bias: float) -> float | None:
-    """Return the bias if the cell has a forget gate; for experiments: ${if_forget_gate:${model.name},1}."""
+    """Return the bias if the cell has a forget gate, else None: ${if_forget_gate:${model.name},1}."""
     from rnnbench.nn.cells import CELLS
 
     kind = own_options.CELLS.get(cell) or CELLS.get(cell)
@@ -43,10 +43,10 @@ def sized(config: Config) -> Config:
 
 
 def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> None:
-    """Refuse, before anything is made, what could not run: data, batch size, store, folder, device.
+    """Refuse, before anything is made, trials that could not run: data, batch size, store, folder, device.
 
     Args:
-        here: whether this machine is the one to train on, which has to have the device.
+        here: whether the trials train on this machine, which then must have the device.
 
     Raises:
         ConfigError: names the key, the value and what would do.
