@@ -19,7 +19,7 @@ def texts(filled: FilledTable, searches: Sequence[TableSearch], folder: Path) ->
     """Return the text of each file, by name.
 
     Args:
-        folder: of the table, where its figures are drawn already.
+        folder: the table's folder, with its figures already drawn.
     """
     shown = layout(filled)
     facts = json.dumps(provenance(filled, searches), indent=1, allow_nan=False) + "\n"

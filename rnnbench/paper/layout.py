@@ -10,13 +10,14 @@ from rnnbench.paper.published import PublishedValues, beside
 from rnnbench.paper.statistics import Estimate
 from rnnbench.render.layout import Column, Layout, Row, TextCell
 
-MOST = 6  # digits after the point; smaller figures print in powers of ten
+MOST = 6  # digits after the point; figures that need more are printed in powers of ten
 
 
 def decimals(filled: FilledTable, metric: str) -> int:
     """Return how many digits of a metric stand after the point.
 
-    What the table says, those of the metric, else as many as show four that count of the smallest mean.
+    The table's setting comes first, then the metric's; otherwise as many as show four significant digits of
+    the smallest mean.
     """
     if metric in filled.table.digits:
         return filled.table.digits[metric]
@@ -32,18 +33,18 @@ def decimals(filled: FilledTable, metric: str) -> int:
 
 
 def number(value: float, digits: int, sign: str = "") -> str:
-    """Return a figure with so many digits after the point; in powers of ten where these do not show it.
+    """Return a figure with `digits` digits after the point, or in powers of ten where these would hide it.
 
     Args:
-        sign: "+" writes that of positive figures too.
+        sign: "+" prints a sign before positive figures too.
     """
-    exact = float(f"{value:.12g}")  # so that rounding noise does not decide how a half is rounded
+    exact = float(f"{value:.12g}")  # rounding noise must not decide how a half is rounded
     tiny = 1e-4 if digits == MOST else 0.5 * 10.0**-digits
     return f"{exact:{sign}.2e}" if 0 < abs(exact) < tiny else f"{exact:{sign}.{digits}f}"
 
 
 def layout(filled: FilledTable) -> Layout:
-    """Return the table as it is printed, in any format."""
+    """Return the headings and the text of every cell of a table, for every format."""
     table = filled.table
     published = beside(filled)
     counted = len({cell.count() for cell in filled.cells.values()}) > 1
@@ -67,7 +68,7 @@ def _columns(
     """Return the headings of a group of columns.
 
     Args:
-        counted: whether the number of runs has a column of its own.
+        counted: whether the number of runs has its own column.
     """
     columns = []
     for metric in filled.table.metrics:
@@ -81,7 +82,7 @@ def _columns(
 def _cells(
     filled: FilledTable, row: Key, column: Key, published: PublishedValues | None, counted: bool
 ) -> list[TextCell]:
-    """Return what a row has in a group of columns."""
+    """Return the printed cells of a row in a group of columns."""
     cell = filled.cell(row, column)
     shown: list[TextCell] = []
     for metric in filled.table.metrics:
@@ -94,7 +95,7 @@ def _cells(
 
 
 def _parameters_once(layout: Layout) -> Layout:
-    """Return the layout with each count of parameters that all groups share once, before the groups."""
+    """Return the layout with one column of parameter counts before the groups, if all groups share them."""
     columns = layout.columns
     several = len({column.group for column in columns}) > 1
     metrics = dict.fromkeys(
@@ -112,7 +113,7 @@ def _parameters_once(layout: Layout) -> Layout:
 
 
 def _group(filled: FilledTable, column: Key) -> str:
-    """Return the heading of a group of columns; "" where there is but one."""
+    """Return the heading of a group of columns; "" if there is only one group."""
     keys = [filled.table.label(key) for key in filled.table.columns]
     parts = [filled.name((part,)) for part in column]
     return ", ".join(f"{key} {part}" for key, part in zip(keys, parts, strict=True))
@@ -145,7 +146,7 @@ def _shown(filled: FilledTable, row: Key, column: Key, metric: str) -> TextCell:
 def _beside(
     filled: FilledTable, published: PublishedValues, row: Key, figure: Estimate | None
 ) -> list[TextCell]:
-    """Return the published figure of a row, and ours less that."""
+    """Return the cells with a row's published figure, and with our figure minus the published one."""
     theirs = published.values.get(row)
     if theirs is None:
         return [TextCell(""), TextCell("")]

@@ -1,4 +1,4 @@
-"""What the reader of a table has to know, in sentences: runs, statistics, tests, what was chosen how."""
+"""Writes the notes below a table: number of runs, statistics, tests, how epochs and trials were chosen."""
 
 from rnnbench.paper.aggregate import ALPHA, Cell, Comparison, FilledTable, Key, judged
 from rnnbench.paper.aggregate import tested as tested_metrics
@@ -13,12 +13,12 @@ SPREADS = {
     "none": "",
 }
 OF = {"mean": "means", "median": "medians", "iqm": "interquartile means"}
-FEW = 10  # runs: the bootstrap of fewer covers the truth far less often than it says
+FEW = 10  # with fewer runs, the bootstrap's interval covers the true value far less often than its level
 LEFT_OUT = "Left out, since not finite (diverged): "
 
 
 def test_of(filled: FilledTable, paired: bool) -> str:
-    """Return the test in words."""
+    """Return the name of the significance test as text."""
     table = filled.table
     if table.test == "wilcoxon":
         unpaired = (
@@ -34,7 +34,7 @@ def test_of(filled: FilledTable, paired: bool) -> str:
 
 
 def notes(filled: FilledTable) -> list[str]:
-    """Return the sentences below a table, those on published figures last."""
+    """Return the notes below a table, those on published figures last."""
     table = filled.table
     cells = list(filled.cells.values())
     said = [_counts(filled, cells)]
@@ -79,7 +79,7 @@ def _counts(filled: FilledTable, cells: list[Cell]) -> str:
 
 
 def _diverged(filled: FilledTable) -> list[str]:
-    """Return whose runs are left out of which figures, since their values are not finite."""
+    """Return a note on runs whose values are not finite, which the figures leave out."""
     said = [
         f"{filled.table.label(metric)} of {n} of {len(cell.records)} runs of {_name(filled, row, column)}"
         for metric in filled.table.metrics
@@ -90,7 +90,7 @@ def _diverged(filled: FilledTable) -> list[str]:
 
 
 def _uneven(filled: FilledTable) -> list[str]:
-    """Return what becomes of tasks that have fewer runs than others, or none."""
+    """Return notes on how tasks with fewer runs than others, or without runs, are counted."""
     table = filled.table
     said = []
     counts = [
@@ -115,7 +115,7 @@ def _name(filled: FilledTable, row: Key, column: Key) -> str:
 
 
 def _tests(filled: FilledTable) -> list[str]:
-    """Return what bold face and the dagger mean, and how far the test can tell anything."""
+    """Return notes on what bold face and the dagger mean, and on which differences the test can find."""
     tested = [c for c in filled.comparisons if c.p is not None]
     if not tested:
         return ["Bold: the best."] if filled.best else []
@@ -165,7 +165,7 @@ def _tests(filled: FilledTable) -> list[str]:
 
 
 def _pairs(filled: FilledTable, tested: list[Comparison]) -> str:
-    """Return how many pairs there are, where some runs of either row have no partner."""
+    """Return the number of pairs as text, if some runs have no partner with the same seed."""
     found = set()
     for c in tested:
         ours, theirs = (filled.cell(row, c.column).values(c.metric).keys() for row in (c.row, c.reference))

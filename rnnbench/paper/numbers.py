@@ -1,7 +1,7 @@
-"""The numbers that stand in a table's files, by which files that an earlier version wrote are verified.
+"""Compares the numbers in a table's files, to verify files that an earlier version wrote.
 
-A renderer may come to print a number with other digits, in other words or beside other columns. What it
-printed before is right as long as every number in it is what the records give, to the digits printed.
+A later version may print other digits, words or columns. An earlier file is right as long as each number
+in it is what the records give, to the digits printed.
 """
 
 import csv
@@ -16,26 +16,29 @@ from typing import Any
 
 NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]?\d+)?|[+-]?\b(?:inf|nan)\b")
 NOT_FINITE = {"nan", "inf", "-inf"}
-NOISE = Decimal("2e-15")  # relative: what the order of a sum changes
+NOISE = Decimal("2e-15")  # relative error that the order of a sum may make
 INTERVAL = re.compile(r"\[[^\]]*\]")
-BAR = re.compile(r"(?<!\\)\|")  # a column's end in Markdown
-AMPERSAND = re.compile(r"(?<!\\)&")  # and in LaTeX
-CELL = re.compile(r"\\(?:bfseries|pm|dagger|num|,)|[{}$*^†]")  # what surrounds a number
-EXACT = ("n", "mean", "median", "iqm", "deviation")  # columns of table.csv that no test or interval changes
+BAR = re.compile(r"(?<!\\)\|")  # separates columns in Markdown
+AMPERSAND = re.compile(r"(?<!\\)&")  # separates columns in LaTeX
+CELL = re.compile(r"\\(?:bfseries|pm|dagger|num|,)|[{}$*^†]")  # markup around a number
+# Columns of table.csv without and with a dependence on tests or intervals.
+EXACT = ("n", "mean", "median", "iqm", "deviation")
 TESTED = ("low", "high", "difference", "difference_low", "difference_high", "p_holm", "p_improvement",
           "p_improvement_low", "p_improvement_high")  # fmt: skip
-WORDS = ("table", "versions", "warnings", "rerun", "winner_command", "overrides")  # of provenance.json
+# Keys of provenance.json whose text is not compared.
+WORDS = ("table", "versions", "warnings", "rerun", "winner_command", "overrides")
 
 
 def differing(name: str, was: str, now: str, tests: bool, figures: Sequence[float] = ()) -> list[str]:
     """Return the numbers of a file that are not what the records give.
 
     Args:
-        name: of the file.
-        now: the file as it is written today.
-        tests: whether intervals and tests are computed today as they were then.
-        figures: of the table, with all digits: where one is a half of the last digit that is printed, its
-            rounding may have been the other before.
+        name: the file's name.
+        was: text of the file as an earlier version wrote it.
+        now: text of the file as this version writes it.
+        tests: whether both versions compute intervals and tests the same way.
+        figures: the table's figures with all digits: one that is halfway between two printed numbers may
+            have been rounded the other way before.
     """
     if name == "provenance.json":
         return [f"{name}: {fault}" for fault in _leaves(json.loads(was), json.loads(now), "")]
@@ -50,7 +53,7 @@ def differing(name: str, was: str, now: str, tests: bool, figures: Sequence[floa
 
 
 def _agree(was: Sequence[str], now: Sequence[str], figures: Sequence[float]) -> bool:
-    """Return whether the numbers of a row are the same; under other columns, whether each is there."""
+    """Return whether two rows have the same numbers; with other columns, whether `now` has all of `was`."""
 
     def agree(a: str, b: str) -> bool:
         return same(a, b) or any(_is_half(a, b, figure) for figure in figures)
@@ -61,7 +64,7 @@ def _agree(was: Sequence[str], now: Sequence[str], figures: Sequence[float]) -> 
 
 
 def _is_half(a: str, b: str, figure: float) -> bool:
-    """Return whether a figure is halfway between two printed numbers, neighbours of equal digits."""
+    """Return whether a figure is halfway between two printed numbers, one last digit apart."""
     x, y = (Decimal(text.replace(",", "")) for text in (a, b))
     unit = Decimal(1).scaleb(int(x.as_tuple().exponent)) if x.is_finite() else Decimal(0)
     if abs(x - y) != unit or not math.isfinite(figure):
@@ -70,7 +73,7 @@ def _is_half(a: str, b: str, figure: float) -> bool:
 
 
 def same(a: str, b: str) -> bool:
-    """Return whether two printed numbers are one, rounded to the digits of the shorter."""
+    """Return whether two printed numbers are equal, rounded to the digits of the shorter."""
     x, y = (Decimal(text.replace(",", "") or "nan") for text in (a, b))
     if not (x.is_finite() and y.is_finite()):
         return str(x) == str(y)
@@ -105,7 +108,9 @@ def _cells(name: str, text: str) -> list[list[str]]:
     lines = [BAR.split(line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
     at = next((n for n, line in enumerate(lines) if set("".join(line)) <= set("-: ")), len(lines))
     columns = len(lines[at]) - 1 if at < len(lines) else 0
-    return [line[len(line) - columns :] for line in lines[at + 1 :]]  # a label may have held bars
+    return [
+        line[len(line) - columns :] for line in lines[at + 1 :]
+    ]  # labels in earlier files may contain bars
 
 
 class _Table(HTMLParser):
@@ -137,7 +142,7 @@ class _Table(HTMLParser):
 
 
 def _leaves(was: Any, now: Any, path: str) -> list[str]:
-    """Return what two JSON values both have and do not have alike."""
+    """Return the paths of the leaves that two JSON values both have with different numbers."""
     if isinstance(was, dict) and isinstance(now, dict):
         keys = [key for key in was if key in now and key not in WORDS]
         return [fault for key in keys for fault in _leaves(was[key], now[key], f"{path}/{key}")]

@@ -1,4 +1,4 @@
-"""Writes report.html: the table, its figures and where they come from, as one file that needs no network."""
+"""Writes report.html: the table, its figures and their provenance, as one file that needs no network."""
 
 import base64
 import re
@@ -24,12 +24,12 @@ from rnnbench.system.plain_text import html
 PAPER = ["python", "-m", "rnnbench.paper"]
 RUN_HEADINGS = ["trial", "row", "column", "seed", "MLflow run", "commit", "kernel", "device", "versions",
                 "data (sha256)", "rerun"]  # fmt: skip
-FORMATS = {"pdf": "application/pdf", "png": "image/png"}  # to be downloaded
+FORMATS = {"pdf": "application/pdf", "png": "image/png"}  # formats that the page offers for download
 
 
 @cache
 def _template() -> Template:
-    """Return the page; whatever stands in it is escaped as in table.html, unless it is Markup."""
+    """Return the page's template, which escapes text as table.html does, unless it is Markup."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -46,8 +46,8 @@ def report(filled: FilledTable, shown: Layout, searches: Sequence[TableSearch], 
     """Return the page of a table whose figures are drawn already.
 
     Args:
-        shown: the table as it is printed.
-        folder: of the table, with the figures.
+        shown: the table's layout.
+        folder: the table's folder, with the figures.
     """
     facts = provenance(filled, searches)
     name = folder.name
@@ -69,7 +69,7 @@ def report(filled: FilledTable, shown: Layout, searches: Sequence[TableSearch], 
 
 
 def _comparisons(filled: FilledTable) -> list[list[str]]:
-    """Return the table of all comparisons, its headings first; nothing where there is none."""
+    """Return the rows of the table of comparisons, headings first; [] if there are no comparisons."""
     headings = ["row", "against", "metric", f"difference of {OF[filled.table.statistic]}", "95 % interval",
                 "p (Holm)", "P(better) [95 %]", "n"]  # fmt: skip
     several = ["column"] if len(filled.columns) > 1 else []
@@ -95,7 +95,7 @@ def _comparison(filled: FilledTable, c: Comparison) -> list[str]:
 
 
 def _how(filled: FilledTable) -> str:
-    """Return what the columns of the comparisons are."""
+    """Return an explanation of the columns of the table of comparisons."""
     paired = {c.difference.paired for c in filled.comparisons}
     interval = "Student's t on the differences of pairs" if True in paired else "Welch's t"
     interval = (
@@ -113,11 +113,11 @@ def _how(filled: FilledTable) -> str:
 
 
 def _figure(filled: FilledTable, folder: Path, number: int) -> dict[str, Any]:
-    """Return a figure with its picture, its caption and its files to be downloaded."""
+    """Return a figure's SVG, its caption and its files for download."""
     name, how = list(filled.table.figures.items())[number]
     svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
     svg = svg[svg.index("<svg") :]
-    # One page has each id once; the series keep their name where the switches find it.
+    # Ids are unique in a page; those of series keep their name, by which the page shows and hides them.
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>f{number}-", svg)
     svg = re.sub(rf'id="f{number}-series-(\d+)-\d+"', r'data-series="\1"', svg)
     files = [
@@ -139,7 +139,7 @@ def _encoded(file: Path) -> str:
 
 
 def _search(filled: FilledTable, search: dict[str, Any]) -> dict[str, str]:
-    """Return a search of provenance.json in words."""
+    """Return a search of provenance.json as text."""
     words = ["python", "-m", "rnnbench", *own_folders(filled), "-m", *search["overrides"]]
     title = f"Search for {search['row']}: {search['trials']} trials of {search['sampler']}, "
     return {

@@ -1,4 +1,4 @@
-"""Finds which trials a table needs, and has the missing ones trained by the app, as its own process."""
+"""Finds which trials a table needs, and trains the missing ones with rnnbench in a process of its own."""
 
 import hashlib
 import json
@@ -43,16 +43,16 @@ def portable(overrides: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class TableSearch:
-    """A search that a table needs: one row's, or one cell's."""
+    """Describes a search that a table needs, for a row or for a cell."""
 
-    row: str  # its overrides: model=lstm
-    name: str  # of its study
+    row: str  # the row's overrides: model=lstm
+    name: str  # name of the search's study
     command: list[str]  # overrides of the whole search
     trials: int
     found: SearchRecord | None
-    drawn: int  # trials that are recorded already
+    drawn: int  # number of trials that are already recorded
     sampler: str
-    space: dict[str, str]  # what each parameter is drawn from
+    space: dict[str, str]  # the distribution of each parameter, as text
 
     @property
     def done(self) -> bool:
@@ -62,19 +62,19 @@ class TableSearch:
 
 @dataclass
 class Plan:
-    """What a table needs, and where its records are read."""
+    """Keeps the trials that a table needs, and where their records are read."""
 
-    planned: list[TableTrial]  # of tuned rows only those whose search is done
+    planned: list[TableTrial]  # in a tuned table only trials of rows whose search is done
     searches: list[TableSearch]
-    where: str  # a folder or a store
+    where: str  # the folder or store of the records
 
     def source(self) -> Source | None:
-        """Return where records are read; None as long as there is no such place."""
+        """Return the source of the records; None if it does not exist yet."""
         file = sqlite_file(self.where) if "://" in self.where else Path(self.where)
         return None if file is not None and not file.exists() else open_source(self.where)
 
     def missing(self) -> list[TableTrial]:
-        """Return the trials that have no record of their end, each once."""
+        """Return each trial that has no record of its end, once."""
         source = self.source()
         counts: dict[str, Record] = latest(self.planned, source)[0] if source is not None else {}
         unique = {trial.trial: trial for trial in self.planned}
@@ -82,11 +82,11 @@ class Plan:
 
 
 class App:
-    """Plans the trials of a table in this process, and has them trained by rnnbench as its own process.
+    """Plans the trials of a table in this process, and trains them with rnnbench in a process of its own.
 
     Args:
-        name: of the table, for the places of its runs.
-        folders: config folders of the user's own.
+        name: the table's name, which names the folder of its runs.
+        folders: the user's config folders.
     """
 
     def __init__(self, name: str, folders: Sequence[Path]) -> None:
@@ -95,7 +95,7 @@ class App:
         self.folder = MULTIRUN / "paper" / name
 
     def words(self, overrides: Sequence[str], several: bool = True) -> list[str]:
-        """Return the words of a command line after `python -m rnnbench`: of a sweep, or of a single run."""
+        """Return the arguments of `python -m rnnbench`, for a sweep (`several`) or a single run."""
         given = [f"--config-dir={folder}" for folder in self.folders]
         return [*given, *(["-m"] if several else []), *overrides]
 
@@ -116,7 +116,7 @@ class App:
         return [TableTrial(one["trial"], one["overrides"], one["params"], search) for one in trials]
 
     def run(self, overrides: Sequence[str], trials: Sequence[TableTrial], *more: str) -> int:
-        """Train some of the trials of a grid, shown as the app shows it; its exit code."""
+        """Train some of the trials of a grid, with the app's output; return the app's exit code."""
         with tempfile.TemporaryDirectory() as folder:
             only = Path(folder, "only")
             only.write_text("".join(f"{trial.trial}\n" for trial in trials), encoding="utf-8")
@@ -139,7 +139,7 @@ class App:
         return sweeper["sampler"]["name"], {key: _in_words(over) for key, over in space.items()}
 
     def search(self, wanted: TableSearch, *more: str) -> int:
-        """Search, or go on with a search; return the app's exit code."""
+        """Start or resume a search; return the app's exit code."""
         place = [
             f"hydra.sweeper.study_name={wanted.name}",
             f"hydra.sweep.dir={self.folder / 'searches' / wanted.name}",
@@ -147,7 +147,7 @@ class App:
         return subprocess.run(self.command([*wanted.command, *place, *more])).returncode
 
     def place(self) -> Path:
-        """Return a folder for the next runs: the last one if it did not come to its end, else a new one."""
+        """Return a folder for the next runs: the last one if its sweep has not finished, else a new one."""
         runs = self.folder / "runs"
         numbers = sorted(int(path.name) for path in runs.glob("[0-9]*") if is_sweep(path))
         last = [runs / str(number) for number in numbers[-1:]]
@@ -156,7 +156,7 @@ class App:
         return runs / str(numbers[-1] + 1 if numbers else 1)
 
     def deliver(self) -> None:
-        """Bring to MLflow what was trained for this table but not delivered, which counts as missing else."""
+        """Deliver this table's undelivered records to MLflow; otherwise they would count as missing."""
         sweeps = [file.parent for file in self.folder.glob("*/*/sweep.json")]
         known = sound(sweeps, lambda sweep: (sweep, read_sweep(sweep)))
         if any(info["tracking"]["uri"] and undelivered(sweep) for sweep, info in known):
@@ -164,10 +164,10 @@ class App:
 
 
 def make_plan(table: Table, app: App, where: str | None) -> Plan:
-    """Find what the table needs, and what of it is recorded.
+    """Find the trials that the table needs, and those that are recorded.
 
     Args:
-        where: records are read in this folder or store; None: the store that the trials themselves name.
+        where: the folder or store of the records; None: the store that the trials' configs name.
 
     Raises:
         ConfigError: the app refuses its trials.
@@ -191,7 +191,7 @@ def make_plan(table: Table, app: App, where: str | None) -> Plan:
 
 
 def search_of(tuned: Tuning) -> list[str]:
-    """Return the overrides of a search; ranges of keys alone are a search by Optuna too."""
+    """Return the overrides of a search, with Optuna's sweeper if only ranges of keys are given."""
     keys = {word.partition("=")[0].lstrip("+") for word in tuned.search}
     chosen = keys & {"search", "experiment", "hydra/sweeper"}
     return tuned.search if chosen else ["hydra/sweeper=optuna", *tuned.search]
@@ -201,10 +201,10 @@ def winner(wanted: TableSearch, tuned: Tuning, flags: Sequence[str] = ()) -> lis
     """Return the overrides of a search's winner, under the fresh seeds.
 
     Args:
-        flags: those of this command, which are left out.
+        flags: the table's own arguments, which are left out.
 
     Raises:
-        ConfigError: the record of the search has more in its command than a winner.
+        ConfigError: the winner's recorded command has other words than overrides.
     """
     assert wanted.found is not None
     words = shlex.split(wanted.found.command)[3:]
@@ -213,7 +213,7 @@ def winner(wanted: TableSearch, tuned: Tuning, flags: Sequence[str] = ()) -> lis
 
 
 class SearchRecords:
-    """The records of searches in a folder or a store; None: there is no such place yet."""
+    """Keeps the records of the searches in a folder or a store (None: it does not exist yet)."""
 
     def __init__(self, source: Source | None) -> None:
         self.source = source
@@ -235,7 +235,7 @@ def _search_of_row(
     records: SearchRecords,
     budget: tuple[str, dict[str, str]],
 ) -> TableSearch:
-    """Return the search of a row, with what is recorded of it.
+    """Return the search of a row, with the number of its recorded trials and its winner.
 
     Args:
         trial: the hash of the trial whose values the search varies.
@@ -245,7 +245,7 @@ def _search_of_row(
     assert tuned is not None
     command = [*table.sweep, *row.split(), *search_of(tuned), f"seed={tuned.seed}"]
     command += [f"hydra.sweeper.n_trials={tuned.trials}", f"hydra.sweeper.sampler.seed={tuned.seed}"]
-    # What identifies a search: its command, what it searches from, and the file of its space.
+    # A search is identified by its command, the trial that it varies, and the file of its space.
     text = json.dumps([portable(command), trial]) + "".join(_spaces(app, tuned.search))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     values = " ".join(word.rpartition("=")[2] for word in row.split())
@@ -255,7 +255,7 @@ def _search_of_row(
 
 
 def _in_words(over: Any) -> str:
-    """Return what a parameter is drawn from, and on what condition."""
+    """Return a parameter's distribution and condition as text."""
     if isinstance(over, list):
         return ", ".join(map(_in_words, over))
     if not isinstance(over, dict):
@@ -264,7 +264,7 @@ def _in_words(over: Any) -> str:
 
 
 def _spaces(app: App, search: Sequence[str]) -> list[str]:
-    """Return the files of the group `search` that are chosen."""
+    """Return the contents of the chosen files of the config group `search`."""
     names = [word.partition("=")[2] for word in search if word.startswith("search=")]
     files = [
         Path(folder) / "search" / f"{name}.yaml" for name in names for folder in [*app.folders, conf_folder()]
@@ -273,7 +273,7 @@ def _spaces(app: App, search: Sequence[str]) -> list[str]:
 
 
 def searched(table: Table, searches: Sequence[TableSearch]) -> str:
-    """Return the budget that each row had, in a sentence; "" where nothing was searched."""
+    """Return a sentence on the search budget of each row; "" if the table has no searches."""
     if table.tuned is None:
         return ""
     one = searches[0]
@@ -286,7 +286,7 @@ def searched(table: Table, searches: Sequence[TableSearch]) -> str:
 
 
 def store(planned: Sequence[TableTrial]) -> str:
-    """Return where the trials' records go: MLflow, else the folder of all runs."""
+    """Return the place of the trials' records: MLflow's URI, or the folder of all runs if that is off."""
     stores: dict[Any, None] = dict.fromkeys(trial.params["tracking.uri"] for trial in planned)
     if len(stores) > 1:
         raise ConfigError(f"source: the trials go to {', '.join(map(str, stores))}; say where to read them")
@@ -294,7 +294,7 @@ def store(planned: Sequence[TableTrial]) -> str:
 
 
 def default_place() -> str:
-    """Return the store that trials go to unless told otherwise, else the folder of all runs."""
+    """Return the default store if it exists, else the folder of all runs."""
     uri = str(Tracking().uri)
     file = sqlite_file(uri)
     return uri if file is not None and file.exists() else os.fspath(MULTIRUN)

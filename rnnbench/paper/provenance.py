@@ -1,4 +1,4 @@
-"""Says where a table's numbers come from: provenance.json."""
+"""Writes provenance.json, which says where a table's numbers come from."""
 
 import shlex
 from collections.abc import Container, Sequence
@@ -9,16 +9,16 @@ from rnnbench.paper.aggregate import FilledTable, TableTrial
 from rnnbench.paper.planning import TableSearch, is_place, portable
 from rnnbench.reader import Record, Source
 
-# `renderer` is raised where the bytes of a file change, `statistics` where a figure, an interval or a test is
-# computed in another way. A provenance.json without them is of version 1. Since version 3 of the statistics a
-# table says how many resamples its bootstrap draws, and the median over several tasks is that of their means.
+# `renderer` is raised when the bytes of a file change, `statistics` when a figure, an interval or a test is
+# computed in another way. A provenance.json without them has version 1. Since version 3 of the statistics a
+# table has its number of bootstrap resamples, and the median over several tasks is that of the tasks' means.
 VERSIONS = {"renderer": 2, "statistics": 3}
-EARLIER_RESAMPLES = 2_000  # of the tables before
+EARLIER_RESAMPLES = 2_000  # number of resamples before version 3
 MIXED = ("rnnbench.kernel", "rnnbench.device")
 
 
 def provenance(filled: FilledTable, searches: Sequence[TableSearch]) -> dict[str, Any]:
-    """Return the runs of every cell: ids, seeds, code, versions, data, commands; as JSON types."""
+    """Return the runs of every cell as JSON types: ids, seeds, code, versions, data, commands."""
     trials = []
     for (row, column), cell in filled.cells.items():
         at = {(trial.trial): trial for trial in cell.planned}
@@ -61,7 +61,7 @@ def _trial(filled: FilledTable, planned: TableTrial, record: Record | None) -> d
                 if key.startswith("version.")
             },
             "tags": dict(sorted(tags.items())),
-            # As text: a table may have infinities, JSON has not.
+            # Metrics are text, since JSON has no infinities.
             "metrics": {
                 name: repr(record.metrics[name]) for name in filled.table.metrics if name in record.metrics
             },
@@ -70,12 +70,12 @@ def _trial(filled: FilledTable, planned: TableTrial, record: Record | None) -> d
 
 
 def own_folders(filled: FilledTable) -> list[str]:
-    """Return the words of a command that name config folders of the user's own."""
+    """Return the --config-dir arguments for the user's config folders."""
     return [word for word in filled.command if word.startswith("--config-dir=")]
 
 
 def _with_folders(command: str, filled: FilledTable) -> str:
-    """Return a recorded command as it holds on every machine, with the user's config folders."""
+    """Return a recorded command without this machine's places, with the user's config folders."""
     words = shlex.split(command)
     folders = [word for word in own_folders(filled) if word not in words]
     return shlex.join(portable([*words[:3], *folders, *words[3:]]))
@@ -98,7 +98,7 @@ def _search(filled: FilledTable, wanted: TableSearch) -> dict[str, Any]:
 
 
 def warnings(filled: FilledTable) -> list[str]:
-    """Return what a reviewer would ask about: code unlike its commit, machines that differ."""
+    """Return warnings for reviewers, such as uncommitted changes or runs on different machines."""
     records = filled.records()
     said = []
     dirty = sum(record.tags.get("rnnbench.git_dirty") == "true" for record in records)
@@ -118,12 +118,12 @@ def warnings(filled: FilledTable) -> list[str]:
 
 
 class RunsOfTable(Source):
-    """Only the runs that a table was made of.
+    """Selects from a source only the runs that a table was made of.
 
     Args:
         jobs: the identities of these runs.
-        unfinished: the trials that had no finished run then. Their other runs count, since a table says how
-            many have failed or were pruned.
+        unfinished: the trials that had no finished run when the table was made. Their other runs count,
+            since a table says how many failed or were pruned.
     """
 
     def __init__(self, inner: Source, jobs: set[str], unfinished: Container[str] = ()) -> None:

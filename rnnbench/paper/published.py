@@ -1,4 +1,4 @@
-"""Published figures beside ours. published.csv cites each: paper, table, task, model, metric, split."""
+"""Reads published.csv, which has published figures with paper, table, task, model, metric and split."""
 
 import csv
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ FILE = Path(__file__).with_name("published.csv")
 
 @dataclass(frozen=True)
 class PublishedValues:
-    """Published figures by row of a table, as they were printed."""
+    """Keeps published figures by row of a table, as printed in the paper."""
 
-    ours: str  # the metric that they are compared with
+    ours: str  # the table's metric that they are compared with
     values: dict[Key, str]
     notes: list[str]
 
 
 def read_published() -> list[dict[str, str]]:
-    """Return every published figure that we know."""
+    """Return every row of published.csv."""
     with open(FILE, newline="", encoding="utf-8") as lines:
         return list(csv.DictReader(lines))
 
@@ -30,7 +30,7 @@ def cited(wanted: Publication) -> list[dict[str, str]]:
     """Return the published figures that a table names, on the test set.
 
     Raises:
-        ConfigError: there are none of this paper, task and metric, or the other direction is better there.
+        ConfigError: there are none of this paper, task and metric, or their better direction is not ours.
     """
     known = read_published()
     for column in ("key", "task", "metric"):

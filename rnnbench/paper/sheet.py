@@ -1,4 +1,4 @@
-"""What a figure is drawn from, and how its rows look: one colour a cell in every table."""
+"""Keeps the data of a figure and the style of its rows: a cell type has one colour in every table."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,18 +13,18 @@ from rnnbench.paper.statistics import Values
 from rnnbench.reader import Source
 from rnnbench.system.plain_text import drawn
 
-# Okabe and Ito's colours, told apart by the colour-blind; then markers and lines tell what repeats.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; markers and lines distinguish repeats.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 MARKERS = "osD^vP*X<>"
 LINES: Any = ("-", "--", ":", "-.", (0, (6, 1)), (0, (1, 3)), (0, (8, 2, 1, 2, 1, 2)), (0, (4, 4)),
               (0, (3, 1, 1, 1)), (0, (10, 3)))  # fmt: skip
-# The cells that ship have a colour of their own, whatever stands beside them.
+# The package's cell types have a fixed colour, whichever rows the table has.
 FIXED = ("lstm", "gru", "rnn", "mgu", "mingru", "minlstm", "lstm_peephole", "gru_v1", "irnn", "janet", "cifg",
          "fgr", "nig", "nfg", "nog", "niaf", "noaf", "mut1", "mut2", "mut3")  # fmt: skip
 
 
 class Sheet:
-    """What a figure is drawn from."""
+    """Keeps the data that a figure is drawn from, and gives names and styles to its rows."""
 
     def __init__(
         self, filled: FilledTable, source: Source, searches: Sequence[TableSearch], how: FigureSettings
@@ -38,7 +38,7 @@ class Sheet:
         }
 
     def style(self, row: Key, column: Key = ()) -> dict[str, Any]:
-        """Return colour, marker and line of a row; of several columns in a panel, each its own."""
+        """Return colour, marker and line of a row; with several columns in a panel, of each column."""
         n, several = self.places[row], len(self.filled.columns)
         colour, again = n % len(COLOURS), n // len(COLOURS)
         if column and several > 1:
@@ -54,15 +54,15 @@ class Sheet:
         }
 
     def row(self, row: Key) -> str:
-        """Return a row's name in a picture."""
+        """Return a row's name for a figure."""
         return drawn(in_words(self.filled.table, self.filled.table.rows, row), 32)
 
     def column(self, column: Key) -> str:
-        """Return a group of columns' name in a picture."""
+        """Return the name of a group of columns for a figure."""
         return drawn(in_words(self.filled.table, self.filled.table.columns, column), 18)
 
     def name(self, row: Key, column: Key) -> str:
-        """Return a cell's name in a picture."""
+        """Return a cell's name for a figure."""
         words = ", ".join(
             filter(
                 None,
@@ -75,15 +75,15 @@ class Sheet:
         return drawn(words, 32)
 
     def searched(self) -> list[tuple[Key, Key, TableSearch]]:
-        """Return each search with the row and column of its winner's cell: cells are in its order."""
+        """Return each search with its winner's row and column; cells and searches have one order."""
         return [(*at, wanted) for at, wanted in zip(self.filled.cells, self.searches, strict=True)]
 
     def series(self, row: Key) -> str:
-        """Return the id in the SVG of what belongs to a row, by which the page shows and hides it."""
+        """Return the SVG id of a row's elements, by which the page shows and hides them."""
         return f"series-{self.filled.rows.index(row)}"
 
     def label(self, metric: str) -> str:
-        """Return a metric's or a key's name in a picture."""
+        """Return a metric's or a key's name for a figure."""
         return drawn(self.filled.table.label(metric))
 
     def middle(self, cell: Cell) -> list[float]:
@@ -111,13 +111,13 @@ class Sheet:
 
 
 def in_words(table: Table, keys: Sequence[str], values: Key) -> str:
-    """Return the values of some keys; a number with its key, since 0.003 alone says nothing."""
+    """Return the values of some keys as text; a number follows its key, since 0.003 alone says nothing."""
     return ", ".join(_in_words(table, key, value) for key, value in zip(keys, values, strict=True))
 
 
 def _in_words(table: Table, key: str, value: Any) -> str:
     shown = table.label(as_text(value))
-    shown = f"{shown[:21]}…" if len(shown) > 22 else shown  # so that there is room for what follows it
+    shown = f"{shown[:21]}…" if len(shown) > 22 else shown  # leaves room for the keys that follow
     if isinstance(value, str) or as_text(value) in table.labels:
         return shown
     label = table.label(key)
@@ -125,7 +125,7 @@ def _in_words(table: Table, key: str, value: Any) -> str:
 
 
 def points(cell: Cell, *metrics: str) -> Values:
-    """Return these metrics of the runs that have them all: (metrics, runs)."""
+    """Return metrics (metrics, runs) of the runs that have them all."""
     runs = [
         record.metrics for record in cell.records.values() if all(name in record.metrics for name in metrics)
     ]

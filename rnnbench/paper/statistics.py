@@ -1,8 +1,8 @@
-"""Computes the statistics of a table: what stands in a cell, and which cells can be told apart.
+"""Computes the statistics of a table: the figure of each cell, and which cells differ significantly.
 
 Values over seeds are (runs,) arrays; over seeds and tasks, as in rliable (Agarwal et al. 2021), (runs,
-tasks) matrices. What is not finite is no value: it pads the tasks that have fewer runs, and a run that
-diverged is left out. Each task weighs the same, however many runs it has. Everything random (bootstrap,
+tasks) matrices. Entries that are not finite are left out: they pad the tasks that have fewer runs, or are
+runs that diverged. Each task weighs the same, however many runs it has. Everything random (bootstrap,
 permutations) has a fixed seed, so that a table is the same whoever computes it.
 """
 
@@ -21,9 +21,9 @@ Statistic = Callable[[Values], float]  # mean, median or iqm
 UNBOUNDED = (-math.inf, math.inf)
 
 CONFIDENCE = 0.95
-RESAMPLES = 50_000  # of the bootstrap, as in rliable
-BLOCK = 4_000_000  # values that are resampled at once, 30 MB
-EXACT = 9_999  # permutations: all of them where there are no more
+RESAMPLES = 50_000  # bootstrap resamples, as in rliable
+BLOCK = 4_000_000  # values resampled at once: 30 MB
+EXACT = 9_999  # all permutations are tried if there are at most so many, else so many random ones
 SEED = 0
 # Numbers are the same if they differ by less than this share of the larger. Sums and differences of shares
 # k/N carry rounding errors of about 1e-15; two that differ are at least 1e-9 apart for N up to a million and
@@ -35,7 +35,7 @@ RESOLUTION = 1e-12
 class Estimate:
     """A figure over n runs (of the task with the fewest); low and high bound its interval.
 
-    No spread (None) where n does not allow one; value is NaN where no run has a finite one.
+    The spread is None if n is too small for one; the value is NaN if no run has a finite one.
     """
 
     value: float
@@ -65,7 +65,7 @@ def _trimmed(samples: Values, cut: Callable[[int], int]) -> Values:
 
     Args:
         samples: all with the same number of runs in each task.
-        cut: how many of so many values are left out on each side.
+        cut: gives for n values the number to leave out on each side.
     """
     count = _counts(samples).reshape(-1, samples.shape[-1])[0]
     flat = samples.reshape(*samples.shape[:-2], -1)
@@ -123,7 +123,7 @@ def iqm(values: Values) -> float:
     return _figure(values, iqm)
 
 
-# How many of n values each statistic leaves out on each side; the median keeps one or two.
+# The number of n values that each statistic leaves out on each side; the median keeps one or two values.
 CUTS: dict[Statistic, Callable[[int], int]] = {
     mean: lambda n: 0,
     median: lambda n: (n - 1) // 2,
@@ -132,15 +132,15 @@ CUTS: dict[Statistic, Callable[[int], int]] = {
 
 
 def same(a: float, b: float) -> bool:
-    """Return whether two figures are the same number, computed in another order perhaps."""
+    """Return whether two figures are equal up to the rounding errors of another order of summation."""
     return math.isclose(a, b, rel_tol=RESOLUTION)
 
 
 def _ranks(values: Values, resolution: float | None = None) -> NDArray[np.int64]:
-    """Return the rank of each value among the different ones, from 0; those that are the same share one.
+    """Return the rank of each value among the distinct values, from 0; equal values share a rank.
 
     Args:
-        resolution: values that are no further apart are the same; None: see `same`.
+        resolution: values at most so far apart are equal; None: as in `same`.
     """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
@@ -153,7 +153,7 @@ def _ranks(values: Values, resolution: float | None = None) -> NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Method:
-    """How the figures of two samples are compared.
+    """Keeps the settings of a comparison of two samples.
 
     Args:
         test: `permutation`: of the difference of figures, by swapping within pairs, or of group membership
@@ -161,8 +161,8 @@ class Method:
             so that 5 pairs give at least p = 1/16; `wilcoxon`: signed ranks of pairs, the rank sum of Mann
             and Whitney, or over several tasks that of van Elteren, by permutation.
         of: mean, median or iqm.
-        bounds: what the metric cannot leave; a difference is no larger than their distance.
-        resamples: of the bootstrap.
+        bounds: lowest and highest value of the metric; a difference is no larger than their distance.
+        resamples: number of bootstrap resamples.
     """
 
     test: str = "permutation"
@@ -184,9 +184,9 @@ def estimate(
         interval: `student`: of the mean, by Student's t; `bootstrap`: percentiles over resampled runs,
             each task's runs by themselves (stratified); `none`.
         of: mean, median or iqm.
-        bounds: what the metric cannot leave. Student's interval is cut there, which leaves its coverage as
-            it is, since the true mean is not beyond.
-        resamples: of the bootstrap.
+        bounds: lowest and highest value of the metric. Student's interval is cut there, which does not
+            change its coverage, since the true mean is within them.
+        resamples: number of bootstrap resamples.
 
     The bootstrap's interval of few runs is too narrow: of 4,000 samples of a normal distribution it covered
     the mean in 0.74 (n = 3), 0.83 (5), 0.89 (8), 0.90 (10) and 0.92 (20), the median in 0.75 at n = 3.
@@ -220,9 +220,9 @@ def _within(interval: tuple[float, float], bounds: tuple[float, float]) -> tuple
 
 
 def resampled(values: NDArray[Any], seed: int = SEED, resamples: int = RESAMPLES) -> NDArray[Any]:
-    """Return draws of the runs with replacement, each task's by themselves: (resamples, runs, ...).
+    """Return draws of the runs with replacement, each task's separately: (resamples, runs, ...).
 
-    A task with fewer runs, padded with NaN, has as many in each draw.
+    A task with fewer runs, padded with NaN, keeps its number of runs in each draw.
     """
     return np.concatenate(list(_resampled(values, seed, resamples, resamples)))
 
@@ -263,26 +263,26 @@ DEFAULT = Method()
 
 @dataclass(frozen=True)
 class Difference:
-    """How a cell of a table differs from another: in its figure, with interval, and how surprising it is."""
+    """Keeps how two cells of a table differ: difference of figures, its interval, p of the test."""
 
     value: float
-    n: int  # pairs, or the smaller of two groups; of the task with the fewest
+    n: int  # number of pairs, or of runs in the smaller group, for the task with the fewest
     paired: bool
     low: float | None
     high: float | None
-    p: float | None  # of the test, both sides; None where n does not allow one
+    p: float | None  # two-sided p of the test; None if n is too small
     least: float  # the smallest p that the test can give with these values, however they are arranged
-    sign: float = 0.0  # which way the test points: of the difference of figures, or of ranks
+    sign: float = 0.0  # sign of the tested difference, of figures or of ranks
 
 
 def compare(ours: Values, theirs: Values, paired: bool, method: Method = DEFAULT) -> Difference:
-    """Return a figure of ours less that of theirs, (runs,) or (runs, tasks).
+    """Return the difference of the figures of ours and theirs, (runs,) or (runs, tasks).
 
     The interval is Student's of the paired differences, or Welch's of two groups; of a median, an
-    interquartile mean or several tasks percentiles of the bootstrap, each task's runs by themselves.
+    interquartile mean or several tasks it is percentiles of the bootstrap, each task's runs separately.
 
     Args:
-        paired: whether the values at one place have the same seed (and task); only whole pairs count.
+        paired: whether values at equal indices have the same seed (and task); only complete pairs count.
     """
     of = method.of
     a, b = _by_task(ours), _by_task(theirs)
@@ -316,7 +316,7 @@ def compare(ours: Values, theirs: Values, paired: bool, method: Method = DEFAULT
 
 
 def _noise(*samples: Values) -> float:
-    """Return how far apart equal sums and differences of these values may come out."""
+    """Return the largest rounding error of sums and differences of these values."""
     return RESOLUTION * max(float(np.nanmax(np.abs(sample))) for sample in samples)
 
 
@@ -326,7 +326,7 @@ def _snapped(difference: float, *samples: Values) -> float:
 
 
 def _welch(a: Values, b: Values) -> tuple[float, float]:
-    """Return Welch's interval of the difference of means: one number where neither group has a spread."""
+    """Return Welch's interval of the difference of means, of zero width if neither group has a spread."""
     left, right = (estimate(sample, "none") for sample in (a, b))
     shares = [float(one.deviation or 0.0) ** 2 / one.n for one in (left, right)]
     difference, variance = left.value - right.value, sum(shares)
@@ -338,7 +338,7 @@ def _welch(a: Values, b: Values) -> tuple[float, float]:
 
 
 def _resampled_difference(a: Values, b: Values, paired: bool, method: Method) -> Values:
-    """Return resampled differences of the figures; the same seed draws the same pairs."""
+    """Return resampled differences of the figures; one seed for both samples draws whole pairs."""
     size = _at_once(a, b)
     ours = _resampled(a, SEED, method.resamples, size)
     theirs = _resampled(b, SEED if paired else SEED + 1, method.resamples, size)
@@ -350,7 +350,7 @@ def _resampled_difference(a: Values, b: Values, paired: bool, method: Method) ->
 def _permutation_test(
     a: Values, b: Values, paired: bool, statistic: Callable[[Values, Values], Values]
 ) -> tuple[float, float]:
-    """Return p of both sides (twice the smaller), and the smallest p that any arrangement of the values has.
+    """Return the two-sided p (twice the smaller), and the smallest p that any arrangement of the values has.
 
     scipy.stats.permutation_test compares the statistic of each arrangement to within a share of the
     observed one, which does not see ties where large values have a small difference, and it has no strata.
@@ -413,7 +413,7 @@ def _divided(a: Values, b: Values) -> tuple[Values, Values]:
 
 
 def _rank_test(a: Values, b: Values, paired: bool) -> tuple[float, float, float]:
-    """Return p, the smallest p that so many values with such ties can have, and which way the ranks point."""
+    """Return p, the smallest p that so many values with such ties can have, and the sign of the rank test."""
     if paired:
         d = (a - b)[np.isfinite(a - b)]
         d = np.where(np.abs(d) <= _noise(a, b), 0.0, d)
@@ -428,13 +428,13 @@ def _rank_test(a: Values, b: Values, paired: bool) -> tuple[float, float, float]
         ours, theirs = np.isfinite(a[:, task]), np.isfinite(b[:, task])
         ranks = stats.rankdata(_ranks(np.concatenate([a[ours, task], b[theirs, task]])))
         x[ours, task], y[theirs, task] = np.split(ranks / (len(ranks) + 1), [ours.sum()])
-    # The score of a task less what it is on average, (N + 1) / 2 a run.
+    # A task's score minus its mean under the null hypothesis, (N + 1) / 2 a run.
     sign = _snapped(float(np.nansum(x - 0.5)), x, y)
     if a.shape[1] > 1:
         return *_permutation_test(x, y, False, lambda u, _: np.nansum(u, axis=(1, 2))), sign
     left, right = x[np.isfinite(x)], y[np.isfinite(y)]
     both = np.sort(np.concatenate([left, right]))
-    # The two arrangements that are the furthest apart: either group above the other.
+    # The two most extreme arrangements: either group above the other.
     extremes = [(both[: len(left)], both[len(left) :]), (both[len(right) :], both[: len(right)])]
     least = min(_mann_whitney(*one) for one in extremes)
     return _mann_whitney(left, right), least, sign
@@ -442,11 +442,11 @@ def _rank_test(a: Values, b: Values, paired: bool) -> tuple[float, float, float]
 
 def _mann_whitney(a: Values, b: Values) -> float:
     p = float(stats.mannwhitneyu(a, b).pvalue)
-    return p if math.isfinite(p) else 1.0  # where all values are the same
+    return p if math.isfinite(p) else 1.0  # p is NaN if all values are equal
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return the p values adjusted for being many (Holm 1979): the k-th smallest of m times m - k + 1."""
+    """Return p values corrected for multiple tests (Holm 1979): the k-th smallest of m times m - k + 1."""
     order = np.argsort(p, kind="stable")
     adjusted, largest = [0.0] * len(p), 0.0
     for k, index in enumerate(order):
@@ -465,7 +465,7 @@ def probability_of_improvement(ours: Values, theirs: Values) -> float:
 
 
 def improvement(ours: Values, theirs: Values, resamples: int = RESAMPLES) -> Estimate:
-    """Return `probability_of_improvement` with its stratified bootstrap, both drawn by themselves."""
+    """Return `probability_of_improvement` with its stratified bootstrap interval (both samples are drawn)."""
     a, b = _by_task(ours), _by_task(theirs)
     counts = np.minimum(_counts(a), _counts(b))
     if not counts.any():
@@ -497,11 +497,11 @@ def _wins(ours: Values, theirs: Values) -> Values:
 
 
 def _shares(values: Values, seed: int, resamples: int, at_once: int) -> Iterator[Values]:
-    """Yield how often each run is in each draw of the bootstrap, as a share: blocks (draws, runs, tasks)."""
+    """Yield each run's share of each bootstrap draw, in blocks (draws, runs, tasks)."""
     runs, tasks = values.shape
     numbers = np.where(np.isfinite(values), np.arange(float(runs))[:, None], np.nan)
     for drawn in _resampled(numbers, seed, resamples, at_once):
-        places = drawn + runs * np.arange(len(drawn))[:, None, None]  # each draw counts in a place of its own
+        places = drawn + runs * np.arange(len(drawn))[:, None, None]  # each draw has its own range of bins
         counts = [
             np.bincount(at[np.isfinite(at)].astype(np.int64), minlength=len(drawn) * runs)
             for at in (places[..., task] for task in range(tasks))
@@ -511,7 +511,7 @@ def _shares(values: Values, seed: int, resamples: int, at_once: int) -> Iterator
 
 
 def performance_profile(values: Values, thresholds: Values) -> Values:
-    """Return for each threshold, the share of the runs (runs, tasks) that are above it, mean over tasks."""
+    """Return for each threshold the share of runs (runs, tasks) above it, averaged over tasks."""
     return _above(_by_task(values), thresholds)
 
 

@@ -1,4 +1,4 @@
-"""Verifies a table: computes its files anew from the records, and compares them with those in its folder."""
+"""Verifies a table: computes its files again from the records, and compares them with those in its folder."""
 
 import json
 import shlex
@@ -16,7 +16,7 @@ from rnnbench.paper.planning import TableSearch, default_place, searched
 from rnnbench.paper.provenance import EARLIER_RESAMPLES, VERSIONS, RunsOfTable, warnings
 from rnnbench.reader import SearchRecord, Source, open_source
 
-# What `verify` reads of provenance.json; of lists of objects what each holds.
+# Keys that `verify` reads from provenance.json, with their types; for a list of objects those of each object.
 KINDS: dict[str, Any] = {
     "table": dict,
     "command": [str],
@@ -31,7 +31,7 @@ KINDS: dict[str, Any] = {
 
 
 def _of_kind(value: Any, kind: Any) -> Any:
-    """Return the value.
+    """Return the value if it has the type `kind`.
 
     Raises:
         TypeError: it is of another type.
@@ -48,7 +48,7 @@ def _of_kind(value: Any, kind: Any) -> Any:
 
 
 def _of_kinds(tree: Any, kinds: dict[str, Any]) -> dict[str, Any]:
-    """Return the object, whose keys hold values of these types; raises as `_of_kind`."""
+    """Return the object if its keys have values of these types; raise as `_of_kind` does otherwise."""
     found: dict[str, Any] = _of_kind(tree, dict)
     for key, kind in kinds.items():
         _of_kind(found[key], kind)
@@ -59,13 +59,13 @@ def _of_kinds(tree: Any, kinds: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a provenance.json says, checked.
+    """Keeps the checked contents of a provenance.json.
 
     Args:
         jobs: the command that trains each run of the table again, by the identity of the run.
-        unfinished: the trials that had no finished run then.
-        searches: as in the file.
-        versions: of the renderer and the statistics that the table was made with.
+        unfinished: the trials that had no finished run when the table was made.
+        searches: the file's entries for searches.
+        versions: versions of the renderer and the statistics that made the table.
     """
 
     table: Table
@@ -80,29 +80,29 @@ class Provenance:
 
     @property
     def same_tests(self) -> bool:
-        """Whether intervals and tests are computed today as they were then."""
+        """Whether this version computes intervals and tests as the table's version did."""
         return self.versions["statistics"] > 1 and self.same_figures
 
     @property
     def same_figures(self) -> bool:
-        """Whether figures are: before version 3, the median over several tasks was that of all runs."""
+        """Whether figures are computed as then: before version 3, medians over tasks were of all runs."""
         pooled = self.table.statistic == "median" and self.table.over
         return not pooled or self.versions["statistics"] > 2
 
 
 def verify(folder: Path, where: str | None, folders: Sequence[Path] = ()) -> tuple[list[str], list[str]]:
-    """Compute a table's files anew from the records, and compare them with those in a folder.
+    """Compute a table's files again from the records, and compare them with those in a folder.
 
-    Of files that another version has written, the numbers are compared instead of the text.
+    For files of another version, the numbers are compared instead of the text.
 
     Args:
         where: the folder or store with the records; None: the one that the table was made from, else the
             default store if it is here, else multirun.
-        folders: config folders of the user's own, for figures of one's own. Those that the table was made
-            with are not looked into: a provenance.json, which others may have written, imports nothing.
+        folders: the user's config folders, for the user's kinds of figures. Those in provenance.json are
+            ignored, since others may have written it, and a figure's file is code.
 
     Returns:
-        what differs or is missing; and warnings.
+        descriptions of what differs or is missing; and warnings.
 
     Raises:
         ConfigError: the folder has no table, or there are no records at all.
@@ -119,7 +119,7 @@ def verify(folder: Path, where: str | None, folders: Sequence[Path] = ()) -> tup
     if len(faults) == len(known.jobs):
         return [*faults, f"no run of the table is in {source.name}: source=FOLDER or URI names another"], []
     filled, searches = _filled(known, source)
-    if faults:  # then every file differs, and says no more
+    if faults:  # every file differs then, which adds no information
         faults += [
             f"{name}: is not there"
             for name in texts(filled, searches, folder)
@@ -180,7 +180,7 @@ def _filled(known: Provenance, source: Source) -> tuple[FilledTable, list[TableS
 
 
 def _compared(known: Provenance, filled: FilledTable, searches: list[TableSearch], folder: Path) -> list[str]:
-    """Return what the files in a folder have otherwise than the records give."""
+    """Return descriptions of what the files in a folder have that the records do not give."""
     faults = []
     figures = [figure.value for cell in filled.cells.values() for figure in cell.figures.values()]
     for name, text in texts(filled, searches, folder).items():
@@ -202,7 +202,7 @@ def _overrides(rerun: str) -> list[str]:
 
 
 def _again(known: dict[str, Any], found: SearchRecord | None) -> TableSearch:
-    """Return a search as provenance.json has it, with what its records say now."""
+    """Return a search from provenance.json, with the current records of it."""
     trials, sampler, space = (known[name] for name in ("trials", "sampler", "space"))
     return TableSearch(
         known["row"], known["study"], known["overrides"], trials, found, trials, sampler, space
@@ -210,7 +210,7 @@ def _again(known: dict[str, Any], found: SearchRecord | None) -> TableSearch:
 
 
 def differences(name: str, was: str, now: str) -> list[str]:
-    """Return the lines of a file that are not what the records give."""
+    """Return the lines of a file that differ from what the records give."""
     a, b = was.splitlines(), now.splitlines()
     pairs = [(n, *pair) for n, pair in enumerate(zip(a, b, strict=False), 1) if pair[0] != pair[1]]
     said = [
