@@ -1,8 +1,8 @@
 """Runs a search: asks, trains and tells, without waiting for batches, until the study has its n_trials.
 
 Under our own launcher the trials train in this process, in stacks that they join and leave between
-epochs. Under any other launcher each trial is one of that launcher's jobs. Either way n_jobs trials are in
-flight.
+epochs. Under any other launcher each trial is one of that launcher's jobs. Either way up to n_jobs trials are
+in flight; Hydra's basic launcher runs one at a time.
 """
 
 import statistics
