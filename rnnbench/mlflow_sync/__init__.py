@@ -1,1 +1,1 @@
-"""MLflow's copy of the records."""
+"""Keeps MLflow's copy of the records: delivers it, reads it and deletes it."""

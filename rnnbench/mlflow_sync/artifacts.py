@@ -1,4 +1,4 @@
-"""Files of runs in MLflow: what is uploaded to them, and trained networks that are downloaded again."""
+"""Uploads files to runs in MLflow, and downloads trained networks from them."""
 
 import os
 import tempfile
@@ -16,12 +16,12 @@ from rnnbench.system.files import sound
 
 
 def job_artifacts(job: Path, wanted: Sequence[str], folder: Path) -> list[Path]:
-    """List the files of a job to upload: those that are asked for and that it has.
+    """List the files of a job to upload: those in `wanted` that it has.
 
-    Its pictures are drawn here. A damaged file is listed as it is, and its picture is left out.
+    Draws its pictures. A damaged file is uploaded as it is, and its picture is left out.
 
     Args:
-        wanted: names of tracking.artifacts.
+        wanted: names from tracking.artifacts.
         folder: where pictures are drawn.
     """
     files = []
@@ -39,15 +39,15 @@ def job_artifacts(job: Path, wanted: Sequence[str], folder: Path) -> list[Path]:
 def upload_figures(
     uri: str, runs: Sequence[str], files: Sequence[Path], *, place: str, same: set[str]
 ) -> None:
-    """Upload files to runs, except those that a run has and that are what they were before.
+    """Upload files to runs, except unchanged files that a run already has.
 
     Args:
         place: the folder among a run's artifacts.
-        same: names of the files that are what they were before.
+        same: names of the unchanged files.
 
     Raises:
         ConfigError: there is no such store.
-        StoreError: it does not take them.
+        StoreError: the store does not take the files.
     """
     client = connect_reader(uri)
     from mlflow.exceptions import MlflowException
@@ -87,7 +87,7 @@ def download(run_id: str) -> Path:
         raise ConfigError(f"{run_id}: no such folder, and no such run in {mask(uri)}") from None
     tags = run.data.tags
     folder = Path(tags.get("rnnbench.folder", ""))
-    # The folder may have been trained anew since, or be another machine's.
+    # The job may have been trained again since, or the folder may be on another machine.
     attempt = tags.get("rnnbench.attempt")
     if is_job(folder) and str(read_result(folder)["started"]) == attempt:
         return folder

@@ -14,31 +14,31 @@ from rnnbench.config.uris import driven, sqlite_file
 from rnnbench.mlflow_sync.sqlite import prepare
 from rnnbench.mlflow_sync.store import PATIENCE, WAIT, NoAnswer, Refusal, StoreError, first_line, silence
 
-# Unless the user has set them: an answer in time, or trouble is reported and the call repeated
-# later by us, who look first at what arrived. Repeated by the HTTP client, a create_run whose answer
-# got lost would make a second run.
+# MLflow's settings, unless the user has set them. Calls fail soon, and Delivery repeats them after it has
+# looked up what arrived. If the HTTP client repeated a create_run whose answer was lost, it would make a
+# second run.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": PATIENCE,
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing goes to anyone but the store that the user named
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # data goes only to the store that the user named
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
-FOLDER_CHARS = 200  # of the name of an experiment's folder
-# What MLflow says when it will not have what it was given, now or later; anything else may pass.
+FOLDER_CHARS = 200  # longest name of an experiment's folder
+# MLflow's error codes for input that it will never accept; any other error may be temporary.
 REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
 
 
 def connect(uri: str, experiment: str, say: Callable[[str], None]) -> tuple[Any, str]:
-    """Open MLflow's client, and find the id of the experiment, which is made if it is not there.
+    """Open MLflow's client, and return it with the id of the experiment, which is made if it is not there.
 
     Args:
         say: is given each message for the user.
 
     Raises:
-        Refusal: the experiment was deleted, or the store is not one of this MLflow's.
-        mlflow.exceptions.MlflowException: the store is in trouble.
+        Refusal: the experiment was deleted, or the tables of the store are of another version of MLflow.
+        mlflow.exceptions.MlflowException: the store fails.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
@@ -48,21 +48,21 @@ def connect(uri: str, experiment: str, say: Callable[[str], None]) -> tuple[Any,
     file = sqlite_file(uri)
     if file is None:
         client = MlflowClient(driven(uri))
-        place = None  # the server's choice
+        place = None  # the server chooses where artifacts are kept
     else:
-        # (We leave the journal mode as it is: six writers lost nothing and were no slower than under WAL.)
+        # The journal mode stays: with six writers, WAL was not faster and nothing was lost without it.
         with FileLock(f"{file}.lock"):
             prepare(file, say)
             client = MlflowClient(patient(uri))
-        # Beside the file, not in whatever directory this process happens to run; the name of a folder has
-        # an end, and two experiments may share one.
+        # Artifacts lie beside the file, not in the current directory. Names of folders have a limited length;
+        # two experiments whose names are cut to the same one may share a folder.
         place = (file.parent / "mlruns" / quote(experiment, safe=" ")[:FOLDER_CHARS]).as_uri()
     found: Any = client.get_experiment_by_name(experiment)
     if found is None:
         try:
             return client, str(client.create_experiment(experiment, artifact_location=place))
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another sweep was quicker
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another sweep has just made the experiment
                 raise
             found = client.get_experiment_by_name(experiment)
     if found.lifecycle_stage != "active":
@@ -75,13 +75,13 @@ def connect(uri: str, experiment: str, say: Callable[[str], None]) -> tuple[Any,
 
 
 def patient(uri: str) -> str:
-    """Give a SQLite URI a timeout of WAIT; SQLite's own five seconds are few for eight writers."""
+    """Add a timeout of WAIT to a SQLite URI: the default of 5 s is too short for eight writers."""
     uri = driven(uri)
     return uri if "timeout=" in uri else f"{uri}{'&' if '?' in uri else '?'}timeout={WAIT}"
 
 
 def settle(uri: str) -> None:
-    """See that the store answers, and set MLflow's environment; to be called before mlflow is imported.
+    """Check that the store answers, and set MLflow's environment; call it before mlflow is imported.
 
     Raises:
         NoAnswer: the store does not answer.
@@ -91,14 +91,14 @@ def settle(uri: str) -> None:
         raise NoAnswer(trouble)
     for key, setting in ENVIRONMENT.items():
         if setting.isdecimal() and not os.environ.get(key, "").isdecimal():
-            os.environ[key] = setting  # MLflow would fail at what is no number
+            os.environ[key] = setting  # MLflow fails if the setting is not a number
         os.environ.setdefault(key, setting)
 
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Raise what MLflow, its database or the network raise in this block as StoreError."""
-    from alembic.util import CommandError  # a migration, by `mlflow ui` too, at the same moment
+    """Turn errors of MLflow, its database or the network in this block into StoreError."""
+    from alembic.util import CommandError  # another process, such as `mlflow ui`, migrates at the same time
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -109,9 +109,9 @@ def store_errors() -> Iterator[None]:
 
 
 def permanent(error: Exception) -> bool:
-    """True if trouble will stay: MLflow refuses what it was given, or a file cannot be read."""
+    """True if repeating the call cannot help: MLflow refuses its input, or a file cannot be read."""
     if isinstance(error, OSError):
-        status = getattr(getattr(error, "response", None), "status_code", 0)  # of an upload
+        status = getattr(getattr(error, "response", None), "status_code", 0)  # set for uploads
         beyond_reach = isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError))
         return beyond_reach or status in (400, 413, 422)
     return getattr(error, "error_code", None) in REFUSALS

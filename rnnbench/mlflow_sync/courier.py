@@ -1,6 +1,6 @@
 """Starts the courier: a process beside the training that delivers records from job folders to MLflow.
 
-Training writes only files, and one line to a pipe that it never waits for, so that a slow or dead server
+Training writes only files, and lines to a pipe that it never waits for, so that a slow or dead server
 does not slow it down. Nothing is lost either: the courier looks through the whole folder at the end, and
 `python -m rnnbench.record sync` does the same later.
 """
@@ -20,14 +20,14 @@ from rnnbench.job_state import JobState
 from rnnbench.record.job_folder import read_delivery
 from rnnbench.record.sweep_folder import held, job_folders, read_sweep, results, sync_command, workers
 
-GRACE, AGAIN = 15.0, 30.0  # seconds of waiting at the end of a sweep until the user is told, and told again
+GRACE, AGAIN = 15.0, 30.0  # seconds until the first and each later message that the end of a sweep waits
 
 
 class Courier:
-    """Starts the process for a sweep folder whose tracking.uri is not null, and tells it what changes.
+    """Starts the courier's process for a sweep folder, and tells it which job folders change.
 
-    It has a session of its own: Ctrl-C in the terminal does not reach it. When this process dies, the
-    pipe ends, and the courier delivers what is there and exits.
+    The courier has a session of its own, so that Ctrl-C in the terminal does not reach it. When this process
+    dies, the pipe ends, and the courier delivers what is there and exits.
 
     Args:
         folder: the sweep folder, claimed.
@@ -37,7 +37,7 @@ class Courier:
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
         self.folder = folder
         self.warn = warn
-        self.told: set[str] = set()  # names of the jobs of this process, of which it was told
+        self.told: set[str] = set()  # names of the jobs that this process has reported as changed
         self.waiting: dict[str, None] = {}  # job names that the pipe has no room for, oldest first
         path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
@@ -48,7 +48,7 @@ class Courier:
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
-            # The very rnnbench that runs here; its lines are read as UTF-8, whatever this terminal has.
+            # The courier imports the same rnnbench, and prints UTF-8 whatever the terminal's encoding is.
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8"},
         )
         assert self.process.stdin is not None
@@ -68,9 +68,9 @@ class Courier:
         self.waiting[job.name] = None
         try:
             for name in list(self.waiting):
-                os.write(self.pipe, f"{name}\n".encode())  # so short a line is written whole or not at all
+                os.write(self.pipe, f"{name}\n".encode())  # a line this short is written whole or not at all
                 del self.waiting[name]
-        except (BlockingIOError, BrokenPipeError):  # busy: at the next change; gone: `close` tells
+        except (BlockingIOError, BrokenPipeError):  # busy: sent at the next change; dead: `close` reports it
             pass
 
     def close(self, timeout: float | None = None) -> int:
@@ -79,11 +79,10 @@ class Courier:
         After `timeout` seconds, or on Ctrl-C, the process is stopped.
 
         Args:
-            timeout: None: two minutes, and a tenth of a second for each job.
+            timeout: seconds; None: two minutes, and a tenth of a second for each job.
 
         Returns:
-            the number of jobs that are not, or not wholly, delivered; where other processes share the
-            folder, of those that this process has trained.
+            the number of jobs that are not fully delivered; in a shared folder only those of this process.
         """
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -120,13 +119,13 @@ class Courier:
         )
 
     def _stop(self) -> None:
-        self.process.kill()  # safe at any moment: what it did is found again
+        self.process.kill()  # safe at any moment, since delivery can be repeated
         self.process.wait()
         self.listener.join()
 
 
 def undelivered(folder: Path) -> list[Path]:
-    """List the job folders of a sweep whose record as it is now is not wholly in MLflow.
+    """List the job folders of a sweep whose current record is not fully in MLflow.
 
     Jobs that other processes train, in a shared folder or elsewhere, are left out: those deliver them.
     """

@@ -11,7 +11,7 @@ from rnnbench.record.sweep_folder import read_sweep
 
 
 def open_runs(sweep: Path) -> Runs | None:
-    """Open the runs of a sweep folder; None where there is no such store or experiment: nothing is made.
+    """Open the runs of a sweep folder; return None if its store or experiment is not there. Makes neither.
 
     Raises:
         StoreError: the store does not answer.
@@ -35,8 +35,10 @@ def open_runs(sweep: Path) -> Runs | None:
 
 
 def find_runs(runs: Runs, sweep: Path, jobs: Iterable[Path], *, whole: bool) -> list[str]:
-    """Find the runs of job folders; of the `whole` sweep also its own, and those of jobs removed by hand.
+    """Find the ids of the runs of job folders.
 
+    Args:
+        whole: also find the sweep's own run, and runs of jobs whose folders were removed by hand.
     Raises:
         StoreError: the store does not answer.
     """

@@ -1,10 +1,10 @@
 """Writes the records of a sweep folder to MLflow, where each becomes one run, exactly once.
 
-What a job has delivered stands in its mlflow.json, written after MLflow has answered. So after a crash
-some of it may be sent again, and every step is one that may be repeated: a run is looked for by its
-`rnnbench.job` tag before it is created; a metric is sent with the timestamp of its row, and MLflow keeps
-one of equal (name, step, timestamp, value); params are the same. A job that is trained anew has other
-rows under the same steps: it becomes a new run, and the run of its last attempt is deleted.
+A job's mlflow.json says what has been delivered, and is written after MLflow has answered. After a crash
+some of it may be sent again, so every step can be repeated: a run is looked up by its `rnnbench.job` tag
+before it is created; a metric is sent with the timestamp of its row, and of equal metrics (name, step,
+timestamp, value) MLflow keeps one; params stay the same. A job that is trained again has other rows for the
+same steps: it becomes a new run, and the run of its last attempt is deleted.
 """
 
 import json
@@ -37,40 +37,40 @@ from rnnbench.record.job_folder import end_of, is_job, read_delivery, read_metri
 from rnnbench.record.sweep_folder import delete_command, held, job_folders, read_sweep, results, status_now
 from rnnbench.system.files import DamagedFile
 
-PARAMS, METRICS = 100, 900  # that MLflow takes at once
-TRIES = 10  # in a row, of a store that answers, but not as it should
+PARAMS, METRICS = 100, 900  # largest numbers that MLflow takes in one call
+TRIES = 10  # deliveries without progress until a store that answers with errors is given up
 
 
 class Delivery:
     """Delivers one sweep folder.
 
-    In `refused`, job names to why MLflow would not have the record; the sweep's own has the name "".
+    `refused` maps names of jobs to the reason why MLflow refuses their records; "" is the sweep's own record.
 
     Args:
         say: is given each message for the user.
 
     Raises (all methods):
-        StoreError: the store does not answer; what was not delivered still is to be.
+        StoreError: the store does not answer. The rest can be delivered later.
     """
 
     def __init__(self, sweep: Path, say: Callable[[str], None] = print) -> None:
         self.sweep = sweep
         self.say = say
         self.refused: dict[str, str] = {}
-        self.delivered = 0  # runs, by this object
+        self.delivered = 0  # number of runs that this object has delivered
         info = read_sweep(sweep)
         self.uri: str = absolute(info["tracking"]["uri"])
         self.experiment: str = info["tracking"]["experiment"]
         self.artifacts: list[str] = info["tracking"]["artifacts"]
         self.single: bool = info["single"]
         self.alone = not info.get("shared", False)  # no other process delivers this folder
-        self.runs: Runs | None = None  # once the store has answered
+        self.runs: Runs | None = None  # None until the store has answered
 
     def deliver_all(self) -> None:
-        """Bring everything that is new in the sweep folder to MLflow, past answers that fail now and then.
+        """Deliver everything that is new in the sweep folder, and try again after errors that may pass.
 
         Raises:
-            StoreError: it does not answer, or fails TRIES times and nothing gets any further.
+            StoreError: the store does not answer, or fails TRIES times in a row without progress.
         """
         failures = 0
         while True:
@@ -88,7 +88,7 @@ class Delivery:
                 time.sleep(0.2)
 
     def deliver(self, jobs: Iterable[Path]) -> None:
-        """Bring what is new in these job folders to MLflow, and in the sweep's own record."""
+        """Deliver what is new in these job folders and in the sweep's own record."""
         settle(self.uri)
         with store_errors():
             runs, parent = self._open()
@@ -102,10 +102,13 @@ class Delivery:
                 self._tell_restored(runs)
 
     def _open(self) -> tuple[Runs, str | None]:
-        """Connect to the store, and find or make the run of the sweep itself; None for a single run's.
+        """Connect to the store, and find or make the sweep's own run.
+
+        Returns:
+            the runs of the sweep folder, and the id of the sweep's own run; None for a single run.
 
         Raises:
-            Refusal: the store will not have it.
+            Refusal: the store refuses the sweep's own run.
         """
         from mlflow.exceptions import MlflowException
 
@@ -122,7 +125,7 @@ class Delivery:
             raise
 
     def _parent(self, runs: Runs) -> str:
-        """Find or make the run of the sweep itself."""
+        """Find or make the sweep's own run, and return its id."""
         info = read_sweep(self.sweep)
         tags = {"rnnbench.command": " ".join(info["command"]), "rnnbench.host": HOST}
         place = {"rnnbench.folder": place_of(self.sweep)}
@@ -130,13 +133,13 @@ class Delivery:
         return str(state["run_id"])
 
     def _deliver_jobs(self, runs: Runs, parent: str | None, jobs: Iterable[Path]) -> Exception | None:
-        """Deliver jobs past one that fails; return the last error, if it may pass.
+        """Deliver jobs, and go on after one that fails; return the last error that may pass, or None.
 
-        Two that fail in a row are the store's trouble, which is raised.
+        If two jobs in a row fail, the store is at fault, and the error is raised.
         """
         trouble = last = None
         for job in jobs:
-            if not is_job(job):  # deleted since
+            if not is_job(job):  # the folder has been deleted
                 continue
             error = self._try_job(runs, parent, job)
             if error is not None and last is not None:
@@ -146,7 +149,7 @@ class Delivery:
         return trouble
 
     def _try_job(self, runs: Runs, parent: str | None, job: Path) -> Exception | None:
-        """Deliver a job, and note in `refused` if its record is not taken; return an error that may pass."""
+        """Deliver a job, or write to `refused` why MLflow refuses it; return an error that may pass."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -165,7 +168,7 @@ class Delivery:
         return None
 
     def _deliver_job(self, runs: Runs, parent: str | None, job: Path) -> None:
-        result = read_result(job)  # before the rows: a result that says the end comes after the last row
+        result = read_result(job)  # read before the rows: a job writes its last row before its end
         identity = Identity.of_job(job, result)
         place = {"rnnbench.folder": place_of(job)} | ({} if parent is None else {PARENT: parent})
         state = runs.find_or_make(identity, result["name"], tags=_tags(result), place=place)
@@ -181,7 +184,7 @@ class Delivery:
             self.delivered += 1
 
     def _end_job(self, runs: Runs, identity: Identity, result: dict[str, Any], run_id: str) -> None:
-        """Deliver what is delivered once, when a job has ended."""
+        """Deliver what a job sends once, at its end: dataset, error, artifacts, status."""
         client, status = runs.client, result["status"]
         client.log_inputs(run_id, [_dataset_input(result["dataset"])])
         if result["error"] is not None:
@@ -193,12 +196,12 @@ class Delivery:
             for file in job_artifacts(identity.folder, self.artifacts, Path(folder)):
                 client.log_artifact(run_id, str(file))
         if sqlite_file(self.uri) is None:
-            # A server may have carried out a create_run that we had given up on and repeated.
+            # The server may have carried out a create_run that timed out here and was repeated.
             runs.only(identity)
         client.set_terminated(run_id, STATUS[status], result["ended"])
 
     def _deliver_sweep(self, runs: Runs, parent: str) -> None:
-        """Give the sweep's own run its status, or note in `refused` why it is not taken."""
+        """Set the status of the sweep's own run, or write to `refused` why MLflow refuses it."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -210,7 +213,7 @@ class Delivery:
             self.refused[""] = first_line(error)
 
     def _end_parent(self, runs: Runs, run_id: str) -> None:
-        """Give the sweep's own run the status of its sweep, and at its end the comparison."""
+        """Set the status of the sweep's own run, and upload the comparison when the sweep has ended."""
         info = read_sweep(self.sweep)
         state = read_delivery(self.sweep)
         if info["ended"] is None and not held(self.sweep):  # the process was killed
@@ -229,7 +232,7 @@ class Delivery:
         runs.note(self.sweep, state | {"status": info["status"], "ended": info["ended"]})
 
     def _deliver_study(self, runs: Runs, run_id: str, info: dict[str, Any]) -> None:
-        """Deliver what a search has found: tags, metrics, pictures."""
+        """Deliver the results of a search: tags, metrics, pictures."""
         from mlflow.entities import Metric, RunTag
 
         tags = [RunTag(param_name(n), cut(text, TAG_CHARS)) for n, text in info["study"]["tags"].items()]
@@ -277,7 +280,7 @@ def _log(client: Any, state: dict[str, Any], result: dict[str, Any], rows: Seque
 
 
 def _dataset_input(data: dict[str, Any]) -> Any:
-    """Make MLflow's DatasetInput of the dataset of a record."""
+    """Make MLflow's DatasetInput from the dataset of a record."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(

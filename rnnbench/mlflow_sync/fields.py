@@ -1,4 +1,4 @@
-"""How the values and texts of a record stand in MLflow's fields, which are short and take no NUL."""
+"""Converts values and texts of a record to and from MLflow's fields, which are short and take no NUL."""
 
 import hashlib
 import json
@@ -10,22 +10,24 @@ from typing import Any
 
 from rnnbench.job_state import JobState
 
-# Characters that MLflow's tables hold.
+# Longest texts, in characters, that MLflow's tables hold.
 PARAM_CHARS, TAG_CHARS, NAME_CHARS, DATASET_CHARS, DIGEST_CHARS = 6000, 8000, 250, 500, 36
-NOT_IN_A_NAME = re.compile(r"[^\w.:/-]+")  # what it does not take in a metric's name
+NOT_IN_A_NAME = re.compile(r"[^\w.:/-]+")  # characters that MLflow refuses in a metric's name
 PARENT = "mlflow.parentRunId"  # the tag that names the run of the sweep
 STATUS: dict[str, str] = {
     JobState.finished.value: "FINISHED",
     JobState.failed.value: "FAILED",
     JobState.interrupted.value: "KILLED",
-    JobState.pruned.value: "KILLED",  # MLflow has no word for it: the tag rnnbench.status does
+    JobState.pruned.value: "KILLED",  # MLflow has no such status, so the tag rnnbench.status holds it
     JobState.running.value: "RUNNING",
 }
-RECORDED = {theirs: ours for ours, theirs in STATUS.items() if ours != JobState.pruned}  # the other way
+RECORDED = {
+    theirs: ours for ours, theirs in STATUS.items() if ours != JobState.pruned
+}  # MLflow's status to the job's
 
 
 def text(value: Any) -> str:
-    """Write a config value as a param: as on the command line, so that `value` reads it back."""
+    """Write a config value as a param, in command-line syntax, so that `value` reads it back."""
     plain = isinstance(value, str) and value != "" and not _is_json(value)
     return value if plain else json.dumps(value)
 
@@ -36,20 +38,20 @@ def value(text: str) -> Any:
 
 
 def number(metric: float) -> float:
-    """Read a metric: MLflow's SQL stores hold the largest float in place of an infinity."""
+    """Read a metric; the largest float becomes an infinity, which MLflow's SQL stores cannot hold."""
     return math.copysign(math.inf, metric) if abs(metric) == sys.float_info.max else metric
 
 
 def cut(value: str, chars: int) -> str:
-    """Shorten a text to so many characters, and write out its NULs and broken Unicode."""
+    """Shorten a text to `chars` characters, and escape its NULs and invalid Unicode."""
     value = value.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
     return value if len(value) <= chars else f"{value[: chars - 1]}…"
 
 
 def param_name(name: str) -> str:
-    """Make the name of a param of a config key: what MLflow does not take in it stands as its code point."""
+    """Make the name of a param from a config key; characters that MLflow refuses become their code points."""
     name = re.sub(r"[^\w./ -]", lambda sign: f":{ord(sign[0]):x}", name)
-    if posixpath.normpath(name) != name or name.startswith(("/", "..")):  # it would be read as a path
+    if posixpath.normpath(name) != name or name.startswith(("/", "..")):  # MLflow refuses paths
         name = name.replace("/", ":2f")
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return name if len(name) <= NAME_CHARS else f"{name[: NAME_CHARS - 9]}:{digest}"

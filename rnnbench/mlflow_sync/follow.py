@@ -24,13 +24,13 @@ FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0  # seconds between two tries at a store tha
 
 
 def follow(sweep: Path) -> int:
-    """Deliver the jobs that stdin names, as they change, and all that is left when it ends.
+    """Deliver the jobs that stdin names as they change; when stdin ends, deliver everything that is left.
 
     Returns:
         0 if everything is delivered, else 1.
     """
-    os.nice(10)  # training comes first
-    warnings.simplefilter("ignore", DamagedWarning)  # the process that trains says so
+    os.nice(10)  # training has priority
+    warnings.simplefilter("ignore", DamagedWarning)  # the process that trains shows these warnings
     inbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read() -> None:
@@ -46,16 +46,16 @@ def follow(sweep: Path) -> int:
         while follower.gather():
             follower.deliver()
         if any(result["status"] == JobState.running for result in results(sweep).values()):
-            held(sweep, patience=1)  # a process that dies may let go of its pipe before its lock
+            held(sweep, patience=1)  # a process that dies may close its pipe before its lock is released
         follower.deliver()
     return 1 if undelivered(sweep) else 0
 
 
 class Follower:
-    """Delivers what an inbox names, and rests between deliveries.
+    """Delivers the jobs that an inbox names, and rests between deliveries.
 
     Args:
-        inbox: names of job folders that have news; None: there is nothing more to come.
+        inbox: names of job folders that have changed; None: no more names follow.
         lock: held during a delivery.
     """
 
@@ -64,17 +64,18 @@ class Follower:
         self.inbox = inbox
         self.lock = lock
         self.delivery = Delivery(sweep, say)
-        self.changed: set[Path] = set()  # job folders whose news is not delivered
-        self.told: set[str] = set()  # the refused jobs that the user knows of
-        self.silent = False  # the user knows that the store does not answer
-        self.more = True  # there is more to come
-        self.rest, self.wait = 0.0, FIRST_WAIT  # seconds until the next delivery, and after one that fails
+        self.changed: set[Path] = set()  # job folders with changes to be delivered
+        self.told: set[str] = set()  # refused jobs that were reported to the user
+        self.silent = False  # the user was told that the store does not answer
+        self.more = True  # False once the inbox has ended
+        # Seconds until the next delivery, after success and after failure.
+        self.rest, self.wait = 0.0, FIRST_WAIT
 
     def gather(self) -> bool:
-        """Collect the jobs that have news, while it rests, or else until there is one.
+        """Collect the jobs that have changed, until the rest is over and there is at least one.
 
         Returns:
-            False as soon as there is nothing more to come.
+            False as soon as the inbox has ended.
         """
         until = time.monotonic() + self.rest
         while True:
@@ -91,7 +92,7 @@ class Follower:
             self.changed.add(self.sweep / name)
 
     def deliver(self) -> None:
-        """Deliver the news, or everything if there is nothing more to come; say what is not taken."""
+        """Deliver the changes, or everything if the inbox has ended; report what MLflow refuses."""
         started = time.monotonic()
         try:
             with self.lock:
@@ -105,7 +106,7 @@ class Follower:
         else:
             self.changed.clear()
             self.silent = False
-            # Works a fifth of the time, but what is shown is seconds old, not minutes.
+            # Delivery takes at most a fifth of the time, and rests at most 5 s, so that MLflow stays current.
             self.rest = min(max(1.0, 4 * (time.monotonic() - started)), 5.0)
             self.wait = FIRST_WAIT
         for name in sorted(self.delivery.refused.keys() - self.told):
@@ -113,7 +114,7 @@ class Follower:
             self.told.add(name)
 
     def _tell(self, error: StoreError) -> None:
-        """Say once that the store does not take records."""
+        """Tell the user once that the store does not take records."""
         if not self.silent:
             goes_on = "training goes on, and " if self.more else ""
             say(
@@ -124,5 +125,5 @@ class Follower:
 
 
 def verdict(error: StoreError) -> str:
-    """Say what keeps a store from taking records: trouble that may pass, or that somebody has to mend."""
+    """Say why a store does not take records: an error that may pass, or one that the user has to repair."""
     return f"{'refuses the records' if isinstance(error, Refusal) else 'does not take records now'} ({error})"

@@ -29,9 +29,9 @@ def curves(job: Path, file: Path) -> Path:
 
 
 def by_length(job: Path, file: Path) -> Path:
-    """Draw the test accuracy by length of by_length.csv, and where the lengths of training end, as a PNG.
+    """Draw the test accuracy by length from by_length.csv, and the greatest length of training, as a PNG.
 
-    There are few words of each length: the line is the mean over 20 bands of lengths, the dots are lengths.
+    Each length has few examples, so the line is the mean over 20 bands of lengths; each dot is one length.
     """
     from matplotlib.figure import Figure
 
@@ -61,7 +61,7 @@ def confusion(job: Path, file: Path) -> Path:
     size = len(counts)
     figure = Figure(figsize=(max(4.0, 0.45 * size), max(4.0, 0.45 * size)), layout="constrained")
     axes = figure.subplots()
-    # Colours by the share of a row, so that rare classes show too; the counts stand in the cells.
+    # The colour is the share of the row, so that rare classes are visible too; the cells show the counts.
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for true, row in enumerate(counts):

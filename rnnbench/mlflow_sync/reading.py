@@ -1,4 +1,4 @@
-"""Records read from any MLflow store, through MLflow's client."""
+"""Reads records from any MLflow store, through MLflow's client."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -14,13 +14,13 @@ from rnnbench.record.source import FIELDS, Record, SearchRecord, Source, in_orde
 
 
 def check_there(uri: str, key: str = "source") -> None:
-    """Refuse a store that does not answer, and a SQLite file that is not there: MLflow would make it.
+    """Refuse a store that does not answer, and a SQLite file that is not there, since MLflow would make it.
 
     Args:
-        key: what the URI was given as.
+        key: name of the argument or config key that holds the URI.
 
     Raises:
-        ConfigError: says why it cannot be read.
+        ConfigError: the store cannot be read; says why.
     """
     file = sqlite_file(uri)
     trouble = f"there is no {file}" if file is not None and not file.exists() else silence(uri)
@@ -36,13 +36,13 @@ def unreadable(uri: str, trouble: str, key: str = "source") -> ConfigError:
 
 
 def connect_reader(uri: str, key: str = "source") -> Any:
-    """Open MLflow's client of a store that is there.
+    """Open MLflow's client for an existing store.
 
     Args:
-        key: what the URI was given as.
+        key: name of the argument or config key that holds the URI.
 
     Raises:
-        ConfigError: it is not there, does not answer, or has the tables of another version of MLflow.
+        ConfigError: the store is not there, does not answer, or has the tables of another version of MLflow.
     """
     check_there(uri, key)
     from mlflow.exceptions import MlflowException
@@ -57,7 +57,7 @@ def connect_reader(uri: str, key: str = "source") -> Any:
 class ClientRuns(Source):
     """Reads the runs of an MLflow store through its public API.
 
-    It is asked for all of our runs at once: MLflow has no query for several values of a tag.
+    It always reads all runs of rnnbench, since MLflow has no query for several values of a tag.
     """
 
     def __init__(self, uri: str) -> None:
@@ -117,10 +117,10 @@ def _of_run(run: Any) -> Record:
 def record_of(
     run: Mapping[str, Any], *, tags: dict[str, str], params: dict[str, str], metrics: dict[str, float]
 ) -> Record:
-    """Make a record of what MLflow has of a run.
+    """Make a record from a run.
 
     Args:
-        run: run_id, name, status in MLflow's word, started and ended.
+        run: run_id, name, MLflow's status, started and ended.
     """
     remember(tags)
     return Record(

@@ -1,7 +1,7 @@
-"""Which run belongs to which folder: runs are found, made, restored and deleted, so that each folder has one.
+"""Finds, makes, restores and deletes runs in MLflow, so that each folder has exactly one.
 
-A run belongs to the folder that its `rnnbench.folder` names. A copy of a folder has the same identities in
-its records, and gets runs of its own; a folder that was moved keeps its runs.
+A run belongs to the folder that its tag `rnnbench.folder` names. A copy of a folder has the same identities
+in its records, and gets runs of its own; a folder that was moved keeps its runs.
 """
 
 import socket
@@ -16,17 +16,17 @@ from rnnbench.record.job_folder import read_delivery, write_delivery
 from rnnbench.system.files import DamagedFile, read
 
 HOST = socket.gethostname()
-JOB, SWEEP = "rnnbench.job", "rnnbench.sweep"  # tags with the identity of what a run is of
+JOB, SWEEP = "rnnbench.job", "rnnbench.sweep"  # tags with the identity of a run's job or sweep
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What the run of a folder is known by."""
+    """Identifies the run of a folder."""
 
     folder: Path
     tag: str  # JOB or SWEEP
-    value: str  # identity of the record, which stays when the job is trained again
-    attempt: int  # start of the training whose rows these are
+    value: str  # identity of the record, the same for all attempts
+    attempt: int  # start of this attempt, ms since 1970
 
     @classmethod
     def of_job(cls, folder: Path, result: dict[str, Any]) -> "Identity":
@@ -43,7 +43,7 @@ class Runs:
     """The runs of one sweep folder in one experiment of a store.
 
     Args:
-        client: MLflow's.
+        client: MLflow's client.
         alone: no other process delivers this folder.
     """
 
@@ -52,11 +52,11 @@ class Runs:
         self.experiment_id = experiment_id
         self.uri, self.experiment = uri, experiment
         self.alone = alone
-        self.first = False  # no run of this sweep can be there but those made by this object
-        self.made: set[str] = set()  # identities of records that this object has asked runs for
-        self.known: set[str] = set()  # runs that are in the store for sure
-        self.restored = 0  # runs that somebody had deleted in MLflow
-        self.notes = 0  # of what was delivered, by this object
+        self.first = False  # True if this object alone has made runs of this sweep
+        self.made: set[str] = set()  # identities of records for which this object has called create_run
+        self.known: set[str] = set()  # ids of runs that are certainly in the store
+        self.restored = 0  # number of runs restored that had been deleted in MLflow
+        self.notes = 0  # how often this object has changed an mlflow.json
 
     def find_or_make(
         self, identity: Identity, name: str, *, tags: dict[str, str], place: dict[str, str]
@@ -64,23 +64,23 @@ class Runs:
         """Find or make the run of a folder, and return what has been delivered to it.
 
         Args:
-            name: of a new run.
-            tags: of a new run.
-            place: tags that are set if a run does not have them: the folder was moved, the parent made anew.
+            name: name of a new run.
+            tags: tags of a new run.
+            place: tags that an existing run gets too, since its folder may have moved or its parent be new.
 
         Returns:
-            what mlflow.json holds.
+            the content of mlflow.json.
         """
         return self._delivered(identity, place) or self._make(identity, name, tags | place)
 
     def note(self, folder: Path, state: dict[str, Any]) -> None:
-        """Write to mlflow.json how much is delivered of a folder, once MLflow has answered."""
+        """Write to mlflow.json what has been delivered of a folder; call it after MLflow has answered."""
         if write_delivery(folder, state):
             self.notes += 1
 
     def find(self, identity: Identity) -> list[Any]:
-        """Find the runs of a folder, of whatever attempt, and not those of a copy of it."""
-        # Of a run that another machine made, what has become of its folder there is not to be seen here.
+        """Find the runs of a folder, of any attempt, without runs of its copies."""
+        # The folder of a run from another machine cannot be looked at here.
         return [
             run
             for run in self.tagged(identity.tag, identity.value)
@@ -93,13 +93,13 @@ class Runs:
         return list(self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'"))
 
     def below(self, parent: str, folder: Path) -> list[str]:
-        """Find the runs of a sweep whose folders are in a folder, of jobs that were removed by hand too."""
+        """Find the runs of a sweep with folders inside `folder`, also of jobs that were removed by hand."""
         inside = place_of(folder) + "/"
         runs = self.tagged(PARENT, parent)
         return [r.info.run_id for r in runs if r.data.tags.get("rnnbench.folder", "").startswith(inside)]
 
     def only(self, identity: Identity) -> str | None:
-        """Delete all runs of a folder but one of this attempt, and return its id; None if there is none."""
+        """Keep one run of this attempt, delete the folder's other runs, and return its id or None."""
         runs = self.find(identity)
         same = [run for run in runs if run.data.tags["rnnbench.attempt"] == str(identity.attempt)]
         keep = min(same, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
@@ -112,7 +112,7 @@ class Runs:
             self.client.delete_run(run)
 
     def _delivered(self, identity: Identity, place: dict[str, str]) -> dict[str, Any]:
-        """Return what has been delivered of a folder to this store; {} if it is to begin anew."""
+        """Return what has been delivered of a folder to this store; {} if nothing has."""
         from mlflow.exceptions import MlflowException
 
         state = read_delivery(identity.folder)
@@ -123,7 +123,7 @@ class Runs:
             return state
         try:
             run = self.client.get_run(state["run_id"])
-        except MlflowException as error:  # the store was made anew
+        except MlflowException as error:  # the store was deleted and made again
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return {}
@@ -139,9 +139,9 @@ class Runs:
         return state
 
     def _make(self, identity: Identity, name: str, tags: dict[str, str]) -> dict[str, Any]:
-        """Find a run that is in the store without our knowing, or make one; nothing is delivered to it."""
+        """Find the run of a folder whose mlflow.json does not name it, or make one; return its new state."""
         tags = tags | {identity.tag: identity.value, "rnnbench.attempt": str(identity.attempt)}
-        # A job may be at its next attempt already, or its run be there though we got no answer.
+        # The run may be of an earlier attempt, or of a create_run whose answer was lost.
         new_here = self.first and identity.value not in self.made
         run_id = None if new_here else self.only(identity)
         if run_id is None:
@@ -149,7 +149,7 @@ class Runs:
             tags = {tag: cut(value, TAG_CHARS) for tag, value in tags.items()}
             run = self.client.create_run(self.experiment_id, identity.attempt, tags, cut(name, NAME_CHARS))
             run_id = run.info.run_id
-            # Where the parent is new, no child of it is there yet, and a local store does not answer late.
+            # A new parent has no children yet, and a local store loses no answers, so no lookup is needed.
             local = self.alone and sqlite_file(self.uri) is not None
             self.first = self.first or (identity.tag == SWEEP and local)
         self.known.add(run_id)
@@ -159,20 +159,20 @@ class Runs:
             "run_id": run_id,
             "record": identity.value,
             "attempt": identity.attempt,
-            "epochs": 0,  # delivered
-            "final": False,  # whether the end is delivered too
+            "epochs": 0,  # number of rows delivered
+            "final": False,  # True once the end is delivered
         }
         self.note(identity.folder, state)
         return state
 
 
 def place_of(folder: Path) -> str:
-    """Name a folder as a run's `rnnbench.folder` does."""
+    """Return the value of the tag `rnnbench.folder` for a folder."""
     return cut(str(folder.resolve()), TAG_CHARS)
 
 
 def _owns(identity: Identity, tags: dict[str, str]) -> bool:
-    """True if a run of this identity is the folder's: not if the folder that it names still has it."""
+    """True if a run of this identity belongs to the folder: no other folder that it names has the record."""
     place = tags.get("rnnbench.folder", "")
     if place in ("", place_of(identity.folder)):
         return True
@@ -181,5 +181,5 @@ def _owns(identity: Identity, tags: dict[str, str]) -> bool:
         if not file.exists() or file.parent.samefile(identity.folder):
             return True
         return identity.value not in read(file)
-    except (OSError, DamagedFile):  # it cannot be looked at: it may have it
+    except (OSError, DamagedFile):  # an unreadable folder may have the record
         return False

@@ -1,9 +1,9 @@
-"""Records read from MLflow's own tables in SQLite or PostgreSQL, by queries that only read.
+"""Reads records from MLflow's own tables in SQLite or PostgreSQL, by queries that only read.
 
-MLflow's tables are private. They are read all the same, since its search_runs makes a hundred objects of
-SQLAlchemy's for each run and has no query for several trials at once: a table of all 3,000 runs of a store
-takes 9 s of a core through it and 0.5 s by these queries; a table of nine of them 9 s and 0.01 s. A store is
-read here only if its schema is one of CHECKED, for which a test compares both ways.
+MLflow's tables are private. They are read here because search_runs makes a hundred SQLAlchemy objects for
+each run and has no query for several trials at once: a table of all 3,000 runs of a store takes 9 s of CPU
+time with search_runs and 0.5 s with these queries; a table of nine of these runs 9 s and 0.01 s. A store is
+read here only if its schema is in CHECKED, for which a test compares both ways.
 """
 
 import math
@@ -17,23 +17,23 @@ from rnnbench.mlflow_sync.reading import check_there, record_of, unreadable
 from rnnbench.mlflow_sync.store import WAIT, first_line
 from rnnbench.record.source import Record, SearchRecord, Source, in_order, search_record
 
-KINDS = ("sqlite", "postgresql")  # of URIs
-AT_ONCE = 500  # runs of one query
+KINDS = ("sqlite", "postgresql")  # beginnings of the URIs
+AT_ONCE = 500  # largest number of runs in one query
 # Schemas (alembic_version) whose tables are as read here, with the versions of MLflow that make them.
 CHECKED = {"b7e2c1a4d9f3": "3.16", "dc11669786a5": "3.17"}
 TABLES = {"alembic_version", "experiments", "latest_metrics", "metrics", "params", "runs", "tags"}
 
 
 class OtherSchemaError(Exception):
-    """The tables are of a version of MLflow for which these queries were not checked; says which."""
+    """Raised if the tables are of a version of MLflow for which these queries were not tested; says which."""
 
 
 class SqlRuns(Source):
     """Reads the runs of a SQL store of MLflow from its tables.
 
     Raises:
-        ConfigError: the store does not answer, or has no tables of MLflow's.
-        OtherSchemaError: they are of another version of MLflow.
+        ConfigError: the store does not answer, or has no tables of MLflow.
+        OtherSchemaError: the tables are of another version of MLflow.
     """
 
     def __init__(self, uri: str) -> None:
@@ -44,9 +44,9 @@ class SqlRuns(Source):
         self.name = uri
         self.text = text
         file = sqlite_file(uri)
-        # A reader of a SQLite file makes no lock, no journal and no file.
+        # A SQLite file is opened read-only, so that no lock, journal or other file is made.
         where = driven(uri)
-        if file is not None:  # encoded twice: SQLAlchemy and SQLite decode it one after the other
+        if file is not None:  # encoded twice, since SQLAlchemy and SQLite both decode it
             name = quote(quote(str(file.absolute())))
             where = f"sqlite:///file:{name}?mode=ro&uri=true&timeout={WAIT}"
         self.engine = create_engine(where)
@@ -89,7 +89,7 @@ class SqlRuns(Source):
             return connection.execute(self.text(query), values).fetchall()
 
     def _select(self, condition: str, values: dict[str, str]) -> Sequence[Any]:
-        """Read the rows of all runs, not deleted, with a tag `t` for which a condition holds."""
+        """Read the rows of all runs that are not deleted and have a tag `t` that meets a condition."""
         return self._rows(
             "SELECT r.run_uuid AS run_id, r.name, r.status, r.start_time AS started, r.end_time AS ended "
             "FROM runs r "
@@ -106,7 +106,7 @@ class SqlRuns(Source):
             yield from self._read(rows, with_params=with_params)
 
     def _read(self, rows: Sequence[Any], *, with_params: bool) -> Iterator[Record]:
-        """Make records of rows of `_select`: those of our jobs."""
+        """Make records from the rows of `_select` that are runs of rnnbench's jobs."""
         for start in range(0, len(rows), AT_ONCE):
             some = rows[start : start + AT_ONCE]
             runs = [row.run_id for row in some]
@@ -144,6 +144,6 @@ class SqlRuns(Source):
 
 
 def _numbered(values: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """Name the values of an IN (...): the names with colons, and what they stand for."""
+    """Make SQL parameters for the values of an IN (...): the text of their names, and a dict of values."""
     some = {f"v{number}": value for number, value in enumerate(values)}
     return ", ".join(f":{name}" for name in some), some

@@ -1,7 +1,7 @@
 """Makes MLflow's SQLite file under another name, and renames it when it is whole.
 
-MLflow makes its tables in some seventy steps. A process that dies between two of them leaves a file that
-MLflow refuses for ever, so no file of that name is there before the last step is on disk.
+MLflow makes its tables in about seventy steps. If a process dies between two of them, MLflow can never use
+the file again. The file gets its final name only after the last step is on disk.
 """
 
 import glob
@@ -18,18 +18,20 @@ from urllib.parse import quote
 from rnnbench.config.uris import absolute, driven, sqlite_uri
 from rnnbench.mlflow_sync.store import WAIT, Refusal, StoreError, first_line
 
-PART = ".part-"  # behind the file's name while its tables are made
+PART = ".part-"  # appended to the file's name while its tables are made
 COMPANIONS = ("", "-journal", "-wal", "-shm")  # SQLite's own files beside a database
-STEP = 5.0  # seconds within which a living maker changes the file
-# What a store without a run holds: MLflow's version, and the rows that it begins with.
+STEP = 5.0  # seconds within which a process that makes the tables changes the file
+# The rows of a store without runs: the version of its schema, and the first rows that MLflow writes.
 FIRST_ROWS = {"alembic_version": "1", "experiments": "experiment_id = 0", "workspaces": "name = 'default'"}
 
 
 def prepare(file: Path, say: Callable[[str], None]) -> None:
-    """See that a SQLite file holds the tables of this MLflow. The caller holds the file's lock.
+    """Make sure that a SQLite file holds the tables of this MLflow. The caller holds the file's lock.
 
-    A file that MLflow has not finished, without a run in it, is renamed to FILE.unusable-N; what this
-    does is told to `say`.
+    An unfinished file without runs is renamed to FILE.unusable-N.
+
+    Args:
+        say: is given each message for the user.
 
     Raises:
         Refusal: the file has runs, or is another program's, and its tables are not this MLflow's.
@@ -48,7 +50,7 @@ def prepare(file: Path, say: Callable[[str], None]) -> None:
 
 def _prepare(file: Path, say: Callable[[str], None]) -> None:
     for left in file.parent.glob(f"{glob.escape(file.name)}{PART}*"):
-        left.unlink()  # of a maker that was killed
+        left.unlink()  # left by a process that was killed
     while (state := _state(file)) == "unfinished":
         changed = file.stat().st_mtime_ns
         time.sleep(STEP)  # `mlflow ui` may be making it at this moment
@@ -65,7 +67,7 @@ def _state(file: Path) -> str:
     Raises:
         Refusal: the tables are another MLflow's, or another program's.
     """
-    import mlflow.store.db.utils  # which brings all tables into the metadata
+    import mlflow.store.db.utils  # this import brings all tables into the metadata
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
     from mlflow.store.db.base_sql_model import Base
@@ -74,7 +76,7 @@ def _state(file: Path) -> str:
         return "absent"
     script = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
     head = script.get_current_head()
-    name = f"file:{quote(str(file.absolute()))}?mode=rw"  # a dead writer's journal is rolled back
+    name = f"file:{quote(str(file.absolute()))}?mode=rw"  # rw: to roll back a dead writer's journal
     with closing(sqlite3.connect(name, uri=True, timeout=WAIT)) as db:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         versioned = "alembic_version" in tables
@@ -125,9 +127,10 @@ def _make(file: Path) -> None:
 
     part = file.with_name(f"{file.name}{PART}{uuid.uuid4().hex}")
     try:
-        # The artifacts of MLflow's own experiment lie beside the file, by a URI: it puts the name into SQL.
+        # The artifacts of MLflow's default experiment lie beside the file. It is given as a URI, which
+        # escapes its characters, since MLflow puts the name into SQL.
         artifacts = (file.absolute().parent / "mlruns").as_uri()
-        store: Any = SqlAlchemyStore  # it has no types
+        store: Any = SqlAlchemyStore  # SqlAlchemyStore has no type annotations
         store(driven(absolute(sqlite_uri(part))), artifacts).engine.dispose()
         _to_disk(part)
         os.replace(part, file)
@@ -138,7 +141,7 @@ def _make(file: Path) -> None:
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until what was written to a file, or renamed in a folder, outlives a loss of power."""
+    """Wait until changes to a file, or to the names in a folder, are safely on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

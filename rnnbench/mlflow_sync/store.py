@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from rnnbench.config import ConfigError, mask
 from rnnbench.config.uris import check_store, driven, sqlite_file
 
-PATIENCE = "15"  # seconds that a server has for an answer, unless MLFLOW_HTTP_REQUEST_TIMEOUT says otherwise
+PATIENCE = "15"  # seconds to wait for a server, unless MLFLOW_HTTP_REQUEST_TIMEOUT is set
 WAIT = 60  # seconds that a writer of a SQLite file waits for the others
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -22,24 +22,24 @@ DRIVER = re.compile(r"\((?:builtins|sqlite3|psycopg2|pymysql|MySQLdb|pyodbc)\.[\
 
 
 class StoreError(Exception):
-    """The store does not answer, or not as MLflow does: try again later."""
+    """Raised if the store does not answer, or not as MLflow does: try again later."""
 
 
 class NoAnswer(StoreError):
-    """The store does not answer at all: there is no use in trying again at once."""
+    """Raised if the store does not answer at all, so that trying again at once is of no use."""
 
 
 class Refusal(StoreError):
-    """The store refuses what it is given, and will until somebody mends it."""
+    """Raised if the store refuses its input, and will do so until the user repairs the cause."""
 
 
 def seconds(text: str) -> float:
-    """Read MLFLOW_HTTP_REQUEST_TIMEOUT; what is no number of seconds counts as PATIENCE."""
+    """Read MLFLOW_HTTP_REQUEST_TIMEOUT; return PATIENCE if it is not a number of seconds."""
     return float(text if text.isdecimal() and 0 < int(text) < 86_400 else PATIENCE)
 
 
 def silence(uri: str) -> str | None:
-    """Say why the store does not answer, in a few words; None if it does, whatever it says."""
+    """Say in a few words why the store does not answer; None if it gives any answer."""
     file = sqlite_file(uri)
     if file is not None:
         try:
@@ -57,16 +57,16 @@ def silence(uri: str) -> str | None:
             ):
                 return None
         if "host=" in url.query:
-            return _locked(uri)  # a socket's folder, which is the driver's to open
+            return _locked(uri)  # the host is the folder of a Unix socket, which only the driver opens
         port = url.port or PORTS.get(url.scheme.split("+")[0])
         if port is None:
-            return None  # a kind of store that only MLflow knows
+            return None  # a kind of store that cannot be tested here
         with socket.create_connection((url.hostname or "localhost", port), patience):
             pass
     except urllib.error.HTTPError:
         return None
     except urllib.error.URLError as error:
-        # A certificate that we do not trust may be one that MLflow is told to trust.
+        # MLflow may be configured to trust a certificate that is not trusted here.
         return None if isinstance(error.reason, ssl.SSLError) else str(error.reason)
     except (OSError, http.client.HTTPException) as error:
         return str(error)
@@ -74,7 +74,7 @@ def silence(uri: str) -> str | None:
 
 
 def _locked(uri: str) -> str | None:
-    """Say why a SQL server that is there does not let us in; MLflow itself would try for minutes."""
+    """Say why a SQL server refuses the connection, since MLflow itself would retry for minutes."""
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.pool import NullPool

@@ -29,7 +29,7 @@ def sync(folder: Path, to: str | None = None) -> int:
     """Deliver every sweep and single run in a folder, and say what was done.
 
     Args:
-        to: the store that all go to, from now on; None: each where its sweep.json says.
+        to: URI of the MLflow store for all of them from now on; None: the store that each sweep.json names.
 
     Returns:
         0 if everything is delivered, else 1.
@@ -51,7 +51,7 @@ def sync(folder: Path, to: str | None = None) -> int:
 
 
 def agreed(sweep: Path) -> bool:
-    """True if the user has named the store that a sweep.json names, or does so now, at a terminal."""
+    """True if the user has named the store of a sweep.json before, or agrees to it now at a terminal."""
     uri = read_sweep(sweep)["tracking"]["uri"]
     if is_own(uri, sweep):
         return True
@@ -64,7 +64,7 @@ def agreed(sweep: Path) -> bool:
 
 
 def confirm(question: str) -> bool:
-    """Ask a question at the terminal; anything but yes is no."""
+    """Ask a question at the terminal; return True only if the answer is yes."""
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
@@ -74,9 +74,9 @@ def find(folder: Path) -> list[Path]:
         return [folder.parent]
     found = []
     for path, inner, files in os.walk(folder):
-        if "sweep.json" in (*files, *inner):  # a folder of that name is named as damaged
+        if "sweep.json" in (*files, *inner):  # a folder with this name is reported as damaged
             found.append(Path(path))
-            inner.clear()  # below are jobs
+            inner.clear()  # the folders below are jobs, not sweeps
     return sorted(found)
 
 
@@ -118,7 +118,7 @@ def sync_one(sweep: Path) -> int:
 def delete(folder: Path, yes: bool) -> int:
     """Remove a job folder or a sweep folder together with its runs in MLflow, once the user has agreed.
 
-    The runs go first: if this dies in between, it is repeated with the folder that is still there.
+    The runs are deleted first: if the command dies in between, the folder is still there to repeat it.
 
     Args:
         yes: the user has agreed already.
@@ -163,10 +163,10 @@ def delete(folder: Path, yes: bool) -> int:
 
 @contextmanager
 def quiet(sweep: Path) -> Iterator[None]:
-    """Hold a sweep folder that nobody trains or delivers.
+    """Lock a sweep folder that no process trains or delivers, until the block ends.
 
     Raises:
-        filelock.Timeout: somebody does.
+        filelock.Timeout: a process trains or delivers it.
     """
     if held(sweep):
         raise Timeout(str(sweep))
@@ -201,7 +201,7 @@ def main() -> int:
     two.add_argument("--yes", action="store_true", help="do not ask")
     given = parser.parse_args()
     open_streams()
-    warnings.simplefilter("ignore")  # of the libraries: those who train cannot do anything about them
+    warnings.simplefilter("ignore")  # the user cannot act on warnings of libraries
     show_warnings()
     try:
         if given.command == "delete":
@@ -210,7 +210,7 @@ def main() -> int:
     except ConfigError as error:
         say(f"error: {error}")
         return 1
-    except OSError as error:  # no room for a lock, or no right to one
+    except OSError as error:  # the disk is full, or the folder may not be written
         say(f"error: {given.folder}: {first_line(error)}; once that is mended, the same command goes on")
         return 1
     except KeyboardInterrupt:

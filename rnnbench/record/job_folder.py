@@ -4,13 +4,13 @@
       metrics.csv    one row an epoch: epoch, timestamp_ms, then the metrics by name; an empty cell is a
                      metric that was not measured after that epoch
       weights.pt     the parameters of the network, once it is trained
-      confusion.csv  counts of the test set, a row for each true class; of tasks with classes
-      by_length.csv  test accuracy by length of the input; of tasks whose inputs have lengths
+      confusion.csv  counts of the test set, a row for each true class; only for tasks with classes
+      by_length.csv  test accuracy by length of the input; only for tasks whose inputs have lengths
       result.json    status, identity, params, final metrics, where the numbers come from
 
-This module alone writes these files. Numbers are written with repr, so that what is read is what was
-measured, bit for bit. Beside them lie those of others: Hydra's .hydra/, a snapshot while the trial is under
-way, and mlflow.json, which says what MLflow has of the record.
+This module alone writes these files. Numbers are written with repr, so that they are read back bit for bit.
+The folder also has files of other modules: Hydra's .hydra/, a snapshot while the trial is unfinished, and
+mlflow.json, which says what MLflow has of the record.
 """
 
 import csv
@@ -43,9 +43,9 @@ from rnnbench.system.files import (
 )
 
 ROW = ("epoch", "timestamp_ms")
-NETWORK = ("weights.pt", "config.yaml", "result.json")  # the files that a trained network is made from again
+NETWORK = ("weights.pt", "config.yaml", "result.json")  # the files that `rnnbench.load` needs
 STATUSES = {state.value for state in RECORDED}
-LATEST = 9_000_000_000_000  # ms since 1970 that a date can be, in pandas too
+LATEST = 9_000_000_000_000  # latest time in ms since 1970 that pandas can hold too
 
 
 def now() -> int:
@@ -59,7 +59,7 @@ def moment(value: Any) -> bool:
 
 
 def moment_or_none(value: Any) -> bool:
-    """True if a value is a time, or None for one that has not come."""
+    """True if a value is a time in milliseconds since 1970, or None."""
     return value is None or moment(value)
 
 
@@ -93,8 +93,8 @@ class JobFolder:
     def __init__(self, path: Path, result: dict[str, Any]) -> None:
         self.path = path
         self.result = result
-        self.names: list[str] = []  # the metrics of the header
-        self.last = 0  # timestamp of the last row: a clock that is set back turns no history round
+        self.names: list[str] = []  # metrics in the header of metrics.csv
+        self.last = 0  # timestamp of the last row, so that timestamps never decrease
 
     @classmethod
     def start(
@@ -108,14 +108,14 @@ class JobFolder:
         tags: dict[str, str],
         keep: int = 0,
     ) -> "JobFolder":
-        """Make the folder; in one that is there, begin the unfinished record anew, or go on with it.
+        """Make the folder; if it exists, begin its unfinished record again, or continue it.
 
         Args:
             name: readable, for tables and MLflow.
             trial: `rnnbench.config.trial_hash` of the config.
             dataset: JSON types, `name` and `checksum` among them.
             tags: where the numbers come from, see `provenance`.
-            keep: epochs that are not trained again: their rows stay.
+            keep: number of epochs whose rows stay, since they are not trained again.
         """
         path.mkdir(parents=True, exist_ok=True)
         rows = read_metrics(path)[:keep] if keep else []
@@ -130,7 +130,7 @@ class JobFolder:
             "params": flatten(tree),
             "metrics": {},
             "tags": tags,
-            # Names the attempt: never that of an earlier one, even if the clock was set back.
+            # This time identifies the attempt, so it must be new even if the clock was set back.
             "started": max(now(), before["started"] + 1) if before else now(),
             "ended": None,
             "epochs": keep,
@@ -142,7 +142,7 @@ class JobFolder:
         folder = cls(path, result)
         folder.names = [name for name in {name: None for row in rows for name in row} if name not in ROW]
         folder.last = rows[-1]["timestamp_ms"] if rows else 0
-        # The rows go before the result does: no reader takes rows of the last attempt for this one's.
+        # The rows are replaced before the result, so that no reader takes old rows for this attempt's.
         folder._rewrite(rows)
         folder._save()
         return folder
@@ -162,7 +162,7 @@ class JobFolder:
         self.result["epochs"] = epoch
 
     def write_network(self, weights: bytes, facts: dict[str, Any]) -> None:
-        """Write weights.pt, and note in the record what `rnnbench.load` checks and needs to know of it.
+        """Write weights.pt, and write to the record what `rnnbench.load` checks and needs.
 
         Args:
             weights: the file, as torch.save makes it.
@@ -176,7 +176,7 @@ class JobFolder:
         write_csv(self.path / "confusion.csv", counts)
 
     def write_lengths(self, accuracies: Iterable[tuple[float, float]]) -> None:
-        """Write the test accuracy by length: pairs of a length and the accuracy over inputs of it."""
+        """Write by_length.csv: pairs of a length and the test accuracy over inputs of that length."""
         rows = ((int(length), accuracy) for length, accuracy in accuracies)
         write_csv(self.path / "by_length.csv", [("length", "accuracy"), *rows])
 
@@ -188,18 +188,18 @@ class JobFolder:
         error: str | None = None,
         traceback: str | None = None,
     ) -> None:
-        """Close the record.
+        """Write the end of the job to its record.
 
         Args:
-            status: the word of the JobState that the job has come to.
-            metrics: the final ones.
+            status: value of the final JobState.
+            metrics: the final metrics.
             error: why the trial failed.
-            traceback: of the exception that it failed with.
+            traceback: traceback of the exception that made it fail.
 
         Raises:
-            ValueError: a job that runs cannot come to it, or the record was closed before.
+            ValueError: a running job cannot get this status, or the record has ended already.
         """
-        if status == JobState.pruned:  # MLflow has no such status: the tag says it
+        if status == JobState.pruned:  # MLflow has no such status, so a tag holds it
             self.result["tags"] |= {"rnnbench.status": status}
         self.result |= {
             "status": JobState(self.result["status"]).then(JobState(status)).value,
@@ -266,22 +266,22 @@ def previous(folder: Path) -> dict[str, Any] | None:
 
 
 def _delivered(folder: Path) -> dict[str, Any] | None:
-    """Find out which record MLflow has of a folder whose result.json was damaged.
+    """Return the identity that MLflow's run has of a folder whose result.json was damaged, or None.
 
-    The next attempt goes on under its identity, so that MLflow's run is replaced and not doubled.
+    The next attempt keeps this identity, so that it replaces MLflow's run and adds no second one.
     """
     state = read_delivery(folder)
     return {"job": state["record"], "started": state["attempt"]} if "record" in state else None
 
 
 def inherit(old: Path, new: Path, checkpoint: str) -> None:
-    """Begin a job with the rows of one that was interrupted in another folder, to go on from there.
+    """Begin a job with the rows of a job that was interrupted in another folder, to continue it.
 
     Args:
-        checkpoint: name of the file to go on from, which moves; last, so that it is in one of the two.
+        checkpoint: name of the snapshot file. It is moved last, so that it is always in one of the folders.
     """
     try:
-        read_metrics(old)  # whether they can be gone on from
+        read_metrics(old)  # raises if the rows are damaged
         text, result = read(old / "metrics.csv"), read_result(old)
     except DamagedFile as error:
         warn(error, "the trial starts over")
@@ -297,7 +297,7 @@ def abandon(folder: Path, error: str | None = None) -> None:
     """Record that a job was interrupted whose process is dead, if its record says that it runs.
 
     Args:
-        error: why nobody will go on with it: then it has failed. Its rows and its checkpoint stay.
+        error: why the job cannot be continued; if given, the job has failed. Its rows and snapshot stay.
     """
     result = previous(folder)
     if result is None:
@@ -317,13 +317,13 @@ def end_of(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> int:
 def read_delivery(folder: Path | str) -> dict[str, Any]:
     """Read from mlflow.json what has been delivered of a job or sweep folder; {} for nothing.
 
-    A damaged file counts as none: what MLflow has is looked up there.
+    A damaged file counts as missing, since what it says can be looked up in MLflow.
     """
     file = Path(folder) / "mlflow.json"
     try:
         state = read_json(file)
         check(file, state, DELIVERY)
-        if "status" in state:  # of a sweep
+        if "status" in state:  # the file is a sweep's
             check(file, state, {"ended": moment_or_none})
         return state
     except FileNotFoundError:
@@ -348,7 +348,7 @@ def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: the folder is not there.
-        DamagedFile: the file is not, or does not hold epochs.
+        DamagedFile: the file is missing, or does not hold epochs.
     """
     file = Path(folder) / "metrics.csv"
     try:
@@ -379,7 +379,7 @@ def read_confusion(folder: Path) -> list[list[int]]:
 
     Raises:
         FileNotFoundError: it is not there.
-        DamagedFile: it is no square of counts.
+        DamagedFile: it is not a square matrix of counts.
     """
     file = folder / "confusion.csv"
     try:
@@ -397,7 +397,7 @@ def read_overrides(folder: Path) -> list[str]:
     """Read the overrides that a job was composed from, as Hydra leaves them in the job folder.
 
     Raises:
-        FileNotFoundError: it has left nothing.
+        FileNotFoundError: Hydra's file is not there.
         DamagedFile: the file holds something else.
     """
     file = folder / ".hydra" / "overrides.yaml"
@@ -413,7 +413,7 @@ def read_overrides(folder: Path) -> list[str]:
 
 
 def read_lengths(folder: Path) -> list[tuple[int, float]]:
-    """Read by_length.csv: pairs of a length and the test accuracy over inputs of it.
+    """Read by_length.csv: pairs of a length and the test accuracy over inputs of that length.
 
     Raises:
         FileNotFoundError: it is not there.

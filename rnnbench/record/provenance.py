@@ -1,6 +1,6 @@
 """Finds out where a trial's numbers come from: code, versions, machine, command.
 
-Nothing about the machine fails a trial: what cannot be found out is left out.
+A trial never fails because of this: what cannot be found out is left out.
 """
 
 import getpass
@@ -19,14 +19,14 @@ from rnnbench.config import mask
 
 PACKAGES = ("torch", "numpy", "hydra-core", "optuna", "mlflow")
 CHECKOUT = Path(__file__).resolve().parents[2]
-PATIENCE = 10.0  # seconds that git has for an answer
+PATIENCE = 10.0  # seconds to wait for git
 
 
 def provenance(device: str) -> dict[str, str]:
     """Make the tags that say where the numbers come from; they are looked up once a process.
 
     `rnnbench.git_commit` and `rnnbench.git_dirty` (whether tracked files under rnnbench/ or conf/ differ
-    from that commit) are there for a git checkout with a commit, and git; not for an installed wheel.
+    from that commit) need git and a checkout with a commit. An installed wheel has neither tag.
 
     Args:
         device: as in fit.device.
@@ -51,7 +51,7 @@ def _fixed() -> dict[str, str]:
 
 
 def _fact(look: Callable[..., str], *args: str) -> str | None:
-    """Return what the system says, or None where it does not.
+    """Return what `look` finds out, or None if the system cannot tell.
 
     Which error that is depends on the system: a user without a name is a KeyError, an OSError or an
     ImportError, a package without its metadata a PackageNotFoundError, which is an ImportError too.

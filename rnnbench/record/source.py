@@ -1,4 +1,4 @@
-"""Records looked up by trial hash or by search: what a place of records answers; job folders as a place."""
+"""Defines the places that records are read from, by trial hash or by search; job folders are one of them."""
 
 import re
 from abc import ABC, abstractmethod
@@ -17,22 +17,22 @@ TRIAL = re.compile(r'"trial": "([0-9a-f]+)"')
 STUDY = re.compile(r'"rnnbench.study": "([^"]*)"')
 # Tags of a run in MLflow that a record has as fields.
 FIELDS = {f"rnnbench.{name}" for name in ("trial", "job", "error", "folder", "attempt")}
-STATE = {"rnnbench.status", "rnnbench.last_epoch"}  # tags that say how far a run came
+STATE = {"rnnbench.status", "rnnbench.last_epoch"}  # tags that say how far a trial was trained
 
 
 @dataclass
 class Record:
-    """What one run of a trial left. Two are equal if they say the same of the same run."""
+    """The record of a job, from its folder or from MLflow; params and folder do not count for equality."""
 
     trial: str
-    job: str  # identity of the run, the same in its folder and in MLflow
+    job: str  # identity of the job, the same in its folder and in MLflow
     name: str
     status: str
     started: int  # ms since 1970
     ended: int | None
-    run_id: str | None  # of MLflow
-    parent: str | None  # MLflow's run of its sweep
-    metrics: dict[str, float]  # of one that is measured every epoch the last value
+    run_id: str | None  # id of MLflow's run
+    parent: str | None  # id of MLflow's run of the sweep
+    metrics: dict[str, float]  # the last value of a metric that is measured every epoch
     tags: dict[str, str]
     error: str | None
     params: dict[str, Any] = field(compare=False)  # by dotted name; {} where a source leaves them out
@@ -40,17 +40,17 @@ class Record:
 
     @property
     def origin(self) -> dict[str, str]:
-        """Our tags, which say where the numbers come from, without those that say how far the run came."""
+        """The tags of rnnbench that say where the numbers come from, without those of the job's state."""
         return {k: v for k, v in self.tags.items() if k.startswith("rnnbench.") and k not in STATE}
 
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """What a finished search left."""
+    """The result of a finished search."""
 
     study: str
-    command: str  # that trains its winner
-    winner: str  # number of the trial
+    command: str  # the command that trains the best trial
+    winner: str  # number of the best trial
     metrics: dict[str, float]  # study/complete, study/importance/KEY, ...
     run_id: str | None
 
@@ -74,7 +74,7 @@ class Source(ABC):
 
     @abstractmethod
     def searches(self) -> dict[str, SearchRecord]:
-        """Read the searches that have come to an end, by name; of several with one name the last."""
+        """Read the finished searches by name; of several with the same name, the last one."""
 
     @abstractmethod
     def curve(self, record: Record, metric: str) -> list[tuple[int, float]]:
@@ -87,7 +87,7 @@ def in_order(records: Iterable[Record]) -> list[Record]:
 
 
 def search_record(tags: dict[str, str], metrics: dict[str, float], run_id: str | None) -> SearchRecord:
-    """Make a search of the tags and metrics of its sweep."""
+    """Make a SearchRecord from the tags and metrics of its sweep."""
     names = {name: value for name, value in metrics.items() if name.startswith("study/")}
     study, command, winner = (tags[f"rnnbench.{key}"] for key in ("study", "best_command", "best_trial"))
     return SearchRecord(study, command, winner, names, run_id)
@@ -133,7 +133,7 @@ class Folders(Source):
         found = {}
         sweeps = [file.parent for file in sorted(self.folder.rglob("sweep.json"))]
         for sweep, info in sound(sweeps, lambda sweep: (sweep, read_sweep(sweep))):
-            # One whose winner could not be told in a command that is safe to paste is no entry of a table.
+            # A search without this tag has no command that is safe to paste, so tables leave it out.
             if "rnnbench.best_command" in info.get("study", {}).get("tags", {}):
                 run = read_delivery(sweep).get("run_id")
                 search = search_record(info["study"]["tags"], info["study"]["metrics"], run)
@@ -148,8 +148,8 @@ def _read(job: Path) -> Record:
     """Read the record in a job folder.
 
     Raises:
-        FileNotFoundError: it was deleted meanwhile.
-        DamagedFile: a file of it is.
+        FileNotFoundError: the record has been deleted.
+        DamagedFile: one of its files is damaged.
     """
     result = read_result(job)
     epochs = {name: value for row in read_metrics(job) for name, value in row.items() if name not in ROW}
@@ -177,7 +177,7 @@ def confusion(record: Record) -> list[list[int]]:
         ConfigError: its job folder is not here, or its task has no classes.
     """
     file = record.folder / "confusion.csv"
-    # The folder may have been trained anew since.
+    # The job may have been trained again since, with other counts.
     if not file.exists() or read_result(record.folder)["job"] != record.job:
         raise ConfigError(
             f"figures: the confusion matrix of run {record.job} needs its job folder, which is not here; "

@@ -1,8 +1,8 @@
 """The sweep folder: the parent of job folders, with sweep.json. A sweep is resumed in its folder.
 
-One living process holds the folder. That of a named study may be shared by several: each then holds a lock
-of its own, and takes the common one for moments only. Workers (processes elsewhere that train stacks for the
-one that holds the folder) hold a lock each too, since they may outlive it.
+One living process holds the folder. Several processes may share the folder of a named study: each then holds
+a lock of its own, and takes the common lock only briefly. Workers (processes elsewhere that train stacks for
+the process that holds the folder) hold a lock each too, since they may outlive that process.
 """
 
 import os
@@ -25,9 +25,9 @@ from rnnbench.system.files import NO_SPACE, DamagedFile, check, read_json, set_a
 
 LOCK = ".lock"  # held by the process that trains the sweep; in a shared folder while sweep.json changes
 SHARED = ".lock-{}"  # held by one of the processes that share a folder
-STACKS = "stacks"  # within it: what is sent to workers, see rnnbench.cluster
+STACKS = "stacks"  # subfolder with the files that are sent to workers, see rnnbench.cluster
 WORKERS = STACKS + "/{}.lock"  # held by the worker that trains this stack
-MOMENT = 10.0  # seconds that a process may wait while others note that they come or go
+MOMENT = 10.0  # seconds to wait for the common lock of a shared folder
 
 
 class SweepFolder:
@@ -53,7 +53,7 @@ class SweepFolder:
     ) -> "Iterator[SweepFolder]":
         """Make a sweep folder, or take one to resume it, and hold it until the block ends.
 
-        The kernel lets go of it too if the process dies.
+        If the process dies, the operating system releases the lock.
 
         Args:
             name: readable, for MLflow's parent run; a folder that is resumed keeps its own.
@@ -61,10 +61,10 @@ class SweepFolder:
             tracking: where MLflow's copy goes; a relative SQLite file is noted as seen from here.
             single: the folder of a single run, which becomes an MLflow run without a parent.
             shared: other processes may hold the folder too, if they also share it.
-            elsewhere: workers train the jobs; some may be at it already, for one that held it before.
+            elsewhere: workers train the jobs; workers of an earlier process may still be training.
 
         Raises:
-            ConfigError: another living process holds the folder, or a worker that is not wanted.
+            ConfigError: another living process holds the folder, or a worker does and `elsewhere` is False.
         """
         key = "hydra.run.dir" if single else "hydra.sweep.dir"
         with _hold(path, key, shared=shared, elsewhere=elsewhere) as (lock, own):
@@ -91,9 +91,9 @@ class SweepFolder:
     def end(self, status: str) -> None:
         """Write that the sweep has ended: finished, failed (a trial has) or interrupted.
 
-        Call it before `Courier.close`, so that MLflow's parent run ends too. A shared folder ends with
-        the last process that holds it, and this one holds it no more: two that still deliver would each
-        wait for the other to be the last.
+        Call it before `Courier.close`, so that MLflow's parent run ends too. A shared folder ends with the
+        last process that holds it. This process releases it here: otherwise two processes that still deliver
+        would each wait for the other.
         """
         if not self.info["shared"]:
             self.info |= {"ended": now(), "status": status}
@@ -137,11 +137,11 @@ def _hold(path: Path, key: str, *, shared: bool, elsewhere: bool) -> Iterator[tu
     """Make a folder if it is not there, and hold it until the block ends.
 
     Args:
-        key: of the config, that names the folder.
-        shared, elsewhere: as of `SweepFolder.claim`.
+        key: the config key that names the folder.
+        shared, elsewhere: as in `SweepFolder.claim`.
 
     Returns:
-        the common lock, which is held, and one for this process alone, which is not.
+        the common lock, which is held, and the lock of this process alone, which is not held yet.
 
     Raises:
         ConfigError: the folder is in use, or cannot be locked.
@@ -163,7 +163,7 @@ def _acquire(lock: FileLock, path: Path, key: str, *, shared: bool) -> None:
     """Take the common lock of a sweep folder.
 
     Args:
-        key: of the config, that names the folder.
+        key: the config key that names the folder.
         shared: others may hold the folder too, if they share it.
 
     Raises:
@@ -190,7 +190,7 @@ def _refuse_workers(path: Path, key: str) -> None:
     """Refuse a sweep folder some of whose stacks are trained by workers.
 
     Raises:
-        ConfigError: says how many.
+        ConfigError: workers train some stacks; says how many.
     """
     if busy := workers(path):
         raise ConfigError(
@@ -215,15 +215,14 @@ def _remove_dead_locks(path: Path) -> None:
 
 
 def _let_go(lock: FileLock) -> None:
-    """Release and remove the lock that a process has for itself."""
+    """Release and remove the lock of this process alone."""
     if lock.is_locked:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def new_folder(path: Path) -> Path:
-    """Make a folder that nobody else has: of two sweeps that start in the same second, the later has -2
-    behind the name."""
+    """Make a new folder; if the name is taken, as by a sweep of the same second, append -2 to it."""
     unique, number = path, 1
     while True:
         try:
@@ -299,7 +298,7 @@ def _known(path: Path) -> dict[str, Any]:
         return {}
     except DamagedFile as error:
         set_aside(error, "a new one is made; the records in the folder stay")
-        state = read_delivery(path)  # MLflow's run of the sweep is found again by what it is called there
+        state = read_delivery(path)  # keeps the identity by which MLflow's run of the sweep is found
         return (
             {"format": 1, "sweep": state["record"], "started": state["attempt"]} if "record" in state else {}
         )
@@ -327,7 +326,7 @@ def delivered_runs(path: Path) -> dict[str, str]:
 
 
 def held(path: Path, patience: float = 0) -> bool:
-    """True if a living process holds the sweep folder, still after so many seconds."""
+    """True if a living process holds the sweep folder, still after `patience` seconds."""
     return _taken(path / LOCK, patience) or bool(_sharers(path) or workers(path))
 
 
@@ -335,11 +334,11 @@ def held(path: Path, patience: float = 0) -> bool:
 def work(path: Path, sweep: str, stack: str) -> Iterator[None]:
     """Hold a stack of a sweep folder while training it for the process that holds the folder.
 
-    Waits for a worker that already does, of a task that was taken for lost.
+    Waits for a worker that still holds the stack, because its task was wrongly believed lost.
 
     Args:
         sweep: the id of the sweep, as in sweep.json.
-        stack: its name.
+        stack: name of the stack.
 
     Raises:
         ConfigError: the folder is not here, is another's, or is in use by a process that trains by itself.
@@ -368,7 +367,7 @@ def _sharers(path: Path) -> list[Path]:
 
 
 def _taken(lock: Path, patience: float = 0) -> bool:
-    """True if a living process holds the lock, still after so many seconds, or if that cannot be seen."""
+    """True if a living process holds the lock, still after `patience` seconds, or if that is unknown."""
     probe = FileLock(lock)
     try:
         probe.acquire(timeout=patience)
@@ -379,7 +378,7 @@ def _taken(lock: Path, patience: float = 0) -> bool:
 
 
 def status_now(result: dict[str, Any], job: Path) -> str:
-    """Return the status of a job; one that runs by its record, but in no process, was interrupted."""
+    """Return the status of a job: interrupted if its record says running, but no process trains it."""
     status: str = result["status"]
     return JobState.interrupted.value if status == JobState.running and not held(job.parent) else status
 
