@@ -36,7 +36,7 @@ from rnnbench.terminal import say, show_table
 
 @dataclass
 class Row:
-    """One contestant: trial-epochs a second, and times the tutorial's loop, one figure a round."""
+    """Keeps, for each round, a contestant's trial-epochs a second and their ratio to the tutorial's loop."""
 
     model: str
     hidden_size: int
@@ -44,15 +44,15 @@ class Row:
     K: int
     rates: list[float]
     ratios: list[float]
-    ceiling: float  # trial-epochs a second, if all were matrix products at the machine's own speed
+    ceiling: float  # trial-epochs a second if all time were matrix products at the machine's speed
 
 
 def compare(model: str, hidden_size: int, stacks: list[int], rounds: int, device: str) -> list[Row]:
     """Time the tutorial's loop, that loop with its images in memory, and stacks of the harness, in turn.
 
-    On the CPU the loops are run with all cores, as a plain script has it, and with one thread, which is
-    faster where something else wants a core; the faster of both counts, in each round. On a GPU the
-    loop is torch.nn alone, one run after the other.
+    On the CPU the loops run with all cores, torch's default, and with one thread, which is faster while other
+    processes use cores; the faster of both counts in each round. On a GPU the loop is torch.nn alone, one
+    run after the other.
     """
     threads = sorted({cores(), 1}, reverse=True) if device == "cpu" else [1]
     named = (
@@ -100,7 +100,7 @@ def table(rows: list[Row]) -> Table:
 
 
 def save(rows: list[Row], folder: Path) -> None:
-    """speed.csv, every round of it, and speed.svg."""
+    """Write speed.csv with every round, and speed.svg."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "speed.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -114,7 +114,7 @@ def save(rows: list[Row], folder: Path) -> None:
 
 
 def picture(rows: list[Row], file: Path) -> None:
-    """Times the tutorial's loop, by model and hidden size: a dot a stack, its line from min to max."""
+    """Draw speed relative to the tutorial's loop: a dot a stack by model and size, a line min to max."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -198,7 +198,7 @@ def show_traffic(workers: int, trials: int) -> None:
 
 
 def show_load() -> None:
-    """Print whether a sweep of 5,000 trials stays as it began."""
+    """Print time and memory of early and late trials in a sweep of 5,000."""
     load = long_sweep(5000)
     say(f"{load.finished:,} of {load.trials:,} trials finished, {load.minutes:.1f} min with MLflow in SQLite")
     say(f"a trial, records included: {load.early:.0f} ms at first, {load.late:.0f} ms at last")
@@ -219,7 +219,7 @@ def main() -> None:
         return PARTS[options.part]()
     show_speed(options)
     if not (options.quick or options.device != "cpu" or options.hidden or options.stacks):
-        show_costs()  # which do not depend on these
+        show_costs()  # costs do not depend on models and sizes
 
 
 def read_arguments() -> argparse.Namespace:

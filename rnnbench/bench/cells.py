@@ -1,4 +1,4 @@
-"""What a cell costs beside our LSTM, and what a parallel scan saves beside steps one after the other."""
+"""Times every cell relative to our LSTM, and parallel scans relative to a loop over time."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ BATCH = 32
 
 
 def drawn(name: str, K: int, width: int, H: int | None = None) -> Weights:
-    """Weights of a cell, of the size that a trial has at its start."""
+    """Return initial weights of a cell."""
     H = H or width
     shapes = make_cell(Model(name, H)).all_shapes(width)
     return {name: (torch.rand(K, *shape) * 2 - 1) * H**-0.5 for name, shape in shapes.items()}
@@ -72,7 +72,7 @@ def whole(cell: Cell, weights: Weights, x: Tensor) -> Tensor:
 
 
 def steps(H: int, weights: Weights, x: Tensor) -> Tensor:
-    """minGRU as a loop over time."""
+    """Run minGRU as a loop over time."""
     rows = torch.baddbmm(
         weights["bias"].unsqueeze(-1), weights["weight_ih"], x.transpose(1, 2).flatten(2)
     ).view(len(x), -1, x.shape[1], x.shape[3])

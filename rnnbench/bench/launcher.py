@@ -1,4 +1,4 @@
-"""What a sweep costs beside its training: our launcher and sweeper beside Hydra's own."""
+"""Times what a sweep costs beside its training: our launcher and sweeper beside Hydra's."""
 
 import os
 import subprocess
@@ -16,11 +16,11 @@ STOCK = ("hydra/launcher=basic", "hydra/sweeper=basic", "tracking=none")
 
 @dataclass
 class Cost:
-    """Milliseconds that a trial adds to a sweep beside its training, one figure a round."""
+    """Keeps the milliseconds that a trial adds to a sweep beside its training, one figure a round."""
 
     what: str
     overrides: tuple[str, ...]
-    share: int  # its sweeps are so many times smaller
+    share: int  # divisor of the number of trials in its sweeps
     recorded: list[float] = field(default_factory=list)  # until the last job folder is complete
     ended: list[float] = field(default_factory=list)  # until the command ends, with all runs in MLflow
 
@@ -34,12 +34,12 @@ def launcher_cost(trials: int, rounds: int = 3) -> list[Cost]:
     check a trial, to make and evaluate its network, and to write its records, with the wait for
     MLflow at the end in `Cost.ended`. The contestants take turns.
 
-    Hydra's own pair has sweeps a tenth as long, and no MLflow: it knows of no end of a sweep, so each
-    of its jobs would start a courier and wait for it, seconds a trial.
+    Hydra's launcher and sweeper have sweeps a tenth as long, and no MLflow: without an event at the end of a
+    sweep, each job would start a courier and wait for it, which takes seconds.
 
     Args:
-        trials: of the longer sweep, at least 200.
-        rounds: figures for each contestant.
+        trials: number of trials of the longer sweep, at least 200.
+        rounds: number of figures for each contestant.
     """
     contestants = [
         Cost("stack and grid, MLflow in SQLite", (), 1),

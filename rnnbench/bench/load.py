@@ -1,4 +1,4 @@
-"""Whether a long sweep stays as it began: memory and cost of a trial, from the first trials to the last."""
+"""Measures whether a long sweep slows down or grows: time and memory of a trial, from first to last."""
 
 import os
 import subprocess
@@ -12,27 +12,27 @@ import psutil
 
 from rnnbench.record import job_folders, read_result
 
-FIRST = 500  # trials after which nothing should grow any more
+FIRST = 500  # trials after which time and memory should be constant
 
 
 @dataclass
 class Load:
-    """What a sweep of tiny trials took."""
+    """Keeps the time and memory of a sweep of tiny trials."""
 
     trials: int
     finished: int
-    minutes: float  # of the command
-    early: float  # ms a trial, of the FIRST after the first FIRST
-    late: float  # ms a trial, of the last FIRST
-    memory_early: float  # MiB of the training process, when the first FIRST had finished
-    memory_late: float  # the most it had after that
+    minutes: float  # duration of the command
+    early: float  # ms a trial, over the second FIRST trials
+    late: float  # ms a trial, over the last FIRST trials
+    memory_early: float  # MiB of the training process after the first FIRST trials
+    memory_late: float  # MiB, the maximum after that
 
 
 def long_sweep(trials: int) -> Load:
-    """Train so many one-epoch trials on the digits as one sweep, with MLflow in SQLite.
+    """Train one-epoch trials on the digits as one sweep, with MLflow in SQLite.
 
     Args:
-        trials: at least four times FIRST.
+        trials: number of trials, at least four times FIRST.
     """
     with tempfile.TemporaryDirectory() as name:
         folder, started = Path(name), time.monotonic()

@@ -1,4 +1,4 @@
-"""A trial-epoch of the tutorial's recipe: its own loop, and the harness's two paths, as contestants."""
+"""Times a trial-epoch of the tutorial's recipe: in the tutorial's loop, and in the harness's two paths."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -18,8 +18,8 @@ from rnnbench.tasks import Task
 from rnnbench.tasks.sequences import Images as ImageData
 from rnnbench.train.stack import Stack
 
-TRAIN, TEST, BATCH, LAYERS = 60_000, 10_000, 128, 2  # of the tutorial
-ENOUGH = 0.25  # seconds that one measurement takes at least, so far as whole minibatches allow
+TRAIN, TEST, BATCH, LAYERS = 60_000, 10_000, 128, 2  # the tutorial's sizes
+ENOUGH = 0.25  # seconds that a measurement should take, in whole minibatches
 
 
 @lru_cache
@@ -30,7 +30,7 @@ def random_images() -> tuple[np.ndarray, np.ndarray]:
 
 
 class Images(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Random images with the cost a sample of torchvision's MNIST under the tutorial's transforms."""
+    """Random images that cost as much a sample as torchvision's MNIST with the tutorial's transforms."""
 
     def __init__(self, count: int) -> None:
         from torchvision import transforms
@@ -56,12 +56,12 @@ def whole(trained: float, evaluated: float, minibatches: int, examples: int) -> 
 
 
 def adapting(measure: Callable[[int], float]) -> Callable[[], float]:
-    """Make a contestant that measures as many minibatches at a time as take long enough."""
+    """Make a contestant that measures so many minibatches at a time that they take ENOUGH seconds."""
     minibatches = 0
 
     def contestant() -> float:
         nonlocal minibatches
-        if not minibatches:  # the round that does not count
+        if not minibatches:  # the warm-up round
             measure(1)
             started = time.perf_counter()
             measure(1)
@@ -77,8 +77,8 @@ def tutorial_loop(
     """Time a trial-epoch of the tutorial's loop, in seconds: torch.nn, a DataLoader, then the test set.
 
     Args:
-        threads: of torch.
-        loader: False: without the DataLoader, the images there as tensors: torch.nn alone.
+        threads: number of torch's threads.
+        loader: False: the images are tensors in memory, without a DataLoader: torch.nn alone.
     """
     network = TorchNetwork(Model(model, hidden_size, LAYERS), 28, 10).to(device)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
@@ -137,7 +137,7 @@ def harness(model: str, hidden_size: int, K: int, kernel: Kernel, device: str = 
 
 
 def wait(device: str) -> None:
-    """Until a GPU has done what it was given."""
+    """Wait until a GPU has finished its queued work."""
     if device != "cpu":
         torch.cuda.synchronize()
 
@@ -157,12 +157,12 @@ def products_per_second(device: str = "cpu") -> float:
 
 
 def operations(model: str, hidden_size: int) -> float:
-    """Floating-point operations of the matrix products of a trial-epoch, training and test."""
+    """Count the floating-point operations of the matrix products of a trial-epoch, training and test."""
     gates = {"lstm": 4, "gru": 3}[model]
     forward = backward = 0
     for layer in range(LAYERS):
         inputs = hidden_size if layer else 28
         forward += gates * hidden_size * (inputs + hidden_size)
-        # the weights' gradients, the state's, and from the second layer on the inputs'
+        # Gradients of the weights, of the state, and from the second layer on of the inputs.
         backward += gates * hidden_size * (inputs + 2 * hidden_size + (inputs if layer else 0))
     return 2 * 28 * (TRAIN * (forward + backward) + TEST * forward)

@@ -1,4 +1,4 @@
-"""How long a table of many runs takes: from job folders, from MLflow's tables, through search_runs."""
+"""Times a table of many runs: from job folders, from MLflow's tables, through search_runs."""
 
 import tempfile
 import time
@@ -25,7 +25,7 @@ CELLS = ("lstm", "gru", "rnn", "mgu")
 def table_times(runs: int, rounds: int) -> dict[str, list[float]]:
     """Time reading and tabulating finished runs of five epochs, in seconds, by where they are read.
 
-    All are made up, and delivered to a SQLite store first.
+    The runs are made up, and delivered to a SQLite store first.
     """
     with tempfile.TemporaryDirectory() as folder:
         sweep = Path(folder, "sweep")
@@ -50,7 +50,7 @@ def table_times(runs: int, rounds: int) -> dict[str, list[float]]:
             return time.perf_counter() - started
 
         figures = in_turn([lambda way=way: taken(way) for way in ways.values()], rounds)  # type: ignore[misc]
-        assert len(texts) == 1  # the same table, wherever it is read from
+        assert len(texts) == 1  # the table is the same from every source
         return dict(zip(ways, figures, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""What the sweeper costs a trial beyond Optuna's own ask and tell, on a journal file with a long history."""
+"""Times what the sweeper adds to Optuna's ask and tell, on a journal file with a long history."""
 
 import random
 import tempfile
@@ -23,10 +23,10 @@ SPACE = [
 
 
 def sweeper_cost(history: int, rounds: int) -> tuple[list[float], list[float]]:
-    """Milliseconds to ask for a trial and to tell its value with TPE: the sweeper's, Optuna's, in turn.
+    """Time asking for a trial and telling its value with TPE, in ms: the sweeper and Optuna, in turn.
 
     Args:
-        history: trials that the study has already.
+        history: number of trials that the study already has.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     parameters, _ = read_space({}, SPACE, OverridesParser.create())

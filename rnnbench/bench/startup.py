@@ -1,4 +1,4 @@
-"""From the command to the first epoch's report, beside `import torch`."""
+"""Times the command up to the first epoch's report, beside `import torch`."""
 
 import os
 import subprocess

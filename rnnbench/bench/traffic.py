@@ -1,7 +1,7 @@
-"""What a storage of searches carries: many sweeper processes share a study, and their trials only sleep.
+"""Measures storages under load: many sweeper processes share a study, and their trials only sleep.
 
-Each worker is a process of its own that asks and tells as the sweeper does (`rnnbench.search.study`), under
-TPE, as our searches do; what a trial would train is a second of sleep.
+Each worker is a process of its own that asks and tells with TPE as the sweeper does
+(`rnnbench.search.study`); a second of sleep replaces training.
 """
 
 import json
@@ -31,34 +31,34 @@ from rnnbench.search.storage import open_storage
 from rnnbench.search.study import Study, counts, suggest
 
 KINDS = ("postgresql", "journal", "grpc")
-SLEEP = 1.0  # seconds of a trial, on average
+SLEEP = 1.0  # mean seconds of a trial
 
 
 @dataclass
 class Traffic:
-    """What so many workers did on a storage."""
+    """Keeps the times and the memory of workers that share a storage."""
 
-    complete: int  # trials that the study has, each told by one worker
+    complete: int  # number of trials in the study, each told by one worker
     seconds: float  # from the first ask to the last tell
-    asks: list[float]  # seconds
+    asks: list[float]  # seconds of each ask
     tells: list[float]
     memory: int  # bytes of the largest worker
 
     @property
     def row(self) -> list[str]:
-        """For a table."""
+        """Return the cells of a row of the printed table."""
         times = [_milliseconds(column) for column in (self.asks, self.tells)]
         rate = f"{self.complete / self.seconds:.1f}"
         return [f"{self.complete:,}", f"{self.seconds:.0f} s", rate, *times, f"{self.memory / 1e6:.0f}"]
 
 
 def _milliseconds(times: list[float]) -> str:
-    """Median, and what 95 of 100 stay below."""
+    """Return the median and the 95th percentile as text, in ms."""
     return f"{1e3 * statistics.median(times):,.0f}, {1e3 * statistics.quantiles(times, n=20)[-1]:,.0f}"
 
 
 def traffic(url: str, workers: int, trials: int, seconds: float = SLEEP) -> Traffic:
-    """Have a fresh study run by workers that start at once.
+    """Run a fresh study with workers that start at the same moment.
 
     Raises:
         RuntimeError: a worker failed, or the study does not have exactly the trials that they told.
@@ -73,7 +73,7 @@ def traffic(url: str, workers: int, trials: int, seconds: float = SLEEP) -> Traf
     ]
     for process in running:
         assert process.stdout is not None
-        process.stdout.readline()  # it is ready
+        process.stdout.readline()  # the worker prints a line when it is ready
     for process in running:
         assert process.stdin is not None
         process.stdin.write("go\n")
@@ -106,7 +106,7 @@ def storage_of(kind: str) -> Iterator[str]:
             return
         import pgserver  # of rnnbench[test]
 
-        Path(folder).chmod(0o755)  # PostgreSQL runs as another user where we are root
+        Path(folder).chmod(0o755)  # if we are root, PostgreSQL runs as another user
         with pgserver.get_server(Path(folder, "data"), cleanup_mode="stop") as server:  # type: ignore[attr-defined]
             url = server.get_uri()
             if kind == "postgresql":
@@ -177,7 +177,7 @@ def work(url: str, trials: int, seconds: float, worker: int) -> None:
         began = time.perf_counter()
         if study.tell(suggestion, TrialState.COMPLETE, [value], record):
             told.append((suggestion.number, value))
-        study.done()  # the sweeper looks at how many have failed
+        study.done()  # the sweeper makes this call too, to count failed trials
         tells.append(time.perf_counter() - began)
     study.release()
     memory = psutil.Process().memory_info().rss

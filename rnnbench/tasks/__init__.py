@@ -1,10 +1,10 @@
-"""Finds the tasks: data, and what is asked of it, under the name that `data=` selects.
+"""Finds tasks (data, targets, splits) by the name that `data=` selects.
 
-`shape` answers what a task will be from facts alone; `load` makes it, or reads, checks and if need be
+`shape` gives a task's sizes without large files; `load` makes it, or reads, checks and if necessary
 downloads it. Neither needs torch, so that bad data is refused before anything slow is imported.
 
 A new task is one file in this folder and one in conf/data/. Its file has the settings (a `Data` with its
-checks), one class (`Kind`; made-up sequences are simpler: `generated.Sequences`) and a call of `enter`; all
+checks), one class (`Kind`, or for generated sequences `generated.Sequences`) and a call of `enter`; all
 files of this folder are imported here.
 """
 
@@ -35,11 +35,11 @@ def register_task(name: str) -> Callable[[T], T]:
     """Register the class below this decorator as the task that `data=NAME` selects.
 
     It is a `Kind`, made without arguments; or `generated.Sequences`, made of the `data` node, whose training
-    examples are then made on demand. Its `metric` (default accuracy) is what it is judged by; its `settings`,
+    examples are then made on demand. Its `metric` (default accuracy) is the one it reports; its `settings`,
     a dataclass that derives from `Data`, has the task's keys (`data.KEY`) and their checks.
 
     Raises:
-        ConfigError: a task of rnnbench has this name, or a class in another file; it is no class of a task.
+        ConfigError: a task of rnnbench or a class in another file has this name; the class is not a task's.
     """
     if not isinstance(name, str):
         raise ConfigError('register_task: needs the name that data.name will have: @register_task("NAME")')
@@ -68,7 +68,7 @@ def kind(data: Data) -> Kind:
     """Return the task that is registered under data.name.
 
     Raises:
-        ConfigError: nothing is.
+        ConfigError: there is no such task.
     """
     entry = registered("task", data.name)
     if entry is not None:
@@ -83,7 +83,7 @@ def shape(data: Data) -> Shape:
     """Return the sizes of the task that `load` would give, without reading large files.
 
     Raises:
-        ConfigError: an unknown data.name, or values that it cannot have; a task of one's own raises.
+        ConfigError: data.name is unknown, the task refuses the values, or the code of a user's task raises.
     """
     with asked("data.name", data.name):
         found = kind(data).shape(data)
@@ -95,10 +95,10 @@ def shape(data: Data) -> Shape:
 
 
 def load(data: Data) -> Task:
-    """Return the task: its examples, their splits, what is asked.
+    """Return the task: its examples, targets and splits.
 
     Raises:
-        ConfigError: as `shape`; also where its files are absent and cannot be had, or are damaged.
+        ConfigError: as `shape`; or its files are damaged, or absent and cannot be downloaded.
     """
     with asked("data.name", data.name):
         return kind(data).load(data)

@@ -1,4 +1,4 @@
-"""Reads arrays of one's own from a .npz file."""
+"""Reads the user's arrays from a .npz file."""
 
 import hashlib
 import struct
@@ -17,10 +17,10 @@ from rnnbench.config.refusals import finite, positive
 from rnnbench.tasks.task import Goal, Labels, Shape, Task, check_metric, enter, held, split_sizes, terminal
 
 Array = NDArray[Any]
-# What numpy and zipfile raise for a file that is cut off, changed, or of another kind.
+# Exceptions of numpy and zipfile for a file that is cut off, changed, or of another kind.
 DAMAGED = (ValueError, zipfile.BadZipFile, zlib.error, AttributeError, EOFError, KeyError,
            NotImplementedError, RuntimeError, struct.error, SyntaxError, TypeError)  # fmt: skip
-TEST_SEED = 0  # of the test examples where the file has none of its own
+TEST_SEED = 0  # draws the test examples if the file has none
 LARGEST = float(np.finfo(np.float32).max)
 KEYS = ("x", "y", "lengths")
 
@@ -34,7 +34,7 @@ class Arrays(Data):
     std: float = 1.0
 
     def check(self) -> None:
-        """Refuse a mean or std that cannot be; see `Data.check`."""
+        """Refuse a mean that is not finite and a std that is not positive; see `Data.check`."""
         super().check()
         positive(("data.std", self.std))
         finite(("data.mean", self.mean))
@@ -44,13 +44,13 @@ class OwnArrays:
     """Reads `data=npz data.path=FILE`, a file that numpy.savez has written.
 
         x_train (N, T, input)   numbers; entering as (value - data.mean) / data.std
-        y_train (N,)            classes 0, 1, ..., each of them there: metric accuracy
+        y_train (N,)            classes 0, 1, ..., without gaps: metric accuracy
              or (N,), (N, outputs)  floats: data.metric=mse
         lengths_train (N,)      optional: steps that count, the rest is padding
 
-    Likewise x_val, y_val, x_test, y_test and their lengths, all optional: where the file has no test set, a
-    sixth of the training examples is set aside under a fixed seed; where it has no validation set,
-    data.val_size of the rest (null: a sixth) under data.split_seed. A constant answer scores the share of
+    x_val, y_val, x_test, y_test and their lengths are optional. If the file has no test set, a sixth of the
+    training examples is set aside under a fixed seed; if it has no validation set, data.val_size of the rest
+    (null: a sixth) is set aside under data.split_seed. A constant answer scores the share of
     the commonest class, or the variance of y.
     """
 
@@ -70,7 +70,7 @@ class OwnArrays:
         """Return the task.
 
         Raises:
-            ConfigError: names the key of the file that is missing or wrong, and what would do.
+            ConfigError: a key of the file is missing or wrong; the message names it and what is allowed.
         """
         check_metric(data, "accuracy", "mse")
         arrays, digest = read(data.path)
@@ -108,7 +108,7 @@ def _lengths(arrays: dict[str, Array], parts: list[str]) -> Labels | None:
 
 
 def _warn_of_classes(data: Arrays, y: Array, splits: dict[str, Labels]) -> None:
-    """Warn of classes that are not trained on, and of a part that has one class alone."""
+    """Warn of classes without training examples, and of parts with a single class."""
     if (rare := np.setdiff1d(y, y[splits["train"]])).size:
         terminal().warn(
             f"data.path={data.path}: {_list(rare)} of the classes are not among the "
@@ -126,7 +126,7 @@ def read(file: str) -> tuple[dict[str, Array], str]:
     """Return the arrays of a file, and a sha256 of their names and bytes.
 
     Raises:
-        ConfigError: it cannot be read, or is not of arrays.
+        ConfigError: the file cannot be read, or does not hold arrays.
     """
     arrays: dict[str, Array] = {}
     name = ""
@@ -151,7 +151,9 @@ def read(file: str) -> tuple[dict[str, Array], str]:
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         there = np.ascontiguousarray(arrays[name])
-        digest.update(there.data if there.dtype.kind in "fiub" else there.tobytes())  # dates have no buffer
+        digest.update(
+            there.data if there.dtype.kind in "fiub" else there.tobytes()
+        )  # arrays of dates have no buffer
     return arrays, digest.hexdigest()
 
 
@@ -159,10 +161,10 @@ def check(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
     """Refuse arrays that are not as documented.
 
     Args:
-        parts: those of train, val and test that the file has.
+        parts: the parts among train, val and test that the file has.
 
     Raises:
-        ConfigError: names the key in the file, what is wrong with it, and what would do.
+        ConfigError: an array is wrong; the message names its key, what is wrong, and what is allowed.
     """
     _check_keys(data, arrays, parts)
     for part in parts:
@@ -179,7 +181,7 @@ def _refuse(data: Arrays, key: str, what: str) -> NoReturn:
 
 
 def _check_keys(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
-    """Refuse a key that is not read, and a part without its inputs or answers."""
+    """Refuse an unknown key, and a part without its inputs or targets."""
     known = [f"{key}_{part}" for part in ("train", "val", "test") for key in KEYS]
     for key in arrays:
         if key not in known:
@@ -194,7 +196,7 @@ def _check_keys(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> Non
 
 
 def _check_inputs(data: Arrays, arrays: dict[str, Array], part: str) -> None:
-    """Refuse inputs that are no finite float32 numbers (N, T, input), and another number of answers."""
+    """Refuse inputs that are not finite float32 numbers (N, T, input), and another number of targets."""
     x, y, like = arrays[f"x_{part}"], arrays[f"y_{part}"], arrays["x_train"]
     if x.ndim != 3 or x.dtype.kind not in "fiu" or 0 in x.shape or x.shape[1:] != like.shape[1:]:
         wanted = "(N, T, input)" if part == "train" else f"(N, {like.shape[1]}, {like.shape[2]})"
@@ -214,7 +216,7 @@ def _check_inputs(data: Arrays, arrays: dict[str, Array], part: str) -> None:
 
 
 def _check_classes(data: Arrays, arrays: dict[str, Array], part: str) -> None:
-    """Refuse answers that are not the classes 0, 1, ... of the training examples."""
+    """Refuse targets that are not the classes 0, 1, ... of the training examples."""
     y = arrays[f"y_{part}"]
     if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0:
         _refuse(
@@ -238,7 +240,7 @@ def _check_classes(data: Arrays, arrays: dict[str, Array], part: str) -> None:
 
 
 def _check_numbers(data: Arrays, arrays: dict[str, Array], part: str) -> None:
-    """Refuse answers that are no finite floats (N,) or (N, outputs), all the same, or too large to square."""
+    """Refuse targets unless they are finite floats (N,) or (N, outputs), vary, and can be squared."""
     y, width = arrays[f"y_{part}"], arrays["y_train"].shape[1:]
     shaped = y.ndim in (1, 2) and y.shape[1:] == width and 0 not in y.shape
     if not (shaped and y.dtype.kind == "f" and np.isfinite(y).all()):
@@ -259,7 +261,7 @@ def _check_numbers(data: Arrays, arrays: dict[str, Array], part: str) -> None:
 
 
 def _check_lengths(data: Arrays, arrays: dict[str, Array], part: str) -> None:
-    """Refuse lengths that are no whole numbers from 1 to T, one an example."""
+    """Refuse lengths that are not (N,) integers from 1 to T."""
     key, x = f"lengths_{part}", arrays[f"x_{part}"]
     if (lengths := arrays.get(key)) is None:
         return

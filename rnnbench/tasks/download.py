@@ -1,8 +1,8 @@
 """Downloads the files of a data set once, and moves them into place only when their digests are right.
 
-Of images, torchvision.datasets says where each archive is published and its md5; we fetch it. (Its own
-downloader waits without limit for a silent server, shows progress where there is no terminal, falls back
-from https to http, and does not say what it found.)
+For images, torchvision.datasets has each archive's address and md5. Its downloader is not used: it waits
+without limit for a server that sends nothing, shows progress without a terminal, falls back from https to
+http, and does not say what it received.
 """
 
 import gzip
@@ -21,9 +21,9 @@ from rnnbench.config import ConfigError
 from rnnbench.tasks.files import LIST, Files, Stored, absent, listed, place
 from rnnbench.tasks.task import terminal
 
-SILENCE = 10.0  # seconds without a byte after which a server counts as dead
-LARGEST = 4 << 30  # bytes: no archive or file that we know is so large
-# The one address of torchvision without https, and its authors' own, which has it.
+SILENCE = 10.0  # seconds without a byte after which a download fails
+LARGEST = 4 << 30  # bytes: more than any known archive or file has
+# The one address of torchvision without https, and the authors' own address, which has https.
 ELSEWHERE = {
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/": (
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
@@ -53,7 +53,7 @@ def download(dataset: Files, data: Stored) -> None:
     """Download the files that are missing below data.root; of several processes only one does, under a lock.
 
     Raises:
-        ConfigError: data.download is off; nothing or something else came; data.root cannot be written to.
+        ConfigError: data.download is off, the download fails or has other bytes, or data.root is read-only.
     """
     from filelock import FileLock
 
@@ -67,9 +67,9 @@ def download(dataset: Files, data: Stored) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if absent(dataset, folder):  # else another process was quicker
+            if absent(dataset, folder):  # another process may have downloaded them meanwhile
                 new = folder / ".download"
-                shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+                shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
                 new.mkdir()
                 try:
                     fetch(dataset, data, new)
@@ -88,14 +88,14 @@ def fetch(dataset: Files, data: Stored, new: Path) -> None:
     names = set(absent(dataset, folder))
     archives = [archive for archive, files in dataset.archives().items() if names & set(files)]
     if data.source is not None and data.sha256.keys() >= set(archives):
-        published = dict.fromkeys(archives, ([""], ""))  # torchvision need not be asked
+        published = dict.fromkeys(archives, ([""], ""))  # the address is known without torchvision
     else:
         published = publication(dataset)
     for archive in archives:
         mirrors, md5 = published[archive]
         if data.source is not None:
             mirrors = [data.source.rstrip("/") + "/"]
-        known = dataset.sha256 | data.sha256  # of a file that is published as it is
+        known = dataset.sha256 | data.sha256  # digests of files that are published unpacked
         kind, digest = ("sha256", known[archive]) if archive in known else ("md5", md5)
         failures = []
         for mirror in mirrors:
@@ -121,7 +121,7 @@ def fetch(dataset: Files, data: Stored, new: Path) -> None:
         size = dataset.files[name] or len(content)
         if len(content) != size:
             raise refusal(dataset, data, f"the {name} that came has {len(content):,} bytes, not {size:,}")
-    # The list first: a file never stands there without its digest.
+    # The list is moved first, so that no file ever lacks its digest.
     lines = [f"{digest}  {name}\n" for name, digest in sorted((listed(folder) | came).items())]
     (new / LIST).write_text("".join(lines), encoding="utf-8")
     for name in (LIST, *came):
@@ -171,9 +171,9 @@ def receive(url: str, path: Path, kind: str, wanted: str) -> None:
     """Download one archive to `path`, showing progress on a terminal.
 
     Raises:
-        Failed: there is no answer, a refusal, or other bytes than those with this md5 or sha256 (`kind`).
+        Failed: the server does not answer or refuses, or the md5 or sha256 (`kind`) is not `wanted`.
     """
-    from rich.progress import wrap_file  # here, since most runs download nothing
+    from rich.progress import wrap_file  # imported late, since most runs download nothing
 
     screen = terminal()
     plain = f" (not https: taken only if its {kind} is {wanted})" if url.startswith("http://") else ""
@@ -203,13 +203,12 @@ def receive(url: str, path: Path, kind: str, wanted: str) -> None:
 
 
 def unpack(archive: Path, sizes: dict[str, int | None]) -> None:
-    """Write the files that `sizes` names (None: not known) beside the archive that holds them; whatever
-    else is in it, under whatever name, is not touched.
+    """Write the files that `sizes` names (None: size not known) beside their archive, and nothing else of it.
 
     Raises:
-        Failed: it is damaged, lacks a file, or a file is larger than it should be.
+        Failed: the archive is damaged, lacks a file, or holds a file that is larger than it should be.
     """
-    if archive.name in sizes:  # published as it is
+    if archive.name in sizes:  # a file that is published unpacked
         return
     try:
         if archive.suffix == ".zip":  # EMNIST: gzip/NAME.gz
@@ -233,16 +232,16 @@ def unpack(archive: Path, sizes: dict[str, int | None]) -> None:
 
 
 def gunzip(packed: IO[bytes], path: Path, size: int | None) -> None:
-    """Write what a gzip stream holds, as `copy` does."""
+    """Decompress a gzip stream into a file, of at most `size` bytes; raise as `copy` does."""
     with gzip.open(packed) as reader, path.open("wb") as file:
         copy(reader, file, size)
 
 
 def copy(reader: Any, file: IO[bytes], size: int | None) -> None:
-    """Copy what a reader gives, but no more than `size` bytes.
+    """Copy at most `size` bytes from a reader.
 
     Raises:
-        Failed: there is more: a few bytes can be packed so as to fill a disk.
+        Failed: there are more bytes; a small archive can unpack to more than a disk holds.
     """
     left = LARGEST if size is None else size
     while chunk := reader.read(1 << 20):
@@ -255,7 +254,7 @@ def copy(reader: Any, file: IO[bytes], size: int | None) -> None:
 
 
 def refusal(dataset: Files, data: Stored, why: str) -> ConfigError:
-    """Make the error for files that are missing and cannot be downloaded; says where they may be put."""
+    """Make the error for missing files that cannot be downloaded, with the place where they may be put."""
     folder = place(dataset, data)
     return ConfigError(
         f"data.root={data.root}: {folder} lacks {', '.join(absent(dataset, folder))}, and they were not "

@@ -1,10 +1,10 @@
 """Finds the files of a data set below data.root, and checks every byte of them before use.
 
-A file's sha256 is known from, the first that has it: `data.sha256`; this package (MNIST, digits); a list
-named rnnbench.sha256 beside the files, written when we downloaded them. For sets other than MNIST no
-digest stands in this package: the first download is checked by torchvision's md5 of the archive alone,
-and the list keeps what came, so that later damage or exchange is found. Files that a user has copied in,
-and whose digest nobody knows, are checked for size and format, and named in the record as unverified.
+A file's sha256 comes from the first of these that has it: `data.sha256`; this package (MNIST, digits); the
+list rnnbench.sha256 beside the files, written when they were downloaded. For the other sets, the first
+download is checked only by torchvision's md5 of the archive, and the list keeps the digests received, so
+that later changes are found. Files without a known digest, which a user has copied there, are checked for
+size and format, and the record names them as unverified.
 """
 
 import gzip
@@ -33,16 +33,16 @@ class Stored(Data):
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """Describes published files: what is known before any of them is read."""
+    """Describes published files, with the facts that are known before any of them is read."""
 
-    source: str  # what it is and whose, for the record
-    # The class of torchvision.datasets that knows where it is, or the address of the files, each published
-    # as it is; None: in scikit-learn.
+    source: str  # description and authors, for the record
+    # The class of torchvision.datasets that has the addresses, or the address of files that are published
+    # unpacked; None: the files are in scikit-learn.
     publisher: str | None
-    folder: str  # of the files, below data.root, as torchvision lays them out
-    files: dict[str, int | None]  # name: its size in bytes, unpacked; None: not known
-    archive: str | None = None  # one that holds all files; None: each is published as its own .gz
-    sha256: dict[str, str] = field(default_factory=dict)  # of unpacked files, where we know them
+    folder: str  # the files' folder below data.root, as torchvision has it
+    files: dict[str, int | None]  # file name: unpacked size in bytes; None: not known
+    archive: str | None = None  # the archive of all files; None: each is published as its own .gz
+    sha256: dict[str, str] = field(default_factory=dict)  # known digests of unpacked files
 
     @property
     def address(self) -> str | None:
@@ -50,21 +50,21 @@ class Files:
         return self.publisher if self.publisher and self.publisher.startswith("https://") else None
 
     def archives(self) -> dict[str, list[str]]:
-        """Return the files in each published archive, by its name."""
+        """Return the names of the files in each published archive, by archive name."""
         if self.address:
             return {name: [name] for name in self.files}
         return {self.archive: list(self.files)} if self.archive else {f"{n}.gz": [n] for n in self.files}
 
 
 def place(dataset: Files, data: Stored) -> Path:
-    """Return the folder of the files, whether it exists or not.
+    """Return the folder of the files, which need not exist.
 
     Raises:
         ConfigError: scikit-learn, which carries the digits, is not installed.
     """
     if dataset.publisher is not None:
         return Path(data.root).expanduser() / dataset.folder
-    package = importlib.util.find_spec("sklearn")  # finds it without running it, which would take seconds
+    package = importlib.util.find_spec("sklearn")  # importing it would take seconds
     if package is None or package.origin is None:
         raise ConfigError(f"data={data.name}: is read from scikit-learn; pip install scikit-learn")
     return Path(package.origin).parent / dataset.folder
@@ -93,7 +93,7 @@ def contents(dataset: Files, data: Stored) -> tuple[dict[str, bytes], dict[str, 
     """Return the contents of the files by name, in the order of `dataset.files`, and facts for the record.
 
     Raises:
-        ConfigError: a file cannot be read, or is not what it should be.
+        ConfigError: a file cannot be read, or has the wrong size or digest.
     """
     folder = place(dataset, data)
     known = listed(folder) | dataset.sha256 | data.sha256
@@ -130,7 +130,7 @@ def unpacked(dataset: Files, data: Stored, path: Path) -> bytes:
 
 
 def damaged(dataset: Files, data: Stored, path: Path, what: str) -> ConfigError:
-    """Make the error for a file that exists and is wrong."""
+    """Make the error for a file with wrong contents."""
     if dataset.publisher is None:
         return ConfigError(f"data={data.name}: {path} {what}; reinstall scikit-learn")
     return ConfigError(f"data.root={data.root}: {path} {what}; delete it and run again to download it anew")

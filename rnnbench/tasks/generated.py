@@ -18,8 +18,8 @@ from rnnbench.tasks.task import Examples, Goal, Labels, Shape, Task, check_metri
 
 Uniforms = NDArray[np.float64]
 
-TRAIN, VAL, TEST = range(3)  # purposes: streams of their own
-HELD_OUT = 1_000  # validation examples unless data.val_size says else
+TRAIN, VAL, TEST = range(3)  # purposes, each with its own random stream
+HELD_OUT = 1_000  # validation examples if data.val_size is null
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -35,9 +35,10 @@ def _mix(z: NDArray[Any]) -> NDArray[Any]:
 def uniforms(seed: Labels, purpose: int, number: Labels, draws: int) -> NDArray[np.float64]:
     """Return numbers in [0, 1), (n, draws), for the examples `number` (n,) of the seeds `seed` (n,).
 
-    Counter-based: splitmix64 started at a hash of (seed, purpose), read at number * draws and on.
+    The generator is counter-based: splitmix64 starts at a hash of (seed, purpose), and is read from position
+    number * draws on.
     """
-    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+    with np.errstate(over="ignore"):  # arithmetic is modulo 2**64
         key = _mix(seed.astype(np.uint64) + GOLDEN)
         start = _mix(key + np.uint64(purpose + 1) * GOLDEN)
         position = number.astype(np.uint64)[:, None] * np.uint64(draws) + np.arange(
@@ -54,9 +55,9 @@ def integers(u: Uniforms, low: int | NDArray[Any], high: int | NDArray[Any]) -> 
 
 
 class Sequences(Protocol):
-    """Sequences whose examples are made from uniform numbers.
+    """Describes sequences whose examples are made from uniform numbers.
 
-    A method `loss(logits, y)`, if there is one, replaces the loss of the goal; see `Task`.
+    An optional method `loss(logits, y)` replaces the loss of the goal; see `Task`.
     """
 
     goal: Goal
@@ -64,7 +65,7 @@ class Sequences(Protocol):
     steps: int  # T of the longest training example
     input_size: int
     outputs: int
-    draws: int  # uniforms that an example takes
+    draws: int  # number of uniforms for an example
 
     def make(self, u: NDArray[np.float64]) -> Examples:
         """Make n examples from u (n, draws) in [0, 1)."""
@@ -73,11 +74,11 @@ class Sequences(Protocol):
 
 @dataclass(frozen=True)
 class Made:
-    """A task whose training examples are generated on demand: endless, or data.train_size of them.
+    """A task that generates its training examples on demand: endless, or data.train_size of them.
 
     Args:
-        build: the sequences that a `data` asks for.
-        source: what they are and whose, for the record.
+        build: makes the sequences for a `data` node.
+        source: description and authors of the sequences, for the record.
     """
 
     build: Callable[[Any], Sequences]
@@ -87,7 +88,7 @@ class Made:
         """Return the sizes.
 
         Raises:
-            ConfigError: values that the sequences cannot have.
+            ConfigError: the sequences refuse a value.
         """
         sequences = self.build(data)
         needs = ("steps", "input_size", "outputs", "draws", "goal", "metric")

@@ -18,13 +18,15 @@ DIGITS_SEED = 0  # fixes the test examples of digits; never changes
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Files):
-    """Describes a set of labelled images: what is known before any of its files is read.
+    """Describes a set of labelled images, with the facts that are known before any of its files is read.
 
     One example of `mnist`, a 5: an image of height 28 and width 28, a byte a pixel, and the label 5.
     As a sequence of rows that is 28 steps of 28 values in [0, 1].
     """
 
-    decode: Callable[[dict[str, bytes]], tuple[Bytes, Labels]]  # the files' contents to images, labels
+    decode: Callable[
+        [dict[str, bytes]], tuple[Bytes, Labels]
+    ]  # turns the files' contents into images, labels
     size: tuple[int, int, int]  # height, width, channels
     classes: int
     train: int  # published training examples (validation is taken from these); they come first
@@ -36,7 +38,7 @@ def read_idx(content: bytes) -> NDArray[Any]:
     """Decode the idx format: two zeros, type, dimensions, their sizes, values, all big-endian.
 
     Raises:
-        ValueError: not in this format, or cut short.
+        ValueError: the content is not in this format, or is cut short.
     """
     types: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 12: np.dtype(">i4")}
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in types:
@@ -50,7 +52,7 @@ def read_idx(content: bytes) -> NDArray[Any]:
 def decode_idx(contents: dict[str, bytes], transposed: bool = False) -> tuple[Bytes, Labels]:
     """Decode four idx files (images, labels, test images, test labels) to images (N, h, w, 1), labels (N,).
 
-    Labels with more than one column (QMNIST tells the writer, too) have the class in the first.
+    Labels with more than one column (QMNIST also has the writer) have the class in the first.
     """
     images, labels, test_images, test_labels = map(read_idx, contents.values())
     x = np.concatenate([images, test_images])[..., None]
@@ -63,7 +65,7 @@ def decode_idx(contents: dict[str, bytes], transposed: bool = False) -> tuple[By
 def decode_digits(contents: dict[str, bytes]) -> tuple[Bytes, Labels]:
     """Decode lines of 64 grey levels (0..16) and a label to images (1797, 8, 8, 1) and labels (1797,).
 
-    No test set is published with them: ours are the last 360 of a fixed permutation.
+    No test set is published; the last 360 images of a fixed permutation are used.
     """
     table = np.loadtxt(io.BytesIO(contents["digits.csv"]), dtype=np.uint8, delimiter=",")
     table = table[np.random.RandomState(DIGITS_SEED).permutation(len(table))]
@@ -75,14 +77,14 @@ class ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = {
-            # numpy has moved this one between its versions
+            # The module of this function differs between versions of numpy.
             "_reconstruct": np.empty(0).__reduce__()[0],
             "ndarray": np.ndarray,
             "dtype": np.dtype,
         }
         if module.split(".")[0] == "numpy" and name in allowed:
             return allowed[name]
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
+        if (module, name) == ("_codecs", "encode"):  # Python 3 pickles bytes so for Python 2
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR batch needs")
 
@@ -108,13 +110,13 @@ def like_mnist(
     test: int = 10_000,
     classes: int = 10,
     prefixes: tuple[str, str] = ("train", "t10k"),
-    columns: int | None = None,  # of the labels, integers then; None: one byte each
+    columns: int | None = None,  # columns of integer labels; None: one byte a label
     transposed: bool = False,
     **more: Any,
 ) -> Dataset:
     """Describe a set of 28 by 28 grey images in four idx files named like MNIST's, with other prefixes."""
     kind = "idx1-ubyte" if columns is None else "idx2-int"
-    label = (8, 1) if columns is None else (12, 4 * columns)  # bytes: header, each
+    label = (8, 1) if columns is None else (12, 4 * columns)  # bytes of the header, and of each label
     files: dict[str, int | None] = {}
     for prefix, count in zip(prefixes, (train, test), strict=True):
         files[f"{prefix}-images-idx3-ubyte"] = 16 + 28 * 28 * count
@@ -138,7 +140,7 @@ DATASETS: dict[str, Dataset] = {
         source="Optical Recognition of Handwritten Digits (Alpaydin, Kaynak 1998; UCI, CC BY 4.0), "
         "the part that scikit-learn carries",
         publisher=None,
-        folder="datasets/data",  # in the package
+        folder="datasets/data",  # inside scikit-learn's package
         files={"digits.csv": 264_712},
         decode=decode_digits,
         size=(8, 8, 1),
@@ -160,7 +162,7 @@ DATASETS: dict[str, Dataset] = {
     ),
     "fashion_mnist": like_mnist("Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT)", "FashionMNIST"),
     "kmnist": like_mnist("Kuzushiji-MNIST (Clanuwat et al. 2018; CC BY-SA 4.0)", "KMNIST"),
-    # Published with height and width exchanged, and read so by torchvision; here rows are rows as seen.
+    # EMNIST is published with height and width exchanged, as torchvision reads it; here they are as seen.
     "emnist": like_mnist(
         "EMNIST balanced (Cohen, Afshar, Tapson, van Schaik 2017), from NIST Special Database 19",
         "EMNIST",

@@ -1,8 +1,8 @@
 """Generates words of formal languages that need a state (Deletang et al. 2023, arXiv 2207.02098).
 
-Trained on words of 1 to data.longest symbols, each length as likely; tested on longer words, the same
-number of each length up to data.test_longest. Symbols enter one-hot; a class is asked for after the last.
-Metric: accuracy, of the test the mean over its lengths.
+Training words have 1 to data.longest symbols, all lengths equally likely; test words are longer, the same
+number of each length up to data.test_longest. Symbols enter one-hot; the target is a class after the last
+symbol. Metric: accuracy; on the test set its mean over lengths.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ Tokens = NDArray[np.int64]
 class Language(Data):
     """Settings of words of a formal language. train_size=null: endless; val_size=null: 1,000."""
 
-    longest: int = 40  # training and validation words have 1 to so many symbols
-    test_longest: int = 500  # test words have more than `longest`, and up to so many
-    per_length: int = 4  # test words of each length
+    longest: int = 40  # most symbols of training and validation words
+    test_longest: int = 500  # most symbols of test words, which have more than `longest`
+    per_length: int = 4  # number of test words of each length
 
     def check(self) -> None:
-        """Refuse sizes below 1, and a test whose words are not the longer ones; see `Data.check`."""
+        """Refuse sizes below 1, and test words that are not longer than training words; see `Data.check`."""
         super().check()
         at_least(1, ("data.longest", self.longest), ("data.per_length", self.per_length))
         if self.test_longest <= self.longest:
@@ -39,7 +39,7 @@ class Language(Data):
 
 
 class Words(Protocol):
-    """The rules of one language: its symbols and its answers."""
+    """Describes the rules of one language: its symbols and its targets."""
 
     symbols: int
     outputs: int
@@ -67,9 +67,9 @@ class Parity:
 
 
 class EvenPairs:
-    """Do ab and ba come an even number of times together (0)? aabba -> 0: one ab, one ba.
+    """Is the number of ab plus the number of ba even (0) or odd (1)? aabba -> 0: one ab, one ba.
 
-    That is, whether the first symbol is also the last. A constant answer is right in half of all words.
+    It is even if the first symbol equals the last. A constant answer is right in half of all words.
     """
 
     symbols, outputs, baseline = 2, 2, 0.5
@@ -115,8 +115,8 @@ class ModularArithmetic:
         return np.where(np.arange(u.shape[1]) % 2 == 0, numbers, operators)
 
     def answers(self, tokens: Tokens) -> Tokens:
-        total = np.zeros(len(tokens), np.int64)  # of the terms that are complete
-        term = tokens[:, 0].copy()  # the product that is being read, with its sign
+        total = np.zeros(len(tokens), np.int64)  # sum of the complete terms
+        term = tokens[:, 0].copy()  # the current product, with its sign
         answers = np.zeros_like(tokens)
         answers[:, 0] = term
         for t in range(2, tokens.shape[1], 2):
@@ -130,7 +130,7 @@ class ModularArithmetic:
 
 
 class Vocabulary:
-    """Words of a language of varied length."""
+    """Makes words of varied length of a language."""
 
     goal, metric = Goal.label, "accuracy"
 
@@ -155,7 +155,7 @@ class Vocabulary:
 
 
 class FormalLanguage(Made):
-    """A formal language as a task: the words of its test are longer than those of training."""
+    """A formal language as a task, with test words that are longer than the training words."""
 
     def test_numbers(self, data: Any) -> Labels:
         return np.arange((data.test_longest - data.longest) * data.per_length)

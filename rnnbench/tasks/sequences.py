@@ -1,4 +1,4 @@
-"""Makes tasks of image sets: a label for a sequence of rows, columns or pixels, held as bytes.
+"""Makes tasks of image sets: the label of a sequence of rows, columns or pixels, kept as bytes.
 
 All permutations here are those of numpy's RandomState, whose stream for a seed never changes.
 """
@@ -21,12 +21,12 @@ from rnnbench.tasks.files import Stored, absent, contents, damaged, place
 from rnnbench.tasks.images import DATASETS, Dataset
 from rnnbench.tasks.task import Bytes, Labels, Shape, Task, check_metric, enter, split_sizes
 
-PERMUTATION_SEED = 0  # of data.order=permuted: one permutation for each number of pixels; never changes
-NOISE_SEED = 0  # of data.fill=noise
+PERMUTATION_SEED = 0  # seed of data.order=permuted, one permutation for each number of pixels; never changes
+NOISE_SEED = 0  # seed of data.fill=noise
 
 
 class Order(Enum):
-    """Which part of an image is a step."""
+    """Names the part of an image that is a step."""
 
     rows = "rows"  # an image is a sequence of its rows
     columns = "columns"
@@ -35,7 +35,7 @@ class Order(Enum):
 
 
 class Fill(Enum):
-    """What the steps of data.delay hold."""
+    """Names the contents of the steps of data.delay."""
 
     zeros = "zeros"
     noise = "noise"  # bytes drawn uniformly, the same for every trial
@@ -43,16 +43,16 @@ class Fill(Enum):
 
 @dataclass
 class Images(Stored):
-    """Settings of labelled images. val_size=null: a sixth of those that are not for testing."""
+    """Settings of labelled images. val_size=null: a sixth of the images outside the test set."""
 
     order: Order = Order.rows
-    delay: Optional[int] = None  # steps that follow the image, before the answer is asked for
-    fill: Optional[Fill] = None  # of these steps; null: zeros
+    delay: Optional[int] = None  # steps between the image and the answer
+    fill: Optional[Fill] = None  # contents of these steps; null: zeros
     mean: float = 0.5  # inputs enter as (value - mean) / std, value in [0, 1]
     std: float = 0.5
 
     def check(self) -> None:
-        """Refuse a delay, fill, mean or std that cannot be; see `Data.check`."""
+        """Refuse a delay, fill, mean or std outside its range; see `Data.check`."""
         super().check()
         at_least(1, ("data.delay", self.delay))
         positive(("data.std", self.std))
@@ -75,8 +75,7 @@ class ImageSet:
         """Return the sizes, without reading a file.
 
         Raises:
-            ConfigError: sizes that the examples are too few for; a data.source or data.sha256 that cannot
-                be used.
+            ConfigError: there are too few examples for the sizes; or data.source or data.sha256 is wrong.
         """
         dataset = DATASETS[self.name]
         check_metric(data, "accuracy")
@@ -90,11 +89,11 @@ class ImageSet:
     def load(self, data: Images) -> Task:
         """Return the task; its files are read once in a process, checked, and downloaded if they are missing.
 
-        The test examples are the published ones (digits: a fixed choice). Of the others, a permutation
-        under data.split_seed has first the validation examples, then data.train_size for training.
+        The test examples are the published ones (digits: a fixed choice). The others are permuted under
+        data.split_seed: the first are for validation, the next data.train_size for training.
 
         Raises:
-            ConfigError: as `shape`; also where files are absent and cannot be had, or are damaged.
+            ConfigError: as `shape`; or files are damaged, or absent and cannot be downloaded.
         """
         sizes = self.shape(data)
         dataset = DATASETS[self.name]
@@ -127,7 +126,7 @@ class ImageSet:
 
 
 def check_source(data: Images, dataset: Dataset) -> None:
-    """Refuse a data.source that no file can come from, and a data.sha256 that would check nothing."""
+    """Refuse a data.source that is not a URL, and a data.sha256 of an unknown file or in a wrong format."""
     if data.source is not None:
         check_secret("data.source", data.source)
         url = urlsplit(data.source)
@@ -143,7 +142,7 @@ def check_source(data: Images, dataset: Dataset) -> None:
             raise ConfigError(f"data.sha256.{name}={digest}: must be 64 digits of 0-9 and a-f")
 
 
-@lru_cache(maxsize=8)  # a sweep over orders keeps each; one over splits and sizes shares one entry
+@lru_cache(maxsize=8)  # keeps the orders of a sweep; splits and sizes share an entry
 def examples(
     *,
     name: str,
@@ -158,7 +157,7 @@ def examples(
     """Return inputs (N, steps, input_size), targets (N,), checksum and details of a task before its split.
 
     Raises:
-        ConfigError: files are absent and cannot be had, or are damaged.
+        ConfigError: files are damaged, or absent and cannot be downloaded.
     """
     data = Images(name, root=root, download=may_download, source=source, sha256=dict(sha256))
     dataset = DATASETS[name]
@@ -178,7 +177,7 @@ def examples(
 
 
 def expect(dataset: Dataset, images: Bytes, targets: Labels) -> None:
-    """Raise ValueError unless number, shape and type of images and labels are as described."""
+    """Raise ValueError unless number, shape and type of images and labels are those of the dataset."""
     shape = (dataset.train + dataset.test, *dataset.size)
     if images.shape != shape or images.dtype != np.uint8:
         raise ValueError(f"images of shape {images.shape} and type {images.dtype} where {shape} is expected")
@@ -229,7 +228,7 @@ def delayed(inputs: Bytes, delay: int, fill: Fill, white: int) -> Bytes:
 def checksum(images: Bytes, targets: Labels) -> str:
     """Return the sha256 of the images' bytes (all examples, row by row) and the labels as 8-byte integers.
 
-    It depends on the examples alone, not on order, split or place, nor on how the files pack them.
+    It depends on the examples alone, not on order, split, folder or file format.
     """
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(targets.astype("<i8").tobytes())

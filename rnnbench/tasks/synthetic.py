@@ -13,23 +13,23 @@ from rnnbench.tasks.task import Examples, Goal, enter
 
 
 class Markers(Enum):
-    """Where the two markers of `adding` stand."""
+    """Names the positions of the two markers of `adding`."""
 
     halves = "halves"  # one in each half of the sequence
-    anywhere = "anywhere"  # at two steps
+    anywhere = "anywhere"  # at any two steps
 
 
 @dataclass
 class Generated(Data):
     """Settings of generated sequences. train_size=null: endless examples; val_size=null: 1,000."""
 
-    steps: int = 50  # T
+    steps: int = 50  # T, the length of a sequence
     test_size: int = 1000
-    low: float = 0.0  # of the values of `adding`; they go up to 1
-    markers: Markers = Markers.halves  # of `adding`
+    low: float = 0.0  # lowest value of `adding`; all values are below 1
+    markers: Markers = Markers.halves  # positions of the markers of `adding`
 
     def check(self) -> None:
-        """Refuse sizes below 1, and values of `adding` from 1 on; see `Data.check`."""
+        """Refuse sizes below 1, and a lowest value of `adding` that is not below 1; see `Data.check`."""
         super().check()
         at_least(1, ("data.steps", self.steps), ("data.test_size", self.test_size))
         if not self.low < 1:
@@ -40,7 +40,7 @@ def check_steps(data: Generated, least: int) -> None:
     """Refuse a T that is too short.
 
     Raises:
-        ConfigError: names data.steps.
+        ConfigError: data.steps is less than `least`.
     """
     if data.steps < least:
         raise ConfigError(f"data.steps={data.steps}: data={data.name} needs at least {least}")
@@ -69,7 +69,7 @@ class Adding:
         """Return inputs (n, T, 2), targets (n, 1)."""
         n, T = len(u), self.steps
         values = self.low + (1 - self.low) * u[:, :T]
-        if self.anywhere:  # the second is one of the T - 1 other steps
+        if self.anywhere:  # the second marker is at one of the T - 1 other steps
             first = integers(u[:, T], 0, T)
             second = (first + integers(u[:, T + 1], 1, T)) % T
         else:
@@ -88,14 +88,13 @@ class CopyMemory:
         input   3 1 8 ... 2   0 0 ... 0   9 9 9 ... 9
         target  0 0 0 ... 0   0 0 ... 0   3 1 8 ... 2
 
-    Ten numbers of 1..8, T - 1 zeros, eleven nines: T + 20 steps, each a number as it is, not one-hot. At
-    every step a class of 0..9 is asked for: 0, and at the last ten steps the numbers. Metric: the loss,
-    mean cross entropy over all steps. A network that knows where to answer but not what scores
-    10 ln 8 / (T + 20).
+    The input is ten numbers of 1..8, T - 1 zeros, eleven nines: T + 20 steps of one number, not one-hot. The
+    target at every step is a class of 0..9: the numbers at the last ten steps, 0 before. Metric: the loss,
+    mean cross entropy over all steps. Without memory of the numbers, the best score is 10 ln 8 / (T + 20).
     """
 
     goal, metric, input_size, outputs = Goal.labels, "nll", 1, 10
-    MEMORY = 10  # numbers to be kept
+    MEMORY = 10  # numbers to remember
 
     def __init__(self, data: Generated) -> None:
         check_steps(data, 1)
@@ -120,14 +119,14 @@ class TemporalOrder:
 
         E a c X d a b ... d Y a c ... B  ->  XY
 
-    T symbols, one-hot: E at the start, B at the end, between them a, b, c or d, but for two steps, one in
-    [T/10, 2T/10), one in [5T/10, 6T/10), that have X or Y. Asked at the end: XX, XY, YX or YY. Metric:
+    T symbols, one-hot: E at the start, B at the end, between them a, b, c or d, except X or Y at one step in
+    [T/10, 2T/10) and one in [5T/10, 6T/10). The target is one of XX, XY, YX, YY, at the end. Metric:
     accuracy. A constant answer is right once in four.
     """
 
     goal, metric, input_size, outputs = Goal.label, "accuracy", 8, 4
     baseline = 0.25
-    X, E, B = 4, 6, 7  # after a, b, c, d; Y is X + 1
+    X, E, B = 4, 6, 7  # a, b, c, d are 0..3, Y is X + 1
 
     def __init__(self, data: Generated) -> None:
         check_steps(data, 10)

@@ -1,4 +1,4 @@
-"""Defines what a task is: examples, what is asked of them, how they are split."""
+"""Defines what a task is: examples, their targets, their splits."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -20,90 +20,92 @@ Labels = NDArray[np.int64]
 
 
 class Goal(Enum):
-    """What is asked of a sequence, and so the loss; steps beyond an example's length never count."""
+    """Names the kind of targets and so the loss; steps beyond an example's length never count."""
 
     label = "label"  # a class at the end: targets (N,) integers; cross entropy
     value = "value"  # numbers at the end: targets (N, outputs) float32; squared error, mean over outputs
     labels = "labels"  # a class at every step: targets (N, T) integers; cross entropy, mean over steps
-    keys = "keys"  # binary keys at every step: targets (N, T, outputs) bytes; cross entropy, summed over
-    # the keys and averaged over steps
+    keys = "keys"  # binary keys at every step: targets (N, T, outputs) bytes; cross entropy, sum over
+    # keys, mean over steps
 
     @property
     def every_step(self) -> bool:
-        """Whether an answer is asked for at every step."""
+        """Whether there is a target at every step."""
         return self in (Goal.labels, Goal.keys)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a task."""
+    """Keeps the sizes of a task."""
 
     steps: int  # T of the longest training example
     input_size: int
     outputs: int  # width of the head: classes, numbers or keys
-    train: int  # examples in each split; 0 where training data is endless
+    train: int  # training examples; 0 if they are endless
     val: int
     test: int
     goal: Goal = Goal.label
     next_step: bool = False  # whether the answer is the next step of the sequence itself
-    test_steps: int | None = None  # T of the longest test example, where it is longer
+    test_steps: int | None = None  # T of the longest test example, if longer than `steps`
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Sequences and what is asked of them."""
+    """Keeps sequences and their targets."""
 
     inputs: NDArray[Any]  # (N, T, input) bytes or float32; or (N, T) int16 or int32 tokens, one-hot
     targets: NDArray[Any]  # see Goal
-    lengths: Labels | None = None  # (N,) steps that count; None: all T do
+    lengths: Labels | None = None  # (N,) number of steps that count; None: all T count
 
 
-# Makes examples of uniforms (n, draws) in [0, 1).
+# Makes examples from uniforms (n, draws) in [0, 1).
 Make = Callable[[NDArray[np.float64]], Examples]
 
 
 @dataclass(frozen=True)
 class Task:
-    """Examples and how they are split. A byte b enters a network as (b * scale - mean) / std.
+    """Keeps examples and their splits. A byte b enters a network as (b * scale - mean) / std.
 
-    Where training examples are made on demand (`make`), inputs and targets are those of val and test, and
-    splits["train"] has the numbers of the examples to be made; none where they are endless.
+    If training examples are made on demand (`make`), inputs and targets are those of val and test, and
+    splits["train"] has the numbers of the examples to make; it is empty if they are endless.
     """
 
     inputs: NDArray[Any]  # see Examples
     targets: NDArray[Any]
     splits: dict[str, Labels]  # train, val, test: indices into the N examples
-    scale: float  # the largest byte times this is 1
+    scale: float  # 1 / the largest byte
     mean: float
     std: float
     outputs: int  # width of the head: classes, numbers or keys
     checksum: str  # sha256 of the examples; order, split and place do not change it
-    details: dict[str, str]  # for the record: source, digests of the files, digest of the permutation
+    details: dict[str, str]  # source, digests of files and permutation, for the record
     goal: Goal = Goal.label
     metric: str = "accuracy"
     lengths: Labels | None = None  # (N,)
-    tokens: int | None = None  # number of kinds, where inputs are tokens
+    tokens: int | None = None  # size of the vocabulary, if inputs are tokens
     make: Make | None = None
-    draws: int = 0  # uniforms that an example is made of
-    # In place of the loss of the goal: of logits and y, as rnnbench.kernels.losses.measure has them, the loss
-    # of each answer, (K, B), or (K, T, B) where one is asked for at every step.
+    draws: int = 0  # number of uniforms for an example
+    # Replaces the loss of the goal: takes logits and y as rnnbench.kernels.losses.measure does, and returns
+    # the loss of each answer, (K, B), or (K, T, B) with targets at every step.
     loss: Callable[[Any, Any], Any] | None = None
-    carried: bool = False  # examples are windows of one text: the state is carried on from one to the next
+    carried: bool = (
+        False  # whether examples are windows of one text, each starting from the last state of the one before
+    )
 
     @property
     def input_size(self) -> int:
-        """Features of a step."""
+        """Number of input features of a step."""
         return self.tokens or int(self.inputs.shape[2])
 
 
 class Kind(Protocol):
-    """A task as it is registered under its name. `data` is of the class that it was entered with."""
+    """Describes a task under its name; `data` has the class of settings that it was registered with."""
 
     def shape(self, data: Any) -> Shape:
         """Return the sizes of the task that `load` would give, without reading large files.
 
         Raises:
-            ConfigError: the settings fit no such task.
+            ConfigError: the task refuses the settings.
         """
         ...
 
@@ -111,12 +113,12 @@ class Kind(Protocol):
         """Return the task.
 
         Raises:
-            ConfigError: it cannot be read or downloaded.
+            ConfigError: the task cannot be read or downloaded.
         """
         ...
 
 
-TASKS: dict[str, Kind] = {}  # the tasks that ship, by data.name
+TASKS: dict[str, Kind] = {}  # the package's tasks, by data.name
 
 
 def enter(name: str, kind: Kind, settings: type[Data]) -> None:
@@ -126,15 +128,15 @@ def enter(name: str, kind: Kind, settings: type[Data]) -> None:
 
 
 L = TypeVar("L", bound=Callable[..., Task])
-HELD: "OrderedDict[Hashable, Task]" = OrderedDict()  # tasks in memory, the one used last at the end
-LOCK = Lock()  # of HELD: trials may be run from several threads
-ROOM = 2**30  # bytes that they may take together; the one used last stays whatever its size
+HELD: "OrderedDict[Hashable, Task]" = OrderedDict()  # tasks in memory, in order of last use
+LOCK = Lock()  # guards HELD, since several threads may run trials
+ROOM = 2**30  # bytes of all tasks in memory; the one used last stays whatever its size
 
 
 def held(files: Callable[[Any], Sequence[str]] = lambda data: ()) -> Callable[[L], L]:
     """Decorate `Kind.load` with a cache: an equal request gets the task that is in memory.
 
-    Equal are tasks of one kind, with equal values of `data`, of files with the same size and time.
+    Requests are equal if they have one kind, equal values of `data`, and files of equal size and time.
 
     Args:
         files: paths of the files that the task is read from.
@@ -173,7 +175,7 @@ def _bytes(task: Task) -> int:
 
 
 def terminal() -> ModuleType:
-    """Import rnnbench.terminal, when there is something to say: it takes a tenth of a second."""
+    """Import rnnbench.terminal late, since it takes a tenth of a second and most runs need no message."""
     from rnnbench import terminal as module
 
     return module
@@ -183,7 +185,7 @@ def split_sizes(data: Data, available: int, val: int) -> tuple[int, int]:
     """Return how many of the `available` examples are for training and validation (`val` by default).
 
     Raises:
-        ConfigError: the examples are too few.
+        ConfigError: there are too few examples.
     """
     val = val if data.val_size is None else data.val_size
     left = available - val
@@ -202,10 +204,10 @@ def split_sizes(data: Data, available: int, val: int) -> tuple[int, int]:
 
 
 def check_metric(data: Data, *known: str) -> None:
-    """Refuse a data.metric that is not the task's.
+    """Refuse a data.metric that the task does not have.
 
     Raises:
-        ConfigError: names those it has.
+        ConfigError: names the metrics that the task has.
     """
     if data.metric not in known:
         raise ConfigError(

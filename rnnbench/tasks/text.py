@@ -1,4 +1,4 @@
-"""Reads a text of one's own character by character: which one comes next?"""
+"""Reads the user's text character by character; the target is the next character."""
 
 import hashlib
 import sys
@@ -19,10 +19,10 @@ Ids = NDArray[np.int16 | np.int32]
 
 @dataclass
 class Text(Data):
-    """Settings of a text of one's own; sizes are in characters, null: a twentieth each."""
+    """Settings of the user's text; sizes are in characters, null: a twentieth each."""
 
     path: str = MISSING
-    window: int = 50  # steps of backpropagation; the state is carried on from window to window
+    window: int = 50  # steps of backpropagation; a window starts from the last state of the one before
     test_size: Optional[int] = None
 
     def check(self) -> None:
@@ -40,7 +40,7 @@ class Characters:
     twentieth of the text each). The vocabulary is that of the training part. Each part is cut into windows
     of data.window steps, whose characters enter one-hot; a minibatch holds one window of each of
     fit.batch_size streams and continues the minibatch before, whose state it takes over without its
-    gradient (truncated backpropagation through time). Validation and test are read in as many streams.
+    gradient (truncated backpropagation through time). Validation and test have the same number of streams.
     Metric: bpc, bits per character, the mean cross entropy over ln 2. The best constant answer scores the
     entropy of single characters, about 4.2 for English.
     """
@@ -61,7 +61,7 @@ class Characters:
 
         Raises:
             ConfigError: data.path cannot be read, is not UTF-8 or is too short; a part has a character
-                that training has not.
+                that the training part does not have.
         """
         check_metric(data, "bpc")
         codes, digest = read(data.path)
@@ -93,7 +93,7 @@ def divide(data: Text, codes: NDArray[np.uint32]) -> dict[str, NDArray[np.uint32
     """Divide the characters of a text (n,) into those of training, validation and test.
 
     Raises:
-        ConfigError: they are too few.
+        ConfigError: there are too few characters.
     """
     val, test = (len(codes) // 20 if size is None else size for size in (data.val_size, data.test_size))
     train = len(codes) - val - test
@@ -112,10 +112,10 @@ def divide(data: Text, codes: NDArray[np.uint32]) -> dict[str, NDArray[np.uint32
 
 
 def _known(data: Text, name: str, part: NDArray[np.uint32], ids: Ids) -> Ids:
-    """Return the place in the vocabulary of each character of a part.
+    """Return the index in the vocabulary of each character of a part.
 
     Raises:
-        ConfigError: names the first character that the training part has not.
+        ConfigError: names the first character that the training part does not have.
     """
     tokens = ids[part]
     if (tokens < 0).any():
@@ -132,7 +132,7 @@ def read(file: str) -> tuple[NDArray[np.uint32], str]:
     """Return the characters of a file as code points (n,), and the sha256 of its bytes.
 
     Raises:
-        ConfigError: it cannot be read, or is not UTF-8.
+        ConfigError: the file cannot be read, or is not UTF-8.
     """
     try:
         content = Path(file).expanduser().read_bytes()
@@ -148,7 +148,7 @@ def read(file: str) -> tuple[NDArray[np.uint32], str]:
 
 
 def identify(codes: NDArray[np.uint32]) -> tuple[str, Ids]:
-    """Return the vocabulary of a text in order of code points, and each code point's place in it, or -1."""
+    """Return the vocabulary of a text in order of code points, and each code point's index in it, or -1."""
     seen = np.zeros(sys.maxunicode + 1, bool)
     seen[codes] = True
     points = np.flatnonzero(seen)
@@ -158,7 +158,7 @@ def identify(codes: NDArray[np.uint32]) -> tuple[str, Ids]:
 
 
 def cut(ids: Ids, window: int) -> tuple[Ids, Ids, NDArray[np.int64]]:
-    """Cut a text into windows: inputs and targets (n, window), and lengths (n,): the last may be shorter."""
+    """Cut a text into windows: inputs and targets (n, window), lengths (n,); the last may be shorter."""
     steps = len(ids) - 1
     count = -(-steps // window)
     padded = np.zeros((2, count * window), ids.dtype)
