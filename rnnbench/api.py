@@ -1,4 +1,4 @@
-"""Gets trained networks back from records, for notebooks."""
+"""Loads trained networks from records, for notebooks."""
 
 import io
 import re
@@ -35,7 +35,7 @@ class Trained:
     config: Config
     network: Network
     parameters: Tensor  # (P,)
-    goal: Goal  # what is asked of it, see there
+    goal: Goal  # what the network predicts, see `Goal`
     result: dict[str, Any]  # its record; {} where a run in MLflow has none among its artifacts
 
     @torch.no_grad()
@@ -71,7 +71,7 @@ class Trained:
         return logits.permute(*reversed(range(logits.dim())))
 
     def _checked(self, lengths: Tensor, B: int, T: int) -> Tensor:
-        """Lengths (1, B) as the network takes them."""
+        """Check lengths (B,), and return them in the shape (1, B) that the network takes."""
         whole = not lengths.is_floating_point() and lengths.dtype is not torch.bool
         if lengths.shape != (B,) or not whole or not bool(((lengths >= 1) & (lengths <= T)).all()):
             raise ConfigError(
@@ -85,7 +85,7 @@ class Trained:
         """Compute the network's answers.
 
         Args:
-            examples, lengths: as for a call.
+            examples, lengths: as in `__call__`.
 
         Returns:
             the most likely class, (B,) or (B, T) integers; or the numbers (B, outputs), in the units of the
@@ -142,7 +142,7 @@ def _here(data: Data, place: str | Path | None) -> Data:
     """Return the data settings of a record without what the record says about where to get the data.
 
     Raises:
-        ConfigError: it is in a file that has to be named.
+        ConfigError: the data is in a file, and `place` does not name it.
     """
     if isinstance(data, Stored):
         default: Any = OmegaConf.to_object(OmegaConf.structured(type(data)(data.name)))

@@ -43,10 +43,10 @@ def open_source(where: str | Path) -> Source:
 def records(source: str | Path | Sequence[str | Path] = "multirun") -> "pandas.DataFrame":
     """Read records into a data frame, one row a trial, in order of its start.
 
-    Columns: status, trial (hash), name, folder, run_id (of MLflow, if it was delivered), error, started
-    and ended; then config values by dotted name (`model.hidden_size`), metrics (`test/accuracy`; of an
-    epoch metric the last value), and tags (`rnnbench.git_commit`). A trial whose files are damaged is left
-    out, with a warning that names the file.
+    Columns: status, trial (hash), name, folder, run_id (MLflow's, if delivered), error, started and ended;
+    then config values by dotted name (`model.hidden_size`), metrics (`test/accuracy`; the last value of a
+    metric that is measured every epoch), and tags (`rnnbench.git_commit`). A trial whose files are damaged is
+    left out, with a warning that names the file.
 
     Args:
         source: a job folder, a sweep folder or a folder of them; several of these; or an MLflow tracking
@@ -60,7 +60,7 @@ def records(source: str | Path | Sequence[str | Path] = "multirun") -> "pandas.D
     sources = [source] if isinstance(source, (str, Path)) else source
     rows = [_row(record) for where in sources for record in open_source(where).all()]
     rows.sort(key=lambda row: (row["started"] or 0, row["trial"] or ""))
-    # The texts of pandas are UTF-8; the name of a folder need not be, and goes into a column of objects.
+    # Text columns of pandas must be UTF-8. Folder names may not be, so their columns hold objects.
     odd = {name for row in rows for name, value in row.items() if isinstance(value, str) and not _utf8(value)}
     frame = pandas.DataFrame([{name: None if name in odd else row[name] for name in row} for row in rows])
     for name in odd:
@@ -86,5 +86,5 @@ def _row(record: Record) -> dict[str, Any]:
         "started": record.started,
         "ended": record.ended,
     }
-    # Last again: nothing that a record holds has the name of a column and another meaning.
+    # `columns` comes first for the order and last so that no value of a record replaces a column.
     return columns | record.params | record.metrics | record.tags | columns

@@ -28,7 +28,7 @@ ESCAPES = {
     **{char: f"\\{char}" for char in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    # After the end of a row brackets and stars are taken for an option of it.
+    # LaTeX takes a bracket or a star after the end of a row for an option.
     **{char: f"{{{char}}}" for char in "[]*"},
     "|": r"\textbar{}",
     "`": r"\textasciigrave{}",

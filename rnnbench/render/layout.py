@@ -1,4 +1,4 @@
-"""A table as it is printed, whatever the format: columns, rows, cells, notes.
+"""Describes a printed table in any format: columns, rows, cells, notes.
 
 The comparison of a sweep, the trials of a search and the tables of a paper are laid out as a `Layout`. The
 renderers beside this module, and terminal/tables.py, only print it.

@@ -1,1 +1,1 @@
-"""What the operating system gives: files, signals, limits on memory and cores, text for terminals."""
+"""Wraps the operating system: files, signals, limits on memory and cores, text for terminals."""

@@ -1,7 +1,7 @@
 """Writes files as a whole, and checks what is read.
 
-Text is UTF-8. What a file name has that is not UTF-8 (Python holds it as lone surrogates) is written as
-the bytes that it was, and read back as the same text.
+Text is UTF-8. Bytes of a file name that are not UTF-8 (lone surrogates in Python) are written as they were,
+and read back as the same text.
 """
 
 import csv
@@ -19,12 +19,12 @@ from rnnbench.config import ConfigError
 from rnnbench.system.plain_text import printable
 
 T = TypeVar("T")
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit that `ulimit -f` has set
-NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)  # of a disk that cannot sync a folder
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit of `ulimit -f`
+NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)  # errors if a folder cannot be synced
 
 
 class DamagedFile(ConfigError):
-    """A file that does not hold what it should; says which and why."""
+    """Raised if a file does not hold what it should; names the file and the reason."""
 
     def __init__(self, file: Path, why: str) -> None:
         super().__init__(file, why)
@@ -35,21 +35,21 @@ class DamagedFile(ConfigError):
 
 
 class RecordsWarning(UserWarning):
-    """Something about records that the user should know, and that stops nothing."""
+    """Warns of a problem with records that stops nothing."""
 
 
 class DamagedWarning(RecordsWarning):
-    """A damaged file was skipped or renamed, and everything beside it goes on."""
+    """Warns that a damaged file was skipped or renamed."""
 
 
 def write(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole: a reader sees the old content or the new one, after a power cut too.
 
-    Several processes may write the same file at once: each writes a part of its own, and the last one that
-    ends replaces the others' file.
+    Several processes may write the same file at once: each writes a temporary file of its own, and the last
+    one to finish replaces the file.
 
     Raises:
-        OSError: there is no room for it; the old file is as it was.
+        OSError: the disk is full; the old file is unchanged.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     whole = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
@@ -66,7 +66,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the disk keep the names in a folder, where the system can do that."""
+    """Sync the names in a folder to disk, where the system can do that."""
     try:
         opened = os.open(folder, os.O_RDONLY)
     except OSError:  # Windows, or a folder that may not be read
@@ -81,7 +81,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file as a whole; numbers that JSON does not have raise ValueError."""
+    """Replace a JSON file as a whole.
+
+    Raises:
+        ValueError: a number is nan or infinite, which JSON does not have.
+    """
     write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
@@ -97,7 +101,7 @@ def read(path: Path) -> str:
 
     Raises:
         FileNotFoundError: it is not there.
-        DamagedFile: it cannot be read, or is no text.
+        DamagedFile: it cannot be read, or is not text.
     """
     return read_bytes(path).decode("utf-8", "surrogateescape")
 
@@ -107,10 +111,10 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         FileNotFoundError: it is not there.
-        DamagedFile: it cannot be read, or is a pipe or a device, which might have no end.
+        DamagedFile: it cannot be read, or is a pipe or a device, which may never end.
     """
     try:
-        # Without waiting: the other end of a pipe may never come.
+        # O_NONBLOCK, since opening a pipe that nobody writes to would wait for ever.
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise DamagedFile(path, "is no file")
@@ -140,15 +144,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check(path: Path, tree: dict[str, Any], needs: dict[str, Any]) -> None:
-    """Refuse a tree that does not hold what is needed.
+    """Check the values of a tree that was read from a file.
 
     Args:
-        path: the file that it is from.
-        needs: key to a type, to types of which one will do, to the values that there may be, or to a
-            function that is true of what will do.
+        path: the file.
+        needs: maps each needed key to a type, to several types, to the allowed values, or to a function that
+            is true of allowed values.
 
     Raises:
-        DamagedFile: names the key.
+        DamagedFile: a value is missing or not allowed; names the key.
     """
     for key, need in needs.items():
         if key not in tree:
@@ -165,7 +169,7 @@ def check(path: Path, tree: dict[str, Any], needs: dict[str, Any]) -> None:
 
 
 def texts(value: Any) -> bool:
-    """True if a value is a dict of texts, or a list of them."""
+    """True if a value is a dict or a list of texts."""
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [None]
     return all(isinstance(item, str) for item in items)
 
@@ -174,13 +178,13 @@ def warn(error: DamagedFile, then: str) -> None:
     """Warn of a damaged file, once.
 
     Args:
-        then: what is done about it.
+        then: what is done about the file, for the message.
     """
     warnings.warn(f"{error}; {then}", DamagedWarning, stacklevel=1)
 
 
 def sound(found: Iterable[Path], read: Callable[[Path], T]) -> Iterator[T]:
-    """Read each path; skip a damaged one with a warning, and one that was deleted without."""
+    """Read each path; skip damaged ones with a warning, and deleted ones without a warning."""
     for path in found:
         try:
             value = read(path)
@@ -196,7 +200,7 @@ def set_aside(error: DamagedFile, then: str) -> None:
     """Rename a damaged file to NAME.unusable, and warn of it.
 
     Args:
-        then: what is done without it.
+        then: what is done without the file, for the message.
     """
     file = error.file
     aside, number = file.with_suffix(".unusable"), 1
@@ -208,14 +212,14 @@ def set_aside(error: DamagedFile, then: str) -> None:
 
 
 def show_warnings() -> None:
-    """Show each warning of our own as a message, once, in a command of ours."""
+    """Print each RecordsWarning once as a message; for commands of rnnbench."""
     usual, told = warnings.formatwarning, set[str]()
 
     def shown(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
         if issubclass(category, RecordsWarning):
-            again = str(message) in told  # Python tells it again after libraries have changed its filters
+            again = str(message) in told  # Python repeats warnings after libraries change its filters
             told.add(str(message))
             return "" if again else f"warning: {printable(str(message))}\n"
         return usual(message, category, filename, lineno, line)

@@ -1,7 +1,7 @@
 """Reads the limits that a container, a batch system or systemd sets: control groups of versions 1 and 2.
 
-psutil knows the machine and not these limits. One may stand in the process's own group or in any group above
-it, and the tightest one holds. A file that is missing or cannot be read sets no limit.
+psutil reports the machine without these limits. A limit may be set in the process's own group or in any group
+above it, and the tightest one holds. A file that is missing or cannot be read sets no limit.
 
 Every function takes the root of the file tree that it reads.
 """
@@ -45,21 +45,21 @@ def cores(root: Path = ROOT) -> int:
 def groups(controller: str, root: Path = ROOT) -> Iterator[tuple[int, Path]]:
     """Find the control groups of this process, each with its version: its own, then those above it.
 
-    All hierarchies are looked at that may have the controller.
+    Looks at all hierarchies that may have the controller.
     """
     paths = list(_own_paths(controller, root))
     for version, inner, mount in _mounts(controller, root):
         for kind, path in paths:
             if kind != version:
                 continue
-            # The mount shows the hierarchy from `inner` on, and a namespace may show the group as /../x.
+            # The mount shows only the part below `inner`, and a namespace may show the group as /../x.
             below = PurePosixPath(path)
             try:
                 below = below.relative_to(inner)
             except ValueError:
                 below = PurePosixPath() if inner != "/" else PurePosixPath(*below.parts[1:])
             parts = [part for part in below.parts if part != ".."]
-            if len(parts) != len(below.parts):  # outside of what is mounted: its top is all that is seen
+            if len(parts) != len(below.parts):  # the group is outside of the mount: only the top is visible
                 parts = []
             for depth in range(len(parts), -1, -1):
                 yield version, root / mount.lstrip("/") / Path(*parts[:depth])

@@ -1,4 +1,4 @@
-"""Escapes names that people give, so that terminals, files and spreadsheets show them and do nothing else.
+"""Escapes names that users choose, so that terminals, files and spreadsheets only show them.
 
 A cell's name may hold control characters that a terminal obeys, a formula that a spreadsheet computes, or the
 markup of a format. Each function is reversible: two names never look the same.
@@ -8,11 +8,11 @@ import re
 from html import escape
 from textwrap import wrap
 
-# What `printable` writes, so that a name which holds it already is escaped too.
+# Escape sequences that `printable` writes. A name that has one already is escaped too.
 ESCAPED = re.compile(r"\\(?=[\\nrtxuU])")
 NUMBER = re.compile(r"[+-]?(?:[\d.,]+(?:e[+-]?\d+)?|inf|nan)%?(?: ± [\d.,]+(?:e[+-]?\d+)?)?", re.IGNORECASE)
 FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
-# Inside a word an underscore is no markup, and most underscores are inside words.
+# An underscore inside a word is not markup, so it is not escaped.
 MARKUP = re.compile(r"[\\`*\[\]<>|~$]|&(?=[#\w])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.")
 
 
@@ -46,6 +46,6 @@ def drawn(text: str, width: int = 40, lines: int = 2) -> str:
 
 
 def spreadsheet(text: str) -> str:
-    """Write text in a cell of CSV: a quote before what a spreadsheet would compute; numbers stay numbers."""
+    """Write text in a cell of CSV, with a quote before formulas; numbers stay numbers."""
     shown = printable(text)
     return f"'{shown}" if FORMULA.match(shown) and not NUMBER.fullmatch(shown) else shown

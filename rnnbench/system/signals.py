@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM stop training at the next minibatch, and never in the middle of writing a record.
+"""Stops training on Ctrl-C and SIGTERM at the next minibatch, and never while a record is being written.
 
-Python itself raises KeyboardInterrupt wherever the main thread happens to be, and SIGTERM ends the process.
-While a sweep is open, a signal that comes during training or writing is remembered, and raised where that
-may stop (`check`); at any other time it raises `StopRequest` at once.
+By default Python raises KeyboardInterrupt anywhere in the main thread, and SIGTERM ends the process. While a
+sweep is open, a signal during training or writing is remembered until `check` raises it as `StopRequest`; at
+any other time it raises `StopRequest` at once.
 """
 
 import os
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 came: int | None = None  # the first signal that asked to stop
-_listening = _deferred = 0  # how many blocks deep
+_listening = _deferred = 0  # how many blocks of `listen` and `deferred` are open
 
 
 class StopRequest(KeyboardInterrupt):
@@ -26,7 +26,7 @@ class StopRequest(KeyboardInterrupt):
 
 @contextmanager
 def listen(*more: int) -> Iterator[None]:
-    """Handle SIGINT, SIGTERM and others as a wish to stop, until the block ends; main thread only.
+    """Handle SIGINT, SIGTERM and `more` as requests to stop, until the block ends; main thread only.
 
     A second Ctrl-C exits at once. Signals ignored at start stay ignored.
     """
@@ -59,7 +59,7 @@ def _take(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Remember signals in this block, which calls `check` where it may be stopped."""
+    """Remember signals in this block; the block calls `check` where it can be stopped."""
     global _deferred
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -77,7 +77,7 @@ def check() -> None:
     """Stop here if a signal has come; any thread may call it.
 
     Raises:
-        StopRequest: with its number.
+        StopRequest: a signal has come; holds its number.
     """
     if came is not None:
         raise StopRequest(came)

@@ -1,7 +1,8 @@
-"""What the user sees: lines, live progress, and the table that compares the trials of a sweep.
+"""Prints what the user sees: lines, live progress, and the table that compares the trials of a sweep.
 
-Everything that the package prints goes through here. A terminal that cannot show a sign, a pipe that nobody
-reads any more, a full device: none of them ends a training.
+Everything that the package prints goes through here. Training continues if a terminal cannot show a
+character, a pipe is closed or a device is full.
+%%
 """
 
 from rnnbench.terminal.commands import train_command

@@ -13,7 +13,7 @@ def train_command(overrides: Sequence[str]) -> str:
 
 
 def _config_files(words: Sequence[str]) -> list[str]:
-    """Return the words that say where configuration files of one's own are: flags, then values."""
+    """Return the command-line words that give the user's own configuration folders: flags, then values."""
     flags: list[str] = []
     values: list[str] = []
     for n, word in enumerate(words):

@@ -16,7 +16,7 @@ from rnnbench.system.files import write, write_csv
 from rnnbench.system.plain_text import spreadsheet
 from rnnbench.terminal.formats import mean_sd, title
 
-# The model has a column of its own, seeds are averaged over; the rest says where, not what.
+# Keys that are not compared: the model has its own column, seeds are averaged, the others change no result.
 APART = ("model.name", "seed", "tracking.", "data.metric", "data.root", "data.download", "data.source",
          "data.sha256")  # fmt: skip
 SECONDS = "time/train_seconds"
@@ -24,10 +24,10 @@ Results = Sequence[dict[str, Any]]  # as `rnnbench.record.read_result` gives the
 
 
 def compare(results: Results, goal: str | None = None) -> Layout:
-    """Lay out a row for each configuration, seeds together: what varied, parameters, accuracies, seconds.
+    """Lay out a row for each configuration, seeds together: what varied, parameters, metrics, seconds.
 
     Args:
-        goal: the metric by which the best rows are marked; None: none are.
+        goal: the metric by which the best rows are marked; None: no row is marked.
     """
     results = _once(_with_code(results))
     varied = _varied(results)
@@ -64,11 +64,11 @@ def save_comparison(layout: Layout, folder: Path) -> None:
 
 
 def _varied(results: Results) -> list[str]:
-    """Return the keys that differ between results and say what was trained."""
+    """Return the keys of what was trained that differ between results."""
     keys = sorted({key for result in results for key in result["params"]})
     constant = {key for key in keys if len({str(result["params"].get(key)) for result in results}) == 1}
     varied = [key for key in keys if key not in constant and not key.startswith(APART)]
-    # A group choice varies all its values at once: its name says it.
+    # The choice of a group changes all its values at once, so its name alone is shown.
     for group in ("optim", "data"):
         name = f"{group}.name"
         if name in varied:
@@ -126,7 +126,7 @@ def _once(results: Results) -> list[dict[str, Any]]:
 
 
 def chosen(values: Sequence[float], goal: str) -> list[int]:
-    """Return the positions of the best values of a metric, of those that are finite; none if one is alone."""
+    """Return the positions of the best finite values of a metric; [] if fewer than two are finite."""
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
         return []
@@ -135,9 +135,9 @@ def chosen(values: Sequence[float], goal: str) -> list[int]:
 
 
 def _with_code(results: Results) -> list[dict[str, Any]]:
-    """Return the results, where files of one's own were edited meanwhile with `code` among their parameters.
+    """Return the results; if the user's own files were edited in between, with `code` among the parameters.
 
-    Trials of different content are no seeds of one another, though all that was typed is the same.
+    Trials with different code are not averaged as seeds, even if their command lines are the same.
     """
     seen: dict[str, set[str]] = {}
     marks = []
@@ -155,7 +155,7 @@ def _with_code(results: Results) -> list[dict[str, Any]]:
 
 
 def judge(goal: str, results: Results) -> str | None:
-    """Return the metric by which the trials of one task are compared: never one of the test set.
+    """Return the metric by which the trials of one task are compared, never a metric of the test set.
 
     Args:
         goal: the objective.
@@ -171,7 +171,7 @@ def judge(goal: str, results: Results) -> str | None:
 
 
 def legend(comparison: Layout, goal: str | None) -> list[str]:
-    """Return what the signs in the table of a sweep mean, in one line; none if it has none."""
+    """Return one line that explains the signs in the table of a sweep; [] if it has no signs."""
     said = []
     if goal is not None and any(row.best for row in comparison.rows):
         said.append(f"*: the best {title(goal)}")
@@ -189,5 +189,5 @@ def _differ_within(results: Results, group: str, key: str) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Return a value of a key as it is printed."""
+    """Return the value of a key as it is printed."""
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -8,13 +8,13 @@ from rnnbench.config import digits
 
 
 def title(metric: str) -> str:
-    """Return an objective as the lines of a sweep have it: that of the best epoch without saying so."""
+    """Return the title of an objective for the lines of a sweep, without the words for the best epoch."""
     split, _, name = metric.removeprefix("best/").partition("_")
     return f"{split}/{name}" if metric.startswith("best/") and name else metric
 
 
 def number(metric: str, value: float) -> str:
-    """Return a value for people: with the metric's digits, seconds with one, others with four that count."""
+    """Return a value with the metric's digits; seconds have one decimal, others four significant digits."""
     if (fixed := digits(metric)) is not None:
         tiny = 0 < abs(value) < 0.5 * 10**-fixed
         return f"{value:.2e}" if tiny else f"{value:.{fixed}f}"
@@ -24,13 +24,13 @@ def number(metric: str, value: float) -> str:
 
 
 def mean_sd(values: Sequence[float], metric: str) -> str:
-    """Return mean and sample standard deviation of the finite values; one alone has no deviation."""
+    """Return mean and sample standard deviation of the finite values; a single value has no deviation."""
     finite = [value for value in values if math.isfinite(value)]
     parts = [number(metric, statistics.fmean(finite))] if finite else []
     if len(finite) > 1:
         deviation = statistics.stdev(finite)
         shown = number(metric, deviation)
-        if metric.endswith("_seconds") and "e" not in parts[0]:  # to as many digits as the mean
+        if metric.endswith("_seconds") and "e" not in parts[0]:  # as many decimals as the mean
             shown = f"{deviation:.{len(parts[0].partition('.')[2])}f}"
         parts = [f"{parts[0]} ± {shown}"]
     if len(finite) < len(values):

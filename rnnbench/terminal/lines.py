@@ -6,7 +6,7 @@ from rich.console import Console
 
 from rnnbench.terminal.streams import stderr, stdout, visible
 
-out = Console(emoji=False, file=cast(IO[str], stdout))  # a trial's name may hold colons
+out = Console(emoji=False, file=cast(IO[str], stdout))  # no emoji: colons in a trial's name stay
 err = Console(stderr=True, emoji=False, file=cast(IO[str], stderr))
 
 
@@ -26,6 +26,6 @@ def warn(text: str) -> None:
 
 
 def refuse(message: str) -> SystemExit:
-    """Return the end of a command that cannot be run: one message on stderr, exit code 1."""
+    """Return the SystemExit of a command that cannot be run: prints `message` on stderr, exit code 1."""
     out.file.flush()
     return SystemExit(visible(f"error: {message}"))

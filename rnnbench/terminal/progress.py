@@ -17,20 +17,20 @@ from rnnbench.terminal.formats import number
 from rnnbench.terminal.lines import out, say
 
 PLAIN_EVERY = 10.0  # seconds between progress lines where there is no terminal
-EPOCH_LINES = 30  # of a trial that trains alone, however many epochs it has
+EPOCH_LINES = 30  # number of lines for a trial that trains alone
 
 
 class Live:
-    """Shows epochs done of all, trials ended, the best value so far, the time left.
+    """Shows the epochs done, the trials ended, the best value so far and the time left.
 
-    On a terminal one line that is redrawn; elsewhere a plain line every ten seconds. On both a line for each
-    trial that ends, and for epochs of a trial that trains alone.
+    A terminal has one line that is redrawn; other outputs get a plain line every ten seconds. Both get a line
+    for each trial that ends, and for epochs of a trial that trains alone.
 
     Args:
-        trials: how many there are.
-        epochs: of all of them together.
+        trials: number of trials.
+        epochs: number of epochs of all trials together.
         metric: name of the objective.
-        maximize: whether the greater of two values is the better one.
+        maximize: True if greater values are better.
     """
 
     def __init__(self, trials: int, epochs: int, metric: str, maximize: bool) -> None:
@@ -56,7 +56,7 @@ class Live:
             self.progress.start()
 
     def epoch(self, epochs: int, measured: Iterable[float]) -> None:
-        """Count so many trial-epochs more as done; `measured` are new values of the objective."""
+        """Count `epochs` more epochs as done; `measured` are new values of the objective."""
         self.done += epochs
         for value in measured:
             if math.isfinite(value) and (math.isnan(self.best) or (value > self.best) == self.maximize):
@@ -74,7 +74,7 @@ class Live:
     def alone(self, epoch: int, epochs: int, metrics: dict[str, float]) -> None:
         """Print the line of an epoch, if its trial is the only one.
 
-        Each epoch of a short training has one; a long one has thirty lines, and one every ten seconds.
+        Up to thirty epochs have a line each; more have about thirty lines, and one every ten seconds.
         """
         late = time.monotonic() - self.said > PLAIN_EVERY
         if self.trials == 1 and (late or epoch % -(-epochs // EPOCH_LINES) == 0 or epoch in (1, epochs)):

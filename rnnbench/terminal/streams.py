@@ -1,4 +1,4 @@
-"""Streams that a program can always write to: a lost pipe, a full device or an odd sign ends no training."""
+"""Defines streams whose writes never fail, so that a closed pipe or a full device ends no training."""
 
 import codecs
 import io
