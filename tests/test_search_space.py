@@ -138,7 +138,7 @@ def test_a_complement_is_what_is_missing_to_one():
         ({}, ["a=tag(log,interval(0,1))"], "must begin above 0"),
         ({}, ["a=interval(2,1)"], "there is nothing"),
         ({}, ["a=range(3,3)"], "without values"),
-        ({}, ["a=choice(1,1)"], "stands there twice"),
+        ({}, ["a=choice(1,1)"], "is given twice"),
         ({}, ["seed=choice(0,1)"], "hydra.sweeper.repeats=3"),
         ({"a": {"over": "choice(1,2)", "wenn": "b=1"}}, [], "keys are over, when, complement"),
         ({"a": {"over": "choice(1,2)", "when": "b"}}, [], "must be like optim=sgd"),
@@ -153,7 +153,7 @@ def test_a_complement_is_what_is_missing_to_one():
         (
             {"a": {"over": "choice(1,2)", "when": "b=1"}, "b": {"over": "choice(1,2)", "when": "a=1"}},
             [],
-            "wait for one another",
+            "depend on one another",
         ),
     ],
 )

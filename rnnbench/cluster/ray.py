@@ -171,7 +171,7 @@ class RayLauncher(RemoteLauncher):
                 raise
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(
-                f"hydra.launcher.address={self.address}: Ray does not get in ({reason}); start the command "
+                f"hydra.launcher.address={self.address}: Ray cannot connect ({reason}); start the command "
                 "on a node of the cluster, with its versions of Ray and Python, and its token"
             ) from None
         self._check_size(ray.nodes())

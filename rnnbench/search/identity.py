@@ -35,8 +35,8 @@ def check_identity(study: optuna.Study, identity: dict[str, Any], directions: Se
     theirs = [direction.name.lower() for direction in study.directions]
     if theirs != list(directions):
         raise ConfigError(
-            f"hydra.sweeper.study_name={name}: is there, and goes to {', '.join(theirs)}, "
-            f"not to {', '.join(directions)}; give another name"
+            f"hydra.sweeper.study_name={name}: exists, with the directions {', '.join(theirs)}, "
+            f"not {', '.join(directions)}; give another name"
         )
     known = study.user_attrs.get(IDENTITY)
     if known is None:

@@ -157,7 +157,7 @@ def _sampler(settings: Search, space: Space, objectives: int) -> BaseSampler:
     grid = {}
     if by_name.name_of("sampler", settings.sampler) == "grid":
         if any(parameter.when for parameter in space.drawn):
-            raise ConfigError("hydra/sweeper/sampler=grid: knows no conditions (when:); take brute_force")
+            raise ConfigError("hydra/sweeper/sampler=grid: cannot have conditions (when:); take brute_force")
         grid = space.grid()
     return by_name.sampler_of(settings.sampler, grid, objectives)
 
@@ -259,7 +259,7 @@ def _objectives(settings: Search, base: Config) -> list[str]:
                 "hydra.sweeper.use_test_set=true"
             )
     if len(set(chosen)) < len(chosen):
-        raise ConfigError(f"hydra.sweeper.objectives={', '.join(chosen)}: one stands there twice")
+        raise ConfigError(f"hydra.sweeper.objectives={', '.join(chosen)}: one is given twice")
     return chosen
 
 

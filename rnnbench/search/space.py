@@ -106,7 +106,7 @@ class Space:
             ready = [p for p in left if p.when is None or p.when.key not in waiting]
             if not ready:
                 names = ", ".join(parameter.name for parameter in left)
-                raise ConfigError(f"hydra.sweeper.space: these wait for one another: {names}")
+                raise ConfigError(f"hydra.sweeper.space: these depend on one another: {names}")
             self.parameters += ready
             left = [parameter for parameter in left if parameter not in ready]
 
@@ -205,7 +205,7 @@ def values(parameter: Parameter) -> list[Any]:
     if isinstance(over, FloatDistribution) and over.step is not None:
         return [over.low + n * over.step for n in range(round((over.high - over.low) / over.step) + 1)]
     raise ConfigError(
-        f"hydra/sweeper/sampler: {parameter.name} is an interval, which has no end of values; "
+        f"hydra/sweeper/sampler: {parameter.name} is an interval, which has infinitely many values; "
         "grid and brute_force need choice() or range()"
     )
 
@@ -243,7 +243,7 @@ def read_space(
             fixed[key] = line
     if "seed" in space:
         raise ConfigError(
-            "seed: a search does not choose among seeds, that would be luck; "
+            "seed: a search does not choose among seeds, since the best seed is chance; "
             "hydra.sweeper.repeats=3 trains each suggestion under three"
         )
     parameters = [parameter for alternatives in space.values() for parameter in alternatives]
@@ -343,5 +343,5 @@ def distribution(override: Override) -> BaseDistribution:
     if not choices:
         raise ConfigError(f"{line}: a choice without values")
     if isinstance(sweep, ChoiceSweep) and len({text(choice) for choice in choices}) < len(choices):
-        raise ConfigError(f"{line}: a value stands there twice")
+        raise ConfigError(f"{line}: a value is given twice")
     return CategoricalDistribution(choices)

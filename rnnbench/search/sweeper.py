@@ -117,8 +117,8 @@ def _check_launcher(plan: "Plan", launcher: Any) -> None:
     here = isinstance(launcher, StackLauncher) or is_basic(launcher)
     if plan.prunes and plan.storage is None and not here:
         raise ConfigError(
-            "hydra.sweeper.storage=null: under this launcher the trials train in other processes, and a "
-            "pruner has to hear of them: give the study a name (hydra.sweeper.study_name), or a storage"
+            "hydra.sweeper.storage=null: under this launcher the trials train in other processes, and the "
+            "pruner needs their reports: give the study a name (hydra.sweeper.study_name), or a storage"
         )
 
 

@@ -135,7 +135,7 @@ def _forms(word: str, after: Sequence[str]) -> Iterator[tuple[str, str]]:
         names = {"]": "[", "}": "{", ")": "("}
         yield f"{names.get(closers[-1], closers[-1])} is not closed", f"{key}={value}{closers}"
     if value[-1:] in ("]", "}", ")", "'", '"'):
-        yield f"{value[-1]} closes nothing", f"{key}={value[:-1]}"
+        yield f"{value[-1]} has no counterpart", f"{key}={value[:-1]}"
     if "=" in value:
         yield "there are two =", f"{key}.{value}" if f"{key}.{value.partition('=')[0]}" in keys() else word
     for quote in ("'", '"'):
