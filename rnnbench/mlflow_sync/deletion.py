@@ -39,6 +39,7 @@ def find_runs(runs: Runs, sweep: Path, jobs: Iterable[Path], *, whole: bool) -> 
 
     Args:
         whole: also find the sweep's own run, and runs of jobs whose folders were removed by hand.
+
     Raises:
         StoreError: the store does not answer.
     """

@@ -21,9 +21,8 @@ STATUS: dict[str, str] = {
     JobState.pruned.value: "KILLED",  # MLflow has no such status, so the tag rnnbench.status holds it
     JobState.running.value: "RUNNING",
 }
-RECORDED = {
-    theirs: ours for ours, theirs in STATUS.items() if ours != JobState.pruned
-}  # MLflow's status to the job's
+# MLflow's status to the status of the job.
+RECORDED = {theirs: ours for ours, theirs in STATUS.items() if ours != JobState.pruned}
 
 
 def text(value: Any) -> str:
