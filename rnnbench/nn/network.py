@@ -1,7 +1,7 @@
 """Computes a stack of networks: recurrent layers, a readout over time, a linear head.
 
 All parameters of a trial lie in one row of a (K, P) tensor, in the order and under the names of
-torch.nn; the weights are views into it. So an optimiser, a norm or a checkpoint is one operation on
+torch.nn; the weights are views into it. So an optimiser, a norm or a snapshot is one operation on
 rows, and `Network.start` draws the very numbers that torch.nn would draw under the same seed.
 """
 

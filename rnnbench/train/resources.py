@@ -47,8 +47,8 @@ def trial_bytes(config: Config, shape: Shape) -> int:
 def places(config: Config, shape: Shape, most: int | None) -> int:
     """Return how many trials of this shape train together: `most`, or as many as gain from it, and that fit.
 
-    Half of the free memory may be filled, by all stacks that may train side by side. cuDNN knows no
-    stacks: it has one place.
+    Half of the free memory may be filled, by all stacks that may train side by side. cuDNN
+    does not support stacks, so it trains one trial at a time.
     """
     if choose(config) is Kernel.cudnn:
         return 1

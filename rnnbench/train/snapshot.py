@@ -56,7 +56,7 @@ def load(folder: Path, fresh: Snapshot, made_by: dict[str, str]) -> Snapshot:
         held: dict[str, Any] = torch.load(io.BytesIO(files.read_bytes(folder / FILE)), weights_only=True)
         theirs, slot, rows, digest = (held[key] for key in ("made_by", "slot", "rows", "sha256"))
         sound = digest == _digest(slot, rows)
-    except Exception as error:  # whatever its bytes make of it
+    except Exception as error:  # a damaged file may raise any exception
         raise Unusable(f"cannot be read ({(str(error) or type(error).__name__).splitlines()[0]})") from None
     if not sound:
         raise Unusable("is damaged: its checksum does not match")

@@ -36,26 +36,26 @@ class Slot:
     best: dict[str, float] = field(default_factory=dict)  # loss and the task's metric at the best epoch
     best_epoch: int = 0
     worse: int = 0  # evaluations since the best one
-    factor: float = 1.0  # what a plateau schedule has come down to
-    sequences: int = 0  # trained on so far
+    factor: float = 1.0  # of the learning rate, lowered by a plateau schedule
+    sequences: int = 0  # number of sequences trained on so far
     seconds: float = 0.0  # its share of the stack's time
     diverged: bool = False  # the training loss was not finite
 
     @property
     def ended(self) -> bool:
-        """Whether this trial has nothing more to train."""
+        """True if this trial has nothing more to train."""
         fit = self.config.fit
         out_of_patience = fit.patience is not None and self.worse >= fit.patience
         return self.diverged or out_of_patience or self.epoch >= fit.epochs
 
     @property
     def due(self) -> bool:
-        """Whether this epoch is one after which the trial is evaluated."""
+        """True if the trial is evaluated after this epoch."""
         fit = self.config.fit
         return self.epoch % fit.evaluate_every == 0 or self.epoch >= fit.epochs
 
     def judge(self, measured: dict[str, float]) -> bool:
-        """Take an evaluation (loss and metric) into account; whether it is the best so far."""
+        """Take an evaluation (loss and metric) into account; return True if it is the best so far."""
         fit, chosen = self.config.fit, selection(self.config)
         sign = 1 if direction(chosen) == "maximize" else -1
         better = not self.best or sign * measured[chosen] > sign * self.best[chosen]
@@ -78,7 +78,7 @@ class Snapshot:
 
 @dataclass
 class Report:
-    """One epoch of a stack."""
+    """Describes one epoch of a stack."""
 
     slots: list[Slot]
     metrics: list[dict[str, float]]  # for each slot, by the name that is recorded
@@ -306,7 +306,7 @@ def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torc
 def shape_key(config: Config) -> tuple[object, ...]:
     """Return what the trials of one stack have in common: whatever fixes a shape, an equation or the data."""
     model, optim, fit = config.model, config.optim, config.fit
-    # Rates may differ, but what has none of these may be computed by a kernel that knows none.
+    # Rates may differ, but what has none of these may be computed by a kernel that does not support them.
     model = replace(
         model,
         budget=None,
