@@ -17,19 +17,19 @@ from rnnbench.config.user_code import imported
 # same trial.
 REVISION = 1
 
-# What a trial's numbers do not depend on by design.
+# Keys that a trial's numbers do not depend on by design: they are left out of its hash.
 NOT_IDENTITY = {
     "tracking",
     "dry_run",
-    "rnnbench_import",  # what was imported enters by its content
-    "model.budget",  # the hidden size that it comes down to enters
-    "objective",  # enters as what chooses the best epoch
-    "data.metric",  # follows from the task, and enters as what chooses the best epoch
+    "rnnbench_import",  # the hash has the content of what was imported
+    "model.budget",  # the hash has the hidden size that follows from it
+    "objective",  # the hash has the metric that chooses the best epoch
+    "data.metric",  # follows from the task
     "data.root",
     "data.path",
     "data.download",
     "data.source",
-    "data.sha256",  # the data's own checksum enters instead
+    "data.sha256",  # the hash has the checksum of the data instead
     "fit.checkpoint_every",
     "fit.device",
     "fit.kernel",

@@ -61,7 +61,7 @@ class Code(Sources):
             return None
         places = [spec.origin] if spec.has_location else list(spec.submodule_search_locations or [])
         if not places or not all(place is not None and outside(place) for place in places):
-            return None  # an installed one: whoever else is asked will find it
+            return None  # an installed module, which Python's other finders find
         if isinstance(spec.loader, SourceFileLoader):
             spec.loader = Loader(name, str(spec.origin), self)
         if isinstance(spec.loader, Loader) or not spec.has_location:  # the latter has no __init__.py

@@ -27,7 +27,7 @@ def _load(key: str, said: str, code: Code, point: EntryPoint | None = None) -> C
     """Return the code as it is now: what was loaded before if nothing has changed, else run `code`.
 
     Args:
-        key: what it is known by in LOADED.
+        key: the code's key in LOADED.
         said: how a message names it.
 
     Raises:

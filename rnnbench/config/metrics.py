@@ -114,8 +114,8 @@ def squares(logits: Any, y: Any, counts: Any) -> tuple[Any, ...]:
 def r2(residual: Any, squared: Any, total: Any, examples: Any) -> Any:
     """Average 1 - residual / variance over the outputs, (K,).
 
-    As scikit-learn's r2_score: of an output that is the same in all examples 1 where all answers are right,
-    else 0.
+    As in scikit-learn's r2_score, an output that is the same in all examples counts 1 if all answers are
+    right, else 0.
     """
     spread = squared - total.square() / examples[:, None]
     constant = spread <= 1e-12 * squared  # but for rounding

@@ -61,19 +61,21 @@ class Model:
     hidden_size: int = 32
     num_layers: int = 1
     bidirectional: bool = False
-    dropout: float = 0.0  # between layers
+    dropout: float = 0.0  # share of a layer's outputs that the next layer does not get, while training
     readout: Readout = Readout.last
-    budget: Optional[int] = None  # of all parameters: chooses the hidden size that comes nearest
-    forget_bias: Optional[float] = None  # at the start; null: torch's own start
-    nonlinearity: Nonlinearity = Nonlinearity.tanh  # of the plain rnn
-    recurrent_init: Optional[RecurrentInit] = None  # null: torch's own start
+    budget: Optional[int] = None  # number of parameters in all: the hidden size that comes nearest is taken
+    forget_bias: Optional[float] = (
+        None  # the forget gate's bias before training; null: drawn as torch draws it
+    )
+    nonlinearity: Nonlinearity = Nonlinearity.tanh  # model=rnn alone has a choice
+    recurrent_init: Optional[RecurrentInit] = None  # how weight_hh is drawn; null: as torch draws it
     layer_norm: bool = False
     recurrent_dropout: Optional[float] = None
     zoneout: Optional[float] = None
     learned_state: bool = False
-    weight_noise: Optional[float] = None  # standard deviation, on all weights while training
-    positive: bool = False  # of mingru, minlstm: candidates above 0, the log-space form
-    normalised: bool = False  # of minlstm: the two gates sum to 1
+    weight_noise: Optional[float] = None  # standard deviation of noise on all weights, while training
+    positive: bool = False  # for mingru and minlstm: candidates above 0, as in the paper's log-space form
+    normalised: bool = False  # for minlstm: the two gates sum to 1
 
     def check(self) -> None:
         """Refuse a network that cannot be made, as far as no cell is asked (`nn.cells.make_cell` asks it).
@@ -147,14 +149,14 @@ class Fit:
     steps_per_epoch: Optional[int] = None  # minibatches of an epoch where data is endless; null: 100
     batch_size: int = 32
     patience: Optional[int] = None  # evaluations without a better one before stopping; null: never
-    clip: Optional[float] = None  # largest gradient norm; null: none
+    clip: Optional[float] = None  # largest norm that a gradient may have; null: any
     schedule: Schedule = Schedule.constant
     warmup: int = 0  # epochs over which the learning rate rises linearly, under any schedule
-    decay: float = 0.1  # factor of step and plateau
-    decay_every: int = 10  # epochs, of step
-    decay_patience: int = 5  # evaluations without a better one, of plateau
-    evaluate_every: int = 1  # epochs
-    checkpoint_every: Optional[int] = None  # epochs between two on disk; null: after a minute has passed
+    decay: float = 0.1  # factor by which the schedules step and plateau lower the learning rate
+    decay_every: int = 10  # epochs between two steps of the schedule step
+    decay_patience: int = 5  # evaluations without a better one after which plateau lowers the rate
+    evaluate_every: int = 1  # epochs between two evaluations
+    checkpoint_every: Optional[int] = None  # epochs between two checkpoints on disk; null: one a minute
     select: Select = Select.val
     device: str = "cpu"
     kernel: Kernel = Kernel.auto
@@ -189,7 +191,7 @@ class Fit:
             refuse("fit.kernel", self.kernel, "needs fit.device=cpu")
 
 
-EXPERIMENT_CHARS = 256  # that MLflow's tables have for the name of an experiment
+EXPERIMENT_CHARS = 256  # the longest name of an experiment that MLflow's tables hold
 
 
 @dataclass

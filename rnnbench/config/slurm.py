@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 @dataclass
 class Slurm:
-    """Settings of hydra/launcher=slurm: of each task, which trains one stack."""
+    """Describes hydra/launcher=slurm: what each task gets, which trains one stack."""
 
     _target_: str = "hydra_plugins.rnnbench_stack.SlurmLauncher"
     max_stack: Optional[int] = None  # trials that train together at most; null: 16
@@ -19,6 +19,8 @@ class Slurm:
     account: Optional[str] = None
     array_parallelism: int = 256  # tasks of an array that run at the same time
     requeue: int = 3  # times that a stack goes on after its time limit; 0: never, nor after preemption
-    retries: int = 2  # times that a stack is sent again whose task was lost
+    retries: int = 2  # times that a stack is sent again after its task was lost
     setup: list[str] = field(default_factory=list)  # shell lines before the worker starts: module load ...
-    additional_parameters: dict[str, Any] = field(default_factory=dict)  # of sbatch: {qos: low}
+    additional_parameters: dict[str, Any] = field(
+        default_factory=dict
+    )  # further options of sbatch: {qos: low}

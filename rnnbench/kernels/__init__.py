@@ -1,4 +1,4 @@
-"""What computes a stack: the compiled CPU kernels, the torch path for every cell and device, cuDNN.
+"""Chooses what computes a stack: the compiled CPU kernels, the torch path for every cell and device, cuDNN.
 
 `fit.kernel` chooses. `auto` takes the compiled kernels for the cells that they have, on the CPU, and the
 torch path elsewhere. They hand nothing over to BLAS: at hidden sizes from 128 to 1,024 they were
@@ -22,7 +22,7 @@ from rnnbench.tasks import Task
 
 
 class Compute(Protocol):
-    """What the engine asks of a kernel."""
+    """Defines what the engine asks of a kernel."""
 
     network: Network
 

@@ -33,7 +33,7 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 
 class BuildError(Exception):
-    """There is no compiler, or it failed: why."""
+    """The kernels cannot be built; the message says why: there is no compiler, or it failed."""
 
 
 def digest(sources: Path = SOURCES) -> str:

@@ -27,7 +27,7 @@ from rnnbench.tasks import Task
 from rnnbench.tasks.sequences import Images
 
 LIBRARY = Path(__file__).parent / "stack.so"
-CALL_SECONDS = 0.5  # a call returns about this often, so that Ctrl-C is heard
+CALL_SECONDS = 0.5  # a call returns about this often, so that Ctrl-C can end it
 CHUNK = 64  # examples that a thread computes at once, of native/network.h
 CELLS = {"lstm": 0, "gru": 1, "rnn": 2}  # as enumerated in native/cells.h; a relu rnn is 3
 OPTIMISERS = {"sgd": 0, "adam": 2, "adamw": 3, "rmsprop": 4}  # as in native/update.h; Nesterov is 1
@@ -127,7 +127,7 @@ def threads_asked() -> int | None:
 
 
 def chunks(batch: int) -> int:
-    """Parts of a minibatch that threads may share."""
+    """Count the parts of a minibatch that threads may share."""
     return -(-batch // CHUNK)
 
 
@@ -149,8 +149,8 @@ class CompiledCompute:
         self.network = Network(model, input_size, task.outputs)
         self.batch_size = config.fit.batch_size
         self.threads = threads or cores()
-        self.seconds = 0.0  # of a minibatch, so far unknown
-        self.chunk_seconds = 0.0  # of evaluating a trial on a chunk, likewise
+        self.seconds = 0.0  # that a minibatch takes; 0 until it is measured
+        self.chunk_seconds = 0.0  # that a trial's evaluation on a chunk takes; 0 until it is measured
         cell = CELLS[model.name] + (model.nonlinearity is Nonlinearity.relu)
         self.shape = Shape(
             cell=cell,

@@ -1,6 +1,7 @@
-"""The layers of torch.nn, and so cuDNN on a GPU, for a stack of one.
+"""Runs the layers of torch.nn, and so cuDNN on a GPU, for a stack of one trial.
 
-Only when asked for: cuDNN knows no stack, and its numbers are not those of the torch path.
+It is used only where fit.kernel=cudnn asks for it: cuDNN cannot train several trials together, and its
+numbers are not those of the torch path.
 """
 
 import torch

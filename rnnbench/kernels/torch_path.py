@@ -46,11 +46,13 @@ class TorchCompute:
     def step(
         self, state: optimisers.State, index: Tensor, noise: Noise, carried: Carried = None
     ) -> tuple[Tensor, Carried]:
-        """Update once on the examples index (K, B); return its part (K, 4) of the totals, and the state."""
+        """Update once on the examples index (K, B); return its sums (K, 4) for the epoch, and the state."""
         make = self.task.make is not None
         batch = self.batches.made(index, state["seed"][:, 0]) if make else self.batches.stored(index)
         parameters = state["parameters"]
-        if noise.weights:  # the gradient is that at the noisy weights, the step is made from the clean ones
+        if (
+            noise.weights
+        ):  # the gradient is taken at the noisy weights, and the step is made from the clean ones
             parameters = parameters + noise.weights(parameters.shape[1:])
         views = self.network.views(parameters)
         weights = {name: view.detach().requires_grad_() for name, view in views.items()}
@@ -154,7 +156,7 @@ def windows(count: int, streams: int) -> Iterator[Tensor]:
 
 
 def cut(carried: Carried, rows: int) -> Carried:
-    """Return the state of the first rows of a minibatch."""
+    """Return the state that a minibatch hands on, for its first rows alone."""
     if carried is None:
         return None
     return [tuple(part[..., :rows] for part in layer) for layer in carried]

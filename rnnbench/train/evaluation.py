@@ -60,7 +60,7 @@ def confusion(task: Task, predictions: Tensor, index: Tensor) -> Tensor:
 
     Args:
         predictions: (k, examples) classes.
-        index: (examples,), which they are.
+        index: (examples,), the places of these examples in the task.
     """
     k, C = len(predictions), task.outputs
     pairs = torch.from_numpy(task.targets)[index] * C + predictions + torch.arange(k)[:, None] * C * C

@@ -35,7 +35,7 @@ def save(folder: Path, trial: Snapshot, made_by: dict[str, str]) -> None:
 def serialized(value: Any) -> bytes:
     """Return the file that torch.save makes of a value.
 
-    It is written by `system.files`: torch.save itself answers a full disk with an error of its own.
+    `system.files` writes it, since torch.save itself raises an error of its own where the disk is full.
     """
     whole = io.BytesIO()
     torch.save(value, whole)
@@ -46,7 +46,7 @@ def load(folder: Path, fresh: Snapshot, made_by: dict[str, str]) -> Snapshot:
     """Read the snapshot in a job folder.
 
     Args:
-        fresh: the trial before its first epoch: what the rows have to look like.
+        fresh: the trial before its first epoch, whose rows have the shapes that are expected.
         made_by: what `save` was given.
 
     Raises:

@@ -196,7 +196,7 @@ class Cell:
         """Run the first step of a pass, and check what `step` returns.
 
         Raises:
-            TypeError: it gives something else than a state.
+            TypeError: `step` returns something else than a state.
         """
         try:
             after = self.step(a, state, layer)
