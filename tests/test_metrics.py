@@ -134,7 +134,7 @@ def test_what_is_known_of_a_metric_is_known_of_every_number_that_is_recorded_of_
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"name": "Kappa"}, "small letters"),
+        ({"name": "Kappa"}, "lower-case letters"),
         ({"name": "val_kappa"}, "not begin with"),
         ({"of_means": min}, "needs of_means, or of_confusion"),
         ({"of_confusion": None}, "needs of_means, or of_confusion"),

@@ -314,7 +314,7 @@ def test_numbers_that_teach_nothing_are_refused(tmp_path, y, message):
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_a_class_that_is_alone_where_it_is_measured_is_said(tmp_path, capsys, part):
     tasks.load(arrays(tmp_path, x_train=X, y_train=Y, **{f"x_{part}": X[:4], f"y_{part}": np.full(4, 2)}))
-    assert f"class 2 is alone in {part}, where" in capsys.readouterr().err
+    assert f"class 2 is the only one in {part}, where" in capsys.readouterr().err
     tasks.load(arrays(tmp_path, x_train=X, y_train=Y))
     assert "alone" not in capsys.readouterr().err
 
@@ -401,7 +401,7 @@ def test_a_text_has_the_characters_of_its_file(content):
         data = text(Path(folder), content, val_size=2, test_size=2, window=5)
         part = content[:-4]
         if set(content) - set(part):
-            with pytest.raises(ConfigError, match="which the training part has not"):
+            with pytest.raises(ConfigError, match="which the training part does not have"):
                 tasks.load(data)
             return
         task = tasks.load(data)

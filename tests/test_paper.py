@@ -350,7 +350,7 @@ MISTAKES = {
     "rows: {a: b}": "rows: must be a list",
     "rows: [model.name, model.name]": "rows, columns, over: model.name is named twice",
     "columns: [model.name]": "rows, columns, over: model.name is named twice",
-    "over: [seed]\nspread: none": "over: a cell sums over its seeds anyhow",
+    "over: [seed]\nspread: none": "over: a cell always sums over its seeds",
     "sweep: []": "sweep: is empty; name the trials",
     "sweep: [{seed: 1}]": "sweep: must be text, and {'seed': 1} is not",
     "metrics: [a, a]": "metrics: a is named twice",

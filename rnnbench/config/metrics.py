@@ -64,8 +64,8 @@ class Metric(MetricFacts):
         """
         if not re.fullmatch("(?!val_|test_|train_)[a-z][a-z0-9_]*", self.name):
             raise ConfigError(
-                f"Metric(name={self.name!r}): must be of small letters, digits and _, and not begin with "
-                "val_, test_ or train_"
+                f"Metric(name={self.name!r}): must have lower-case letters, digits and _ alone, and "
+                "not begin with val_, test_ or train_"
             )
         ways = [self.of_means, self.of_confusion, self.of_sums]
         if sum(way is not None for way in ways) != 1 or (self.sums is None) != (self.of_sums is None):

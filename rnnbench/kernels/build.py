@@ -52,7 +52,7 @@ def compiler() -> list[str]:
         return shlex.split(os.environ["CC"])
     found = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
     if found is None:
-        raise BuildError("no C compiler is there (cc, gcc or clang)")
+        raise BuildError("there is no C compiler (cc, gcc or clang)")
     return [found]
 
 

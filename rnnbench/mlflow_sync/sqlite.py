@@ -55,7 +55,7 @@ def _prepare(file: Path, say: Callable[[str], None]) -> None:
         changed = file.stat().st_mtime_ns
         time.sleep(STEP)  # `mlflow ui` may be making it at this moment
         if file.exists() and file.stat().st_mtime_ns == changed:
-            say(f"{file} was left unusable by a first start of MLflow that broke off; it has no runs, is now "
+            say(f"{file} was left unusable when a first start of MLflow broke off; it has no runs, is now "
                 f"{_set_aside(file).name}, and a new one is made")  # fmt: skip
     if state == "absent":
         _make(file)

@@ -259,7 +259,7 @@ def _check_keys(table: Table) -> None:
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(f"{keys}: {twice[0]} is named twice; once is enough")
     if "seed" in table.over:
-        raise ConfigError("over: a cell sums over its seeds anyhow; name what else it sums over")
+        raise ConfigError("over: a cell always sums over its seeds; name what else it sums over")
 
 
 def _check_spread(table: Table) -> None:

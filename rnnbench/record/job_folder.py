@@ -368,9 +368,9 @@ def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
         raise DamagedFile(file, f"is damaged, or another tool's: {error}") from None
     epochs = [row["epoch"] for row in rows]
     if tuple(header[:2]) != ROW or epochs != sorted(set(epochs)) or min([1, *epochs]) < 1:
-        raise DamagedFile(file, "is damaged, or another tool's: its rows are no epochs")
+        raise DamagedFile(file, "is damaged, or another tool's: its rows are not numbered by epochs")
     if not all(moment(row["timestamp_ms"]) for row in rows):
-        raise DamagedFile(file, "is damaged: it has times that cannot be")
+        raise DamagedFile(file, "is damaged: it has impossible times")
     return rows
 
 
@@ -389,7 +389,7 @@ def read_confusion(folder: Path) -> list[list[int]]:
             raise
         raise DamagedFile(file, f"is damaged, or another tool's: {error}") from None
     if not counts or any(len(row) != len(counts) or min(row) < 0 for row in counts):
-        raise DamagedFile(file, "is damaged, or another tool's: it is no square of counts")
+        raise DamagedFile(file, "is damaged, or another tool's: it is not a square table of counts")
     return counts
 
 

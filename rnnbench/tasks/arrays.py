@@ -117,7 +117,7 @@ def _warn_of_classes(data: Arrays, y: Array, splits: dict[str, Labels]) -> None:
     for part in ("val", "test"):
         if len(alone := np.unique(y[splits[part]])) == 1:
             terminal().warn(
-                f"data.path={data.path}: class {alone[0]} is alone in {part}, where an answer that is "
+                f"data.path={data.path}: class {alone[0]} is the only one in {part}, where an answer that is "
                 "always the same scores 1.0"
             )
 

@@ -122,7 +122,7 @@ def _known(data: Text, name: str, part: NDArray[np.uint32], ids: Ids) -> Ids:
         unseen = int(np.argmax(tokens < 0))
         raise ConfigError(
             f"data.path={data.path}: the {name} part has {chr(part[unseen])!r} (its character "
-            f"{unseen}), which the training part has not; clean the text, or choose another "
+            f"{unseen}), which the training part does not have; clean the text, or choose another "
             "data.val_size and data.test_size"
         )
     return tokens

@@ -49,7 +49,7 @@ def print_layout(layout: Layout, notes: Sequence[str] = (), whole: str = "") -> 
     for note in notes:
         say(note)
     if left_out:
-        say(f"not shown, for want of room: {', '.join(left_out)}; all columns: {whole}")
+        say(f"not shown, since the terminal is too narrow: {', '.join(left_out)}; all columns: {whole}")
 
 
 class TerminalTable:
