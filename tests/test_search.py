@@ -303,7 +303,7 @@ hydra:
         (["hydra/sweeper/pruner=asha", *settings(objectives=f"[{BOTH}]")], "cannot prune"),
         ([*settings(objectives="[parameters/total]"), "hydra/sweeper/pruner=asha"], "only at the end"),
         (settings(study_name="../s"), "name of a folder"),
-        (["hydra/sweeper/sampler=grid"], "no end of values"),
+        (["hydra/sweeper/sampler=grid"], "infinitely many values"),
         (["optim.lr=tag(log,interval(0,1))"], "must begin above 0"),
         (["seed=0,1"], "hydra.sweeper.repeats=3"),
         (["model=choice(lstm,lstmm)"], "lstmm"),

@@ -131,7 +131,7 @@ class Dispatch:
 
     @contextmanager
     def _left(self, stacks: list[SentStack]) -> Iterator[None]:
-        """When the block ends, pass the stacks that are still in the list to the launcher's `leave`."""
+        """Pass the stacks that are still in the list when the block ends to the launcher's `leave`."""
         try:
             yield
         finally:
