@@ -277,7 +277,7 @@ class JobStack:
                 self.recorder.interrupt(job, self.held.get(job))
 
     def recover(self, error: Exception) -> list[Job]:
-        """After the stack has raised an error, continue its jobs in smaller stacks; a single job fails.
+        """Continue the jobs of a stack that has raised an error in smaller stacks; a single job fails.
 
         Returns:
             the jobs that have ended.
