@@ -14,7 +14,7 @@ from torch import Tensor
 from rnnbench import tasks
 from rnnbench.config import Config, ConfigError, Data, Kernel
 from rnnbench.config.places import explained
-from rnnbench.config.user_code import recalled
+from rnnbench.config.user_code import IMPORT, recalled
 from rnnbench.mlflow_sync.artifacts import download
 from rnnbench.nn.network import Network, TorchNetwork, to_torch
 from rnnbench.record import is_job, read_result
@@ -178,7 +178,11 @@ def load(run: str | Path) -> Trained:
         hint = f"give the folder of a trial in it: {jobs[0]}" if jobs else "only a finished trial leaves one"
         raise ConfigError(f"{run}: holds no weights.pt; {hint}")
     result = read_result(folder) if is_job(folder) else {}
-    tags = {name.removeprefix(IMPORT): tag for name, tag in result.get("tags", {}).items() if IMPORT in name}
+    tags = {
+        name.removeprefix(IMPORT): tag
+        for name, tag in result.get("tags", {}).items()
+        if name.startswith(IMPORT)
+    }
     try:
         config = recalled(OmegaConf.load(io.StringIO(read(folder / "config.yaml"))), tags)
     except ConfigError as error:
@@ -207,7 +211,6 @@ def load(run: str | Path) -> Trained:
 
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
-IMPORT = "rnnbench.import."  # what the tags begin with that name code of one's own
 
 
 def _shape(data: Data) -> tasks.Shape:

@@ -17,7 +17,7 @@ from rnnbench.record import read_result
 from rnnbench.sweep.compose import compose_one
 from rnnbench.sweep.hydra_jobs import TrialFailed
 from rnnbench.sweep.hydra_settings import check_settings
-from rnnbench.sweep.job import Job, identity
+from rnnbench.sweep.job import Job, identity, mean_value
 from rnnbench.sweep.launcher import job_folder, job_name, own_folder, refusals, register, task_config
 from rnnbench.sweep.stages import open_sweep, preflight, run_jobs
 
@@ -55,8 +55,7 @@ def app(cfg: DictConfig) -> float | None:
     failed = [str(job.error) for job in jobs if job.state.is_error]
     if failed:
         raise TrialFailed(failed[0])
-    values = [job.value for job in jobs if job.value is not None]
-    return sum(values) / len(jobs) if len(values) == len(jobs) else None
+    return mean_value(jobs)
 
 
 def _is_suggestion(hydra: HydraConf, folder: Path) -> bool:

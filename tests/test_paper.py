@@ -305,7 +305,7 @@ def test_protocols_are_not_mixed(tmp_path):
         ({"figures": {"a": {"kind": "pie"}}}, r"figures\.a\.kind=pie: must be one of box, confusion, curves"),
         (
             {"figures": {"a": {"kind": "importances"}}},
-            r"figures: sensitivity and importances are of searches",
+            r"figures\.a\.kind=importances: is of searches",
         ),
         (
             {"published": {"key": "x", "task": "x", "metric": "x", "ours": "x"}},

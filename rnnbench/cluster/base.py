@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from rnnbench.cluster.stack_file import Lost, SentStack
 from rnnbench.sweep.hydra_jobs import NUMBERS, for_workers
-from rnnbench.sweep.job import Job
+from rnnbench.sweep.job import Job, mean_value
 from rnnbench.sweep.launcher import TrialLauncher
 from rnnbench.sweep.placing import place
 
@@ -77,8 +77,7 @@ class RemoteLauncher(TrialLauncher):
         runs = suggestion_of(search_of(search["sweeper"]), search["sweep_dir"], job)
         dispatch.train_suggestion(runs, search)
         job.error = next((run.error for run in runs if run.error is not None), None)
-        values = [run.value for run in runs if run.value is not None]
-        job.value = sum(values) / len(runs) if len(values) == len(runs) else None
+        job.value = mean_value(runs)
 
 
 def work_on(file: Path) -> None:

@@ -233,7 +233,7 @@ def find(name: str, key: str = "data.metrics") -> Metric:
 
 def described(config: Config) -> dict[str, str]:
     """Return the tags that tell a reader of the record what the trial's own metrics are."""
-    own = [OWN_METRICS[name] for name in measured(config) if name in OWN_METRICS]
+    own = [find(name) for name in measured(config) if name not in METRICS]
     return {TAG + m.name: json.dumps([m.better, *m.bounds, m.digits, m.title]) for m in own}
 
 
@@ -338,8 +338,12 @@ def final_metrics(config: Config) -> list[str]:
 def objective(config: Config) -> str:
     """Return the final number that a trial is judged by; `val/loss` asks for the one of the best epoch."""
     split = config.fit.select.value
-    chosen = config.objective or f"{split}/{config.data.metric}"
-    return f"best/{chosen.replace('/', '_')}" if chosen in per_epoch(config) else chosen
+    return at_best(config.objective or f"{split}/{config.data.metric}", config)
+
+
+def at_best(name: str, config: Config) -> str:
+    """Return the name under which a number is final: best/val_loss for val/loss; others keep theirs."""
+    return f"best/{name.replace('/', '_')}" if name in per_epoch(config) else name
 
 
 def per_epoch(config: Config) -> list[str]:

@@ -40,7 +40,7 @@ class Optim:
 
     @property
     def hyperparameters(self) -> dict[str, float]:
-        """Return what may differ between the trials of a stack, without the learning rate, see `fit`."""
+        """Return what may differ between trials of a stack, but the learning rate: the schedule sets it."""
         names = [field.name for field in fields(self) if field.type in (float, "float")]
         return {name: getattr(self, name) for name in names if name != "lr"}
 

@@ -25,7 +25,7 @@ from rnnbench.config.sources import outside, sha256, traced
 if TYPE_CHECKING:
     from rnnbench.config.isolation import Code
 
-Key = tuple[str, str]  # "cell", "optimiser" or "task", and the name
+Key = tuple[str, str]  # "cell", "optimiser", "task" or "metric", and the name
 Identity = dict[str, str]  # file, module or package: sha256, or version
 ACTIVE = threading.local()  # .code: the Code, or .package: the distribution, that registers in this thread
 

@@ -174,9 +174,6 @@ class Fit:
             ("fit.batch_size", self.batch_size),
             ("fit.patience", self.patience),
             ("fit.decay_every", self.decay_every),
-        )
-        at_least(
-            1,
             ("fit.decay_patience", self.decay_patience),
             ("fit.evaluate_every", self.evaluate_every),
             ("fit.checkpoint_every", self.checkpoint_every),

@@ -17,13 +17,15 @@ from rnnbench.config.registry import ACTIVE, Entry, Identity, Key, Own
 from rnnbench.config.schema import Config, Data
 from rnnbench.config.trees import typed
 
+IMPORT = "rnnbench.import."  # the tags that name code of one's own begin with it
+
 
 def own_code(config: Config) -> Config:
     """Run the files of `rnnbench_import` (several are separated by colons), each again once it has changed.
 
     Returns:
-        the configuration with its cell, optimiser and task bound to what these files, or else other code of
-        one's own, have registered.
+        the configuration with its cell, optimiser, task and added metrics bound to what these files, or else
+        other code of one's own, have registered.
 
     Raises:
         ConfigError: a file is not there, or raises; two files register different classes under one name; a

@@ -96,11 +96,11 @@ class FilledTable:
         """Return the runs that the table is made of, in its order."""
         return [record for cell in self.cells.values() for record in cell.records.values()]
 
-    def incomplete(self, row: Key, column: Key, metric: str) -> bool:
-        """Return whether a cell lacks a task that another cell of its column has."""
-        tasks = {task for other in self.rows for task in self.cell(other, column).tasks(metric)}
-        ours = self.cell(row, column).tasks(metric)
-        return bool(ours) and ours != tasks
+    def incomplete(self, column: Key, metric: str) -> set[Key]:
+        """Return the rows whose cell lacks a task that another cell of the column has."""
+        tasks = {row: self.cell(row, column).tasks(metric) for row in self.rows}
+        every = set[Key]().union(*tasks.values())
+        return {row for row, ours in tasks.items() if ours and ours != every}
 
     def alike(self, row: Key, column: Key, metric: str) -> bool:
         """Return whether a cell does not differ significantly from the one that it is compared with."""
@@ -320,11 +320,8 @@ def _compare(filled: FilledTable) -> None:
 def _comparable(filled: FilledTable, column: Key, metric: str) -> dict[Key, Cell]:
     """Return the cells of a column that have the metric on every task on which any cell has it."""
     cells = {row: filled.cell(row, column) for row in filled.rows}
-    return {
-        row: cell
-        for row, cell in cells.items()
-        if metric in cell.figures and not filled.incomplete(row, column, metric)
-    }
+    incomplete = filled.incomplete(column, metric)
+    return {row: cell for row, cell in cells.items() if metric in cell.figures and row not in incomplete}
 
 
 def _difference(

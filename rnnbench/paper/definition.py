@@ -248,7 +248,7 @@ def _check_figures(table: Table, folders: Sequence[Path]) -> None:
                 f"figures.{name}: becomes the name of a file; take letters, digits, dots, dashes and blanks"
             )
         if kind.of_searches and table.tuned is None:
-            raise ConfigError("figures: sensitivity and importances are of searches, and this table has none")
+            raise ConfigError(f"figures.{name}.kind={figure.kind}: is of searches, and this table has none")
 
 
 def _check_keys(table: Table) -> None:
@@ -280,7 +280,7 @@ def _check_tuned(table: Table) -> None:
     if table.tuned.trials < 1 or not table.tuned.rows:
         raise ConfigError("tuned: needs rows, and trials of at least 1")
     named = {*table.rows, *table.columns}
-    if any(named.isdisjoint(_keys(row.split())) for row in table.tuned.rows):
+    if any(named.isdisjoint(override_keys(row.split())) for row in table.tuned.rows):
         raise ConfigError(f"tuned.rows={table.tuned.rows}: rows={table.rows} do not tell them apart")
 
 
@@ -289,7 +289,7 @@ def _named(table: Table) -> list[str]:
     return [*table.rows, *table.columns, *table.over]
 
 
-def _keys(overrides: list[str]) -> list[str]:
+def override_keys(overrides: list[str]) -> list[str]:
     """Return the keys that overrides set; for a config group NAME the key NAME.name."""
     keys = [word.partition("=")[0].lstrip("+") for word in overrides]
     return [key if "." in key else f"{key}.name" for key in keys]

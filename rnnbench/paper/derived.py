@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from rnnbench.config import ConfigError, identifies, measured_by
 from rnnbench.paper.aggregate import TableTrial
-from rnnbench.paper.definition import Table
+from rnnbench.paper.definition import Table, override_keys
 from rnnbench.paper.planning import MULTIRUN
 from rnnbench.paper.provenance import RunsOfTable
 from rnnbench.reader import Folders, Record, Source, in_order
@@ -105,8 +105,7 @@ def _rows(planned: Sequence[TableTrial]) -> list[str]:
 
     A key that another key of its group determines, as the optimiser's name does its options, is left out.
     """
-    typed = [word.partition("=")[0].lstrip("+") for trial in planned for word in trial.overrides]
-    typed = [key if "." in key else f"{key}.name" for key in typed]
+    typed = override_keys([word for trial in planned for word in trial.overrides])
     keys = dict.fromkeys(["data.name", *typed, *planned[0].params])
     rows = ["model.name"]
     for key in keys:

@@ -8,6 +8,7 @@ from warnings import catch_warnings, filterwarnings
 from rnnbench.paper.aggregate import FilledTable
 from rnnbench.paper.definition import FigureSettings, Table
 from rnnbench.paper.figures import KINDS
+from rnnbench.paper.notes import STATISTICS
 from rnnbench.paper.planning import TableSearch
 from rnnbench.paper.sheet import Sheet
 from rnnbench.reader import Source
@@ -53,9 +54,6 @@ def draw(filled: FilledTable, source: Source, searches: Sequence[TableSearch], f
                 dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[form]
                 figure.savefig(files[-1], dpi=300, metadata=dates)
     return files
-
-
-STATISTICS = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}
 
 
 def caption(table: Table, how: FigureSettings) -> str:

@@ -22,12 +22,12 @@ def texts(filled: FilledTable, searches: Sequence[TableSearch], folder: Path) ->
         folder: the table's folder, with its figures already drawn.
     """
     shown = layout(filled)
-    facts = json.dumps(provenance(filled, searches), indent=1, allow_nan=False) + "\n"
+    facts = provenance(filled, searches)
     return {
         "table.md": markdown(shown),
         "table.csv": long(filled),
         "table.html": html(shown),
         "table.tex": latex(shown, folder.name, filled.table.wide),
-        "provenance.json": facts,
-        "report.html": report(filled, shown, searches, folder),
+        "provenance.json": json.dumps(facts, indent=1, allow_nan=False) + "\n",
+        "report.html": report(filled, shown, facts, folder),
     }

@@ -4,7 +4,7 @@ from rnnbench.paper.aggregate import ALPHA, Cell, Comparison, FilledTable, Key, 
 from rnnbench.paper.aggregate import tested as tested_metrics
 from rnnbench.paper.published import beside
 
-STATISTICS = {"mean": "Mean", "median": "Median", "iqm": "Interquartile mean"}
+STATISTICS = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}
 SPREADS = {
     "deviation": " with sample standard deviation",
     "student": " with 95 % interval by Student's t",
@@ -12,7 +12,7 @@ SPREADS = {
     "task)",
     "none": "",
 }
-OF = {"mean": "means", "median": "medians", "iqm": "interquartile means"}
+OF = {name: f"{words}s" for name, words in STATISTICS.items()}
 FEW = 10  # with fewer runs, the bootstrap's interval covers the true value far less often than its level
 LEFT_OUT = "Left out, since not finite (diverged): "
 
@@ -42,7 +42,7 @@ def notes(filled: FilledTable) -> list[str]:
     if table.over and table.statistic == "median":
         over = "tasks of each task's mean over runs"
     spread = SPREADS[table.spread].format(resamples=table.resamples)
-    said.append(f"{STATISTICS[table.statistic]} over {over}{spread}.")
+    said.append(f"{STATISTICS[table.statistic].capitalize()} over {over}{spread}.")
     for metric in table.metrics:
         lacking = [len(cell.values(metric)) + cell.diverged(metric) < len(cell.records) for cell in cells]
         if any(lacking) and any(cell.values(metric) for cell in cells):
@@ -100,11 +100,13 @@ def _uneven(filled: FilledTable) -> list[str]:
     ]
     if any(len(count) > 1 for count in counts):
         said.append("Each task weighs the same, also where it has fewer runs.")
-    lacking = [
-        _name(filled, row, column)
-        for row, column in filled.cells
-        if any(filled.incomplete(row, column, metric) for metric in table.metrics)
-    ]
+    incomplete = {
+        (row, column)
+        for column in filled.columns
+        for metric in table.metrics
+        for row in filled.incomplete(column, metric)
+    }
+    lacking = [_name(filled, *place) for place in filled.cells if place in incomplete]
     if lacking:
         said.append(f"Not compared, since a task has no run: {', '.join(lacking)}.")
     return said

@@ -3,7 +3,6 @@
 import base64
 import re
 import shlex
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from rnnbench.paper.aggregate import Comparison, FilledTable
 from rnnbench.paper.drawing import caption
 from rnnbench.paper.figures import KINDS
 from rnnbench.paper.notes import OF
-from rnnbench.paper.planning import TableSearch
-from rnnbench.paper.provenance import own_folders, provenance
+from rnnbench.paper.provenance import own_folders
 from rnnbench.render.html import html as table_element
 from rnnbench.render.layout import Layout
 from rnnbench.system.plain_text import html
@@ -42,14 +40,14 @@ def _template() -> Template:
     return environment.get_template("report.html.jinja")
 
 
-def report(filled: FilledTable, shown: Layout, searches: Sequence[TableSearch], folder: Path) -> str:
+def report(filled: FilledTable, shown: Layout, facts: dict[str, Any], folder: Path) -> str:
     """Return the page of a table whose figures are drawn already.
 
     Args:
         shown: the table's layout.
+        facts: the content of provenance.json.
         folder: the table's folder, with the figures.
     """
-    facts = provenance(filled, searches)
     name = folder.name
     place = [word for word in filled.command if word.startswith("source=")]
     return _template().render(

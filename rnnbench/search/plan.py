@@ -18,6 +18,7 @@ from rnnbench import tasks
 from rnnbench.config import Config, ConfigError, Search, final_metrics, objective, per_epoch
 from rnnbench.config.advice import unknown_key
 from rnnbench.config.keys import is_free, keys
+from rnnbench.config.metrics import at_best
 from rnnbench.search import samplers as by_name
 from rnnbench.search.space import Lookup, Parameter, Space, read_space, text
 from rnnbench.search.storage import check_storage, file_of
@@ -42,9 +43,7 @@ class Plan:
     directions: list[str]
     sampler: BaseSampler
     pruner: BasePruner
-    prunes: bool
     storage: str | None  # URL
-    name: str  # of the study
     folder: Path
     n_trials: int  # no more than there are points
     samples: list[Config]  # of trials that the search may come to
@@ -64,10 +63,15 @@ class Plan:
             "setting": {k: v for k, v in flat.items() if schema.identifies(k) and k not in searched},
         }
 
-    def move(self, folder: Path) -> None:
-        """Change to another folder, which names the study if it has no name of its own."""
-        self.folder = folder
-        self.name = self.settings.study_name or str(folder)
+    @property
+    def name(self) -> str:
+        """The study's name: its own, else that of the folder."""
+        return self.settings.study_name or str(self.folder)
+
+    @property
+    def prunes(self) -> bool:
+        """True if there is a pruner."""
+        return by_name.name_of("pruner", self.settings.pruner) != "none"
 
     @property
     def named(self) -> bool:
@@ -99,7 +103,7 @@ def make_plan(
     space = _space(parameters, lookup, composer.checker)
     objectives = _objectives(settings, base)
     directions = _directions(settings, objectives)
-    pruner, prunes = _pruner(settings, objectives, base)
+    pruner = _pruner(settings, objectives, base)
     sampler = _sampler(settings, space, len(objectives))
     folder = Path(config.hydra.sweep.dir)
     storage = _storage(settings, folder)
@@ -116,9 +120,7 @@ def make_plan(
         directions=directions,
         sampler=sampler,
         pruner=pruner,
-        prunes=prunes,
         storage=storage,
-        name=settings.study_name or str(folder),
         folder=folder,
         n_trials=_n_trials(settings, space, lookup),
         samples=samples,
@@ -143,13 +145,12 @@ def _space(parameters: Sequence[Parameter], lookup: Lookup, checker: Checker) ->
     return Space([p for p in parameters if _matters(p.when, lookup, searched)])
 
 
-def _pruner(settings: Search, objectives: Sequence[str], base: Config) -> tuple[BasePruner, bool]:
-    """Return the pruner, and whether it prunes at all."""
+def _pruner(settings: Search, objectives: Sequence[str], base: Config) -> BasePruner:
+    """Return the pruner, if it suits the objectives."""
     pruner = by_name.pruner_of(settings.pruner, base.fit.epochs)
-    prunes = by_name.name_of("pruner", settings.pruner) != "none"
-    if prunes:
+    if by_name.name_of("pruner", settings.pruner) != "none":
         _check_pruning(settings, objectives, base)
-    return pruner, prunes
+    return pruner
 
 
 def _sampler(settings: Search, space: Space, objectives: int) -> BaseSampler:
@@ -246,7 +247,7 @@ def _matters(when: Any, lookup: Lookup, searched: set[str]) -> bool:
 def _objectives(settings: Search, base: Config) -> list[str]:
     known = final_metrics(base)
     given = settings.objectives or [objective(base)]
-    chosen = [f"best/{name.replace('/', '_')}" if name in per_epoch(base) else name for name in given]
+    chosen = [at_best(name, base) for name in given]
     for name in chosen:
         if name not in known:
             raise ConfigError(
@@ -287,7 +288,7 @@ def _directions(settings: Search, objectives: Sequence[str]) -> list[str]:
 
 def _check_pruning(settings: Search, objectives: Sequence[str], base: Config) -> None:
     name = by_name.name_of("pruner", settings.pruner)
-    watched = [f"best/{metric.replace('/', '_')}" for metric in per_epoch(base)]
+    watched = [at_best(metric, base) for metric in per_epoch(base)]
     if len(objectives) > 1:
         raise ConfigError(
             f"hydra/sweeper/pruner={name}: Optuna cannot prune where there are several objectives "

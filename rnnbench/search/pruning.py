@@ -84,15 +84,14 @@ class Watch:
         return curve[max(curve)]
 
 
-def repeats_of(job: Job, count: int, name: str) -> list[Job]:
-    """Return a job and its repeats under the next seeds, in the folders N, N.1, N.2, ..."""
+def repeats_of(job: Job, count: int) -> list[Job]:
+    """Return a job and its repeats under the next seeds, in the folders N, N.1, N.2, ..., with its tags."""
     jobs = [job]
     for k in range(1, count):
         config = replace(job.config, seed=job.config.seed + k)
         folder = job.folder.with_name(f"{job.folder.name}.{k}")
-        jobs.append(Job(f"{name} seed={config.seed}", config, folder, identity(config)))
-    for again in jobs[1:]:
-        again.tags = job.tags
+        name = f"{job.name} seed={config.seed}"
+        jobs.append(Job(name, config, folder, identity(config), tags=job.tags))
     return jobs
 
 
@@ -123,7 +122,7 @@ def suggestion_of(settings: Search, sweep_dir: str, job: Job) -> list[Job]:
     """
     assert settings.trial is not None
     job.tags = tags_of(settings.study_name or sweep_dir, settings.trial)
-    return repeats_of(job, settings.repeats, job.name)
+    return repeats_of(job, settings.repeats)
 
 
 def watch(settings: Search, sweep_dir: str, cwd: Path, jobs: Sequence[Job]) -> None:

@@ -22,6 +22,7 @@ from rnnbench.search.pictures import draw
 from rnnbench.search.plan import Plan
 from rnnbench.search.runner import Search, SearchFailed, StackSearch
 from rnnbench.search.study import Study
+from rnnbench.sweep.dry_run import clock
 from rnnbench.sweep.stages import show_plan
 from rnnbench.system.files import write, write_csv
 from rnnbench.terminal import mean_sd, say
@@ -146,12 +147,8 @@ def saved(plan: Plan, done: Sequence[FrozenTrial]) -> str | None:
         return None
     return (
         f"pruning stopped {len(pruned)} of {len(done)} trials and saved {epochs} of their {planned} epochs, "
-        f"about {_clock(seconds)} of training one after the other"
+        f"about {clock(seconds)} of training one after the other"
     )
-
-
-def _clock(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 3600:.2f} hours"
 
 
 def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None, line: str | None) -> None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,6 @@ class TrialRuns:
 
     suggestion: Suggestion
     jobs: list[Job]
-    left: set[int] = field(default_factory=set)  # ids of the jobs that have not ended
 
 
 class Search(ABC):
@@ -219,7 +218,7 @@ class StackSearch(Search):
         super().__init__(plan, study, config, sweep)
         self.launcher = launcher
         self.scheduler = Scheduler(sweep.recorder, launcher.max_stack)
-        self.running: dict[int, TrialRuns] = {}  # by id of the job
+        self.running: dict[Job, TrialRuns] = {}  # by job, those that have not ended
         self.in_flight: list[int] = []  # number of trials in flight at each round
 
     def _run(self) -> None:
@@ -247,12 +246,12 @@ class StackSearch(Search):
                 self._never_trained(suggestion, str(error))
                 continue
             job.name, job.tags = name, tags_of(self.study.name, suggestion.number)
-            jobs = repeats_of(job, self.plan.settings.repeats, name)
+            jobs = repeats_of(job, self.plan.settings.repeats)
             if self.plan.prunes:
                 judge = partial(self.study.report, suggestion)
                 Watch(judge, jobs, short(self.plan.objectives[0]))
-            running = TrialRuns(suggestion, jobs, {id(job) for job in jobs})
-            self.running |= {id(job): running for job in jobs}
+            running = TrialRuns(suggestion, jobs)
+            self.running |= dict.fromkeys(jobs, running)
             self._take_up(suggestion)
             self.scheduler.add(jobs)
 
@@ -265,9 +264,8 @@ class StackSearch(Search):
     def _ended(self, jobs: Sequence[Job]) -> None:
         """Conclude trials whose jobs have all ended, and ask for others in their places."""
         for job in jobs:
-            running = self.running.pop(id(job))
-            running.left.discard(id(job))
-            if not running.left:
+            running = self.running.pop(job)
+            if not any(other in self.running for other in running.jobs):
                 deleted = (job.error for job in running.jobs if job.state is JobState.deleted)
                 self.conclude(running.suggestion, next(deleted, None))
         if jobs:

@@ -94,7 +94,7 @@ class OptunaSweeper(Sweeper):
         assert self.config is not None
         storage = open_storage(plan.storage) if file_exists(plan.storage) else None
         if not plan.base.dry_run:
-            plan.move(own_folder(self.config, "sweep"))
+            plan.folder = own_folder(self.config, "sweep")
         if storage is not None:
             check_study(storage, plan.name, plan.identity, plan.directions)
         check_records(storage, plan.name, plan.folder)

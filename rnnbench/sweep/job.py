@@ -1,6 +1,6 @@
 """Defines a job: a trial's place in a sweep, with its folder and its state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -67,3 +67,9 @@ def identity(config: Config) -> str:
         ConfigError: the data is not there, or is damaged.
     """
     return trial_hash(config, tasks.load(config.data).checksum)
+
+
+def mean_value(jobs: Sequence[Job]) -> float | None:
+    """Return the mean of the jobs' objectives; None unless every job has one."""
+    values = [job.value for job in jobs if job.value is not None]
+    return sum(values) / len(jobs) if len(values) == len(jobs) else None

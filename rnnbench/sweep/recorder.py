@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec
 from rnnbench import tasks, terminal
 from rnnbench.config import direction, objective
 from rnnbench.config.metrics import described
-from rnnbench.config.user_code import imported
+from rnnbench.config.user_code import IMPORT, imported
 from rnnbench.job_state import JobState
 from rnnbench.kernels import kernel_name
 from rnnbench.mlflow_sync.courier import Courier
@@ -83,7 +83,7 @@ class Recorder:
         job.prepare()
         task = tasks.load(job.config.data)
         tags = provenance(job.config.fit.device) | {"rnnbench.kernel": kernel_name(job.config)} | job.tags
-        tags |= {f"rnnbench.import.{name}": digest for name, digest in imported(job.config).items()}
+        tags |= {f"{IMPORT}{name}": digest for name, digest in imported(job.config).items()}
         tags |= described(job.config)
         if epochs:
             before = previous(job.folder)

@@ -101,7 +101,7 @@ def read(path: Path) -> str:
 
     Raises:
         FileNotFoundError: it is not there.
-        DamagedFile: it cannot be read, or is not text.
+        DamagedFile: it cannot be read, or is a pipe or a device.
     """
     return read_bytes(path).decode("utf-8", "surrogateescape")
 
@@ -133,7 +133,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DamagedFile: it cannot be read, or is no JSON object.
     """
     try:
-        value = json.loads(read(path).encode("utf-8", "surrogateescape"))  # JSON itself is always UTF-8
+        value = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         if isinstance(error, DamagedFile):
             raise

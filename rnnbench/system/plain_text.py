@@ -1,7 +1,8 @@
 """Escapes names that users choose, so that terminals, files and spreadsheets only show them.
 
 A cell's name may hold control characters that a terminal obeys, a formula that a spreadsheet computes, or the
-markup of a format. Each function is reversible: two names never look the same.
+markup of a format. Each function but `drawn`, which cuts long text, is reversible: two names never look the
+same.
 """
 
 import re

@@ -196,7 +196,7 @@ def _check_keys(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> Non
 
 
 def _check_inputs(data: Arrays, arrays: dict[str, Array], part: str) -> None:
-    """Refuse inputs that are not finite float32 numbers (N, T, input), and another number of targets."""
+    """Refuse inputs but finite numbers (N, T, input) that float32 holds, and another number of targets."""
     x, y, like = arrays[f"x_{part}"], arrays[f"y_{part}"], arrays["x_train"]
     if x.ndim != 3 or x.dtype.kind not in "fiu" or 0 in x.shape or x.shape[1:] != like.shape[1:]:
         wanted = "(N, T, input)" if part == "train" else f"(N, {like.shape[1]}, {like.shape[2]})"

@@ -2,7 +2,6 @@
 
 Everything that the package prints goes through here. Training continues if a terminal cannot show a
 character, a pipe is closed or a device is full.
-%%
 """
 
 from rnnbench.terminal.commands import train_command

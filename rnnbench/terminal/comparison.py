@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.config import direction, measured_by
+from rnnbench.config.user_code import IMPORT
 from rnnbench.job_state import JobState
 from rnnbench.render.layout import Column, Layout, Row, TextCell
 from rnnbench.render.markdown import markdown_grid
@@ -142,7 +143,7 @@ def _with_code(results: Results) -> list[dict[str, Any]]:
     seen: dict[str, set[str]] = {}
     marks = []
     for result in results:
-        own = sorted((k, v) for k, v in result.get("tags", {}).items() if k.startswith("rnnbench.import."))
+        own = sorted((k, v) for k, v in result.get("tags", {}).items() if k.startswith(IMPORT))
         marks.append(hashlib.sha256(repr(own).encode()).hexdigest()[:8] if own else "")
         typed = [result["params"].get(key) for key in ("rnnbench_import", "model.name", "data.name")]
         seen.setdefault(repr(typed), set()).add(marks[-1])
