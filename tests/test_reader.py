@@ -5,12 +5,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 from mlflow_store import claim, make_sweep, train
 
 from rnnbench.config import ConfigError
 from rnnbench.mlflow_sync import sql
 from rnnbench.mlflow_sync.delivery import Delivery
-from rnnbench.mlflow_sync.reading import ClientRuns
+from rnnbench.mlflow_sync.reading import ClientRuns, connect_reader
 from rnnbench.mlflow_sync.sql import CHECKED, OtherSchemaError, SqlRuns
 from rnnbench.reader import Folders, Record, open_source, records
 from rnnbench.system.files import RecordsWarning
@@ -116,3 +117,14 @@ def test_a_search_without_a_command_is_no_entry_of_a_table(tmp_path: Path) -> No
             sweep.note(study={"tags": tags, "metrics": {"study/complete": 1.0}})
             sweep.end("finished")
     assert list(Folders(tmp_path).searches()) == ["b"]
+
+
+def test_a_relative_store_is_that_of_the_directory_that_the_process_is_in(tmp_path, monkeypatch):
+    """MLflow keeps a store for each URI, which would be the first directory's for ever."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        MlflowClient(f"sqlite:///{tmp_path}/{name}/mlflow.db").create_experiment(name)
+    for name in ("here", "there"):
+        monkeypatch.chdir(tmp_path / name)
+        found = connect_reader("sqlite:///mlflow.db").search_experiments()
+        assert name in {experiment.name for experiment in found}

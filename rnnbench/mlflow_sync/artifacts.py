@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rnnbench.config import ConfigError, mask
-from rnnbench.config.uris import driven
+from rnnbench.config.uris import absolute, driven
 from rnnbench.mlflow_sync import pictures
 from rnnbench.mlflow_sync.reading import connect_reader
 from rnnbench.mlflow_sync.store import StoreError, first_line
@@ -76,7 +76,7 @@ def download(run_id: str) -> Path:
         ConfigError: no store, no such run, a run that left neither folder nor checkpoint, or artifacts on
             another host.
     """
-    uri = driven(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))
+    uri = driven(absolute(os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")))
     client = connect_reader(uri, "MLFLOW_TRACKING_URI")
     from mlflow.artifacts import download_artifacts, list_artifacts
     from mlflow.exceptions import MlflowException

@@ -7,7 +7,7 @@ from typing import Any
 
 from rnnbench.config import ConfigError, mask
 from rnnbench.config.metrics import remember
-from rnnbench.config.uris import driven, sqlite_file
+from rnnbench.config.uris import absolute, driven, sqlite_file
 from rnnbench.mlflow_sync.fields import PARENT, RECORDED, number, value
 from rnnbench.mlflow_sync.store import first_line, silence
 from rnnbench.record.source import FIELDS, Record, SearchRecord, Source, in_order, search_record
@@ -49,7 +49,8 @@ def connect_reader(uri: str, key: str = "source") -> Any:
     from mlflow.tracking import MlflowClient
 
     try:
-        return MlflowClient(driven(uri))
+        # Absolute, since MLflow keeps one store for each URI, also when the process changes its directory.
+        return MlflowClient(driven(absolute(uri)))
     except MlflowException as error:
         raise unreadable(uri, first_line(error), key) from error
 
