@@ -91,20 +91,30 @@ static void relu_backward(long n, struct step s) {
 // which rows of weight_ih and weight_hh make them (-1: none do).
 struct span { int row, rows, input, recurrent; };
 
+// A weight of a layer, rows times columns in units of the hidden size.
+enum { INPUTS = -1, VECTOR = 0 };  // as columns: as many as the layer has inputs; a vector
+struct weight { int rows, columns; };
+
 struct cell {
+    const char *name;
+    int states;  // numbers of a unit that go from step to step, h first
+    int masked, zoned;  // whether it has recurrent dropout, zoneout
+    int weights;
+    struct weight weight[4];  // in the order of a trial's row
     int gates;  // in torch's weights
     int rows;   // of `a`, in units of the hidden size
     int spans;
     struct span span[3];
-    int states;  // 1 if there is a c beside h
     int carries;  // whether the backward pass leaves in d_h what goes past the products
     void (*forward)(long, struct step);
     void (*backward)(long, struct step);
 };
 
 static const struct cell CELLS[] = {
-    [LSTM] = {4, 4, 1, {{0, 4, 0, 0}}, 1, 0, lstm_forward, lstm_backward},
-    [GRU] = {3, 4, 3, {{0, 2, 0, 0}, {2, 1, 2, -1}, {3, 1, -1, 2}}, 0, 1, gru_forward, gru_backward},
-    [RNN_TANH] = {1, 1, 1, {{0, 1, 0, 0}}, 0, 0, tanh_forward, tanh_backward},
-    [RNN_RELU] = {1, 1, 1, {{0, 1, 0, 0}}, 0, 0, relu_forward, relu_backward},
+    [LSTM] = {"lstm", 2, 0, 0, 4, {{4, INPUTS}, {4, 1}, {4, VECTOR}, {4, VECTOR}}, 4, 4, 1, {{0, 4, 0, 0}}, 0, lstm_forward, lstm_backward},
+    [GRU] = {"gru", 1, 0, 0, 4, {{3, INPUTS}, {3, 1}, {3, VECTOR}, {3, VECTOR}}, 3, 4, 3, {{0, 2, 0, 0}, {2, 1, 2, -1}, {3, 1, -1, 2}}, 1,
+             gru_forward, gru_backward},
+    [RNN_TANH] = {"rnn", 1, 0, 0, 4, {{1, INPUTS}, {1, 1}, {1, VECTOR}, {1, VECTOR}}, 1, 1, 1, {{0, 1, 0, 0}}, 0, tanh_forward, tanh_backward},
+    [RNN_RELU] = {"rnn_relu", 1, 0, 0, 4, {{1, INPUTS}, {1, 1}, {1, VECTOR}, {1, VECTOR}}, 1, 1, 1, {{0, 1, 0, 0}}, 0, relu_forward,
+                  relu_backward},
 };

@@ -15,6 +15,7 @@
 
 #include "products.h"
 #include "cells.h"
+#include "layer.h"
 #include "network.h"
 #include "data.h"
 #include "loss.h"
