@@ -88,12 +88,12 @@ class Trained:
             examples, lengths: as in `__call__`.
 
         Returns:
-            the most likely class, (B,) or (B, T) integers; or the numbers (B, outputs), in the units of the
-            targets; or which keys sound, (B, T, outputs) booleans.
+            the most likely class, (B,) or (B, T) integers; or the numbers in the units of the targets,
+            (B, outputs) or (B, T, outputs); or which keys sound, (B, T, outputs) booleans.
         """
         logits = self(examples, lengths)
         match self.goal:
-            case Goal.value:
+            case Goal.value | Goal.values:
                 return logits
             case Goal.keys:
                 return logits > 0

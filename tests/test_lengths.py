@@ -67,20 +67,26 @@ def test_a_loss_is_that_of_torch(goal, padding):
             wanted = torch.stack([y[0, t, b] for b, t in kept])
             theirs, right = functional.cross_entropy(at, wanted), (at.argmax(1) == wanted).float().mean()
         else:
-            wanted = torch.stack([y[0, :, t, b] for b, t in kept])
-            summed = functional.binary_cross_entropy_with_logits(at, wanted, reduction="sum")
-            theirs, right = summed / len(kept), torch.tensor(0.0)
+            wanted, right = torch.stack([y[0, :, t, b] for b, t in kept]), torch.tensor(0.0)
+            if goal is Goal.values:
+                theirs = functional.mse_loss(at, wanted)
+            else:
+                summed = functional.binary_cross_entropy_with_logits(at, wanted, reduction="sum")
+                theirs = summed / len(kept)
     torch.testing.assert_close(loss / answers, theirs)
     torch.testing.assert_close(hits / answers, right)
 
 
-def test_padding_takes_no_gradient():
-    network = Network(Model("lstm", hidden_size=3), 3, 2, every_step=True)
+@pytest.mark.parametrize("goal", [Goal.labels, Goal.values])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_padding_takes_no_gradient(goal, bidirectional):
+    model = Model("lstm", hidden_size=3, bidirectional=bidirectional)
+    network = Network(model, 3, 2, every_step=True)
     weights = network.views(network.start(0))
     x = torch.randn(1, T, 3, B).requires_grad_()
     lengths = torch.tensor([[1, 7, 3, 2]])
-    y = torch.zeros(1, T, B, dtype=torch.int64)
-    loss, _, _ = measure(Goal.labels, network(weights, x, lengths=lengths), y, lengths)
+    y = torch.zeros(1, T, B, dtype=torch.int64) if goal is Goal.labels else torch.zeros(1, 2, T, B)
+    loss, _, _ = measure(goal, network(weights, x, lengths=lengths), y, lengths)
     (gradient,) = torch.autograd.grad(loss.sum(), x)
     for b, length in enumerate(lengths[0].tolist()):
         assert gradient[0, :length, :, b].abs().min() > 0

@@ -61,19 +61,28 @@ def test_perplexity_is_that_of_the_mean_cross_entropy_of_a_step():
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_metrics_of_numbers_are_those_of_scikit_learn(outputs):
-    task = small_task(300)
-    targets = np.random.RandomState(0).normal(5.0, 2.0, (300, outputs)).astype(np.float32)
-    task = dataclasses.replace(task, targets=targets, outputs=outputs, goal=Goal.value, metric="mse")
+@pytest.mark.parametrize("lengths", [None, 1 + np.arange(300) % 5])
+@pytest.mark.parametrize("goal", [Goal.value, Goal.values])
+def test_metrics_of_numbers_are_those_of_scikit_learn(outputs, lengths, goal):
+    task = small_task(300, T=5)
+    steps = (5,) if goal.every_step else ()
+    targets = np.random.RandomState(0).normal(5.0, 2.0, (300, *steps, outputs)).astype(np.float32)
+    task = dataclasses.replace(
+        task, targets=targets, outputs=outputs, goal=goal, metric="mse", lengths=lengths
+    )
     changes = {"data__metric": "mse", "data__metrics": ["mae", "r2"], "fit__kernel": "torch"}
     stack, index = trained(task, **changes)
     found, _ = stack.measure(stack.state["parameters"], "test")
     evaluation = torch_evaluation(stack.slots[0].config, task, stack.compute)
-    parts = list(evaluation._outputs(stack.state["parameters"], index, lambda: None))
-    answers = torch.cat([logits for _, logits, _ in parts], 2).detach()  # (K, outputs, examples)
-    for measured, said in zip(found, answers.transpose(1, 2).double().numpy(), strict=True):
-        assert measured["mae"] == pytest.approx(mean_absolute_error(targets[index], said))
-        assert measured["r2"] == pytest.approx(r2_score(targets[index], said))
+    ((places, logits, _),) = evaluation._outputs(stack.state["parameters"], index, lambda: None)
+    answers = logits.detach().movedim(1, -1).movedim(-2, 1).double().numpy()  # (K, examples, ..., outputs)
+    truth = targets[index[places]]
+    if goal.every_step and lengths is not None:
+        counts = np.arange(5) < lengths[index[places]][:, None]
+        truth, answers = truth[counts], answers[:, counts]
+    for measured, said in zip(found, answers.reshape(3, -1, outputs), strict=True):
+        assert measured["mae"] == pytest.approx(mean_absolute_error(truth.reshape(-1, outputs), said))
+        assert measured["r2"] == pytest.approx(r2_score(truth.reshape(-1, outputs), said))
         assert measured["mse"] == measured["loss"]
 
 

@@ -311,6 +311,52 @@ def test_numbers_that_teach_nothing_are_refused(tmp_path, y, message):
         tasks.shape(data)
 
 
+LENGTHS = 1 + np.arange(60) % 5
+PADDED = np.arange(5) >= LENGTHS[:, None]
+CLASSES = np.where(PADDED, -1, (X[:, :, 0] * 3).astype(int))  # at every step
+NUMBERS = np.where(PADDED[..., None], np.nan, X * 5 - 2)
+
+
+@pytest.mark.parametrize("y, goal, metric", [(CLASSES, "labels", "accuracy"), (NUMBERS, "values", "mse")])
+def test_answers_at_every_step_count_as_far_as_their_lengths(tmp_path, y, goal, metric):
+    """Whatever stands beyond the lengths, in x and in y, the numbers are the same."""
+    losses = []
+    for x, there in ((X, np.where(y == y, y, 0)), (np.where(PADDED[..., None], np.inf, X), y)):
+        config = make_config("lstm", model__bidirectional=True)
+        config.data = arrays(tmp_path, x_train=x, y_train=there, lengths_train=LENGTHS)
+        config.data.metric = metric
+        task = tasks.load(config.data)
+        assert (task.goal.value, task.outputs) == (goal, 3 if goal == "labels" else 2)
+        assert tasks.shape(config.data).goal is task.goal
+        stack = Stack(config, task)
+        stack.admit([stack.fresh(config)])
+        losses.append(next(stack.epochs()).metrics[0]["val/loss"])
+        np.testing.assert_array_equal(task.targets[~PADDED], there[~PADDED].astype(task.targets.dtype))
+        assert not task.targets[PADDED].any()
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "contents, metric, message",
+    [
+        ({"y_train": CLASSES}, "accuracy", "with the class -1; must be classes.* at every step"),
+        ({"y_train": CLASSES[:, :4]}, "accuracy", r"shape \(60, 4\).*classes \(N,\), or \(N, 5\)"),
+        (
+            {"y_train": np.where(PADDED, 0, 1 + CLASSES), "lengths_train": LENGTHS},
+            "accuracy",
+            "y_train has the classes 1, 2, 3: number them",
+        ),
+        ({"y_train": NUMBERS}, "mse", "with 240 that are not finite; must be finite floats"),
+        ({"y_train": NUMBERS[:, :4], "lengths_train": LENGTHS}, "mse", r"\(60, 4, 2\).*\(N, 5, outputs\)"),
+    ],
+)
+def test_answers_at_every_step_are_refused(tmp_path, contents, metric, message):
+    data = arrays(tmp_path, x_train=X, **contents)
+    data.metric = metric
+    with pytest.raises(ConfigError, match=message):
+        tasks.shape(data)
+
+
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_a_class_that_is_alone_where_it_is_measured_is_said(tmp_path, capsys, part):
     tasks.load(arrays(tmp_path, x_train=X, y_train=Y, **{f"x_{part}": X[:4], f"y_{part}": np.full(4, 2)}))

@@ -17,6 +17,7 @@ from rnnbench.config.refusals import ConfigError
 from rnnbench.config.schema import Config, Select
 
 LABELS = ("label", "labels")  # goals (rnnbench.tasks.Goal) that ask for a class
+NUMBERS = ("value", "values")  # goals that ask for numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,22 +103,24 @@ def macro_f1(counts: Any) -> Any:
 
 
 def absolute_errors(logits: Any, y: Any, counts: Any) -> tuple[Any, ...]:
-    """Sum over the examples |answer - y|, averaged over the outputs, and 1; (K,) each."""
-    return (logits - y).abs().mean(1).sum(1), counts.sum(1)
+    """Sum over the answers that count |answer - y|, averaged over the outputs, and 1; (K,) each."""
+    return ((logits - y).abs().mean(1) * counts).flatten(1).sum(1), counts.flatten(1).sum(1)
 
 
 def squares(logits: Any, y: Any, counts: Any) -> tuple[Any, ...]:
-    """Sum over the examples (answer - y)^2, y^2 and y, (K, outputs) each, and 1, (K,)."""
-    return (logits - y).square().sum(2), y.square().sum(2), y.sum(2), counts.sum(1)
+    """Sum over the answers that count (answer - y)^2, y^2 and y, (K, outputs) each, and 1, (K,)."""
+    weighted = ((logits - y).square(), y.square(), y)
+    error, square, total = ((part * counts.unsqueeze(1)).flatten(2).sum(2) for part in weighted)
+    return error, square, total, counts.flatten(1).sum(1)
 
 
-def r2(residual: Any, squared: Any, total: Any, examples: Any) -> Any:
+def r2(residual: Any, squared: Any, total: Any, answers: Any) -> Any:
     """Average 1 - residual / variance over the outputs, (K,).
 
-    As in scikit-learn's r2_score, an output that is the same in all examples counts 1 if all answers are
+    As in scikit-learn's r2_score, an output that is always the same counts 1 if all answers are
     right, else 0.
     """
-    spread = squared - total.square() / examples[:, None]
+    spread = squared - total.square() / answers[:, None]
     constant = spread <= 1e-12 * squared  # but for rounding
     share = 1 - residual / spread.masked_fill(constant, 1.0)
     return share.where(~constant, (residual == 0).to(share.dtype)).mean(1)
@@ -130,7 +133,7 @@ METRICS = {
         Metric(
             name="loss",
             better="lower",
-            goals=(*LABELS, "value", "keys"),
+            goals=(*LABELS, *NUMBERS, "keys"),
             of_means=lambda loss, hits: loss,
         ),
         Metric(
@@ -146,7 +149,7 @@ METRICS = {
             name="mse",
             better="lower",
             title="MSE",
-            goals=("value",),
+            goals=NUMBERS,
             of_means=lambda loss, hits: loss,
         ),
         Metric(
@@ -192,9 +195,9 @@ METRICS = {
             name="mae",
             better="lower",
             title="MAE",
-            goals=("value",),
+            goals=NUMBERS,
             sums=absolute_errors,
-            of_sums=lambda errors, examples: errors / examples,
+            of_sums=lambda errors, answers: errors / answers,
         ),
         Metric(
             name="r2",
@@ -202,7 +205,7 @@ METRICS = {
             bounds=(-math.inf, 1.0),
             digits=4,
             title="R2",
-            goals=("value",),
+            goals=NUMBERS,
             sums=squares,
             of_sums=r2,
         ),

@@ -30,14 +30,15 @@ def measure(
 
     Args:
         logits: (K, outputs, B), of every step (K, outputs, T, B).
-        y: (K, B) classes, (K, outputs, B) numbers, (K, T, B) classes or (K, outputs, T, B) keys.
+        y: (K, B) classes or (K, outputs, B) numbers; of every step (K, T, B) classes or
+            (K, outputs, T, B) keys or numbers.
         lengths: (K, B) steps that count; None: all do.
         own: the task's own loss in place of the goal's; see `rnnbench.tasks.Task`.
     """
     match goal:
         case Goal.label | Goal.labels:
             loss, hits = cross_entropy(logits, y)  # (K, B) or (K, T, B)
-        case Goal.value:
+        case Goal.value | Goal.values:
             loss = (logits - y).square().mean(1)
             hits = torch.zeros_like(loss)
         case Goal.keys:

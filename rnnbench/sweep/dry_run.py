@@ -61,6 +61,7 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, floa
         tasks.Goal.value: np.zeros((N, outputs), np.float32),
         tasks.Goal.labels: np.zeros((N, T), np.int64),
         tasks.Goal.keys: np.zeros((N, T, outputs), np.uint8),
+        tasks.Goal.values: np.zeros((N, T, outputs), np.float32),
     }
     task = tasks.Task(
         inputs=rng.integers(0, 256, (N, T, shape.input_size), dtype=np.uint8),

@@ -44,14 +44,16 @@ class OwnArrays:
     """Reads `data=npz data.path=FILE`, a file that numpy.savez has written.
 
         x_train (N, T, input)   numbers; entering as (value - data.mean) / data.std
-        y_train (N,)            classes 0, 1, ..., without gaps: metric accuracy
+        y_train (N,)            a class 0, 1, ..., without gaps: metric accuracy
+             or (N, T)          a class at every step
              or (N,), (N, outputs)  floats: data.metric=mse
-        lengths_train (N,)      optional: steps that count, the rest is padding
+             or (N, T, outputs)     floats at every step, of one output (N, T, 1)
+        lengths_train (N,)      optional: steps that count; the rest of x and y is padding, whatever it holds
 
     x_val, y_val, x_test, y_test and their lengths are optional. If the file has no test set, a sixth of the
     training examples is set aside under a fixed seed; if it has no validation set, data.val_size of the rest
     (null: a sixth) is set aside under data.split_seed. A constant answer scores the share of
-    the commonest class, or the variance of y.
+    the commonest class, or the variance of y, over the answers that count.
     """
 
     def shape(self, data: Arrays) -> Shape:
@@ -78,24 +80,28 @@ class OwnArrays:
         check(data, arrays, parts)
         x, y = (np.concatenate([arrays[f"{key}_{part}"] for part in parts]) for key in ("x", "y"))
         splits, how = split(data, {part: len(arrays[f"x_{part}"]) for part in parts})
-        label = data.metric == "accuracy"
-        if label:
-            _warn_of_classes(data, y, splits)
-        if x.dtype != np.uint8:
-            x = ((x.astype(np.float64) - data.mean) / data.std).astype(np.float32)
+        lengths, goal = _lengths(arrays, parts), _goal(data, y)
+        if goal in (Goal.label, Goal.labels):
+            _warn_of_classes(data, y, lengths, splits)
+        elif y.shape[1:] == x.shape[1:2] != (1,):
+            terminal().warn(
+                f"data.path={data.path}: y has shape {y.shape}, read as {y.shape[1]} numbers at the end; a "
+                f"number at every step has shape (N, {y.shape[1]}, 1): y[:, :, None]"
+            )
+        targets = _targets(y, lengths, goal)
         return Task(
-            inputs=x,
-            targets=y.astype(np.int64) if label else y.reshape(len(y), -1).astype(np.float32),
+            inputs=_inputs(data, x, lengths),
+            targets=targets,
             splits=splits,
             scale=1.0,
             mean=data.mean,
             std=data.std,
-            outputs=int(y.max()) + 1 if label else y.reshape(len(y), -1).shape[1],
+            outputs=int(targets.max()) + 1 if data.metric == "accuracy" else targets.shape[-1],
             checksum=digest,
             details={"source": Path(data.path).name, **how},
-            goal=Goal.label if label else Goal.value,
+            goal=goal,
             metric=data.metric,
-            lengths=_lengths(arrays, parts),
+            lengths=lengths,
         )
 
 
@@ -107,15 +113,61 @@ def _lengths(arrays: dict[str, Array], parts: list[str]) -> Labels | None:
     return np.concatenate([arrays.get(f"lengths_{part}", full[part]) for part in parts]).astype(np.int64)
 
 
-def _warn_of_classes(data: Arrays, y: Array, splits: dict[str, Labels]) -> None:
+def _goal(data: Arrays, y: Array) -> Goal:
+    """Return what is asked for: the axes of y tell whether there is an answer at every step."""
+    if data.metric == "accuracy":
+        return Goal.labels if y.ndim == 2 else Goal.label
+    return Goal.values if y.ndim == 3 else Goal.value
+
+
+def _counting(values: Array, lengths: Labels | None) -> Array:
+    """Return the steps that count of values (N, T, ...), those of one example after those of another."""
+    if lengths is None:
+        return values.reshape(-1, *values.shape[2:])
+    counts: Array = values[np.arange(values.shape[1]) < lengths[:, None]]
+    return counts
+
+
+def _answers(y: Array, lengths: Labels | None, goal: Goal) -> Array:
+    """Return the answers that count, (answers,) or (answers, outputs)."""
+    return _counting(y, lengths) if goal.every_step else y
+
+
+def _inputs(data: Arrays, x: Array, lengths: Labels | None) -> Array:
+    """Return inputs as they enter the network, with 0 for padding that float32 does not hold."""
+    if x.dtype == np.uint8:
+        return x
+    with np.errstate(over="ignore"):
+        x = ((x.astype(np.float64) - data.mean) / data.std).astype(np.float32)
+    if lengths is not None:
+        x[~np.isfinite(x)] = 0
+    return x
+
+
+def _targets(y: Array, lengths: Labels | None, goal: Goal) -> Array:
+    """Return targets as `Goal` has them, with 0 for those that do not count."""
+    if goal is Goal.value:
+        return y.reshape(len(y), -1).astype(np.float32)
+    if lengths is not None and goal.every_step:
+        padding = np.arange(y.shape[1]) >= lengths[:, None]
+        y = np.where(padding if goal is Goal.labels else padding[..., None], 0, y)
+    return y.astype(np.float32 if goal is Goal.values else np.int64)
+
+
+def _warn_of_classes(data: Arrays, y: Array, lengths: Labels | None, splits: dict[str, Labels]) -> None:
     """Warn of classes without training examples, and of parts with a single class."""
-    if (rare := np.setdiff1d(y, y[splits["train"]])).size:
+    goal = _goal(data, y)
+
+    def classes(index: Labels) -> Array:
+        return np.unique(_answers(y[index], None if lengths is None else lengths[index], goal))
+
+    if (rare := np.setdiff1d(_answers(y, lengths, goal), classes(splits["train"]))).size:
         terminal().warn(
             f"data.path={data.path}: {_list(rare)} of the classes are not among the "
             f"{len(splits['train'])} examples for training, only in validation or test"
         )
     for part in ("val", "test"):
-        if len(alone := np.unique(y[splits[part]])) == 1:
+        if len(alone := classes(splits[part])) == 1:
             terminal().warn(
                 f"data.path={data.path}: class {alone[0]} is the only one in {part}, where an answer that is "
                 "always the same scores 1.0"
@@ -168,12 +220,13 @@ def check(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> None:
     """
     _check_keys(data, arrays, parts)
     for part in parts:
+        _check_shapes(data, arrays, part)
+        _check_lengths(data, arrays, part)
         _check_inputs(data, arrays, part)
         if data.metric == "accuracy":
             _check_classes(data, arrays, part)
         else:
             _check_numbers(data, arrays, part)
-        _check_lengths(data, arrays, part)
 
 
 def _refuse(data: Arrays, key: str, what: str) -> NoReturn:
@@ -195,12 +248,20 @@ def _check_keys(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> Non
                 _refuse(data, key, f"is missing; the file has {', '.join(arrays) or 'no arrays'}")
 
 
-def _check_inputs(data: Arrays, arrays: dict[str, Array], part: str) -> None:
-    """Refuse inputs but finite numbers (N, T, input) that float32 holds, and another number of targets."""
+def _check_shapes(data: Arrays, arrays: dict[str, Array], part: str) -> None:
+    """Refuse inputs but numbers (N, T, input), and another number of targets."""
     x, y, like = arrays[f"x_{part}"], arrays[f"y_{part}"], arrays["x_train"]
     if x.ndim != 3 or x.dtype.kind not in "fiu" or 0 in x.shape or x.shape[1:] != like.shape[1:]:
         wanted = "(N, T, input)" if part == "train" else f"(N, {like.shape[1]}, {like.shape[2]})"
         _refuse(data, f"x_{part}", f"has shape {x.shape} of {x.dtype}; must be numbers of shape {wanted}")
+    if y.ndim == 0 or len(y) != len(x):
+        count = len(y) if y.ndim else 1
+        _refuse(data, f"y_{part}", f"has {count} answers for {len(x)} examples")
+
+
+def _check_inputs(data: Arrays, arrays: dict[str, Array], part: str) -> None:
+    """Refuse inputs that are not finite, or that float32 does not hold, in steps that count."""
+    x = _counting(arrays[f"x_{part}"], arrays.get(f"lengths_{part}"))
     if count := int(np.count_nonzero(~np.isfinite(x))):
         _refuse(data, f"x_{part}", f"has {count:,} values that are not finite: nan or infinite")
     if x.dtype != np.uint8 and (count := _beyond((x.astype(np.float64) - data.mean) / data.std, LARGEST)):
@@ -210,22 +271,23 @@ def _check_inputs(data: Arrays, arrays: dict[str, Array], part: str) -> None:
             f"has {count:,} values beyond what float32 holds ({LARGEST:.2g}); divide them, or give "
             f"data.mean and data.std (here {data.mean:g} and {data.std:g})",
         )
-    if y.ndim == 0 or len(y) != len(x):
-        count = len(y) if y.ndim else 1
-        _refuse(data, f"y_{part}", f"has {count} answers for {len(x)} examples")
 
 
 def _check_classes(data: Arrays, arrays: dict[str, Array], part: str) -> None:
     """Refuse targets that are not the classes 0, 1, ... of the training examples."""
-    y = arrays[f"y_{part}"]
-    if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0:
+    y, like, (N, T, _) = arrays[f"y_{part}"], arrays["y_train"], arrays[f"x_{part}"].shape
+    goal = _goal(data, like)
+    shaped = y.shape in ((N,), (N, T)) and y.ndim == like.ndim and y.dtype.kind in "iu"
+    answers = _answers(y, arrays.get(f"lengths_{part}"), goal) if shaped else y
+    if not shaped or answers.min() < 0:
+        found = f" with the class {answers.min()}" if shaped else ""
         _refuse(
             data,
             f"y_{part}",
-            f"has shape {y.shape} of {y.dtype}; must be classes (N,) of whole numbers from 0 on, or "
-            "take data.metric=mse",
+            f"has shape {y.shape} of {y.dtype}{found}; must be classes (N,), or (N, {T}) at every "
+            f"step{_as_train(part)}, of whole numbers from 0 on, or take data.metric=mse",
         )
-    kinds = np.unique(arrays["y_train"])
+    kinds = np.unique(_answers(like, arrays.get("lengths_train"), goal))
     if len(kinds) == 1:
         _refuse(data, "y_train", f"has class {kinds[0]} alone, so that there is nothing to learn")
     if kinds[-1] != len(kinds) - 1:
@@ -235,29 +297,37 @@ def _check_classes(data: Arrays, arrays: dict[str, Array], part: str) -> None:
             f"has the classes {_list(kinds)}: number them from 0 on without gaps, here to "
             f"{len(kinds) - 1}, for example with numpy.unique(y, return_inverse=True)",
         )
-    if y.max() > kinds[-1]:
-        _refuse(data, f"y_{part}", f"has class {y.max()}, which y_train has not")
+    if answers.max() > kinds[-1]:
+        _refuse(data, f"y_{part}", f"has class {answers.max()}, which y_train has not")
 
 
 def _check_numbers(data: Arrays, arrays: dict[str, Array], part: str) -> None:
-    """Refuse targets unless they are finite floats (N,) or (N, outputs), vary, and can be squared."""
-    y, width = arrays[f"y_{part}"], arrays["y_train"].shape[1:]
-    shaped = y.ndim in (1, 2) and y.shape[1:] == width and 0 not in y.shape
-    if not (shaped and y.dtype.kind == "f" and np.isfinite(y).all()):
+    """Refuse targets unless they are finite floats, vary, and can be squared."""
+    y, like, T = arrays[f"y_{part}"], arrays["y_train"], arrays["x_train"].shape[1]
+    shaped = y.shape[1:] == like.shape[1:] and 0 not in y.shape and y.dtype.kind == "f"
+    shaped &= y.ndim in (1, 2) or (y.ndim == 3 and y.shape[1] == T)
+    answers = _answers(y, arrays.get(f"lengths_{part}"), _goal(data, like)) if shaped else y
+    missing = np.count_nonzero(~np.isfinite(answers)) if shaped else 0
+    if not shaped or missing:
+        found = f" with {missing:,} that are not finite" if missing else ""
         _refuse(
             data,
             f"y_{part}",
-            f"has shape {y.shape} of {y.dtype}; must be finite floats (N,) or (N, outputs), or take "
-            "data.metric=accuracy",
+            f"has shape {y.shape} of {y.dtype}{found}; must be finite floats (N,), (N, outputs), or "
+            f"(N, {T}, outputs) at every step{_as_train(part)}, or take data.metric=accuracy",
         )
-    if part == "train" and (y == y[0]).all():
+    if part == "train" and (answers == answers[0]).all():
         _refuse(data, "y_train", "has the same answer everywhere, so that there is nothing to learn")
-    if count := _beyond(y, LARGEST**0.5):
+    if count := _beyond(answers, LARGEST**0.5):
         _refuse(
             data,
             f"y_{part}",
             f"has {count:,} values whose squares are beyond what float32 holds ({LARGEST:.2g}); divide them",
         )
+
+
+def _as_train(part: str) -> str:
+    return "" if part == "train" else " as y_train"
 
 
 def _check_lengths(data: Arrays, arrays: dict[str, Array], part: str) -> None:

@@ -27,11 +27,13 @@ class Goal(Enum):
     labels = "labels"  # a class at every step: targets (N, T) integers; cross entropy, mean over steps
     keys = "keys"  # binary keys at every step: targets (N, T, outputs) bytes; cross entropy, sum over
     # keys, mean over steps
+    values = "values"  # numbers at every step: targets (N, T, outputs) float32; squared error, mean over
+    # outputs, mean over steps
 
     @property
     def every_step(self) -> bool:
         """Whether there is a target at every step."""
-        return self in (Goal.labels, Goal.keys)
+        return self in (Goal.labels, Goal.keys, Goal.values)
 
 
 @dataclass(frozen=True)
