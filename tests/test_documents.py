@@ -212,7 +212,7 @@ def test_the_arrays_of_the_page_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     (block,) = blocks(ROOT / "rnnbench/docs/tasks.md", "python")
     exec(compile(block, "tasks.md", "exec"), {})
     task = tasks.load(Arrays("npz", path="mine.npz"))
-    assert task.inputs.shape == (600, 20, 6) and task.outputs == 2
+    assert task.inputs.shape == (600, 20, 6) and task.outputs == 2 and task.lengths is not None
 
 
 def test_the_worked_examples_are_those_that_the_seams_are_tested_with() -> None:

@@ -248,10 +248,11 @@ def test_numbers_are_scaled_and_bytes_stay_bytes(tmp_path):
         ({"inputs": X, "labels": Y}, "inputs is none of the keys .* x_train"),
         ({"x_train": X}, "y_train is missing"),
         ({"x_train": X[:, :, 0], "y_train": Y}, r"x_train has shape \(60, 5\).*\(N, T, input\)"),
+        ({"x_train": X[:, :, 0], "y_train": Y}, r"with one input a step, x\[:, :, None\]"),
         ({"x_train": X, "y_train": Y[:9]}, "y_train has 9 answers for 60"),
         ({"x_train": X, "y_train": Y - 1}, "y_train has shape .* whole numbers from 0"),
         ({"x_train": X, "y_train": Y * 1.0}, "data.metric=mse"),
-        ({"x_train": X * np.nan, "y_train": Y}, "x_train has 600 values that are not finite"),
+        ({"x_train": X * np.nan, "y_train": Y}, "x_train has 600 values that are not finite.*lengths_train"),
         ({"x_train": X * 1e300, "y_train": Y}, r"x_train has \d+ values beyond what float32 .* data.std"),
         (
             {"x_train": X, "y_train": Y, "x_val": np.full((4, 5, 2), -4e38), "y_val": Y[:4]},
@@ -274,12 +275,15 @@ def test_numbers_are_scaled_and_bytes_stay_bytes(tmp_path):
         ({"x_train": X, "y_train": Y.astype("M8[s]")}, "y_train has shape .* of datetime64.*must be classes"),
         ({"x_train": X + 1j, "y_train": Y}, "x_train has shape .* of complex128; must be numbers"),
         ({"x_train": np.array([[1], [2, 3]], object), "y_train": Y}, "x_train holds Python objects"),
-        ({"x_train": X, "y_train": Y, "x_test": X[:, :3], "y_test": Y}, r"x_test has shape .*\(N, 5, 2\)"),
+        (
+            {"x_train": X, "y_train": Y, "x_test": X[:, :3], "y_test": Y},
+            r"x_test .*\(N, 5, 2\); pad all parts",
+        ),
         (
             {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1},
             "y_test has class 3",
         ),
-        ({"x_train": X, "y_train": Y, "lengths_train": Y}, "lengths_train must be 60 whole numbers"),
+        ({"x_train": X, "y_train": Y, "lengths_train": Y}, "lengths_train must be 60 whole numbers.* from 0"),
         ({"x_train": X, "y_train": Y, "lengths_train": Y + 9}, "lengths_train has 11, beyond the T=5"),
         ({"x_train": X, "y_train": Y, "metric": "mse"}, "metric is none"),
         ({"x_train": X[:3], "y_train": Y[:3]}, "too few to be split"),
@@ -339,14 +343,18 @@ def test_answers_at_every_step_count_as_far_as_their_lengths(tmp_path, y, goal, 
 @pytest.mark.parametrize(
     "contents, metric, message",
     [
-        ({"y_train": CLASSES}, "accuracy", "with the class -1; must be classes.* at every step"),
+        (
+            {"y_train": CLASSES},
+            "accuracy",
+            r"the class -1 \(where .*lengths_train\); must be .* at every step",
+        ),
         ({"y_train": CLASSES[:, :4]}, "accuracy", r"shape \(60, 4\).*classes \(N,\), or \(N, 5\)"),
         (
             {"y_train": np.where(PADDED, 0, 1 + CLASSES), "lengths_train": LENGTHS},
             "accuracy",
             "y_train has the classes 1, 2, 3: number them",
         ),
-        ({"y_train": NUMBERS}, "mse", "with 240 that are not finite; must be finite floats"),
+        ({"y_train": NUMBERS}, "mse", r"with 240 that are not finite \(.*\); must be finite floats"),
         ({"y_train": NUMBERS[:, :4], "lengths_train": LENGTHS}, "mse", r"\(60, 4, 2\).*\(N, 5, outputs\)"),
     ],
 )

@@ -253,6 +253,10 @@ def _check_shapes(data: Arrays, arrays: dict[str, Array], part: str) -> None:
     x, y, like = arrays[f"x_{part}"], arrays[f"y_{part}"], arrays["x_train"]
     if x.ndim != 3 or x.dtype.kind not in "fiu" or 0 in x.shape or x.shape[1:] != like.shape[1:]:
         wanted = "(N, T, input)" if part == "train" else f"(N, {like.shape[1]}, {like.shape[2]})"
+        if x.ndim == 3 and x.shape[2:] == like.shape[2:]:
+            wanted += "; pad all parts to one T, and give lengths"
+        elif x.ndim == 2:
+            wanted += "; with one input a step, x[:, :, None]"
         _refuse(data, f"x_{part}", f"has shape {x.shape} of {x.dtype}; must be numbers of shape {wanted}")
     if y.ndim == 0 or len(y) != len(x):
         count = len(y) if y.ndim else 1
@@ -263,7 +267,11 @@ def _check_inputs(data: Arrays, arrays: dict[str, Array], part: str) -> None:
     """Refuse inputs that are not finite, or that float32 does not hold, in steps that count."""
     x = _counting(arrays[f"x_{part}"], arrays.get(f"lengths_{part}"))
     if count := int(np.count_nonzero(~np.isfinite(x))):
-        _refuse(data, f"x_{part}", f"has {count:,} values that are not finite: nan or infinite")
+        _refuse(
+            data,
+            f"x_{part}",
+            f"has {count:,} values that are not finite: nan or infinite{_unless_padding(arrays, part)}",
+        )
     if x.dtype != np.uint8 and (count := _beyond((x.astype(np.float64) - data.mean) / data.std, LARGEST)):
         _refuse(
             data,
@@ -277,10 +285,10 @@ def _check_classes(data: Arrays, arrays: dict[str, Array], part: str) -> None:
     """Refuse targets that are not the classes 0, 1, ... of the training examples."""
     y, like, (N, T, _) = arrays[f"y_{part}"], arrays["y_train"], arrays[f"x_{part}"].shape
     goal = _goal(data, like)
-    shaped = y.shape in ((N,), (N, T)) and y.ndim == like.ndim and y.dtype.kind in "iu"
+    shaped = y.shape in ((N,), (N, T)) and y.ndim == like.ndim and y.dtype.kind in "biu"
     answers = _answers(y, arrays.get(f"lengths_{part}"), goal) if shaped else y
     if not shaped or answers.min() < 0:
-        found = f" with the class {answers.min()}" if shaped else ""
+        found = f" with the class {answers.min()}{_unless_padding(arrays, part)}" if shaped else ""
         _refuse(
             data,
             f"y_{part}",
@@ -309,7 +317,7 @@ def _check_numbers(data: Arrays, arrays: dict[str, Array], part: str) -> None:
     answers = _answers(y, arrays.get(f"lengths_{part}"), _goal(data, like)) if shaped else y
     missing = np.count_nonzero(~np.isfinite(answers)) if shaped else 0
     if not shaped or missing:
-        found = f" with {missing:,} that are not finite" if missing else ""
+        found = f" with {missing:,} that are not finite{_unless_padding(arrays, part)}" if missing else ""
         _refuse(
             data,
             f"y_{part}",
@@ -330,13 +338,20 @@ def _as_train(part: str) -> str:
     return "" if part == "train" else " as y_train"
 
 
+def _unless_padding(arrays: dict[str, Array], part: str) -> str:
+    """Say how steps that do not count are named, where the file has no lengths."""
+    return "" if f"lengths_{part}" in arrays else f" (where it is padding, give lengths_{part})"
+
+
 def _check_lengths(data: Arrays, arrays: dict[str, Array], part: str) -> None:
     """Refuse lengths that are not (N,) integers from 1 to T."""
     key, x = f"lengths_{part}", arrays[f"x_{part}"]
     if (lengths := arrays.get(key)) is None:
         return
     if lengths.shape != (len(x),) or lengths.dtype.kind not in "iu" or not lengths.min() >= 1:
-        _refuse(data, key, f"must be {len(x)} whole numbers of at least 1")
+        least = f" from {lengths.min()}" if lengths.size and lengths.dtype.kind in "iuf" else ""
+        found = f"has shape {lengths.shape} of {lengths.dtype}{least}"
+        _refuse(data, key, f"must be {len(x)} whole numbers of at least 1; it {found}")
     if lengths.max() > x.shape[1]:
         _refuse(data, key, f"has {lengths.max()}, beyond the T={x.shape[1]} of x_{part}")
 
