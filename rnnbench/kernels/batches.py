@@ -52,7 +52,7 @@ class Batches:
 
     def _batch(self, inputs: Tensor, targets: Tensor, index: Tensor, lengths: Tensor | None, T: int) -> Batch:
         K, B = index.shape
-        rows = inputs[index.flatten()][:, :T].flatten(1)  # (K * B, T * input)
+        rows = inputs.index_select(0, index.flatten())[:, :T].flatten(1)  # (K * B, T * input)
         rows = rows.view(K, B, -1).transpose(1, 2).contiguous()
         if self.task.tokens is not None:
             x = torch.zeros(K, T, self.task.tokens, B, device=self.device)

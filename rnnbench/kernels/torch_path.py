@@ -54,15 +54,15 @@ class TorchCompute:
             noise.weights
         ):  # the gradient is taken at the noisy weights, and the step is made from the clean ones
             parameters = parameters + noise.weights(parameters.shape[1:])
-        views = self.network.views(parameters)
-        weights = {name: view.detach().requires_grad_() for name, view in views.items()}
+        weights = {name: view.requires_grad_() for name, view in self.network.views(parameters).items()}
         if self.task.carried:
             logits, carried = self.network.carry(weights, batch.x, carried, noise)
         else:
             logits = self.network(weights, batch.x, noise, batch.lengths)
         loss, hits, answers = measure(self.task.goal, logits, batch.y, batch.lengths, self.task.loss)
-        mean = (loss.sum(-1) / answers.sum(-1)).sum()
-        gradients = torch.autograd.grad(mean, list(weights.values()), allow_unused=True)
+        count = answers.sum(-1)
+        share = count.reciprocal().unsqueeze(-1).expand_as(loss)  # of an example in its trial's mean
+        gradients = torch.autograd.grad(loss, list(weights.values()), share, allow_unused=True)
         if unused := [name for name, part in zip(weights, gradients, strict=True) if part is None]:
             raise TypeError(
                 f"no answer depends on {', '.join(unused)}; use them in step, or leave them out of shapes"
@@ -71,7 +71,7 @@ class TorchCompute:
         norm = optimisers.clip(gradient, state["clip"].float())
         with torch.no_grad():
             self.update(state, state["parameters"], gradient)
-        sums = loss.detach().sum(-1), hits.sum(-1), norm.squeeze(-1) * index.shape[1], answers.sum(-1)
+        sums = loss.detach().sum(-1), hits.sum(-1), norm.squeeze(-1) * index.shape[1], count
         return torch.stack(sums, 1), carried
 
     @torch.no_grad()

@@ -52,22 +52,21 @@ class GRULayer(torch.autograd.Function):
         ctx: Any, x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, reverse: bool
     ) -> Tensor:
         (K, T, _, B), H = x.shape, w_hh.shape[-1]
-        b_ih, b_hh = b_ih.unsqueeze(-1), b_hh.unsqueeze(-1)  # (K, 3H, 1)
-        gates = x.new_empty(T, K, 3 * H, B)  # r, z, n after their nonlinearity
+        b_hh = b_hh.unsqueeze(-1)  # (K, 3H, 1)
+        gates = torch.matmul(w_ih, x.transpose(0, 1)).add_(b_ih.unsqueeze(-1))  # (T, K, 3H, B)
         r_n = x.new_empty(T, K, H, B)  # R_n h- + c_n
         recurrent = x.new_empty(K, 3 * H, B)  # R h- + c
         h = x.new_empty(T, K, H, B)
         before = None  # the step before t, in the direction of the recurrence
         for t in reversed(range(T)) if reverse else range(T):
-            a = torch.baddbmm(b_ih, w_ih, x[:, t], out=gates[t])
             if before is None:
                 recurrent.copy_(b_hh.expand_as(recurrent))
             else:
                 torch.baddbmm(b_hh, w_hh, h[before], out=recurrent)
-            _, z, n = a.split(H, 1)
-            a[:, : 2 * H].add_(recurrent[:, : 2 * H]).sigmoid_()
+            r, z, n = gates[t].split(H, 1)  # after their nonlinearity:
+            gates[t, :, : 2 * H].add_(recurrent[:, : 2 * H]).sigmoid_()
             r_n[t] = recurrent[:, 2 * H :]
-            n.addcmul_(a[:, :H], r_n[t]).tanh_()
+            n.addcmul_(r, r_n[t]).tanh_()
             if before is None:
                 torch.addcmul(n, z, n, value=-1, out=h[t])
             else:
@@ -81,36 +80,45 @@ class GRULayer(torch.autograd.Function):
     def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor | None, ...]:
         x, w_ih, w_hh, gates, r_n, h = ctx.saved_tensors
         T, K, H, B = h.shape
+        steps = list(range(T) if ctx.reverse else reversed(range(T)))
+        by_u, by_n = factors(gates, r_n, h, steps)
         d_x = x.new_empty(T, K, x.shape[2], B) if ctx.needs_input_grad[0] else None
         d_w_ih, d_w_hh = torch.zeros_like(w_ih), torch.zeros_like(w_hh)
-        d_b_ih, d_b_hh = x.new_zeros(K, 3 * H), x.new_zeros(K, 3 * H)
-        d_a = x.new_empty(K, 3 * H, B)  # at r, z, n before their nonlinearity, on the input side
-        d_u = x.new_empty(K, 3 * H, B)  # the same on the recurrent side: r, z alike, n times r
-        d_r, d_z, d_n = d_a.split(H, 1)
-        d_h = x.new_zeros(K, H, B)
-        part, carried = torch.empty_like(d_h), torch.empty_like(d_h)
-        steps = list(range(T) if ctx.reverse else reversed(range(T)))
-        for m, t in enumerate(steps):
-            before = steps[m + 1] if m + 1 < T else None
-            r, z, n = gates[t].split(H, 1)
-            d_h += grad_h[:, t]
-            # h = n + z (h- - n)
-            torch.sub(n, h[before], out=part) if before is not None else part.copy_(n)
-            part.mul_(d_h).neg_()
-            aten.sigmoid_backward.grad_input(part, z, grad_input=d_z)
-            torch.mul(d_h, z, out=carried)
-            torch.sub(d_h, carried, out=part)  # d_h (1 - z)
-            aten.tanh_backward.grad_input(part, n, grad_input=d_n)
-            torch.mul(d_n, r_n[t], out=part)
-            aten.sigmoid_backward.grad_input(part, r, grad_input=d_r)
-            d_u[:, : 2 * H] = d_a[:, : 2 * H]
-            torch.mul(d_n, r, out=d_u[:, 2 * H :])
-            d_w_ih.baddbmm_(d_a, x[:, t].transpose(1, 2))
-            d_b_ih += d_a.sum(-1)
-            d_b_hh += d_u.sum(-1)
+        sum_u, sum_n = x.new_zeros(K, 3 * H, B), x.new_zeros(K, H, B)  # over time
+        d_a = x.new_empty(K, 3 * H, B)  # at r, z, n before their nonlinearity
+        blocks = d_a.view(K, 3, H, B)
+        d_h = grad_h[:, steps[0]]
+        for t, before in zip(steps, [*steps[1:], None], strict=True):
+            torch.mul(d_h.unsqueeze(1), by_u[t].view_as(blocks), out=blocks)  # on the recurrent side
+            sum_u += d_a
+            d_before = d_h  # of the first step, which has none before it: not used
             if before is not None:
-                d_w_hh.baddbmm_(d_u, h[before].transpose(1, 2))
-                torch.baddbmm(carried, w_hh.transpose(1, 2), d_u, out=d_h)
+                d_w_hh.baddbmm_(d_a, h[before].transpose(1, 2))
+                d_before = torch.addcmul(grad_h[:, before], d_h, gates[t, :, H : 2 * H])
+                d_before.baddbmm_(w_hh.transpose(1, 2), d_a)
+            sum_n += torch.mul(d_h, by_n[t], out=blocks[:, 2])  # r and z are the same on the input side
+            d_w_ih.baddbmm_(d_a, x[:, t].transpose(1, 2))
             if d_x is not None:
                 torch.bmm(w_ih.transpose(1, 2), d_a, out=d_x[t])
-        return None if d_x is None else d_x.transpose(0, 1), d_w_ih, d_w_hh, d_b_ih, d_b_hh, None
+            d_h = d_before
+        d_b_ih = torch.cat([sum_u[:, : 2 * H], sum_n], 1).sum(-1)
+        d_x = None if d_x is None else d_x.transpose(0, 1)
+        return d_x, d_w_ih, d_w_hh, d_b_ih, sum_u.sum(-1), None
+
+
+def factors(gates: Tensor, r_n: Tensor, h: Tensor, steps: list[int]) -> tuple[Tensor, Tensor]:
+    """Return what the gradient at h is multiplied by, of all steps at once.
+
+    Returns:
+        (T, K, 3H, B): the gradient at R h- + c is this times that at h; (T, K, H, B): at W_n x + b_n.
+    """
+    r, z, n = gates.split(h.shape[2], 2)
+    old = torch.zeros_like(h)  # h-
+    old[steps[:-1]] = h[steps[1:]]
+    by_u = torch.empty_like(gates)
+    by_r, by_z, by_nr = by_u.split(h.shape[2], 2)
+    aten.sigmoid_backward.grad_input(old.sub_(n), z, grad_input=by_z)
+    by_n = aten.tanh_backward(1 - z, n)
+    torch.mul(by_n, r, out=by_nr)
+    aten.sigmoid_backward.grad_input(by_n * r_n, r, grad_input=by_r)
+    return by_u, by_n

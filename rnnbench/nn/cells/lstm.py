@@ -35,12 +35,30 @@ class LSTM(TorchCell):
         return o.sigmoid() * c.tanh(), c
 
     def __call__(self, x: Tensor, weights: Weights, reverse: bool, noise: Noise = NONE) -> Tensor:
-        if not self.plain:
+        if not self.plain or self.alone(x):
             return super().__call__(x, weights, reverse, noise)
         h: Tensor = LSTMLayer.apply(
             x, weights["weight_ih"], weights["weight_hh"], weights["bias_ih"], weights["bias_hh"], reverse
         )
         return h
+
+    def alone(self, x: Tensor) -> bool:
+        """Return whether x is one trial's on the CPU, where torch's own layer is three times as fast."""
+        return len(x) == 1 and x.device.type == "cpu"
+
+    def unroll(
+        self, x: Tensor, weights: Weights, state: State | None, noise: Noise, reverse: bool
+    ) -> tuple[Tensor, State]:
+        if not self.plain or not self.alone(x):
+            return super().unroll(x, weights, state, noise, reverse)
+        steps = (x.flip(1) if reverse else x).squeeze(0).transpose(1, 2)  # (T, B, input)
+        zero = x.new_zeros(1, x.shape[3], self.hidden_size)
+        before = [part.transpose(1, 2).contiguous() for part in state] if state else [zero, zero]
+        own = [weights[name].squeeze(0) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        # has_biases, one layer, no dropout of its own, whether it trains, directions, time first
+        h, *after = torch.lstm(steps, before, own, True, 1, 0.0, torch.is_grad_enabled(), False, False)
+        h = (h.flip(0) if reverse else h).transpose(1, 2).unsqueeze(0)
+        return h, tuple(part.transpose(1, 2) for part in after)
 
 
 class LSTMLayer(torch.autograd.Function):
