@@ -51,7 +51,11 @@ def run(command: list[str | Path], folder: Path) -> str:
 def test_wheel_carries_every_module_config_and_kernel_and_nothing_else(source: Path) -> None:
     modules = {path.relative_to(source).as_posix() for path in source.glob("rnnbench/**/*.py")}
     configs = {f"rnnbench/{path.relative_to(source).as_posix()}" for path in source.glob("conf/**/*.*")}
-    kernels = {path.relative_to(source).as_posix() for path in source.glob("rnnbench/kernels/native/*")}
+    kernels = {
+        path.relative_to(source).as_posix()
+        for pattern in ("native/*", "generator/steps/*.txt")
+        for path in source.glob(f"rnnbench/kernels/{pattern}")
+    }
     assert modules and configs and kernels
     if any(map(shutil.which, ("cc", "gcc", "clang"))):
         kernels.add("rnnbench/kernels/stack.so")

@@ -29,7 +29,7 @@ from rnnbench.tasks.sequences import Images
 LIBRARY = Path(__file__).parent / "stack.so"
 CALL_SECONDS = 0.5  # a call returns about this often, so that Ctrl-C can end it
 CHUNK = 64  # examples that a thread computes at once, of native/network.h
-CELLS = {"lstm": 0, "gru": 1, "rnn": 2}  # as enumerated in native/cells.h; a relu rnn is 3
+CELLS = ("lstm", "gru", "rnn")
 OPTIMISERS = {"sgd": 0, "adam": 2, "adamw": 3, "rmsprop": 4}  # as in native/update.h; Nesterov is 1
 
 
@@ -80,7 +80,8 @@ def library() -> ctypes.CDLL | str:
         loaded = ctypes.CDLL(str(LIBRARY))  # releases the GIL during calls
     except OSError as error:  # of another kind of machine, on a disk that they share
         return f"they cannot be loaded: {error}"
-    loaded.rnnbench_sets.restype = loaded.rnnbench_sources.restype = ctypes.c_char_p
+    for function in (loaded.rnnbench_sets, loaded.rnnbench_sources, loaded.rnnbench_cells):
+        function.restype = ctypes.c_char_p
     # Late: `python -m rnnbench.kernels.build` runs that module, and warns if it was imported before.
     from rnnbench.kernels.build import digest
 
@@ -95,6 +96,15 @@ def function(name: str, arguments: dict[str, Any]) -> Callable[..., int]:
     assert isinstance(loaded, ctypes.CDLL), loaded
     prototype = ctypes.CFUNCTYPE(c_int, *arguments.values())  # releases the GIL during calls
     return prototype((name, loaded), tuple((1, argument) for argument in arguments))
+
+
+def cell_number(model: Model) -> int:
+    """Return the number that the library gives the cell of a model."""
+    loaded = library()
+    assert isinstance(loaded, ctypes.CDLL), loaded
+    relu = model.name == "rnn" and model.nonlinearity is Nonlinearity.relu
+    names: list[str] = loaded.rnnbench_cells().decode().split("\n")
+    return names.index("rnn_relu" if relu else model.name)
 
 
 def instruction_sets() -> list[str]:
@@ -151,9 +161,8 @@ class CompiledCompute:
         self.threads = threads or cores()
         self.seconds = 0.0  # that a minibatch takes; 0 until it is measured
         self.chunk_seconds = 0.0  # that a trial's evaluation on a chunk takes; 0 until it is measured
-        cell = CELLS[model.name] + (model.nonlinearity is Nonlinearity.relu)
         self.shape = Shape(
-            cell=cell,
+            cell=cell_number(model),
             layers=model.num_layers,
             directions=self.network.directions,
             hidden=model.hidden_size,

@@ -13,3 +13,5 @@ const char *rnnbench_sets(void) {
 }
 
 const char *rnnbench_sources(void) { return SOURCES; }
+
+const char *rnnbench_cells(void) { return CELLS; }  // in the order of their numbers, one a line

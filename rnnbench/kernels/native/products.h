@@ -19,16 +19,18 @@ struct factor {
     int depth;
 };
 
+enum start { ZERO, BIAS, ITSELF };
+
 // The block of C at (top, left): m rows, v vectors. C = start + sum of the factors' products, start
-// being the bias of each row, or C itself where there is none and `add` is set, or 0.
+// being 0, the bias of each row, or C itself.
 INLINE void product_block(const int m, const int v, int top, int left, const struct factor *factors,
-                          int count, const float *bias, int add, float *c, long width) {
+                          int count, const enum start start, const float *bias, float *c, long width) {
     vec sum[ROWS][VECTORS];
     c += top * width + left;
     for (int i = 0; i < m; i++)
         for (int j = 0; j < v; j++) {
-            if (bias) sum[i][j] = (vec){} + bias[top + i];
-            else if (add) sum[i][j] = load(c + i * width + j * LANES);
+            if (start == BIAS) sum[i][j] = splat(bias[top + i]);
+            else if (start == ITSELF) sum[i][j] = load(c + i * width + j * LANES);
             else sum[i][j] = (vec){};
         }
     for (; count--; factors++) {
@@ -45,30 +47,50 @@ INLINE void product_block(const int m, const int v, int top, int left, const str
 }
 
 INLINE void product_rows(const int m, int top, int N, const struct factor *factors, int count,
-                         const float *bias, int add, float *c, long width) {
+                         const enum start start, const float *bias, float *c, long width) {
     for (int left = 0; left < N; left += VECTORS * LANES) switch ((N - left) / LANES) {
-            case 1: product_block(m, 1, top, left, factors, count, bias, add, c, width); break;
+            case 1: product_block(m, 1, top, left, factors, count, start, bias, c, width); break;
 #if defined(__AVX512F__)
-            case 2: product_block(m, 2, top, left, factors, count, bias, add, c, width); break;
-            case 3: product_block(m, 3, top, left, factors, count, bias, add, c, width); break;
+            case 2: product_block(m, 2, top, left, factors, count, start, bias, c, width); break;
+            case 3: product_block(m, 3, top, left, factors, count, start, bias, c, width); break;
 #endif
-            default: product_block(m, VECTORS, top, left, factors, count, bias, add, c, width);
+            default: product_block(m, VECTORS, top, left, factors, count, start, bias, c, width);
         }
 }
 
-// C (M, N) = start + sum over `count` factors of A B; C's rows are `width` apart, N is a multiple of
-// LANES.
+INLINE void product_all(int M, int N, const struct factor *factors, int count, const enum start start,
+                        const float *bias, float *c, long width) {
+    int top = 0;
+    for (; top + ROWS <= M; top += ROWS) product_rows(ROWS, top, N, factors, count, start, bias, c, width);
+    switch (M - top) {
+        case 1: product_rows(1, top, N, factors, count, start, bias, c, width); break;
+        case 2: product_rows(2, top, N, factors, count, start, bias, c, width); break;
+        case 3: product_rows(3, top, N, factors, count, start, bias, c, width); break;
+        case 4: product_rows(4, top, N, factors, count, start, bias, c, width); break;
+        case 5: product_rows(5, top, N, factors, count, start, bias, c, width); break;
+    }
+}
+
+// Each start is compiled by itself: a test in the innermost blocks would cost several percent.
+#define APART static __attribute__((noinline)) void
+APART product_of(int M, int N, const struct factor *factors, int count, float *c, long width) {
+    product_all(M, N, factors, count, ZERO, 0, c, width);
+}
+APART product_onto(int M, int N, const struct factor *factors, int count, float *c, long width) {
+    product_all(M, N, factors, count, ITSELF, 0, c, width);
+}
+APART product_and_bias(int M, int N, const struct factor *factors, int count, const float *bias, float *c,
+                       long width) {
+    product_all(M, N, factors, count, BIAS, bias, c, width);
+}
+
+// C (M, N) = start + sum over `count` factors of A B; the start is the bias of each row, or C itself where
+// there is none and `add` is set, or 0. C's rows are `width` apart, N is a multiple of LANES.
 static void product(int M, int N, const struct factor *factors, int count, const float *bias, int add,
                     float *c, long width) {
-    int top = 0;
-    for (; top + ROWS <= M; top += ROWS) product_rows(ROWS, top, N, factors, count, bias, add, c, width);
-    switch (M - top) {
-        case 1: product_rows(1, top, N, factors, count, bias, add, c, width); break;
-        case 2: product_rows(2, top, N, factors, count, bias, add, c, width); break;
-        case 3: product_rows(3, top, N, factors, count, bias, add, c, width); break;
-        case 4: product_rows(4, top, N, factors, count, bias, add, c, width); break;
-        case 5: product_rows(5, top, N, factors, count, bias, add, c, width); break;
-    }
+    if (bias) product_and_bias(M, N, factors, count, bias, c, width);
+    else if (add) product_onto(M, N, factors, count, c, width);
+    else product_of(M, N, factors, count, c, width);
 }
 
 typedef float quad __attribute__((vector_size(16)));

@@ -14,8 +14,8 @@
 #include <string.h>
 
 #include "products.h"
-#include "cells.h"
 #include "layer.h"
+#include "cells.h"  // generated
 #include "network.h"
 #include "data.h"
 #include "loss.h"

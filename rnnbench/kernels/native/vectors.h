@@ -21,8 +21,10 @@ typedef float unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_a
 INLINE vec load(const float *from) { return *(const unaligned *)from; }
 INLINE void store(float *to, vec x) { *(unaligned *)to = x; }
 
-// The smaller, the larger of a limit and each lane of x; a nan in x stays, as the second operand does
-// in x86's instructions.
+INLINE vec splat(float x) { return (vec){} + x; }
+
+// The smaller, or the larger, of a limit and each lane of x. A nan in x stays, since x86's instructions
+// give their second operand where one of both is nan.
 INLINE vec at_most(float limit, vec x) {
 #if defined(__AVX512F__)
     return _mm512_min_ps(_mm512_set1_ps(limit), x);
@@ -38,7 +40,7 @@ INLINE vec at_most(float limit, vec x) {
 
 INLINE vec at_least(float limit, vec x) { return -at_most(-limit, -x); }
 
-// exp(x) to 1e-7 relative (Cephes' polynomial); x is held within what a float can say.
+// exp(x) to 1e-7 relative (Cephes' polynomial); x is first limited to where exp(x) is a normal float.
 INLINE vec vec_exp(vec x) {
     const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the last bits
     x = at_most(88.0f, at_least(-87.0f, x));
@@ -59,4 +61,53 @@ INLINE vec vec_tanh(vec x) {
                   s * (-8.60467152e-11f + s * (2.00018790e-13f + s * -2.76076848e-16f))))));
     const vec q = 4.89352519e-3f + s * (2.26843463e-3f + s * (1.18534706e-4f + s * 1.19825839e-6f));
     return p / q;
+}
+
+// 1 where the lanes of a comparison are true, 0 elsewhere.
+INLINE vec truth(ivec mask) { return (vec)(mask & (ivec)splat(1)); }
+
+INLINE vec choose(ivec mask, vec then, vec otherwise) {
+    return (vec)((mask & (ivec)then) | (~mask & (ivec)otherwise));
+}
+
+// The larger and the smaller of two numbers; nan if one of them is.
+INLINE vec larger(vec a, vec b) { return choose((a > b) | (a != a), a, b); }
+INLINE vec smaller(vec a, vec b) { return choose((a < b) | (a != a), a, b); }
+
+INLINE vec vec_abs(vec x) { return (vec)((ivec)x & 0x7fffffff); }
+INLINE vec vec_sign(vec x) { return truth(x > 0) - truth(x < 0); }
+
+INLINE vec vec_sqrt(vec x) {
+#if defined(__AVX512F__)
+    return _mm512_sqrt_ps(x);
+#elif defined(__AVX__)
+    return _mm256_sqrt_ps(x);
+#elif defined(__SSE__)
+    return _mm_sqrt_ps(x);
+#else
+    for (int i = 0; i < LANES; i++) x[i] = sqrtf(x[i]);
+    return x;
+#endif
+}
+
+// log(x) to 1e-7 relative (Cephes' polynomial): x is m 2^e with m between sqrt(1/2) and sqrt(2).
+INLINE vec vec_log(vec x) {
+    const ivec exponent = ((ivec)x - 0x3f3504f3) >> 23;
+    const vec e = __builtin_convertvector(exponent, vec), m = (vec)((ivec)x - (exponent << 23)) - 1;
+    const vec p = 3.3333331174e-1f + m * (-2.4999993993e-1f + m * (2.0000714765e-1f + m * (-1.6668057665e-1f +
+                  m * (1.4249322787e-1f + m * (-1.2420140846e-1f + m * (1.1676998740e-1f +
+                  m * (-1.1514610310e-1f + m * 7.0376836292e-2f)))))));
+    const vec y = m + (m * m * (m * p - 0.5f) - e * 2.12194440e-4f) + e * 0.693359375f;
+    const vec known = choose(x < INFINITY, y, x);  // infinity and nan are their own logarithms
+    return choose(x > 0, known, choose(x == 0, splat(-INFINITY), splat(NAN)));
+}
+
+INLINE vec vec_sin(vec x) {
+    for (int i = 0; i < LANES; i++) x[i] = sinf(x[i]);
+    return x;
+}
+
+INLINE vec vec_cos(vec x) {
+    for (int i = 0; i < LANES; i++) x[i] = cosf(x[i]);
+    return x;
 }
