@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from rnnbench.kernels.batches import Batches
 from rnnbench.tasks.generated import TRAIN, VAL, Made, uniforms
 from rnnbench.tasks.synthetic import Generated
 from rnnbench.tasks.task import Examples, Goal
@@ -76,7 +77,7 @@ def seen(configs, kind):
         numbers = stack._order()
         for slot in stack.slots:
             slot.epoch += 1
-        batches.append(stack.compute.batches.made(numbers, stack.state["seed"][:, 0]).x[:, :, 0])
+        batches.append(Batches(task, stack.device).made(numbers, stack.state["seed"][:, 0]).x[:, :, 0])
         stack.stop([slot for slot in stack.slots if slot.ended])
     return batches  # (K, T, examples) an epoch
 

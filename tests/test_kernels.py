@@ -228,7 +228,7 @@ def test_memory_that_cannot_be_had_is_an_error_and_changes_nothing():
         compiled.check(12)
     task = small_task()
     compute = CompiledCompute(make_config("lstm"), task)
-    compute.shape.steps = 2**40  # more than any machine has
+    compute.shape.outputs = 2**40  # more than any machine has
     parameters = torch.zeros(1, compute.network.count())
     with pytest.raises(MemoryError):
         compute.evaluate(parameters, torch.arange(3))

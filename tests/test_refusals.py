@@ -78,7 +78,6 @@ VALUES = {
     "model=mingru model.normalised=true": ["model.normalised=true", "minlstm"],
     "model=mgu fit.kernel=compiled": ["fit.kernel=compiled", "model=mgu"],
     "model.layer_norm=true fit.kernel=compiled": ["fit.kernel=compiled", "model=lstm"],
-    "data=adding fit.kernel=compiled": ["fit.kernel=compiled", "data=adding"],
     "data=adding data.steps=1": ["data.steps=1", "at least 2"],
     "data=parity data.test_longest=40": ["data.test_longest=40", "data.longest=40"],
     "data=copy model.readout=mean": ["model.readout=mean", "every step"],

@@ -95,7 +95,7 @@ def cores_used(config: Config, K: int) -> int:
 def make_compute(config: Config, task: Task) -> Compute:
     """Make what trains and evaluates the stack of these trials."""
     kernel = choose(config)
-    if kernel is Kernel.compiled:
+    if kernel is Kernel.compiled and task.loss is None:
         return CompiledCompute(config, task)
     kind = CudnnNetwork if kernel is Kernel.cudnn else Network
     network = kind(config.model, task.input_size, task.outputs, task.goal.every_step)

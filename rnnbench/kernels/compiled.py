@@ -5,6 +5,7 @@ are and however the minibatches are divided into calls (native/stack.c says how)
 """
 
 import ctypes
+import math
 import os
 import re
 import time
@@ -14,22 +15,24 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rnnbench.config import Config, Model, Nonlinearity, Readout
+from rnnbench.kernels import drawing
+from rnnbench.kernels.drawing import Drawn
+from rnnbench.kernels.feed import GOALS, ROOM, Examples, Feed, Maker
 from rnnbench.nn import optimisers
-from rnnbench.nn.cells import Draw, Noise
+from rnnbench.nn.cells import Noise
 from rnnbench.nn.network import Network
 from rnnbench.system import limits
-from rnnbench.tasks import Task
-from rnnbench.tasks.sequences import Images
+from rnnbench.tasks import Goal, Task, has_loss
 
 LIBRARY = Path(__file__).parent / "stack.so"
 CALL_SECONDS = 0.5  # a call returns about this often, so that Ctrl-C can end it
 CHUNK = 64  # examples that a thread computes at once, of native/network.h
 CELLS = ("lstm", "gru", "rnn")
+LONG = 1024  # steps from which fewer examples are evaluated at once
 OPTIMISERS = {"sgd": 0, "adam": 2, "adamw": 3, "rmsprop": 4}  # as in native/update.h; Nesterov is 1
 
 
@@ -37,15 +40,10 @@ class Shape(ctypes.Structure):
     """`struct shape` of native/network.h."""
 
     _fields_ = [
-        (name, c_int64)
-        for name in ("cell", "layers", "directions", "hidden", "input", "steps", "classes", "mean")
+        *((name, c_int64) for name in ("cell", "layers", "directions", "hidden", "input", "outputs", "goal")),
+        *((name, c_int64) for name in ("mean", "learned")),
+        ("zoneout", c_double),
     ]
-
-
-class Examples(ctypes.Structure):
-    """`struct examples` of native/stack.c."""
-
-    _fields_ = [("inputs", c_void_p), ("targets", c_void_p), ("scale", c_double), ("shift", c_double)]
 
 
 COLUMNS = ("step", "clip", "lr", "weight_decay", "momentum", "beta1", "beta2", "eps", "alpha")
@@ -63,12 +61,13 @@ class State(ctypes.Structure):
 
 
 # The arguments of the two functions of native/stack.c, in its order.
-TRAIN = {"shape": POINTER(Shape), "examples": POINTER(Examples), "state": POINTER(State), "order": c_void_p}
+TRAIN = {"shape": POINTER(Shape), "examples": POINTER(Examples), "state": POINTER(State)}
+TRAIN |= {"noise": POINTER(Drawn), "order": c_void_p}
 TRAIN |= dict.fromkeys(("K", "P", "stride", "count", "batch"), c_int64)
-TRAIN |= {"mask": c_void_p, "totals": c_void_p, "threads": c_int}
+TRAIN |= {"carried": c_void_p, "fresh": c_int, "totals": c_void_p, "threads": c_int}
 EVALUATE = {"shape": POINTER(Shape), "examples": POINTER(Examples), "parameters": c_void_p, "order": c_void_p}
-EVALUATE |= dict.fromkeys(("K", "P", "count"), c_int64)
-EVALUATE |= {"totals": c_void_p, "answers": c_void_p, "threads": c_int}
+EVALUATE |= dict.fromkeys(("K", "P", "count", "batch"), c_int64)
+EVALUATE |= {"carried": c_void_p, "fresh": c_int, "totals": c_void_p, "answers": c_void_p, "threads": c_int}
 
 
 @lru_cache
@@ -114,9 +113,12 @@ def instruction_sets() -> list[str]:
 
 
 def supports(config: Config) -> bool:
-    """True if these kernels have the cell, its options and the optimiser, and read the data: images."""
+    """True if these kernels have the cell, its options and the optimiser, and the loss of the task."""
     known = config.model.name in CELLS and config.optim.name in OPTIMISERS
-    return known and plain(config.model) and isinstance(config.data, Images)
+    options = ("layer_norm", "recurrent_dropout", "zoneout")
+    return (
+        known and not any(getattr(config.model, option) for option in options) and not has_loss(config.data)
+    )
 
 
 def plain(model: Model) -> bool:
@@ -155,8 +157,8 @@ class CompiledCompute:
         self, config: Config, task: Task, instructions: str | None = None, threads: int | None = None
     ) -> None:
         model = config.model
-        _, T, input_size = task.inputs.shape
-        self.network = Network(model, input_size, task.outputs)
+        self.task = task
+        self.network = Network(model, task.input_size, task.outputs, task.goal.every_step)
         self.batch_size = config.fit.batch_size
         self.threads = threads or cores()
         self.seconds = 0.0  # that a minibatch takes; 0 until it is measured
@@ -166,20 +168,15 @@ class CompiledCompute:
             layers=model.num_layers,
             directions=self.network.directions,
             hidden=model.hidden_size,
-            input=input_size,
-            steps=T,
-            classes=task.outputs,
+            input=task.input_size,
+            outputs=task.outputs,
+            goal=GOALS[task.goal],
             mean=model.readout is Readout.mean,
+            learned=model.learned_state,
+            zoneout=model.zoneout or 0.0,
         )
-        # Held here as long as the kernels read them.
-        self.inputs = np.ascontiguousarray(task.inputs)
-        self.targets = np.ascontiguousarray(task.targets, dtype=np.int64)
-        self.examples = Examples(
-            inputs=self.inputs.ctypes.data,
-            targets=self.targets.ctypes.data,
-            scale=task.scale / task.std,
-            shift=-task.mean / task.std,
-        )
+        self.stored = Feed(task, task.inputs, task.targets, task.lengths)
+        self.maker = Maker(task) if task.make else None
         self.memory = config.optim.memory
         self.optimiser = OPTIMISERS[config.optim.name] + bool(getattr(config.optim, "nesterov", False))
         instructions = instructions or instruction_sets()[0]
@@ -193,47 +190,73 @@ class CompiledCompute:
             MemoryError: the threads' memory could not be had; nothing was changed.
         """
         (K, examples), B = order.shape, self.batch_size
-        drop = noise.dropout
-        parameters = state["parameters"]
-        rows = State(self.optimiser, parameters.data_ptr())
-        for n, name in enumerate(self.memory):
-            rows.memory[n] = state[name].data_ptr()
-        for name in COLUMNS:
-            if name in state:
-                setattr(rows, name, state[name].data_ptr())
-        totals = torch.zeros(K, 3, dtype=torch.float64)
+        rows = self._rows(state)
+        totals = torch.zeros(K, 4, dtype=torch.float64)
+        carried = self._carried(K, B)
         at = 0
         while at < examples:
             poll()
-            steps = max(1, int(CALL_SECONDS / self.seconds)) if self.seconds and drop is None else 1
-            count = min(steps * B, examples - at)
-            mask = self._mask(drop, min(B, count)) if drop else None
             started = time.perf_counter()
+            count = min(self._minibatches(noise, K) * B, examples - at)
+            feed, index = self._fed(order[:, at : at + count], state["seed"][:, 0])
+            steps = torch.stack([part.amax(1) for part in feed.steps(index).split(B, dim=1)], 1)
+            sizes = [min(B, count - start) for start in range(0, count, B)]
+            drawn = drawing.draw(noise, self.network, steps, sizes, B)
+            feed.struct.steps = int(steps.max())
             error = self._train(
                 shape=byref(self.shape),
-                examples=byref(self.examples),
+                examples=byref(feed.struct),
                 state=byref(rows),
-                order=order.data_ptr() + 8 * at,
+                noise=byref(Drawn(**{name: part.data_ptr() for name, part in drawn.items()})),
+                order=index.data_ptr(),
                 K=K,
-                P=parameters.shape[1],
-                stride=examples,
+                P=self.network.count(),
+                stride=index.stride(0),
                 count=count,
                 batch=B,
-                mask=mask.data_ptr() if mask is not None else None,
+                carried=carried.data_ptr() if self.task.carried else None,
+                fresh=at == 0,
                 totals=totals.data_ptr(),
                 threads=self.threads,
             )
             check(error)
             self.seconds = (time.perf_counter() - started) * B / count
             at += count
-        return totals / examples
+        loss, hits, norm, answers = totals.unbind(1)
+        return torch.stack([loss / answers, hits / answers, norm / examples], 1)
 
-    def _mask(self, drop: Draw, B: int) -> Tensor:
-        """Dropout factors of a minibatch, (K, layers - 1, T, width, B)."""
+    def _rows(self, state: optimisers.State) -> State:
+        """Return where the stack's rows are."""
+        rows = State(self.optimiser, state["parameters"].data_ptr())
+        for n, name in enumerate(self.memory):
+            rows.memory[n] = state[name].data_ptr()
+        for name in COLUMNS:
+            if name in state:
+                setattr(rows, name, state[name].data_ptr())
+        return rows
+
+    def _carried(self, K: int, streams: int) -> Tensor:
+        """Return room for the state that minibatches of so many streams hand on."""
         shape = self.shape
-        width = shape.directions * shape.hidden
-        gaps = [drop((shape.steps, width, B)) for _ in range(shape.layers - 1)]
-        return torch.stack(gaps, 1).contiguous()
+        states = self.network.layers[0][0][1].states
+        levels = shape.layers * shape.directions if self.task.carried else 0
+        return torch.zeros(K, levels, states, shape.hidden, streams)
+
+    def _minibatches(self, noise: Noise, K: int) -> int:
+        """Return how many minibatches the next call computes: as many as its time and its room allow."""
+        count = int(CALL_SECONDS / self.seconds) if self.seconds else 1
+        drawn = drawing.shapes(noise, self.network, self.stored.longest, self.batch_size).values()
+        if drawn:
+            count = min(count, ROOM // (4 * K * sum(map(math.prod, drawn))))
+        if self.maker:
+            count = min(count, self.maker.fitting(K) // self.batch_size)
+        return max(1, count)
+
+    def _fed(self, order: Tensor, seeds: Tensor) -> tuple[Feed, Tensor]:
+        """Return the training examples `order` (K, count), and where each of them is."""
+        if self.maker:
+            return self.maker.make(order, seeds)
+        return self.stored, order if order.stride(1) == 1 else order.contiguous()
 
     def evaluate(
         self, parameters: Tensor, index: Tensor, poll: Callable[[], None] = lambda: None
@@ -243,34 +266,63 @@ class CompiledCompute:
         Raises:
             MemoryError: the threads' memory could not be had.
         """
-        (k, P), count = parameters.shape, len(index)
-        parameters, index = parameters.contiguous(), index.contiguous()
-        totals = torch.zeros(k, 3, dtype=torch.float64)
+        (k, P), feed = parameters.shape, self.stored
+        parameters = parameters.contiguous()
+        places, batch = self._places(index)
+        order = index[places].where(places >= 0, -1)
+        carried = self._carried(k, batch)
+        totals = torch.zeros(k, 4, dtype=torch.float64)
         answers = []
         at = 0
-        while at < count:  # whole chunks a call: their sums are added up in the same order as in one call
+        while at < len(
+            order
+        ):  # whole chunks a call: their sums are added up in the same order as in one call
             poll()
             enough = int(CALL_SECONDS / k / self.chunk_seconds) if self.chunk_seconds else 0
-            part = min(max(self.threads, enough) * CHUNK, count - at)
-            answers.append(torch.empty(k, part, dtype=torch.int64))
+            part = order[at : at + max(1 if self.task.carried else self.threads, enough) * batch]
+            feed.struct.steps = int(feed.steps(part.clamp(min=0)).max())
+            answers.append(torch.zeros(k, len(part), dtype=torch.int64))
             started = time.perf_counter()
             error = self._evaluate(
                 shape=byref(self.shape),
-                examples=byref(self.examples),
+                examples=byref(feed.struct),
                 parameters=parameters.data_ptr(),
-                order=index.data_ptr() + 8 * at,
+                order=part.data_ptr(),
                 K=k,
                 P=P,
-                count=part,
+                count=len(part),
+                batch=batch,
+                carried=carried.data_ptr() if self.task.carried else None,
+                fresh=at == 0,
                 totals=totals.data_ptr(),
                 answers=answers[-1].data_ptr(),
                 threads=self.threads,
             )
             check(error)
-            self.chunk_seconds = (time.perf_counter() - started) / k * CHUNK / part
-            at += part
-        loss, hits, _ = (totals / count).unbind(1)
-        return loss, hits, torch.cat(answers, 1)
+            self.chunk_seconds = (time.perf_counter() - started) / k * batch / len(part)
+            at += len(part)
+        predictions = torch.zeros(k, len(index), dtype=torch.int64)
+        if self.task.goal is Goal.label:
+            predictions[:, places] = torch.cat(answers, 1)
+        loss, hits, _, counted = totals.unbind(1)
+        return loss / counted, hits / counted, predictions
+
+    def _places(self, index: Tensor) -> tuple[Tensor, int]:
+        """Return the places in index in the order in which they are evaluated, and how many are at once.
+
+        Examples of like length stand together. Windows of a text come as rnnbench.kernels.torch_path.windows
+        has them, (windows, streams), with -1 where a stream has none.
+        """
+        count = len(index)
+        if self.task.carried:
+            length = -(-count // self.batch_size)
+            starts = torch.arange(0, count, length)
+            places = torch.arange(length)[:, None] + starts
+            return places.where(places < count, -1).flatten(), len(starts)
+        steps = self.stored.steps(index)
+        longest = int(steps.max())
+        batch = CHUNK if longest <= LONG else max(16, CHUNK * LONG // longest // 16 * 16)
+        return torch.arange(count) if self.task.lengths is None else steps.argsort(stable=True), batch
 
 
 def check(error: int) -> None:

@@ -10,7 +10,7 @@ from rnnbench.kernels.batches import Batch, Batches
 from rnnbench.kernels.compiled import cores, threads_asked
 from rnnbench.kernels.losses import counted, measure
 from rnnbench.nn import optimisers
-from rnnbench.nn.cells import Noise
+from rnnbench.nn.cells import Noise, Weights
 from rnnbench.nn.cells.cell import NONE
 from rnnbench.nn.network import Carried, Network
 from rnnbench.tasks import Goal, Task
@@ -55,6 +55,7 @@ class TorchCompute:
         ):  # the gradient is taken at the noisy weights, and the step is made from the clean ones
             parameters = parameters + noise.weights(parameters.shape[1:])
         weights = {name: view.requires_grad_() for name, view in self.network.views(parameters).items()}
+        begins = carried is None
         if self.task.carried:
             logits, carried = self.network.carry(weights, batch.x, carried, noise)
         else:
@@ -62,12 +63,7 @@ class TorchCompute:
         loss, hits, answers = measure(self.task.goal, logits, batch.y, batch.lengths, self.task.loss)
         count = answers.sum(-1)
         share = count.reciprocal().unsqueeze(-1).expand_as(loss)  # of an example in its trial's mean
-        gradients = torch.autograd.grad(loss, list(weights.values()), share, allow_unused=True)
-        if unused := [name for name, part in zip(weights, gradients, strict=True) if part is None]:
-            raise TypeError(
-                f"no answer depends on {', '.join(unused)}; use them in step, or leave them out of shapes"
-            )
-        gradient = torch.cat([part.flatten(1) for part in gradients], 1)  # (K, P)
+        gradient = gradient_of(loss, share, weights, begins)
         norm = optimisers.clip(gradient, state["clip"].float())
         with torch.no_grad():
             self.update(state, state["parameters"], gradient)
@@ -136,6 +132,26 @@ class TorchCompute:
         if self.task.lengths is not None:
             places = torch.from_numpy(self.task.lengths)[index].argsort(stable=True)
         return iter(places.split(evaluation_batch(self.task.inputs.shape[1])))
+
+
+def gradient_of(loss: Tensor, share: Tensor, weights: Weights, begins: bool) -> Tensor:
+    """Return the gradient (K, P) of the loss (K, B) of examples that count by their share (K, B).
+
+    Args:
+        begins: whether the state before the first step is the network's own, not one that was handed on.
+
+    Raises:
+        TypeError: the loss does not depend on a weight.
+    """
+    gradients = torch.autograd.grad(loss, list(weights.values()), share, allow_unused=True)
+    found = dict(zip(weights, gradients, strict=True))
+    unused = [name for name, part in found.items() if part is None]
+    if wrong := [name for name in unused if begins or not name.startswith("rnn.initial_")]:
+        raise TypeError(
+            f"no answer depends on {', '.join(wrong)}; use them in step, or leave them out of shapes"
+        )
+    parts = [torch.zeros_like(weights[name]) if part is None else part for name, part in found.items()]
+    return torch.cat([part.flatten(1) for part in parts], 1)
 
 
 def evaluation_batch(steps: int) -> int:

@@ -91,6 +91,7 @@ class Network:
         Args:
             lengths: (K, B) steps of each example that count; None: all T do.
         """
+        noise = noise.within(lengths)
         for number, layer in enumerate(self.layers):
             if number and noise.dropout:
                 x = x * noise.dropout(x.shape[1:])

@@ -23,7 +23,7 @@ from rnnbench.config.user_code import asked
 from rnnbench.tasks.generated import Made
 from rnnbench.tasks.task import TASKS, Examples, Goal, Kind, Shape, Task
 
-__all__ = ["TASKS", "Examples", "Goal", "Kind", "Shape", "Task", "load", "register_task", "shape"]
+__all__ = ["TASKS", "Examples", "Goal", "Kind", "Shape", "Task", "has_loss", "load", "register_task", "shape"]
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
     import_module(_module.name)
@@ -92,6 +92,13 @@ def shape(data: Data) -> Shape:
             fitting = ", ".join(metric.name for metric in METRICS.values() if goal in metric.goals)
             raise ConfigError(f"{key}={name}: does not go with data={data.name}, which has {fitting}")
     return found
+
+
+def has_loss(data: Data) -> bool:
+    """True if generated sequences replace the loss of their goal; a task that is loaded says so itself."""
+    entry = registered("task", data.name)
+    found = entry.made if entry else TASKS.get(data.name)
+    return isinstance(found, Made) and hasattr(found.build(data), "loss")
 
 
 def load(data: Data) -> Task:

@@ -243,14 +243,14 @@ class Stack:
             if not rate.any():
                 return None
 
-            def factors(shape: tuple[int, ...]) -> Tensor:
+            def factors(shape: tuple[int, ...], steps: Tensor | None = None) -> Tensor:
                 rates = rate.view(-1, *[1] * len(shape))
-                return (draw[purpose](shape, torch.rand) >= rates) / (1 - rates)
+                return (draw[purpose](shape, steps, how=torch.rand) >= rates) / (1 - rates)
 
             return factors
 
-        def added(shape: tuple[int, ...]) -> Tensor:
-            return draw[5](shape, torch.randn) * self.state["weight_noise"].float()
+        def added(shape: tuple[int, ...], steps: Tensor | None = None) -> Tensor:
+            return draw[5](shape, steps, how=torch.randn) * self.state["weight_noise"].float()
 
         return Noise(
             dropout=kept(2, "dropout"),
@@ -260,10 +260,20 @@ class Stack:
         )
 
     def _drawn(
-        self, streams: list[torch.Generator], shape: tuple[int, ...], how: Callable[..., Tensor]
+        self,
+        streams: list[torch.Generator],
+        shape: tuple[int, ...],
+        steps: Tensor | None = None,
+        *,
+        how: Callable[..., Tensor],
     ) -> Tensor:
-        """Draw numbers (K, *shape), each trial's from its own stream."""
-        return torch.stack([how(shape, generator=own, device=self.device) for own in streams])
+        """Draw numbers (K, *shape), each trial's from its own stream, and for so many steps (K,) alone."""
+        if steps is None:
+            return torch.stack([how(shape, generator=own, device=self.device) for own in streams])
+        drawn = torch.zeros(len(streams), *shape, device=self.device)
+        for row, own, count in zip(drawn, streams, steps.tolist(), strict=True):
+            row[:count] = how((count, *shape[1:]), generator=own, device=self.device)
+        return drawn
 
 
 def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:

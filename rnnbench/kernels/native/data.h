@@ -1,4 +1,38 @@
-// Examples are bytes, one after the other; a network reads features, batch innermost.
+// The examples of a call: a network reads features, batch innermost.
+
+enum { BYTES, FLOATS, SYMBOLS_16, SYMBOLS_32 };  // kinds of inputs; symbols are numbers of columns of weight_ih
+enum { LABEL, VALUE, LABELS, KEYS, VALUES };     // goals, as in tasks/task.py
+
+// Laid out as in compiled.py. Two examples are a stride of elements apart, whatever lies behind each.
+struct examples {
+    int64_t kind;
+    const void *inputs;      // (examples, steps, input), or symbols (examples, steps)
+    int64_t input_stride;
+    int64_t target_kind;     // BYTES or FLOATS, where the goal is no class
+    const void *targets;     // by the goal: int64 (examples) or (examples, steps); else (examples, outputs) or
+    int64_t target_stride;   // (examples, steps, outputs)
+    const int64_t *lengths;  // (examples) steps that count; 0: all do
+    int64_t steps;           // of the longest example of the call
+    double scale, shift;     // a byte enters as byte * scale + shift
+};
+
+// A chunk of a minibatch of one trial.
+struct chunk {
+    const int64_t *index;  // its examples
+    int count, N, T;       // examples; columns; steps of its longest example
+    int train;
+    const int64_t *lengths;  // (N) steps of each column that count; 0: all do
+    float share;             // 1 / answers of the minibatch
+    // Of the chunk's first example; the numbers of the next example stand beside it.
+    const float *dropout, *recurrent, *zoneout;
+    float *carried;  // (levels, states, hidden, batch): the state that minibatches hand on; 0: they do not
+    int fresh;       // whether the chunk does not begin from it
+    int64_t batch;   // examples between the rows of all these
+    int64_t steps;   // T of dropout and zoneout
+};
+
+// Columns after the examples repeat the last one: what is computed there is not used, but is no nan either.
+static int example_of(const struct chunk *c, int column) { return column < c->count ? column : c->count - 1; }
 
 typedef uint8_t bytes __attribute__((vector_size(16), aligned(1), may_alias));
 typedef int32_t ints __attribute__((vector_size(64)));
@@ -23,25 +57,81 @@ INLINE void transpose_bytes(bytes *row) {
     }
 }
 
-// x (features, N) = scale * byte + shift of the examples index[0..count); 0 in the columns after them.
-static void gather(const uint8_t *data, long features, const int64_t *index, int count, int N, float scale,
+// x (features, N) = scale * byte + shift of examples that begin at data + index * stride.
+static void gather(const uint8_t *data, int64_t stride, long features, const struct chunk *c, float scale,
                    float shift, float *x) {
-    for (int at = 0; at < N; at += 16)
+    for (int at = 0; at < c->N; at += 16)
         for (long f = 0; f < features; f += 16) {
-            bytes block[16] = {};
+            bytes block[16];
             const int rows = features - f < 16 ? features - f : 16;
-            for (int j = 0; j < 16 && at + j < count; j++) {
-                const uint8_t *from = data + index[at + j] * features + f;
+            for (int j = 0; j < 16; j++) {
+                const uint8_t *from = data + c->index[example_of(c, at + j)] * stride + f;
                 if (rows == 16) block[j] = *(const bytes *)from;
-                else memcpy(&block[j], from, rows);
+                else block[j] = (bytes){}, memcpy(&block[j], from, rows);
             }
             transpose_bytes(block);
             for (int i = 0; i < rows; i++) {
                 const ints whole = __builtin_convertvector(block[i], ints);
-                *(floats *)(x + (f + i) * N + at) = __builtin_convertvector(whole, floats) * scale + shift;
+                *(floats *)(x + (f + i) * c->N + at) = __builtin_convertvector(whole, floats) * scale + shift;
             }
         }
-    if (count < N)
-        for (long f = 0; f < features; f++)
-            for (int j = count; j < N; j++) x[f * N + j] = 0;
+}
+
+// x (features, N) of examples that begin at data + index * stride.
+static void gather_floats(const float *data, int64_t stride, long features, const struct chunk *c, float *x) {
+    for (long top = 0; top < features; top += 64)  // the lines of so many rows stay in the nearest cache
+        for (int j = 0; j < c->N; j++) {
+            const float *from = data + c->index[example_of(c, j)] * stride;
+            for (long f = top; f < features && f < top + 64; f++) x[f * c->N + j] = from[f];
+        }
+}
+
+// The chunk's inputs: x (T, input, N), or symbols (T, N).
+static void read_inputs(const struct examples *e, long input, const struct chunk *c, float *x, int32_t *symbols) {
+    const long features = c->T * input;
+    switch (e->kind) {
+        case BYTES: gather(e->inputs, e->input_stride, features, c, e->scale, e->shift, x); return;
+        case FLOATS: gather_floats(e->inputs, e->input_stride, features, c, x); return;
+    }
+    for (int j = 0; j < c->N; j++) {
+        const int64_t at = c->index[example_of(c, j)] * e->input_stride;
+        for (int t = 0; t < c->T; t++)
+            symbols[t * c->N + j] = e->kind == SYMBOLS_16 ? ((const int16_t *)e->inputs)[at + t]
+                                                          : ((const int32_t *)e->inputs)[at + t];
+    }
+}
+
+// to (rows, N) = the chunk's columns of `from`, whose rows are c->batch apart.
+static void read_columns(const float *from, long rows, const struct chunk *c, float *to) {
+    for (long row = 0; row < rows; row++, from += c->batch, to += c->N) {
+        memcpy(to, from, sizeof(float) * c->count);
+        for (int j = c->count; j < c->N; j++) to[j] = from[c->count - 1];
+    }
+}
+
+static void write_columns(const float *from, long rows, const struct chunk *c, float *to) {
+    for (long row = 0; row < rows; row++) memcpy(to + row * c->batch, from + row * c->N, sizeof(float) * c->count);
+}
+
+// Where step t of a column stands when its steps are in reverse order, those after its end as they are.
+static int mirrored(const struct chunk *c, int column, int t) {
+    return t < c->lengths[column] ? c->lengths[column] - 1 - t : t;
+}
+
+// to (T, rows, N) = `from` with each column's steps in reverse order, or `to` plus that; steps are from_step
+// and to_step floats apart.
+static void flip(const struct chunk *c, long rows, const float *from, long from_step, float *to, long to_step,
+                 int add) {
+    for (int t = 0; t < c->T; t++, to += to_step) {
+        const float *column[CHUNK];
+        for (int j = 0; j < c->N; j++) column[j] = from + mirrored(c, j, t) * from_step + j;
+        for (long row = 0; row < rows; row++)
+            for (int j = 0; j < c->N; j++)
+                to[row * c->N + j] = column[j][row * c->N] + (add ? to[row * c->N + j] : 0);
+    }
+}
+
+static void flip_symbols(const struct chunk *c, const int32_t *from, int32_t *to) {
+    for (int t = 0; t < c->T; t++)
+        for (int j = 0; j < c->N; j++) to[t * c->N + j] = from[mirrored(c, j, t) * c->N + j];
 }

@@ -17,19 +17,12 @@
 #include "layer.h"
 #include "cells.h"  // generated
 #include "network.h"
-#include "data.h"
-#include "loss.h"
 #include "update.h"
 
 #define NAMED_(name, set) name##_##set
 #define NAMED(name, set) NAMED_(name, set)
 
-// These two, and `shape`, are laid out as in compiled.py.
-struct examples {
-    const uint8_t *inputs;   // (examples, T * input)
-    const int64_t *targets;  // (examples)
-    double scale, shift;     // a byte enters as byte * scale + shift
-};
+// These two, `shape` and `examples` are laid out as in compiled.py.
 
 // The stack's rows, one a trial. What the optimiser does not have is 0.
 struct state {
@@ -38,26 +31,40 @@ struct state {
     double *step, *clip, *lr, *weight_decay, *momentum, *beta1, *beta2, *eps, *alpha;  // (K,)
 };
 
+// What was drawn for the minibatches of a call: (minibatches, K, ...) each, or 0.
+struct noise {
+    const float *dropout;    // factors (layers - 1, steps, width, batch)
+    const float *recurrent;  // factors (layers * directions, hidden, batch)
+    const float *zoneout;    // factors (layers * directions, steps, states, hidden, batch)
+    const float *weights;    // what is added to the parameters while a gradient is taken (P)
+};
+
 // Threads that share a trial, and where they wait for each other.
 struct team {
     atomic_int here, round;
     int64_t trial;
 };
 
+enum { SUMS = 3 };  // of a chunk: loss, right answers, answers
+
 struct call {
     const struct shape *shape;
     const struct examples *examples;
     const struct state *state;
+    const struct noise *noise;
     const float *parameters;  // (K, P), of evaluate
     const int64_t *order;     // examples in the order of use: (K, stride) to train, (count) to evaluate
     int64_t K, P, stride, count, batch, chunks;
-    const float *mask;  // dropout factors (K, layers - 1, T, width, batch), or 0
-    int64_t *answers;   // (K, count)
-    double *sums;       // loss and hits: (teams, chunks, 2) to train, (K, chunks, 2) to evaluate
-    double *totals;     // (K, 3): loss, hits, gradient norm
-    float *gradients;   // (teams, chunks, P)
+    float *carried;    // (K, layers * directions, states, hidden, batch): the state that minibatches hand on, or 0
+    int fresh;         // whether the first minibatch of the call does not begin from it
+    int64_t *answers;  // (K, count)
+    double *sums;      // (teams, chunks, SUMS) to train, (K, chunks, SUMS) to evaluate
+    double *totals;    // (K, 4): loss, right answers, gradient norm, answers
+    float *gradients;  // (teams, chunks, P)
+    float *noisy;      // (teams, P): parameters with noise
     struct team *teams;
-    int team_size, N;
+    int team_size;
+    struct needs needs;
     atomic_long next;  // the trial, or the chunk, that nobody has taken yet
     atomic_int gate;   // 1: all threads are there; -1: they are not
 };
@@ -84,33 +91,82 @@ static void meet(struct team *team, int size) {
     }
 }
 
-// One chunk of a minibatch of trial k: its part of the gradient, of loss and hits.
-static void train_chunk(const struct call *c, struct work *w, int64_t k, const int64_t *index, int batch,
-                        int chunk, float *gradient, double *sums) {
+// A minibatch of one trial.
+struct minibatch {
+    const int64_t *index;
+    int64_t number, k, size, steps;  // steps of its longest example
+    double answers;
+};
+
+// Steps of an example that count.
+static int64_t length_of(const struct examples *e, int64_t example) {
+    return e->lengths ? e->lengths[example] : e->steps;
+}
+
+static struct minibatch minibatch_of(const struct call *c, int64_t k, int64_t number) {
+    const int64_t at = number * c->batch;
+    struct minibatch m = {.index = c->order + k * c->stride + at, .number = number, .k = k,
+                          .size = c->count - at < c->batch ? c->count - at : c->batch};
+    for (int64_t i = 0; i < m.size; i++) {
+        const int64_t length = length_of(c->examples, m.index[i]);
+        m.answers += every_step(c->shape) ? length : 1;
+        m.steps = length > m.steps ? length : m.steps;
+    }
+    return m;
+}
+
+// Begin a chunk with `count` examples from `index` on; `lengths` has room for those of N columns.
+static struct chunk begin(const struct call *c, struct work *w, const int64_t *index, int count, int64_t *lengths) {
+    const struct examples *e = c->examples;
+    struct chunk chunk = {.index = index, .count = count, .N = padded(count), .train = c->needs.train,
+                          .lengths = e->lengths ? lengths : 0, .share = 1, .batch = c->batch, .steps = e->steps};
+    for (int j = 0; j < chunk.N; j++) {
+        lengths[j] = length_of(e, index[example_of(&chunk, j)]);
+        chunk.T = lengths[j] > chunk.T ? lengths[j] : chunk.T;
+    }
+    read_inputs(e, c->shape->input, &chunk, w->inputs[0], w->symbols);
+    return chunk;
+}
+
+// Where a chunk's rows of what was drawn, or carried, begin: `size` numbers for each trial, `first` columns on.
+static float *rows_of(const float *all, int64_t trial, int64_t size, int64_t first) {
+    return all ? (float *)all + trial * size + first : 0;
+}
+
+// One chunk of a minibatch: its part of the gradient, of loss and right answers.
+static void train_chunk(const struct call *c, struct work *w, const struct minibatch *m, const float *p, int first,
+                        float *gradient, double *sums) {
     const struct shape *s = c->shape;
-    const int first = chunk * CHUNK, count = batch - first < CHUNK ? batch - first : CHUNK, N = padded(count);
-    const float *p = c->state->parameters + k * c->P;
-    const long gap = s->steps * width_of(s) * batch;
-    const float *mask = c->mask ? c->mask + k * (s->layers - 1) * gap : 0;
-    sums[0] = sums[1] = 0;
-    gather(c->examples->inputs, s->steps * s->input, index + first, count, N, c->examples->scale,
-           c->examples->shift, w->inputs[0]);
-    network_forward(s, w, p, N, 1, mask, gap, batch, first, count);
-    cross_entropy(s->classes, N, count, w->logits, c->examples->targets, index + first, 1.0f / batch, sums, 0);
-    network_backward(s, w, p, N, gradient, mask, gap, batch, first, count);
+    const struct noise *noise = c->noise;
+    const int64_t row = m->number * c->K + m->k, levels = s->layers * s->directions;
+    const int64_t states = CELLS[s->cell].states * s->hidden * c->batch, steps = c->examples->steps;
+    int64_t lengths[CHUNK];
+    struct chunk chunk = begin(c, w, m->index + first, m->size - first < CHUNK ? m->size - first : CHUNK, lengths);
+    chunk.share = 1 / (float)m->answers;
+    chunk.dropout = rows_of(noise->dropout, row, (s->layers - 1) * steps * width_of(s) * c->batch, first);
+    chunk.recurrent = rows_of(noise->recurrent, row, levels * s->hidden * c->batch, first);
+    chunk.zoneout = rows_of(noise->zoneout, row, levels * steps * states, first);
+    chunk.carried = rows_of(c->carried, m->k, levels * states, first);
+    chunk.fresh = c->fresh && !m->number;
+    memset(sums, 0, sizeof(double) * SUMS);
+    layers_forward(s, w, p, &chunk);
+    answer(s, c->examples, w, p, &chunk, gradient, sums, 0);
+    layers_backward(s, w, p, &chunk, gradient);
 }
 
 // The step that the chunks of a minibatch add up to.
-static void train_update(const struct call *c, int64_t k, int batch, int chunks, float *gradient,
+static void train_update(const struct call *c, const struct minibatch *m, int chunks, float *gradient,
                          const double *sums) {
     const struct state *s = c->state;
-    double *total = c->totals + 3 * k;
+    const int64_t k = m->k;
+    double *total = c->totals + 4 * k;
+    total[3] += m->answers;
     for (int chunk = 0; chunk < chunks; chunk++) {
-        total[0] += sums[2 * chunk];
-        total[1] += sums[2 * chunk + 1];
+        total[0] += sums[SUMS * chunk];
+        total[1] += sums[SUMS * chunk + 1];
         for (long i = 0; chunk && i < c->P; i++) gradient[i] += gradient[chunk * c->P + i];
     }
-    total[2] += batch * clip(c->P, gradient, s->clip[k]);
+    total[2] += m->size * clip(c->P, gradient, s->clip[k]);
 #define OF(column) s->column ? s->column[k] : 0
     const struct hyper hyper = {OF(lr), OF(weight_decay), OF(momentum), OF(beta1), OF(beta2), OF(eps), OF(alpha),
                                 &s->step[k]};
@@ -123,21 +179,27 @@ static void train_worker(struct worker *me) {
     struct call *c = me->call;
     const int size = c->team_size, number = me->number / size, member = me->number % size;
     struct team *team = &c->teams[number];
-    float *gradients = c->gradients + number * c->chunks * c->P;
-    double *sums = c->sums + number * c->chunks * 2;
+    float *gradients = c->gradients + number * c->chunks * c->P, *noisy = c->noisy + number * c->P;
+    double *sums = c->sums + number * c->chunks * SUMS;
     for (;;) {
         if (!member) team->trial = atomic_fetch_add(&c->next, 1);
         meet(team, size);
         const int64_t k = team->trial;
         if (k >= c->K) return;
-        for (int64_t at = 0; at < c->count; at += c->batch) {
-            const int batch = c->count - at < c->batch ? c->count - at : c->batch;
-            const int chunks = (batch + CHUNK - 1) / CHUNK;
+        const float *p = c->state->parameters + k * c->P;
+        for (int64_t n = 0; n * c->batch < c->count; n++) {
+            const struct minibatch m = minibatch_of(c, k, n);
+            const int chunks = (m.size + CHUNK - 1) / CHUNK;
+            if (c->noise->weights) {
+                const float *added = c->noise->weights + (n * c->K + k) * c->P;
+                for (long i = 0; !member && i < c->P; i++) noisy[i] = p[i] + added[i];
+                meet(team, size);
+            }
             for (int chunk = member; chunk < chunks; chunk += size)
-                train_chunk(c, &me->work, k, c->order + k * c->stride + at, batch, chunk,
-                            gradients + chunk * c->P, sums + 2 * chunk);
+                train_chunk(c, &me->work, &m, c->noise->weights ? noisy : p, chunk * CHUNK,
+                            gradients + chunk * c->P, sums + SUMS * chunk);
             meet(team, size);
-            if (!member) train_update(c, k, batch, chunks, gradients, sums);
+            if (!member) train_update(c, &m, chunks, gradients, sums);
             meet(team, size);
         }
     }
@@ -146,35 +208,56 @@ static void train_worker(struct worker *me) {
 // A chunk of examples, gathered once, through the networks of all trials.
 static void evaluate_worker(struct worker *me) {
     struct call *c = me->call;
-    const struct shape *s = c->shape;
-    int64_t chunk;
-    while ((chunk = atomic_fetch_add(&c->next, 1)) < c->chunks) {
-        const int64_t first = chunk * CHUNK;
-        const int count = c->count - first < CHUNK ? c->count - first : CHUNK, N = padded(count);
-        gather(c->examples->inputs, s->steps * s->input, c->order + first, count, N, c->examples->scale,
-               c->examples->shift, me->work.inputs[0]);
+    int64_t number, lengths[CHUNK];
+    while ((number = atomic_fetch_add(&c->next, 1)) < c->chunks) {
+        const int64_t first = number * c->batch;
+        const int count = c->count - first < c->batch ? c->count - first : c->batch;
+        const struct chunk chunk = begin(c, &me->work, c->order + first, count, lengths);
         for (int64_t k = 0; k < c->K; k++) {
-            double *sums = c->sums + (k * c->chunks + chunk) * 2;
-            sums[0] = sums[1] = 0;
-            network_forward(s, &me->work, c->parameters + k * c->P, N, 0, 0, 0, 0, 0, count);
-            cross_entropy(s->classes, N, count, me->work.logits, c->examples->targets, c->order + first, 0, sums,
-                          c->answers + k * c->count + first);
+            const float *p = c->parameters + k * c->P;
+            double *sums = c->sums + (k * c->chunks + number) * SUMS;
+            layers_forward(c->shape, &me->work, p, &chunk);
+            answer(c->shape, c->examples, &me->work, p, &chunk, 0, sums, c->answers + k * c->count + first);
         }
     }
 }
 
-// A thread's own memory for chunks of N columns; 0 if there is none left.
-static int equip(struct worker *me, int train) {
+// The windows of so many streams of one text, one after the other, through the network of one trial.
+static void evaluate_carried_worker(struct worker *me) {
+    struct call *c = me->call;
+    const struct shape *s = c->shape;
+    const int64_t groups = (c->batch + CHUNK - 1) / CHUNK, windows = c->count / c->batch;
+    const int64_t states = s->layers * s->directions * CELLS[s->cell].states * s->hidden * c->batch;
+    int64_t unit, lengths[CHUNK];
+    while ((unit = atomic_fetch_add(&c->next, 1)) < groups * c->K) {
+        const int64_t k = unit / groups, first = unit % groups * CHUNK;
+        const float *p = c->parameters + k * c->P;
+        for (int64_t n = 0; n < windows; n++) {
+            const int64_t *index = c->order + n * c->batch + first;
+            int count = c->batch - first < CHUNK ? c->batch - first : CHUNK;
+            while (count && index[count - 1] < 0) count--;  // a stream that is shorter than the others
+            if (!count) continue;
+            struct chunk chunk = begin(c, &me->work, index, count, lengths);
+            chunk.carried = rows_of(c->carried, k, states, first);
+            chunk.fresh = c->fresh && !n;
+            layers_forward(s, &me->work, p, &chunk);
+            answer(s, c->examples, &me->work, p, &chunk, 0, c->sums + (k * c->chunks + n * groups + unit % groups) * SUMS, 0);
+        }
+    }
+}
+
+// A thread's own memory; 0 if there is none left.
+static int equip(struct worker *me) {
     const struct shape *s = me->call->shape;
-    const int dropout = me->call->mask != 0;
+    const struct needs *needs = &me->call->needs;
     struct work *w = &me->work;
     me->memory[0] = w->levels = calloc(s->layers * s->directions, sizeof *w->levels);
     me->memory[1] = w->out = calloc(s->layers, sizeof *w->out);
     me->memory[2] = w->inputs = calloc(s->layers, sizeof *w->inputs);
     if (!w->levels || !w->out || !w->inputs) return 0;
-    const size_t size = sizeof(float) * lay_out(s, me->call->N, train, dropout, w, 0);
+    const size_t size = sizeof(float) * lay_out(s, needs, w, 0);
     if (posix_memalign(&me->memory[3], 64, size)) return me->memory[3] = 0, 0;
-    lay_out(s, me->call->N, train, dropout, w, me->memory[3]);
+    lay_out(s, needs, w, me->memory[3]);
     return 1;
 }
 
@@ -200,13 +283,13 @@ static void *start(void *argument) {
 }
 
 // Runs `body` in so many threads, this one among them. ENOMEM or EAGAIN: nothing was done.
-static int run(struct call *call, int threads, int train, void (*body)(struct worker *)) {
+static int run(struct call *call, int threads, void (*body)(struct worker *)) {
     struct worker *workers = calloc(threads, sizeof *workers);
     pthread_t *ids = calloc(threads, sizeof *ids);
     int error = workers && ids ? 0 : ENOMEM, started = 1;
     for (int i = 0; !error && i < threads; i++) {
         workers[i] = (struct worker){.call = call, .body = body, .number = i};
-        if (!equip(&workers[i], train)) error = ENOMEM;
+        if (!equip(&workers[i])) error = ENOMEM;
     }
     for (; !error && started < threads; started++)
         if ((error = pthread_create(&ids[started], 0, start, &workers[started]))) break;
@@ -233,41 +316,52 @@ static int choose_team(int64_t K, int threads, int64_t chunks) {
     return best;
 }
 
-// `count` examples of each trial in minibatches of `batch`; each is one update of the state, and adds
-// to totals (K, 3): loss, hits, and gradient norm before clipping times the size of the minibatch.
+// `count` examples of each trial in minibatches of `batch`; each is one update of the state, and adds to totals
+// (K, 4): loss, right answers, gradient norm before clipping times the size of the minibatch, answers.
 int NAMED(rnnbench_train, SET)(const struct shape *shape, const struct examples *examples,
-                               const struct state *state, const int64_t *order, int64_t K, int64_t P,
-                               int64_t stride, int64_t count, int64_t batch, const float *mask, double *totals,
-                               int threads) {
-    struct call c = {.shape = shape, .examples = examples, .state = state, .order = order, .K = K, .P = P,
-                     .stride = stride, .count = count, .batch = batch, .mask = mask, .totals = totals};
-    c.N = padded(batch);
+                               const struct state *state, const struct noise *noise, const int64_t *order,
+                               int64_t K, int64_t P, int64_t stride, int64_t count, int64_t batch, float *carried,
+                               int fresh, double *totals, int threads) {
+    struct call c = {.shape = shape, .examples = examples, .state = state, .noise = noise, .order = order, .K = K,
+                     .P = P, .stride = stride, .count = count, .batch = batch, .carried = carried, .fresh = fresh,
+                     .totals = totals};
+    c.needs = (struct needs){padded(batch), 1, noise->dropout != 0, examples->lengths != 0, carried != 0,
+                             examples->steps, examples->kind};
     c.chunks = (batch + CHUNK - 1) / CHUNK;
     c.team_size = choose_team(K, threads, c.chunks);
     const int64_t most = threads / c.team_size, teams = K < most ? K : most;
     c.teams = calloc(teams, sizeof *c.teams);
     c.gradients = malloc(sizeof(float) * teams * c.chunks * P);
-    c.sums = malloc(sizeof(double) * teams * c.chunks * 2);
-    const int enough = c.teams && c.gradients && c.sums;
-    const int error = enough ? run(&c, teams * c.team_size, 1, train_worker) : ENOMEM;
-    free(c.teams), free(c.gradients), free(c.sums);
+    c.noisy = malloc(sizeof(float) * (noise->weights ? teams * P : 1));
+    c.sums = malloc(sizeof(double) * teams * c.chunks * SUMS);
+    const int enough = c.teams && c.gradients && c.noisy && c.sums;
+    const int error = enough ? run(&c, teams * c.team_size, train_worker) : ENOMEM;
+    free(c.teams), free(c.gradients), free(c.noisy), free(c.sums);
     return error;
 }
 
-// Loss and hits of parameters (K, P) on `count` examples, summed into totals (K, 3), and the answers
-// (K, count).
+// Loss, right answers and answers of parameters (K, P) on `count` examples, summed into totals (K, 4), and each
+// answer (K, count). `batch`: examples that are computed at once, at most CHUNK; where the state is carried,
+// streams: order is (windows, batch) then, with -1 where a stream has no window.
 int NAMED(rnnbench_evaluate, SET)(const struct shape *shape, const struct examples *examples,
                                   const float *parameters, const int64_t *order, int64_t K, int64_t P,
-                                  int64_t count, double *totals, int64_t *answers, int threads) {
+                                  int64_t count, int64_t batch, float *carried, int fresh, double *totals,
+                                  int64_t *answers, int threads) {
     struct call c = {.shape = shape, .examples = examples, .parameters = parameters, .order = order, .K = K,
-                     .P = P, .count = count, .answers = answers, .totals = totals};
-    c.N = padded(count);
-    c.chunks = (count + CHUNK - 1) / CHUNK;
-    c.sums = calloc(K * c.chunks * 2 + 1, sizeof(double));
-    const int most = threads < c.chunks ? threads : c.chunks;
-    const int error = c.sums ? run(&c, most ? most : 1, 0, evaluate_worker) : ENOMEM;
-    for (int64_t i = 0; !error && i < K * c.chunks * 2; i++)
-        totals[i / (c.chunks * 2) * 3 + i % 2] += c.sums[i];
+                     .P = P, .count = count, .batch = batch, .carried = carried, .fresh = fresh,
+                     .answers = answers, .totals = totals};
+    c.needs = (struct needs){padded(batch), 0, 0, examples->lengths != 0, carried != 0, examples->steps,
+                             examples->kind};
+    const int64_t groups = (batch + CHUNK - 1) / CHUNK, minibatches = (count + batch - 1) / batch;
+    c.chunks = groups * minibatches;
+    c.sums = calloc(K * c.chunks * SUMS + 1, sizeof(double));
+    const int64_t units = carried ? groups * K : c.chunks, most = threads < units ? threads : units;
+    const int error = c.sums ? run(&c, most ? most : 1, carried ? evaluate_carried_worker : evaluate_worker) : ENOMEM;
+    for (int64_t k = 0; !error && k < K; k++)
+        for (int64_t chunk = 0; chunk < c.chunks; chunk++) {
+            const double *sums = c.sums + (k * c.chunks + chunk) * SUMS;
+            c.totals[4 * k] += sums[0], c.totals[4 * k + 1] += sums[1], c.totals[4 * k + 3] += sums[2];
+        }
     free(c.sums);
     return error;
 }

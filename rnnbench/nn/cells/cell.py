@@ -4,10 +4,9 @@ Tensors are feature-major, batch innermost: x (K, T, input, B), h (K, T, hidden,
 columns). So each gate is a block of whole rows and every elementwise loop runs over contiguous examples.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +17,14 @@ from rnnbench.config.places import defined
 
 Weights = dict[str, Tensor]  # name: (K, *shape)
 State = tuple[Tensor, ...]  # (K, hidden, B) each, h first
-# Draws from each trial's own stream: called with a shape, gives (K, *shape).
-Draw = Callable[[tuple[int, ...]], Tensor]
+
+
+class Draw(Protocol):
+    """Draws random numbers, each trial's from its own stream."""
+
+    def __call__(self, shape: tuple[int, ...], steps: Tensor | None = None) -> Tensor:
+        """Return (K, *shape); with steps (K,), each trial draws for so many of its shape[0] steps alone."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,17 @@ class Noise:
     recurrent: Draw | None = None  # factors of h- in recurrent products, one a sequence
     zoneout: Draw | None = None  # uniforms in [0, 1)
     weights: Draw | None = None  # what is added to the weights, for a minibatch
+
+    def within(self, lengths: Tensor | None) -> "Noise":
+        """Return noise that draws for each trial up to its longest example of lengths (K, B), not beyond.
+
+        So a trial's numbers do not depend on how long those of its neighbours are.
+        """
+        if lengths is None:
+            return self
+        steps = lengths.amax(1)
+        dropout, zoneout = (draw and partial(draw, steps=steps) for draw in (self.dropout, self.zoneout))
+        return replace(self, dropout=dropout, zoneout=zoneout)
 
 
 NONE = Noise()

@@ -1,0 +1,66 @@
+"""Draws the random numbers of some minibatches for the compiled kernels, as the torch path draws them."""
+
+import ctypes
+from ctypes import c_void_p
+
+import torch
+from torch import Tensor
+
+from rnnbench.nn.cells import Noise
+from rnnbench.nn.network import Network
+
+
+class Drawn(ctypes.Structure):
+    """`struct noise` of native/stack.c."""
+
+    _fields_ = [(name, c_void_p) for name in ("dropout", "recurrent", "zoneout", "weights")]
+
+
+def shapes(noise: Noise, network: Network, T: int, B: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of what is drawn for a trial's minibatch of B examples of T steps, by its name."""
+    model, cell = network.model, network.layers[0][0][1]
+    levels, H = model.num_layers * network.directions, model.hidden_size
+    found: dict[str, tuple[int, ...]] = {}
+    if noise.dropout and model.num_layers > 1:
+        found["dropout"] = (model.num_layers - 1, T, network.directions * H, B)
+    if noise.recurrent:
+        found["recurrent"] = (levels, H, B)
+    if noise.zoneout:
+        found["zoneout"] = (levels, T, cell.states, H, B)
+    if noise.weights:
+        found["weights"] = (network.count(),)
+    return found
+
+
+def draw(noise: Noise, network: Network, steps: Tensor, sizes: list[int], B: int) -> dict[str, Tensor]:
+    """Draw what minibatches need, (minibatches, K, ...) by its name.
+
+    Args:
+        steps: (K, minibatches), T of each trial's minibatches.
+        sizes: examples of each minibatch, B of all but the last.
+    """
+    (K, minibatches), T = steps.shape, int(steps.max())
+    found = {
+        name: torch.zeros(minibatches, K, *shape) for name, shape in shapes(noise, network, T, B).items()
+    }
+    for n, size in enumerate(sizes):
+        _minibatch(noise, network, {name: all_[n] for name, all_ in found.items()}, steps[:, n], size)
+    return found
+
+
+def _minibatch(noise: Noise, network: Network, into: dict[str, Tensor], steps: Tensor, B: int) -> None:
+    """Draw what a minibatch needs into (K, ...) by its name, in the order in which Network asks for it."""
+    H, T = network.model.hidden_size, int(steps.max())
+    if noise.weights:
+        into["weights"].copy_(noise.weights((network.count(),)))
+    level = 0
+    for number, layer in enumerate(network.layers):
+        if number and noise.dropout:
+            into["dropout"][:, number - 1, :T, :, :B] = noise.dropout((T, len(layer) * H, B), steps)
+        for _, cell in layer:
+            if noise.recurrent:
+                into["recurrent"][:, level, :, :B] = noise.recurrent((H, B))
+            if noise.zoneout:
+                drawn = noise.zoneout((T, cell.states, H, B), steps)
+                into["zoneout"][:, level, :T, :, :, :B] = drawn < (network.model.zoneout or 0.0)
+            level += 1

@@ -1,0 +1,224 @@
+"""Laws of the compiled kernels on every kind of task: they compute what the torch path does, and a trial's
+numbers are bit for bit the same whatever runs beside it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rnnbench.config import Kernel, Readout, Sgd
+from rnnbench.kernels import compiled, feed, make_compute
+from rnnbench.kernels.compiled import CompiledCompute, instruction_sets
+from rnnbench.tasks import Examples, Goal, Task
+from rnnbench.train.stack import Stack
+
+SETS = instruction_sets()
+pytestmark = pytest.mark.skipif(not SETS, reason="no compiled kernels: no C compiler was there")
+
+N, T, OUTPUTS, SYMBOLS, WIDTH = 37, 6, 4, 5, 3
+
+
+def made(u):
+    """Examples of floats from uniforms (n, T * WIDTH + 1): numbers at the end."""
+    x = u[:, :-1].reshape(-1, T, WIDTH).astype(np.float32)
+    return Examples(x, (x.mean((1, 2)) + u[:, -1])[:, None].repeat(OUTPUTS, 1).astype(np.float32))
+
+
+def made_words(u):
+    """Words of 1 to T symbols from uniforms (n, 1 + T): the last one is the class."""
+    lengths = 1 + (u[:, 0] * T).astype(np.int64)
+    tokens = (u[:, 1:] * (OUTPUTS - 1)).astype(np.int16)
+    return Examples(tokens, tokens[np.arange(len(u)), lengths - 1].astype(np.int64), lengths)
+
+
+def task_of(kind: str, lengths: bool = False) -> Task:
+    """A small task of random examples; `lengths`: of several lengths."""
+    rng = np.random.RandomState(1)
+    x = {
+        "bytes": rng.randint(0, 256, (N, T, WIDTH)).astype(np.uint8),
+        "floats": rng.randn(N, T, WIDTH).astype(np.float32),
+        "symbols": rng.randint(0, SYMBOLS, (N, T)).astype(np.int16),
+        "keys": rng.randint(0, 2, (N, T + 1, OUTPUTS)).astype(np.uint8),
+    }
+    numbers = rng.randn(N, T, OUTPUTS).astype(np.float32)
+    classes = rng.randint(0, OUTPUTS, (N, T))
+    inputs, targets, goal = {
+        "images": (x["bytes"], classes[:, 0], Goal.label),
+        "own classes": (x["floats"], classes[:, 0], Goal.label),
+        "own classes at every step": (x["floats"], classes, Goal.labels),
+        "own numbers": (x["floats"], numbers[:, 0], Goal.value),
+        "own numbers at every step": (x["floats"], numbers, Goal.values),
+        "words": (x["symbols"], classes[:, 0], Goal.label),
+        "music": (x["keys"][:, :-1], x["keys"][:, 1:], Goal.keys),
+        "text": (x["symbols"].astype(np.int32), classes, Goal.labels),
+        "made numbers": (made(rng.rand(N, T * WIDTH + 1)).inputs, numbers[:, 0], Goal.value),
+        "made words": (x["symbols"] % (OUTPUTS - 1), classes[:, 0], Goal.label),
+    }[kind]
+    task = Task(
+        inputs=inputs,
+        targets=targets,
+        splits={"train": np.arange(N - 2), "val": np.arange(N), "test": np.arange(N // 2)},
+        scale=1 / 255 if kind == "images" else 1.0,
+        mean=0.3 if kind == "images" else 0.0,
+        std=0.6 if kind == "images" else 1.0,
+        outputs=OUTPUTS,
+        checksum="made-up",
+        details={},
+        goal=goal,
+        tokens=SYMBOLS if inputs.ndim == 2 else None,
+        carried=kind == "text",
+    )
+    if kind.startswith("made"):
+        words = kind == "made words"
+        task = replace(task, make=made_words if words else made, draws=1 + T * (1 if words else WIDTH))
+        lengths = words
+    if kind == "text":  # the last window of each part may be shorter
+        return replace(task, lengths=np.where(np.arange(N) % 18 == 17, 2, T))
+    return replace(task, lengths=rng.randint(1, T + 1, N)) if lengths else task
+
+
+KINDS = [
+    *("images", "own classes", "own classes at every step", "own numbers", "own numbers at every step"),
+    *("words", "music", "text", "made numbers", "made words"),
+]
+OPTIONS = {
+    "plain": {},
+    "several lengths": {},
+    "bidirectional": {"model__bidirectional": True},
+    "two layers": {"model__num_layers": 2},
+    "mean": {"model__readout": Readout.mean},
+    "learned state": {"model__learned_state": True},
+    "dropout": {"model__num_layers": 2, "model__dropout": 0.4},
+    "weight noise": {"model__weight_noise": 0.05},
+    "all": {
+        "model__num_layers": 2,
+        "model__bidirectional": True,
+        "model__dropout": 0.4,
+        "model__learned_state": True,
+        "model__weight_noise": 0.05,
+    },
+}
+
+
+def of(option: str, kind: str):
+    """The task, and the changes of a configuration, of an option."""
+    changes = dict(OPTIONS[option])
+    if kind == "text":
+        changes.pop("model__bidirectional", None)
+    return task_of(kind, lengths=option in ("several lengths", "mean", "bidirectional", "all")), changes
+
+
+def configs_of(cell: str, changes: dict, seeds=(0, 1), **more):
+    optim = Sgd(lr=0.02, momentum=0.5)
+    return [
+        make_config(cell, seed, optim=optim, fit__batch_size=10, fit__clip=1.0, **changes, **more)
+        for seed in seeds
+    ]
+
+
+def trained(configs, task, compute, epochs=1):
+    """The stack after some epochs, and their metrics."""
+    stack = Stack(configs[0], task)
+    stack.compute = stack.evaluation.compute = compute
+    stack.admit([stack.fresh(config) for config in configs])
+    found = []
+    for report in stack.epochs():
+        found.append(report.metrics)
+        if len(found) == epochs:
+            break
+    return stack, found
+
+
+def torch_path(config, task):
+    config.fit.kernel, kernel = Kernel.torch, config.fit.kernel
+    compute = make_compute(config, task)
+    config.fit.kernel = kernel
+    return compute
+
+
+def agree(cell: str, option: str, kind: str, epochs: int) -> None:
+    """Train on both paths; parameters, metrics and evaluations agree."""
+    task, changes = of(option, kind)
+    configs = configs_of(cell, changes)
+    if kind == "made words":
+        task.splits["train"] = np.arange(0)
+        for config in configs:
+            config.fit.steps_per_epoch = 4
+    ours, metrics = trained(configs, task, CompiledCompute(configs[0], task), epochs)
+    theirs, expected = trained(configs, task, torch_path(configs[0], task), epochs)
+    for epoch, other in zip(metrics, expected, strict=True):
+        for one, two in zip(epoch, other, strict=True):
+            assert one == pytest.approx(two, rel=1e-5, abs=1e-5)
+    torch.testing.assert_close(ours.state["parameters"], theirs.state["parameters"], atol=1e-5, rtol=1e-5)
+    for split in ("train", "test"):
+        index = theirs.splits[split]
+        if len(index):
+            one, two = (
+                stack.compute.evaluate(theirs.state["parameters"], index, lambda: None)
+                for stack in (ours, theirs)
+            )
+            for part, other in zip(one, two, strict=True):
+                torch.testing.assert_close(part.double(), other.double(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_task_trains_as_on_the_torch_path(kind, option):
+    agree("lstm", option, kind, epochs=2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS), option=st.sampled_from(sorted(OPTIONS)), K=st.integers(2, 5),
+    threads=st.integers(1, 4), B=st.sampled_from([3, 35, 70]), seconds=st.sampled_from([1e-9, 10.0]),
+    room=st.sampled_from([1, feed.ROOM]),
+)  # fmt: skip
+def test_a_trial_is_bit_for_bit_the_same_whatever_the_stack_the_threads_and_the_calls(
+    kind, option, K, threads, B, seconds, room
+):
+    task, changes = of(option, kind)
+    repeated = np.concatenate([task.splits["train"]] * 3)
+    task.splits.update(train=repeated, test=repeated)
+    configs = configs_of("gru", changes, seeds=[0, *range(K - 1)])
+    for config in configs:
+        config.fit.batch_size = B
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "CALL_SECONDS", seconds)
+        patch.setattr(compiled, "ROOM", room)
+        patch.setattr(feed, "ROOM", room)
+        stack, metrics = trained(configs, task, CompiledCompute(configs[0], task, threads=threads))
+        index = stack.splits["test"]
+        together = stack.compute.evaluate(stack.state["parameters"], index)
+    for k in {1, K - 1}:
+        alone, own = trained([configs[k]], task, CompiledCompute(configs[k], task, threads=1))
+        assert own[0][0] == metrics[0][k]
+        for column, rows in alone.state.items():
+            assert torch.equal(rows[0], stack.state[column][k]), column
+        theirs = alone.compute.evaluate(alone.state["parameters"], index)
+        for ours, other in zip(theirs, together, strict=True):
+            assert torch.equal(ours[0], other[k])
+
+
+def test_trials_with_equal_seeds_share_the_examples_that_are_made(monkeypatch):
+    """However many trials there are, each example is made once, and it is that of the torch path."""
+    task = task_of("made numbers")
+    asked = []
+
+    def counting(u):
+        asked.append(len(u))
+        return made(u)
+
+    configs = configs_of("rnn", {}, seeds=[3, 3, 3, 4])
+    compute = CompiledCompute(configs[0], replace(task, make=counting))
+    order = torch.arange(20).expand(4, -1)
+    examples, places = compute.maker.make(order, torch.tensor([3, 3, 3, 4]))
+    assert asked == [2 * 20]
+    assert torch.equal(places[0], places[2])
+    batch = torch_path(configs[0], task).batches.made(order, torch.tensor([3, 3, 3, 4]))
+    for k in range(4):
+        assert np.array_equal(examples.inputs[places[k]], batch.x[k].permute(2, 0, 1).numpy())
+        assert np.array_equal(examples.targets[places[k]], batch.y[k].T.numpy())
