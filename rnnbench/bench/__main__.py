@@ -11,24 +11,31 @@ import csv
 import os
 import platform
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich import box
 from rich.table import Table
 
-from rnnbench.bench.cells import SIZES, cell_costs, scan_times
+from rnnbench.bench.cells import CellRow, cell_rows, step_operations
+from rnnbench.bench.data import KINDS as DATA
+from rnnbench.bench.data import DataRow, data_rows
 from rnnbench.bench.launcher import launcher_cost
 from rnnbench.bench.load import long_sweep
 from rnnbench.bench.loops import harness, operations, products_per_second, tutorial_loop
 from rnnbench.bench.measure import in_turn, spread
 from rnnbench.bench.records import table_times
+from rnnbench.bench.scan import scan_times
 from rnnbench.bench.search import sweeper_cost
 from rnnbench.bench.startup import first_epoch, import_torch
 from rnnbench.bench.traffic import KINDS, SLEEP, storage_of, traffic
 from rnnbench.config import Kernel
 from rnnbench.kernels.compiled import cores, instruction_sets
+from rnnbench.nn.cells import CELLS
 from rnnbench.sweep.engine_checks import check_cuda
 from rnnbench.sweep.launcher import refusals
 from rnnbench.terminal import say, show_table
@@ -101,16 +108,22 @@ def table(rows: list[Row]) -> Table:
 
 def save(rows: list[Row], folder: Path) -> None:
     """Write speed.csv with every round, and speed.svg."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "speed.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["model", "hidden_size", "path", "stack", "round", "rate", "ratio", "ceiling"])
-        for row in rows:
-            for number, (rate, ratio) in enumerate(zip(row.rates, row.ratios, strict=True)):
-                writer.writerow(
-                    [row.model, row.hidden_size, row.kernel, row.K, number, rate, ratio, row.ceiling]
-                )
+    header = ["model", "hidden_size", "path", "stack", "round", "rate", "ratio", "ceiling"]
+    lines = [
+        [row.model, row.hidden_size, row.kernel, row.K, number, rate, ratio, row.ceiling]
+        for row in rows
+        for number, (rate, ratio) in enumerate(zip(row.rates, row.ratios, strict=True))
+    ]
+    write(folder / "speed.csv", header, lines)
     picture(rows, folder / "speed.svg")
+
+
+def write(file: Path, header: list[str], lines: Iterable[list[Any]]) -> None:
+    """Write a table of figures, and say where."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([header, *lines])
+    say(f"saved: {os.path.relpath(file)}")
 
 
 def picture(rows: list[Row], file: Path) -> None:
@@ -159,18 +172,44 @@ def picture(rows: list[Row], file: Path) -> None:
     pyplot.close(figure)
 
 
-def show_cells() -> None:
-    """Print what every cell costs beside lstm."""
-    columns = [(K, size) for size in SIZES for K in (1, 8)]
-    measured = [cell_costs(K, SIZES[size], rounds=15) for K, size in columns]
-    table = Table("cell", *(f"{size}, stack of {K}" for K, size in columns), box=box.SIMPLE_HEAD)
-    for name in measured[0]:
-        table.add_row(name, *(spread(ratios[name], 2) for ratios in measured))
-    say("forward and backward pass of a layer, batch 32, times that of lstm on the torch path, one thread")
-    show_table(table)
+def show_cells(options: argparse.Namespace) -> None:
+    """Print and save what training every cell costs, compiled and on the torch path."""
+    sizes, stacks = options.hidden or ([10] if options.quick else [10, 32, 128]), options.stacks or [1, 16]
+    say_machine()
+    names = ("hidden size", "stack", "cell", "kernel", "times the torch path", "times lstm, an operation")
+    say(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
+    rows: list[CellRow] = []
+    for row in cell_rows(options.cells or list(CELLS), sizes, stacks, rounds=2 if options.quick else 3):
+        say(f"| {' | '.join(row.cells)} |")
+        rows.append(row)
+    header = ["cell", "hidden_size", "stack", "operations", "round", "torch", "compiled", "lstm"]
+    lines = [
+        [row.cell, row.hidden_size, row.K, step_operations(row.cell, row.hidden_size), number, *seconds]
+        for row in rows
+        for number, seconds in enumerate(zip_longest(row.torch, row.compiled, row.lstm))
+    ]
+    write(options.out / "cells.csv", header, lines)
 
 
-def show_scans() -> None:
+def show_data(options: argparse.Namespace) -> None:
+    """Print and save how fast lstm and gru train on each kind of data beside a loop of torch.nn."""
+    say_machine()
+    names = ("data", "model", "path", "stack", "minibatches of a trial/s", "times the loop")
+    say(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
+    rows: list[DataRow] = []
+    for row in data_rows(options.data or list(DATA), options.stacks or [1, 16], 2 if options.quick else 5):
+        say(f"| {' | '.join(row.cells)} |")
+        rows.append(row)
+    header = ["data", "model", "path", "stack", "round", "rate", "ratio"]
+    lines = [
+        [row.data, row.model, row.kernel, row.K, number, *figures]
+        for row in rows
+        for number, figures in enumerate(zip(row.rates, row.ratios, strict=True))
+    ]
+    write(options.out / "data.csv", header, lines)
+
+
+def show_scans(_: argparse.Namespace) -> None:
     """Print how the cost of long sequences grows with and without a scan."""
     cases = [(H, T) for H in (8, 64) for T in (512, 4096)]
     table = Table("batch 32", *(f"hidden {H}, T = {T:,}" for H, T in cases), box=box.SIMPLE_HEAD)
@@ -181,14 +220,15 @@ def show_scans() -> None:
     show_table(table)
 
 
-def show_records() -> None:
+def show_records(_: argparse.Namespace) -> None:
     """Print how long a table of 10,000 runs takes."""
     for where, seconds in table_times(10_000, rounds=3).items():
         say(f"a table of 10,000 runs from {where}: {spread(seconds, 1)} s")
 
 
-def show_traffic(workers: int, trials: int) -> None:
+def show_traffic(options: argparse.Namespace) -> None:
     """Print how long searches ask and tell on each storage, as a table in Markdown."""
+    workers, trials = options.workers, options.trials
     say(f"{workers} sweepers, {trials:,} trials that sleep {SLEEP:g} s, TPE; ms: median, 95th percentile")
     names = ("storage", "trials, each once", "wall", "trials/s", "ask, ms", "tell, ms", "a worker, MB")
     say(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
@@ -197,7 +237,7 @@ def show_traffic(workers: int, trials: int) -> None:
             say(f"| {kind} | {' | '.join(traffic(url, workers, trials).row)} |")
 
 
-def show_load() -> None:
+def show_load(_: argparse.Namespace) -> None:
     """Print time and memory of early and late trials in a sweep of 5,000."""
     load = long_sweep(5000)
     say(f"{load.finished:,} of {load.trials:,} trials finished, {load.minutes:.1f} min with MLflow in SQLite")
@@ -207,16 +247,15 @@ def show_load() -> None:
     )
 
 
-PARTS = {"cells": show_cells, "scan": show_scans, "records": show_records, "load": show_load}
+PARTS = {"cells": show_cells, "data": show_data, "scan": show_scans, "records": show_records}
+PARTS |= {"load": show_load, "traffic": show_traffic}
 
 
 def main() -> None:
     """Measure, print and save."""
     options = read_arguments()
-    if options.part == "traffic":
-        return show_traffic(options.workers, options.trials)
     if options.part:
-        return PARTS[options.part]()
+        return PARTS[options.part](options)
     show_speed(options)
     if not (options.quick or options.device != "cpu" or options.hidden or options.stacks):
         show_costs()  # costs do not depend on models and sizes
@@ -225,18 +264,30 @@ def main() -> None:
 def read_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m rnnbench.bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=[*PARTS, "traffic"], help="only this: what a cell "
-                        "costs beside lstm; what a scan over time saves; how long a table of 10,000 runs "
+    parser.add_argument("part", nargs="?", choices=list(PARTS), help="only this: what every cell "
+                        "costs, compiled and on the torch path; how fast each kind of data trains beside a "
+                        "loop of torch.nn; what a scan over time saves; how long a table of 10,000 runs "
                         "takes; whether a sweep of 5,000 trials "
                         "stays as it began; how many sweepers the storages of searches carry")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="hidden size 10, few rounds: under a minute")
     parser.add_argument("--hidden", type=int, nargs="+", help="hidden sizes instead of 10, 32, 128")
     parser.add_argument("--stacks", type=int, nargs="+", help="stacks instead of 1, 16, 64")
+    parser.add_argument(
+        "--cells", nargs="+", choices=list(CELLS), metavar="CELL", help="of cells: only these"
+    )
+    parser.add_argument("--data", nargs="+", choices=list(DATA), help="of data: only these kinds")
     parser.add_argument("--device", default="cpu", help="cuda: stacks on the GPU beside runs of torch.nn")
-    parser.add_argument("--out", type=Path, default=Path("multirun/bench"), help="folder for speed.csv, .svg")
+    parser.add_argument("--out", type=Path, default=Path("multirun/bench"), help="folder for .csv, .svg")
     parser.add_argument("--workers", type=int, default=32, help="of traffic: sweeper processes")
     parser.add_argument("--trials", type=int, default=2000, help="of traffic: of the study they share")
     return parser.parse_args()
+
+
+def say_machine() -> None:
+    """Print what figures are measured on."""
+    sets = ", ".join(instruction_sets()) or "none"
+    say(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {cores()} cores, "
+        f"compiled kernels: {sets}; the machine's load shows in the spread")  # fmt: skip
 
 
 def show_speed(options: argparse.Namespace) -> None:
@@ -245,9 +296,7 @@ def show_speed(options: argparse.Namespace) -> None:
     if device != "cpu":
         with refusals():
             check_cuda(device)
-    sets = ", ".join(instruction_sets()) or "none"
-    say(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {cores()} cores, "
-        f"compiled kernels: {sets}; the machine's load shows in the spread")  # fmt: skip
+    say_machine()
     say(f"matrix products: {products_per_second(device) / 1e9:,.0f} GFLOP/s")
     stacks = options.stacks or ([1, 16, 64] if device == "cpu" else [1, 8, 64, 512])
     rows = []
@@ -257,7 +306,7 @@ def show_speed(options: argparse.Namespace) -> None:
             say(f"  {model}, hidden size {hidden_size}: measured")
     show_table(table(rows))
     save(rows, options.out)
-    say(f"saved: {os.path.relpath(options.out)}/speed.csv, speed.svg")
+    say(f"saved: {os.path.relpath(options.out)}/speed.svg")
 
 
 def show_costs() -> None:

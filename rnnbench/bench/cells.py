@@ -1,84 +1,106 @@
-"""Times every cell relative to our LSTM, and parallel scans relative to a loop over time."""
+"""Times the training of every cell on MNIST's rows: compiled, on the torch path, and beside lstm compiled."""
 
+import math
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor, nn
 
-from rnnbench.bench.measure import in_turn
-from rnnbench.config import Model
-from rnnbench.nn.cells import CELLS, Cell, Weights, make_cell
+from rnnbench.bench.loops import BATCH, TRAIN, adapting, random_images
+from rnnbench.bench.measure import in_turn, spread
+from rnnbench.config import Config, Fit, Kernel, Model, Select, Sgd, Tracking
+from rnnbench.kernels import choose
+from rnnbench.kernels.torch_path import set_threads
+from rnnbench.nn.cells import make_cell
+from rnnbench.nn.cells.cell import NONE
+from rnnbench.tasks import Task
+from rnnbench.tasks.sequences import Images
+from rnnbench.train.stack import Stack
 
-SIZES = {"T=50, hidden 12, input 2": (50, 12, 2), "T=28, hidden 64, input 28": (28, 64, 28)}
-BATCH = 32
+WIDTH = 28  # numbers in a row
+ENOUGH = 0.1  # seconds that a measurement should take, in whole minibatches
 
 
-def drawn(name: str, K: int, width: int, H: int | None = None) -> Weights:
-    """Return initial weights of a cell."""
-    H = H or width
-    shapes = make_cell(Model(name, H)).all_shapes(width)
-    return {name: (torch.rand(K, *shape) * 2 - 1) * H**-0.5 for name, shape in shapes.items()}
+@dataclass
+class CellRow:
+    """Keeps, for each round, the seconds of a minibatch of one trial of a stack.
+
+    Where a cell has no compiled kernel, `compiled` and `lstm` are empty.
+    """
+
+    cell: str
+    hidden_size: int
+    K: int
+    torch: list[float]
+    compiled: list[float]
+    lstm: list[float]  # lstm compiled, in the same rounds
+
+    @property
+    def times_torch(self) -> list[float]:
+        """Return, for each round, how many times as fast as the torch path the compiled kernel is."""
+        return [a / b for a, b in zip(self.torch, self.compiled, strict=False)]
+
+    @property
+    def times_lstm(self) -> list[float]:
+        """Return, for each round, the cost of an operation of a product beside that of lstm compiled."""
+        share = step_operations("lstm", self.hidden_size) / step_operations(self.cell, self.hidden_size)
+        return [a / b * share for a, b in zip(self.compiled, self.lstm, strict=True)]
+
+    @property
+    def cells(self) -> list[str]:
+        """Return the cells of a row of the printed table."""
+        ratios = [spread(values, 2) if values else "" for values in (self.times_torch, self.times_lstm)]
+        kernel = "compiled" if self.compiled else "torch"
+        return [str(self.hidden_size), str(self.K), self.cell, kernel, *ratios]
 
 
-def pass_of(run: Callable[[Weights, Tensor], Tensor], weights: Weights, x: Tensor) -> Callable[[], float]:
-    """Time a forward and a backward pass of a layer, in seconds."""
+def cell_rows(
+    cells: Sequence[str], hidden_sizes: Sequence[int], stacks: Sequence[int], rounds: int
+) -> Iterator[CellRow]:
+    """Measure each cell at each size and stack, one after the other; its contestants in turn."""
+    for hidden_size in hidden_sizes:
+        for K in stacks:
+            lstm = trainer(configured("lstm", hidden_size, Kernel.auto), K)
+            for cell in cells:
+                config = configured(cell, hidden_size, Kernel.auto)
+                contestants = [trainer(configured(cell, hidden_size, Kernel.torch), K)]
+                if choose(config) is Kernel.compiled:
+                    contestants += [trainer(config, K), lstm]
+                seconds = [*in_turn(contestants, rounds), [], []]
+                yield CellRow(cell, hidden_size, K, *seconds[:3])
 
-    def measure() -> float:
-        leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+
+def configured(cell: str, hidden_size: int, kernel: Kernel) -> Config:
+    """Return the configuration of one layer; the learning rate is low, so that no cell diverges."""
+    fit = Fit(batch_size=BATCH, select=Select.test, kernel=kernel)
+    return Config(Model(cell, hidden_size), Sgd(lr=0.001), Images("mnist", val_size=0), fit, Tracking())
+
+
+def trainer(config: Config, K: int) -> Callable[[], float]:
+    """Time training in a stack of K, in seconds a minibatch and trial, on random bytes of MNIST's shape."""
+    images, targets = random_images()
+    splits = {"train": np.arange(TRAIN), "val": np.arange(0), "test": np.arange(0)}
+    stack = Stack(config, Task(images, targets.astype(np.int64), splits, 1 / 255, 0.5, 0.5, 10, "", {}))
+    stack.admit([stack.fresh(config) for _ in range(K)])
+
+    def measure(minibatches: int) -> float:
+        set_threads(config)
+        order = torch.randint(TRAIN, (K, minibatches * BATCH))
         started = time.perf_counter()
-        torch.autograd.grad(run(leaves, x).sum(), list(leaves.values()))
-        return time.perf_counter() - started
+        stack.compute.train(stack.state, order, NONE, lambda: None)
+        return (time.perf_counter() - started) / minibatches / K
 
-    return measure
-
-
-def cell_costs(K: int, size: tuple[int, int, int], rounds: int) -> dict[str, list[float]]:
-    """Time every cell over lstm, both on the torch path, round by round, in one thread."""
-    T, H, width = size
-    torch.set_num_threads(1)
-    x = torch.randn(K, T, width, BATCH)
-    contestants = []
-    for name in CELLS:
-        contestants.append(pass_of(partial(whole, make_cell(Model(name, H))), drawn(name, K, width, H), x))
-    times = dict(zip(CELLS, in_turn(contestants, rounds), strict=True))
-    return {name: [a / b for a, b in zip(taken, times["lstm"], strict=True)] for name, taken in times.items()}
+    return adapting(measure, ENOUGH)
 
 
-def scan_times(T: int, H: int, rounds: int) -> dict[str, list[float]]:
-    """Time forward and backward passes at length T: nn.GRU, our gru, the minimal cells, minGRU as a loop."""
-    torch.set_num_threads(1)
-    x = torch.randn(1, T, H, BATCH)
-    contestants: dict[str, Callable[[], float]] = {}
-    layer = nn.GRU(H, H)
-    flat = x[0].permute(0, 2, 1).contiguous()
+def step_operations(cell: str, hidden_size: int) -> int:
+    """Count the floating-point operations of a cell's products, for one example and one step.
 
-    def torch_gru() -> float:
-        started = time.perf_counter()
-        torch.autograd.grad(layer(flat)[0].sum(), list(layer.parameters()))
-        return time.perf_counter() - started
-
-    contestants["nn.GRU"] = torch_gru
-    for name in ("gru", "mingru", "minlstm"):
-        contestants[name] = pass_of(partial(whole, make_cell(Model(name, H))), drawn(name, 1, H), x)
-    contestants["mingru, step by step"] = pass_of(partial(steps, H), drawn("mingru", 1, H), x)
-    return dict(zip(contestants, in_turn(list(contestants.values()), rounds), strict=True))
-
-
-def whole(cell: Cell, weights: Weights, x: Tensor) -> Tensor:
-    """Run a layer over all of x."""
-    return cell(x, weights, False)
-
-
-def steps(H: int, weights: Weights, x: Tensor) -> Tensor:
-    """Run minGRU as a loop over time."""
-    rows = torch.baddbmm(
-        weights["bias"].unsqueeze(-1), weights["weight_ih"], x.transpose(1, 2).flatten(2)
-    ).view(len(x), -1, x.shape[1], x.shape[3])
-    z, n = (part.unbind(2) for part in rows.split(H, 1))
-    h, out = torch.zeros_like(n[0]), []
-    for t in range(x.shape[1]):
-        h = torch.lerp(h, n[t], z[t].sigmoid())
-        out.append(h)
-    return torch.stack(out, 1)
+    A matrix is multiplied once, and once for its own gradient; those of the recurrence also for the gradient
+    at what they multiply, which the images have not.
+    """
+    shapes = make_cell(Model(cell, hidden_size)).all_shapes(WIDTH)
+    products = {name: 2 if name == "weight_ih" else 3 for name, shape in shapes.items() if len(shape) == 2}
+    return sum(2 * count * math.prod(shapes[name]) for name, count in products.items())

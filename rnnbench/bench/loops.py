@@ -55,8 +55,8 @@ def whole(trained: float, evaluated: float, minibatches: int, examples: int) -> 
     return trained * TRAIN / (minibatches * BATCH) + evaluated * TEST / examples
 
 
-def adapting(measure: Callable[[int], float]) -> Callable[[], float]:
-    """Make a contestant that measures so many minibatches at a time that they take ENOUGH seconds."""
+def adapting(measure: Callable[[int], float], enough: float = ENOUGH) -> Callable[[], float]:
+    """Make a contestant that measures so many minibatches at a time that they take `enough` seconds."""
     minibatches = 0
 
     def contestant() -> float:
@@ -65,7 +65,7 @@ def adapting(measure: Callable[[int], float]) -> Callable[[], float]:
             measure(1)
             started = time.perf_counter()
             measure(1)
-            minibatches = min(200, max(1, round(ENOUGH / (time.perf_counter() - started))))
+            minibatches = min(200, max(1, round(enough / (time.perf_counter() - started))))
         return measure(minibatches)
 
     return contestant
