@@ -175,6 +175,8 @@ class CompiledCompute:
             learned=model.learned_state,
             zoneout=model.zoneout or 0.0,
         )
+        if threads_asked() is None:
+            torch.set_num_threads(1)  # torch only draws random numbers: two threads would wait for each other
         self.stored = Feed(task, task.inputs, task.targets, task.lengths)
         self.maker = Maker(task) if task.make else None
         self.memory = config.optim.memory

@@ -14,7 +14,7 @@ from rnnbench.tasks.generated import TRAIN, uniforms
 from rnnbench.tasks.task import Labels
 
 Array = NDArray[Any]
-ROOM = 2**25  # bytes of examples, or of random numbers, that are made for one call
+ROOM = 2**22  # bytes of examples, or of random numbers, that are made for one call: a core's own cache
 BYTES, FLOATS, SYMBOLS_16, SYMBOLS_32 = range(4)  # as in native/data.h
 GOALS = {
     goal: number for number, goal in enumerate((Goal.label, Goal.value, Goal.labels, Goal.keys, Goal.values))

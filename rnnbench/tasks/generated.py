@@ -26,10 +26,12 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def _mix(z: NDArray[Any]) -> NDArray[Any]:
     """Apply the finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: NDArray[Any] = z ^ (z >> np.uint64(31))
-    return mixed
+    z = z ^ (z >> np.uint64(30))
+    z *= np.uint64(0xBF58476D1CE4E5B9)  # in place from here on: new arrays would take most of the time
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z
 
 
 def uniforms(seed: Labels, purpose: int, number: Labels, draws: int) -> NDArray[np.float64]:
@@ -44,8 +46,13 @@ def uniforms(seed: Labels, purpose: int, number: Labels, draws: int) -> NDArray[
         position = number.astype(np.uint64)[:, None] * np.uint64(draws) + np.arange(
             1, draws + 1, dtype=np.uint64
         )
-        bits = _mix(start[:, None] + position * GOLDEN)
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        position *= GOLDEN
+        position += start[:, None]
+        bits = _mix(position)
+    bits >>= np.uint64(11)
+    u = bits.astype(np.float64)
+    u *= 2.0**-53
+    return u
 
 
 def integers(u: Uniforms, low: int | NDArray[Any], high: int | NDArray[Any]) -> NDArray[np.int64]:
