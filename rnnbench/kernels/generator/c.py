@@ -239,7 +239,7 @@ def _constant_lines(half: Half) -> Lines:
         node = half.nodes[number]
         left += node.args if isinstance(node, Value) else ()
     order = sorted(needed, key=half.position.__getitem__)
-    lines = [_made(half, number, _leaf(half, number)) for number in order]
+    lines = [_made(half, number, 0 if _leaf(half, number) else None) for number in order]
     lines += [f"columns[{_plus('r', n, 'H')}] = v{number}[0];" for n, number in enumerate(groups)]
     return _block("for (long r = 0; r < H; r++)", lines)
 
@@ -286,8 +286,8 @@ def _number(value: float) -> str:
     return f"{value!r}f" if abs(value) != float("inf") else "INFINITY" if value > 0 else "-INFINITY"
 
 
-def _loaded(half: Half, number: int) -> str:
-    """Return what loads a value in a loop."""
+def _loaded(half: Half, number: int, at: int) -> str:
+    """Return what loads a value in a loop of round `at`."""
     node, shape = half.nodes[number], half.shapes[number]
     leaf = isinstance(node, Value) and node.op in LEAVES
     if shape == "one" and isinstance(node, Value):
@@ -295,7 +295,7 @@ def _loaded(half: Half, number: int) -> str:
     if shape == "column" and isinstance(node, Value):
         array = _plus(f"w_{node.name}", int(node.index), "H") if leaf else _column_at(half, (number,))
         return f"splat(({array})[r])"
-    if number in half.places:
+    if half.filled.get(number, at + 1) <= at:
         place = half.places[number]
         return f"load({_at(place, 'N')} + j)" if shape == "row" else f"load({_at(place)} + e)"
     assert isinstance(node, Value) and node.op == "d_after", node
@@ -319,14 +319,13 @@ def _expression(half: Half, value: Value) -> str:
     return f"{FUNCTIONS[value.op]}({', '.join(args)})"
 
 
-def _made(half: Half, number: int, load: bool) -> str:
-    """Write a value that a loop loads or computes."""
-    return (
-        f"const vec v{number} = {_loaded(half, number) if load else _expression(half, half.value(number))};"
-    )
+def _made(half: Half, number: int, at: int | None) -> str:
+    """Write a value that a loop of round `at` loads, or that it computes (None)."""
+    made = _expression(half, half.value(number)) if at is None else _loaded(half, number, at)
+    return f"const vec v{number} = {made};"
 
 
-def _rows(half: Half, each: Round) -> Lines:
+def _rows(half: Half, each: Round, at: int) -> Lines:
     """Write the loop over the examples that computes rows."""
     if not each.rows:
         return []
@@ -339,18 +338,18 @@ def _rows(half: Half, each: Round) -> Lines:
             left += read(half.nodes[number])
         needed.add(number)
     order = sorted(needed, key=half.position.__getitem__)
-    lines = [_made(half, number, number not in computed) for number in order]
+    lines = [_made(half, number, None if number in computed else at) for number in order]
     lines += [f"store({_at(half.places[row.id], 'N')} + j, v{row.id});" for row in each.rows]
     return _block("for (long j = 0; j < N; j += LANES)", lines)
 
 
-def _loop(half: Half, each: Round) -> Lines:
+def _loop(half: Half, each: Round, at: int) -> Lines:
     """Write the loop over the elements of full blocks."""
     loads = half.loads(each)
     if not each.stores and not each.sums:
         return []
-    body = [_made(half, number, True) for number in loads]
-    body += [_made(half, value.id, False) for value in each.values]
+    body = [_made(half, number, at) for number in loads]
+    body += [_made(half, value.id, None) for value in each.values]
     body += [f"store({_at(place)} + e, v{number});" for number, place in each.stores]
     for value in each.sums:
         row = f"{_at(half.places[value.id], 'N')} + j"
@@ -412,14 +411,14 @@ def _product(half: Half, product: Product) -> Lines:
 def _rounds(half: Half, only_before: frozenset[Product] = frozenset()) -> Lines:
     """Write all rounds; those products are left out in which nothing but an unwanted gradient is computed."""
     lines: Lines = []
-    for each in half.rounds:
-        lines += _rows(half, each)
+    for at, each in enumerate(half.rounds):
+        lines += _rows(half, each, at)
         for product in each.products:
             text = _product(half, product)
             if product in only_before:
                 text[0] = "if (left || call->d_initial) {"
             lines += text
-        lines += _loop(half, each)
+        lines += _loop(half, each, at)
     return lines
 
 
@@ -578,18 +577,21 @@ def _down_lines(half: Half) -> Lines:
 def _gradients(order: Plan) -> Lines:
     """Write the gradient of the layer's weights."""
     graph, lines = order.graph, []
+    seen: set[tuple[str, int, int | None]] = set()
     written: set[tuple[str, int, int | None]] = set()
     for part in _parts(order):
         rows, columns = _extent(part.factor)
         width = _width(graph.weights[part.factor.weight][1])
         blocks = _blocks(part.factor)
-        add = int(bool(blocks & written))
-        written |= blocks
+        add = int(bool(blocks & seen))
+        seen |= blocks
+        written |= set() if add else blocks
         to = _part(order.backward, part.factor, "g_")
         lines.append(f"write_gradient({rows}, {columns}, {part.name}, up_16({rows}), {to}, {width}, {add});")
     for each in graph.sums:
         block = (each.weight, each.block, None)
-        lines.append(_sum_line(order, each, int(block in written)))
+        lines.append(_sum_line(order, each, int(block in seen)))
+        seen.add(block)
         written.add(block)
     return [*_zeros(graph, written), *lines]
 
@@ -613,7 +615,7 @@ def _sum_line(order: Plan, each: Sum, add: int) -> str:
 
 
 def _zeros(graph: Graph, written: set[tuple[str, int, int | None]]) -> Lines:
-    """Write zeros for the weights of which some blocks get no gradient."""
+    """Write zeros for the weights of which some blocks are not written, but added to or left alone."""
     lines = []
     for name, (rows, columns) in graph.weights.items():
         across = range(columns) if isinstance(columns, int) else (None,)

@@ -1,4 +1,4 @@
-// Optimisers: one step on a trial's row of parameters, the formulas of optim.py.
+// Optimisers: one step on a trial's row of parameters, by the formulas of rnnbench/config/optimisers.py.
 
 enum { SGD, NESTEROV, ADAM, ADAMW, RMSPROP };
 
