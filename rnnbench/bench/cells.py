@@ -84,6 +84,7 @@ def trainer(config: Config, K: int) -> Callable[[], float]:
     splits = {"train": np.arange(TRAIN), "val": np.arange(0), "test": np.arange(0)}
     stack = Stack(config, Task(images, targets.astype(np.int64), splits, 1 / 255, 0.5, 0.5, 10, "", {}))
     stack.admit([stack.fresh(config) for _ in range(K)])
+    stack.state["lr"].fill_(config.optim.lr)  # as an epoch does
 
     def measure(minibatches: int) -> float:
         set_threads(config)

@@ -88,6 +88,7 @@ def harness(config: Config, task: Task, K: int) -> Callable[[], float]:
     """Time training in a stack of K, in seconds a minibatch and trial."""
     stack = Stack(config, task)
     stack.admit([stack.fresh(config) for _ in range(K)])
+    stack.state["lr"].fill_(config.optim.lr)  # as an epoch does
 
     def measure(minibatches: int) -> float:
         set_threads(config)

@@ -120,6 +120,7 @@ def harness(model: str, hidden_size: int, K: int, kernel: Kernel, device: str = 
     config = Config(Model(model, hidden_size, LAYERS), Sgd(), ImageData("mnist", val_size=0), fit, Tracking())
     stack = Stack(config, task)
     stack.admit([stack.fresh(config) for _ in range(K)])
+    stack.state["lr"].fill_(config.optim.lr)  # as an epoch does
 
     def measure(minibatches: int) -> float:
         set_threads(config)
