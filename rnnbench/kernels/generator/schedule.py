@@ -217,6 +217,9 @@ class Half:
 
     def _join(self, number: int, latest: int) -> int:
         """Return the round to whose loop a value adds the least, which computes it from now on."""
+        computed = (n for n in range(latest + 1) if number in self.inside[n])
+        if (there := next(computed, None)) is not None:
+            return there
         candidates = range(self.round.get(number, 0), latest + 1)
         at = min(candidates, key=lambda n: (len(self._needed(number, n) - self.inside[n]), -n))
         self._include(number, at)
@@ -284,7 +287,10 @@ def plan(graph: Graph) -> Plan:
     }
     after = [(number, ("after", k)) for k, number in enumerate(graph.after)]
     turned: dict[int, int] = {}
-    for number in [i for outer in graph.outers for i in outer.left] + [each.value for each in graph.sums]:
+    widest = sorted(
+        graph.outers, key=lambda outer: -len(outer.left)
+    )  # so that the blocks of most stand together
+    for number in [i for outer in widest for i in outer.left] + [each.value for each in graph.sums]:
         if shapes[number] == "full":
             turned.setdefault(number, len(turned))
     left = [(number, ("turned", n)) for number, n in turned.items()]
