@@ -291,6 +291,8 @@ def _loaded(half: Half, number: int, at: int) -> str:
     node, shape = half.nodes[number], half.shapes[number]
     leaf = isinstance(node, Value) and node.op in LEAVES
     if shape == "one" and isinstance(node, Value):
+        if node.op == "hidden":
+            return "splat((float)H)"
         return f"splat({_number(node.index) if node.op == 'number' else f'*w_{node.name}'})"
     if shape == "column" and isinstance(node, Value):
         array = _plus(f"w_{node.name}", int(node.index), "H") if leaf else _column_at(half, (number,))

@@ -31,12 +31,13 @@ import re
 from dataclasses import dataclass, field
 
 # Leaves, with what stands after the word: a state before the step, the gradient at a state after it, a block
-# of a weight vector, a number, the factors of recurrent dropout, the factors of zoneout of a state.
+# of a weight vector, a number, the hidden size, the factors of recurrent dropout and of zoneout of a state.
 LEAVES = {
     "state": "full",
     "d_after": "full",
     "vector": "column",
     "number": "one",
+    "hidden": "one",
     "mask": "full",
     "zone": "full",
 }
@@ -207,7 +208,7 @@ def _node(node: Value | Product) -> str:
         words.append(node.name)
     if node.op == "number":
         words.append(repr(float(node.index)))
-    elif node.op in LEAVES and node.op != "mask":
+    elif node.op in LEAVES and node.op not in ("mask", "hidden"):
         words.append(str(int(node.index)))
     return f"v{node.id} = {' '.join([*words, *(f'v{arg}' for arg in node.args)])}"
 

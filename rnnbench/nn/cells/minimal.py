@@ -41,11 +41,19 @@ class MinGRU(Cell):
         h = self.states_of(inputs.split(self.hidden_size, 2), before)
         return h.flip(1) if reverse else h, (h[:, -1],)
 
+    def step(self, a: Tensor, state: State, layer: Layer) -> State:
+        decay, entering = self.terms(a.split(self.hidden_size, 1))
+        return (decay * state[0] + entering,)
+
     def states_of(self, inputs: tuple[Tensor, ...], before: Tensor) -> Tensor:
         """Return h (K, T, hidden, B) of W x + b, by gate, (K, T, hidden, B) each."""
+        return scan(*self.terms(inputs), before)
+
+    def terms(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Return what h- is multiplied by, and what is added to that, of W x + b by gate."""
         z, n = inputs
         z = z.sigmoid()
-        return scan(1 - z, z * (g(n) if self.model.positive else n), before)
+        return 1 - z, z * (g(n) if self.model.positive else n)
 
 
 class MinLSTM(MinGRU):
@@ -63,11 +71,11 @@ class MinLSTM(MinGRU):
     options = frozenset({"positive", "normalised"})
     gates, forget_gate = 3, 0
 
-    def states_of(self, inputs: tuple[Tensor, ...], before: Tensor) -> Tensor:
+    def terms(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         f, i, n = (inputs[0].sigmoid(), inputs[1].sigmoid(), inputs[2])
         if self.model.normalised:
             f, i = f / (f + i), i / (f + i)
-        return scan(f, i * (g(n) if self.model.positive else n), before)
+        return f, i * (g(n) if self.model.positive else n)
 
 
 def g(a: Tensor) -> Tensor:

@@ -1,0 +1,677 @@
+"""Lowers the flat ATen graph of a step and its gradient to blocks: views become lists of blocks.
+
+A tensor of the ATen graph is a `Sheet`: the blocks along its hidden rows, and which of its dimensions are
+trials, rows and examples. A part of a weight matrix is a `Matrix`; it enters products alone. A gradient at a
+weight is a sheet that is `summed` over the examples (vectors) or a list of outer products (`Gradient`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch.fx import Node
+
+from rnnbench.kernels.generator.graph import Factor, Outer
+from rnnbench.kernels.generator.simplify import Builder
+
+# What a dimension is: trials, hidden rows, input rows, examples, or nothing that the numbers differ along.
+TRIALS, ROWS, INPUTS, EXAMPLES, SAME = "K", "R", "I", "B", "-"
+
+
+class NoKernelError(Exception):
+    """The step has something that there are no kernels for; the message says what."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A tensor of blocks; x itself has no blocks, and `x` set."""
+
+    shape: tuple[int, ...]
+    roles: str
+    blocks: tuple[int, ...] = ()
+    x: bool = False
+    summed: bool = False  # over the examples: the blocks hold what is to be summed
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A part of a weight matrix, (K, rows, columns), or its transpose."""
+
+    shape: tuple[int, ...]
+    weight: str
+    rows: tuple[int, int]  # in blocks
+    columns: tuple[int, int] | None  # None: those of the input
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A sum of outer products: first row, left blocks, first column, right blocks (x where that is None)."""
+
+    shape: tuple[int, ...]
+    outers: tuple[tuple[int, tuple[int, ...], int, tuple[int, ...] | None], ...]
+
+
+@dataclass(frozen=True)
+class InputGradient:
+    """The gradient at x: a sum of products with transposed weights."""
+
+    shape: tuple[int, ...]
+    factors: tuple[Factor, ...]
+
+
+Lowered = Any  # Sheet, Matrix, Gradient, InputGradient, or a list of them
+
+
+class Lowering:
+    """Lowers the nodes of an ATen graph one by one.
+
+    Args:
+        builder: takes the blocks.
+        hidden_size: rows of a block.
+    """
+
+    def __init__(self, builder: Builder, hidden_size: int) -> None:
+        self.builder = builder
+        self.hidden_size = hidden_size
+        self.found: dict[Node, Lowered] = {}
+
+    def run(self, node: Node) -> None:
+        """Lower a node whose arguments are lowered.
+
+        Raises:
+            NoKernelError: an operation has no kernel, or not in this form.
+        """
+        name = operation(node)
+        if name == "operator.getitem":
+            self.found[node] = self.found[node.args[0]][node.args[1]]  # type: ignore[index]
+            return
+        rule = RULES.get(name) or RULES.get(name.removesuffix("_"))  # those in place end in _
+        if rule is None:
+            raise NoKernelError(f"uses {name}, which has no kernel")
+        args = [self._argument(arg) for arg in node.args]
+        options = {key: self._argument(arg) for key, arg in node.kwargs.items()}
+        try:
+            result = rule(self, node, *args, **options)
+        except (TypeError, ValueError, AttributeError, IndexError, AssertionError) as error:
+            raise NoKernelError(f"uses {name} in a form that has no kernel") from error
+        self.found[node] = result
+        if name.endswith("_") and isinstance(node.args[0], Node):  # in place
+            self.found[node.args[0]] = result
+
+    def _argument(self, arg: Any) -> Any:
+        if isinstance(arg, Node):
+            return self.found[arg]
+        if isinstance(arg, list | tuple):
+            return [self._argument(each) for each in arg]
+        return arg
+
+    # Elementwise.
+
+    def constant(self, number: float, shape: tuple[int, ...] = ()) -> Sheet:
+        """Return a sheet of one number."""
+        return Sheet(shape, SAME * len(shape), (self.builder.number(number),))
+
+    def sheet(self, value: Any) -> Sheet:
+        """Return a number as a sheet, and a sheet of blocks as it is."""
+        if isinstance(value, int | float):
+            return self.constant(float(value))
+        if not isinstance(value, Sheet) or value.x:
+            raise NoKernelError("uses the input, a weight matrix or the gradient at one element by element")
+        return value
+
+    def elementwise(self, compute: Callable[..., int], *values: Any) -> Sheet:
+        """Apply a function of blocks, which are spread over each other as torch spreads tensors."""
+        sheets = [self.sheet(value) for value in values]
+        shape, roles = aligned(sheets)
+        count = 1 if ROWS not in roles else shape[roles.index(ROWS)] // self.hidden_size
+        rows = [
+            sheet.blocks * count if len(sheet.blocks) == 1 else sheet.blocks for sheet in sheets
+        ]  # fmt: skip
+        blocks = tuple(compute(*column) for column in zip(*rows, strict=True))
+        return Sheet(shape, roles, blocks, summed=any(sheet.summed for sheet in sheets))
+
+    def op(self, name: str, *values: Any) -> Sheet:
+        """Apply one elementwise operation of graphs."""
+        sheets = [self.sheet(value) for value in values]
+        summed = [sheet for sheet in sheets if sheet.summed]
+        if summed:
+            zero = [all(self.builder.constant(b) == 0 for b in sheet.blocks) for sheet in sheets]
+            linear = (
+                name == "neg"
+                or (name in ("add", "sub") and all(s.summed or z for s, z in zip(sheets, zero, strict=True)))
+                or (name == "mul" and len(summed) == 1)
+                or (name == "div" and summed == sheets[:1])
+            )
+            if not linear:
+                raise NoKernelError("computes with sums over the examples")
+        return self.elementwise(lambda *blocks: self.builder.value(name, *blocks), *values)
+
+
+def operation(node: Node) -> str:
+    """Return the name of a node's operation: aten.mul, operator.getitem."""
+    target: Any = node.target
+    if hasattr(target, "overloadpacket"):
+        return str(target.overloadpacket)
+    return "operator.getitem" if getattr(target, "__name__", "") == "getitem" else str(target)
+
+
+def aligned(sheets: list[Sheet]) -> tuple[tuple[int, ...], str]:
+    """Return shape and roles that sheets have together, aligned at the last dimension."""
+    count = max(len(sheet.shape) for sheet in sheets)
+    shape, roles = [], ""
+    for at in range(-count, 0):
+        sizes = {sheet.shape[at] for sheet in sheets if len(sheet.shape) >= -at}
+        known = {sheet.roles[at] for sheet in sheets if len(sheet.shape) >= -at} - {SAME}
+        if len(known) > 1:
+            raise NoKernelError("brings rows, examples or trials together element by element")
+        shape.append(max(sizes))
+        roles += known.pop() if known else SAME
+    return tuple(shape), roles
+
+
+RULES: dict[str, Callable[..., Lowered]] = {}
+
+
+def rule(*names: str) -> Callable[[Callable[..., Lowered]], Callable[..., Lowered]]:
+    """Enter a function as the rule of operations of these names."""
+
+    def enter(function: Callable[..., Lowered]) -> Callable[..., Lowered]:
+        RULES.update(dict.fromkeys((f"aten.{name}" for name in names), function))
+        return function
+
+    return enter
+
+
+for _name in ("neg", "sigmoid", "tanh", "relu", "exp", "log", "sqrt", "abs", "sign", "sin", "cos"):
+    RULES[f"aten.{_name}"] = lambda low, node, a, _op=_name: low.op(_op, a)
+RULES["aten.sgn"] = RULES["aten.sign"]
+for _name in ("mul", "maximum", "minimum", "gt", "ge", "lt", "le", "eq", "ne"):
+    RULES[f"aten.{_name}"] = lambda low, node, a, b, _op=_name: low.op(_op, a, b)
+
+
+@rule("div")
+def _div(low: Lowering, node: Node, a: Lowered, b: Lowered, rounding_mode: None = None) -> Lowered:
+    assert rounding_mode is None
+    return low.op("div", a, b)
+
+
+@rule("add")
+def _add(low: Lowering, node: Node, a: Lowered, b: Lowered, alpha: float = 1) -> Lowered:
+    for first, second in ((a, b), (b, a)):
+        if isinstance(first, Gradient | InputGradient):
+            assert alpha == 1
+            if isinstance(second, Sheet):  # zeros
+                assert all(low.builder.constant(block) == 0 for block in second.blocks)
+                return first
+    if isinstance(a, Gradient):
+        return Gradient(a.shape, a.outers + b.outers)
+    if isinstance(a, InputGradient):
+        return InputGradient(a.shape, a.factors + b.factors)
+    return low.op("add", a, b if alpha == 1 else low.op("mul", b, alpha))
+
+
+@rule("sub")
+def _sub(low: Lowering, node: Node, a: Lowered, b: Lowered, alpha: float = 1) -> Lowered:
+    return low.op("sub", a, b if alpha == 1 else low.op("mul", b, alpha))
+
+
+@rule("rsub")
+def _rsub(low: Lowering, node: Node, a: Lowered, b: Lowered, alpha: float = 1) -> Lowered:
+    assert alpha == 1
+    return low.op("sub", b, a)
+
+
+@rule("addcmul")
+def _addcmul(low: Lowering, node: Node, a: Lowered, b: Lowered, c: Lowered, value: float = 1) -> Lowered:
+    product = low.op("mul", b, c)
+    return low.op("add", a, product if value == 1 else low.op("mul", product, value))
+
+
+@rule("addcdiv")
+def _addcdiv(low: Lowering, node: Node, a: Lowered, b: Lowered, c: Lowered, value: float = 1) -> Lowered:
+    ratio = low.op("div", b, c)
+    return low.op("add", a, ratio if value == 1 else low.op("mul", ratio, value))
+
+
+@rule("lerp")
+def _lerp(low: Lowering, node: Node, a: Lowered, b: Lowered, weight: Lowered) -> Lowered:
+    return low.op("add", a, low.op("mul", weight, low.op("sub", b, a)))
+
+
+@rule("sigmoid_backward")
+def _sigmoid_backward(low: Lowering, node: Node, gradient: Lowered, s: Lowered) -> Lowered:
+    return low.op("mul", low.op("mul", gradient, s), low.op("sub", 1, s))
+
+
+@rule("tanh_backward")
+def _tanh_backward(low: Lowering, node: Node, gradient: Lowered, t: Lowered) -> Lowered:
+    return low.op("mul", gradient, low.op("sub", 1, low.op("mul", t, t)))
+
+
+@rule("threshold_backward")
+def _threshold_backward(low: Lowering, node: Node, gradient: Lowered, a: Lowered, least: float) -> Lowered:
+    return low.op("where", low.op("gt", a, least), gradient, 0)
+
+
+@rule("rsqrt")
+def _rsqrt(low: Lowering, node: Node, a: Lowered) -> Lowered:
+    return low.op("div", 1, low.op("sqrt", a))
+
+
+@rule("reciprocal")
+def _reciprocal(low: Lowering, node: Node, a: Lowered) -> Lowered:
+    return low.op("div", 1, a)
+
+
+@rule("pow")
+def _pow(low: Lowering, node: Node, a: Lowered, exponent: Lowered) -> Lowered:
+    assert isinstance(exponent, int | float)
+    if exponent in (0.5, -0.5):
+        root = low.op("sqrt", a)
+        return root if exponent > 0 else low.op("div", 1, root)
+    assert exponent == int(exponent) and abs(exponent) <= 8
+    power: Lowered = a if exponent else low.op("add", low.op("mul", a, 0), 1)
+    for _ in range(abs(int(exponent)) - 1):
+        power = low.op("mul", power, a)
+    return power if exponent >= 0 else low.op("div", 1, power)
+
+
+@rule("where")
+def _where(low: Lowering, node: Node, condition: Lowered, a: Lowered, b: Lowered) -> Lowered:
+    return low.op("where", condition, a, b)
+
+
+@rule("masked_fill")
+def _masked_fill(low: Lowering, node: Node, a: Lowered, mask: Lowered, value: Lowered) -> Lowered:
+    return low.op("where", mask, value, a)
+
+
+@rule("logical_not")
+def _logical_not(low: Lowering, node: Node, a: Lowered) -> Lowered:
+    return low.op("eq", a, 0)
+
+
+@rule("logical_and", "bitwise_and")
+def _logical_and(low: Lowering, node: Node, a: Lowered, b: Lowered) -> Lowered:
+    return low.op("mul", low.op("ne", a, 0), low.op("ne", b, 0))
+
+
+@rule("logical_or", "bitwise_or")
+def _logical_or(low: Lowering, node: Node, a: Lowered, b: Lowered) -> Lowered:
+    return low.op("maximum", low.op("ne", a, 0), low.op("ne", b, 0))
+
+
+@rule("clamp", "clamp_min", "clamp_max", "hardtanh")
+def _clamp(
+    low: Lowering, node: Node, a: Lowered, low_end: float | None = None, high_end: float | None = None,
+    **ends: float | None,
+) -> Lowered:  # fmt: skip
+    name = operation(node)
+    if name == "aten.hardtanh" and low_end is None:
+        low_end, high_end = -1.0, 1.0
+    if name == "aten.clamp_max":
+        low_end, high_end = None, low_end
+    low_end, high_end = ends.get("min", low_end), ends.get("max", high_end)
+    if low_end is not None:
+        a = low.op("maximum", a, low_end)
+    return a if high_end is None else low.op("minimum", a, high_end)
+
+
+# What makes constants.
+
+
+@rule("zeros_like", "new_zeros", "zeros", "empty_like", "new_empty", "empty")
+def _zeros(low: Lowering, node: Node, *args: Any, **options: Any) -> Lowered:
+    return low.constant(0, tuple(node.meta["val"].shape))
+
+
+@rule("ones_like", "new_ones", "ones")
+def _ones(low: Lowering, node: Node, *args: Any, **options: Any) -> Lowered:
+    return low.constant(1, tuple(node.meta["val"].shape))
+
+
+@rule("full_like", "new_full", "full", "scalar_tensor")
+def _full(low: Lowering, node: Node, like: Any, number: Any = None, **options: Any) -> Lowered:
+    number = like if number is None else number
+    assert isinstance(number, int | float)
+    return low.constant(float(number), tuple(node.meta["val"].shape))
+
+
+@rule("fill")
+def _fill(low: Lowering, node: Node, a: Lowered, number: float) -> Lowered:
+    return low.constant(float(number), tuple(node.meta["val"].shape))
+
+
+@rule("copy")
+def _copy(low: Lowering, node: Node, a: Lowered, b: Lowered, **options: Any) -> Lowered:
+    return low.elementwise(lambda _, block: block, a, b)
+
+
+@rule("lift_fresh_copy", "alias", "detach", "clone", "contiguous", "_to_copy", "view_as", "lift_fresh")
+def _same(low: Lowering, node: Node, a: Lowered, **options: Any) -> Lowered:
+    return a
+
+
+# Views.
+
+
+@rule("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "select", "_reshape_alias")
+def _reshape(low: Lowering, node: Node, a: Lowered, *args: Any, **options: Any) -> Lowered:
+    shape = tuple(node.meta["val"].shape)
+    if isinstance(a, Matrix | Gradient | InputGradient):
+        assert [n for n in shape if n != 1] == [n for n in a.shape if n != 1]
+        return replace(a, shape=shape)
+    if operation(node) == "aten.select":
+        dim = args[0] % len(a.shape)
+        if a.roles[dim] == ROWS:
+            raise NoKernelError("uses single rows of a tensor")
+        assert a.roles[dim] == SAME
+    kept = [(size, role) for size, role in zip(a.shape, a.roles, strict=True) if size != 1 or role != SAME]
+    if operation(node) == "aten.select":
+        kept = [(size, role) for n, (size, role) in enumerate(zip(a.shape, a.roles, strict=True))
+                if n != args[0] % len(a.shape) and (size != 1 or role != SAME)]  # fmt: skip
+    roles = ""
+    for size in shape:
+        if kept and kept[0][0] == size:
+            roles += kept.pop(0)[1]
+        else:
+            if size != 1:
+                raise NoKernelError("divides rows in another way than into blocks of the hidden size")
+            roles += SAME
+    assert not kept
+    return replace(a, shape=shape, roles=roles)
+
+
+@rule("transpose", "permute", "t", "mT")
+def _transpose(low: Lowering, node: Node, a: Lowered, *dims: Any) -> Lowered:
+    count = len(a.shape)
+    order = list(range(count))
+    if operation(node) == "aten.permute":
+        order = [dim % count for dim in dims[0]]
+    else:
+        one, other = (dim % count for dim in (dims or (-2, -1)))
+        order[one], order[other] = order[other], order[one]
+    shape = tuple(a.shape[dim] for dim in order)
+    if isinstance(a, Sheet):
+        return replace(a, shape=shape, roles="".join(a.roles[dim] for dim in order))
+    if isinstance(a, InputGradient):
+        return replace(a, shape=shape)
+    if order == list(range(count)):
+        return a
+    assert order in ([0, 2, 1], [1, 0])
+    if isinstance(a, Gradient):
+        turned = tuple((column, right, row, left) for row, left, column, right in a.outers)
+        return Gradient(shape, turned)  # type: ignore[arg-type]
+    return replace(a, shape=shape, transposed=not a.transposed)
+
+
+@rule("expand")
+def _expand(low: Lowering, node: Node, a: Lowered, *args: Any, **options: Any) -> Lowered:
+    shape = tuple(node.meta["val"].shape)
+    if not isinstance(a, Sheet):
+        assert a.shape == shape
+        return a
+    return replace(a, shape=shape, roles=SAME * (len(shape) - len(a.shape)) + a.roles)
+
+
+def _blocks(low: Lowering, size: int) -> int:
+    """Return a number of rows in blocks."""
+    if size % low.hidden_size:
+        raise NoKernelError(f"uses {size} rows, which is no multiple of the hidden size {low.hidden_size}")
+    return size // low.hidden_size
+
+
+def _cut(low: Lowering, a: Lowered, dim: int, start: int, end: int) -> Lowered:
+    """Return the part of a tensor from start to end along a dimension."""
+    dim %= len(a.shape)
+    start, end = (max(0, min(at + a.shape[dim] * (at < 0), a.shape[dim])) for at in (start, end))
+    shape = (*a.shape[:dim], end - start, *a.shape[dim + 1 :])
+    if shape == a.shape:
+        return a
+    if isinstance(a, Matrix):
+        first, last = _blocks(low, start), _blocks(low, end)
+        along_rows = (dim == len(a.shape) - 2) is not a.transposed
+        assert dim >= len(a.shape) - 2
+        if along_rows:
+            return replace(a, shape=shape, rows=(a.rows[0] + first, a.rows[0] + last))
+        assert a.columns is not None
+        return replace(a, shape=shape, columns=(a.columns[0] + first, a.columns[0] + last))
+    assert isinstance(a, Sheet) and not a.x
+    if a.roles[dim] == SAME:
+        return replace(a, shape=shape)
+    if a.roles[dim] != ROWS:
+        raise NoKernelError("uses some of the examples or trials apart from the others")
+    return replace(a, shape=shape, blocks=a.blocks[_blocks(low, start) : _blocks(low, end)])
+
+
+@rule("slice", "narrow")
+def _slice(
+    low: Lowering, node: Node, a: Lowered, dim: int = 0, start: int | None = 0, end: int | None = None,
+    step: int = 1,
+) -> Lowered:  # fmt: skip
+    assert step == 1
+    whole = a.shape[dim % len(a.shape)]
+    return _cut(low, a, dim, start or 0, whole if end is None else end)
+
+
+@rule("split", "split_with_sizes", "chunk")
+def _split(low: Lowering, node: Node, a: Lowered, sizes: Any, dim: int = 0) -> Lowered:
+    whole = a.shape[dim % len(a.shape)]
+    if isinstance(sizes, int):
+        sizes = [min(sizes, whole - at) for at in range(0, whole, sizes)]
+    starts = [sum(sizes[:n]) for n in range(len(sizes))]
+    return [_cut(low, a, dim, at, at + size) for at, size in zip(starts, sizes, strict=True)]
+
+
+@rule("cat")
+def _cat(low: Lowering, node: Node, parts: list[Lowered], dim: int = 0) -> Lowered:
+    shape = tuple(node.meta["val"].shape)
+    dim %= len(shape)
+    if any(isinstance(part, Gradient) for part in parts):
+        outers: list[Any] = []
+        at = 0
+        for part in parts:
+            assert isinstance(part, Gradient)
+            outers += _moved(part, dim - len(shape) + 2, _blocks(low, at))
+            at += part.shape[dim]
+        return Gradient(shape, tuple(outers))
+    sheets = [low.sheet(part) for part in parts]
+    others = [replace(sheet, shape=_without(sheet.shape, dim), roles=_without(sheet.roles, dim))
+              for sheet in sheets]  # fmt: skip
+    _, roles = aligned(others)
+    if any(sheet.roles[dim] not in (ROWS, SAME) for sheet in sheets):
+        raise NoKernelError("joins examples or trials")
+    blocks: tuple[int, ...] = ()
+    for sheet in sheets:
+        count = _blocks(low, sheet.shape[dim])
+        blocks += sheet.blocks * count if sheet.roles[dim] == SAME else sheet.blocks
+    roles = roles[:dim] + ROWS + roles[dim:]
+    summed = any(sheet.summed for sheet in sheets)
+    return Sheet(shape, roles, blocks, summed=summed)
+
+
+def _without(values: Any, dim: int) -> Any:
+    return values[:dim] + values[dim + 1 :]
+
+
+def _moved(gradient: Gradient, axis: int, by: int) -> list[Any]:
+    """Return the outer products of a gradient some blocks further along rows (axis 0) or columns (1)."""
+    assert axis in (0, 1)
+    return [
+        (row + by * (axis == 0), left, column + by * (axis == 1), right)
+        for row, left, column, right in gradient.outers
+    ]
+
+
+@rule("slice_backward")
+def _slice_backward(
+    low: Lowering, node: Node, a: Lowered, sizes: list[int], dim: int, start: int, end: int, step: int
+) -> Lowered:
+    assert step == 1
+    shape = tuple(sizes)
+    dim %= len(shape)
+    start, end = (max(0, min(at + shape[dim] * (at < 0), shape[dim])) for at in (start, end))
+    if a.shape == shape:
+        return a
+    if isinstance(a, Gradient):
+        return Gradient(shape, tuple(_moved(a, dim - len(shape) + 2, _blocks(low, start))))
+    sheet = low.sheet(a)
+    assert sheet.roles[dim] in (ROWS, SAME)
+    inside = sheet.blocks * _blocks(low, end - start) if sheet.roles[dim] == SAME else sheet.blocks
+    zero = (low.builder.number(0),)
+    blocks = zero * _blocks(low, start) + inside + zero * _blocks(low, shape[dim] - end)
+    roles = sheet.roles[:dim] + ROWS + sheet.roles[dim + 1 :]
+    return Sheet(shape, roles, blocks, summed=sheet.summed)
+
+
+@rule("select_backward")
+def _select_backward(
+    low: Lowering, node: Node, a: Lowered, sizes: list[int], dim: int, index: int
+) -> Lowered:
+    dim %= len(sizes)
+    assert sizes[dim] == 1
+    if not isinstance(a, Sheet):
+        return replace(a, shape=tuple(sizes))
+    return replace(a, shape=tuple(sizes), roles=a.roles[:dim] + SAME + a.roles[dim:])
+
+
+@rule("stack")
+def _stack(low: Lowering, node: Node, parts: list[Lowered], dim: int = 0) -> Lowered:
+    raise NoKernelError("uses torch.stack, which has no kernel: torch.cat along dimension 1 has")
+
+
+# Sums.
+
+
+@rule("sum", "mean")
+def _sum(low: Lowering, node: Node, a: Lowered, dims: Any = None, keepdim: bool = False, **_: Any) -> Lowered:
+    sheet = low.sheet(a)
+    count = len(sheet.shape)
+    dims = sorted({dim % count for dim in ([dims] if isinstance(dims, int) else dims or range(count))})
+    mean = operation(node) == "aten.mean"
+    for dim in dims:
+        role = sheet.roles[dim]
+        if role == TRIALS:
+            raise NoKernelError("sums over trials")
+        if role == EXAMPLES and mean:
+            raise NoKernelError("uses the mean over examples")
+        if role == ROWS:
+            count = len(sheet.blocks)
+            sheet = replace(sheet, blocks=(low.builder.rows(sheet.blocks),))
+            if mean:
+                sheet = replace(sheet, blocks=low.op("mul", sheet, _share(low, count)).blocks)
+        elif role == EXAMPLES:
+            sheet = replace(sheet, summed=True)
+        elif not mean:
+            sheet = low.op("mul", sheet, sheet.shape[dim])
+    roles = "".join(SAME if n in dims else role for n, role in enumerate(sheet.roles))
+    shape = tuple(1 if n in dims else n_ for n, n_ in enumerate(sheet.shape))
+    if not keepdim:
+        shape = tuple(n_ for n, n_ in enumerate(shape) if n not in dims)
+        roles = "".join(role for n, role in enumerate(roles) if n not in dims)
+    return replace(sheet, shape=shape, roles=roles)
+
+
+@rule("native_layer_norm")
+def _layer_norm(
+    low: Lowering, node: Node, a: Lowered, shape: list[int], weight: Lowered, bias: Lowered, eps: float
+) -> Lowered:
+    sheet = low.sheet(a)
+    assert len(shape) == 1 and sheet.roles[-1] == ROWS
+    mean = _mean(low, sheet)
+    centred = low.op("sub", sheet, mean)
+    variance = _mean(low, low.op("mul", centred, centred))
+    scale = low.op("div", 1, low.op("sqrt", low.op("add", variance, eps)))
+    out = low.op("mul", centred, scale)
+    out = out if weight is None else low.op("mul", out, weight)
+    return [out if bias is None else low.op("add", out, bias), mean, scale]
+
+
+def _mean(low: Lowering, sheet: Sheet) -> Sheet:
+    """Return the mean over the rows, the last dimension of a sheet."""
+    row = Sheet((*sheet.shape[:-1], 1), sheet.roles[:-1] + SAME, (low.builder.rows(sheet.blocks),))
+    return low.op("mul", row, _share(low, len(sheet.blocks)))
+
+
+def _share(low: Lowering, blocks: int) -> Sheet:
+    """Return one over the number of rows of so many blocks, for any hidden size."""
+    return low.op("div", 1 / blocks, Sheet((), "", (low.builder.leaf("hidden"),)))
+
+
+@rule("native_layer_norm_backward")
+def _layer_norm_backward(
+    low: Lowering, node: Node, gradient: Lowered, a: Lowered, shape: list[int], *rest: Any
+) -> Lowered:
+    mean, scale, weight, _, mask = rest
+    assert not any(mask[1:])  # the gains are outside of torch's layer_norm
+    normal = low.op("mul", low.op("sub", a, mean), scale)
+    given = gradient if weight is None else low.op("mul", gradient, weight)
+    part = low.op("sub", given, _mean(low, low.sheet(given)))
+    along = _mean(low, low.op("mul", given, normal))
+    return [low.op("mul", scale, low.op("sub", part, low.op("mul", normal, along))), None, None]
+
+
+# Products.
+
+
+@rule("bmm", "mm", "matmul")
+def _bmm(low: Lowering, node: Node, a: Lowered, b: Lowered) -> Lowered:
+    shape = tuple(node.meta["val"].shape)
+    if isinstance(a, Matrix) and isinstance(b, Sheet):
+        return _product(low, a, b, shape)
+    if isinstance(a, Sheet) and isinstance(b, Matrix):  # (W h)^T
+        turned = replace(b, transposed=not b.transposed)
+        sheet = replace(a, roles=a.roles[:-2] + a.roles[-1] + a.roles[-2])
+        result = _product(low, turned, sheet, (*shape[:-2], shape[-1], shape[-2]))
+        if isinstance(result, InputGradient):
+            return replace(result, shape=shape)
+        return replace(result, shape=shape, roles=result.roles[:-2] + EXAMPLES + ROWS)
+    if isinstance(a, Sheet) and isinstance(b, Sheet) and a.roles[-1] == b.roles[-2] == EXAMPLES:
+        if a.x:
+            assert b.roles[-1] == ROWS
+            return Gradient(shape, ((0, None, 0, b.blocks),))  # type: ignore[arg-type]
+        assert a.roles[-2] == ROWS and b.roles[-1] in (ROWS, INPUTS)
+        return Gradient(shape, ((0, a.blocks, 0, None if b.x else b.blocks),))
+    raise NoKernelError("has a product of two tensors of which neither is a weight")
+
+
+def _product(low: Lowering, matrix: Matrix, sheet: Sheet, shape: tuple[int, ...]) -> Lowered:
+    """Multiply a part of a weight, or its transpose, with blocks or with x."""
+    if sheet.roles[-1] != EXAMPLES or sheet.summed:
+        raise NoKernelError("has a product of a weight with what does not differ between examples")
+    operand = None if sheet.x else sheet.blocks
+    if matrix.transposed and matrix.columns is None:
+        assert operand is not None
+        return InputGradient(shape, (Factor(matrix.weight, matrix.rows, None, operand, True),))
+    first, last = matrix.rows if not matrix.transposed else matrix.columns or (0, 0)
+    ids = []
+    for at in range(first, last):
+        factor = Factor(matrix.weight, matrix.rows, matrix.columns, operand, matrix.transposed)
+        one = (at, at + 1)
+        part = replace(factor, columns=one) if matrix.transposed else replace(factor, rows=one)
+        ids.append(low.builder.product(None, part))
+    return Sheet(shape, SAME * (len(shape) - 3) + TRIALS + ROWS + EXAMPLES, tuple(ids))
+
+
+@rule("baddbmm")
+def _baddbmm(
+    low: Lowering, node: Node, onto: Lowered, a: Lowered, b: Lowered, beta: float = 1, alpha: float = 1
+) -> Lowered:
+    product = _bmm(low, node, a, b)
+    if isinstance(product, Gradient | InputGradient):
+        assert beta == alpha == 1
+        return _add(low, node, product, onto)
+    product = product if alpha == 1 else low.op("mul", product, alpha)
+    return low.op("add", onto if beta == 1 else low.op("mul", onto, beta), product)
+
+
+def outers_of(gradient: Gradient, weight: str, low: Lowering) -> list[Outer]:
+    """Return what a gradient adds to a weight, without the rows that are known to be zero."""
+    outers = []
+    for row, left, column, right in gradient.outers:
+        columns = None if right is None else (column, column + len(right))
+        for n, block in enumerate(left):
+            if low.builder.constant(block) != 0:
+                outers.append(Outer(weight, (row + n, row + n + 1), columns, (block,), right))
+    return outers

@@ -1,0 +1,498 @@
+"""Traces one step of a cell, forward and backward, as a graph that kernels are made of.
+
+`graph_of` gives the graph, or says why there is none; `interpret` computes a graph with torch, for tests.
+
+    python -m rnnbench.kernels.trace            writes the graphs of all cells of rnnbench to generator/steps
+    python -m rnnbench.kernels.trace lstm gru   prints those of these cells
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import core_aten_decompositions
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from rnnbench.config import ConfigError, Model, Nonlinearity
+from rnnbench.config.places import blamed, defined
+from rnnbench.kernels.generator import graph as graphs
+from rnnbench.kernels.generator.graph import Factor, Graph, Product, Sum
+from rnnbench.kernels.generator.simplify import Builder, joined
+from rnnbench.kernels.lowering import (
+    EXAMPLES,
+    INPUTS,
+    ROWS,
+    RULES,
+    SAME,
+    TRIALS,
+    Gradient,
+    InputGradient,
+    Lowering,
+    Matrix,
+    NoKernelError,
+    Sheet,
+    outers_of,
+)
+from rnnbench.nn.cells import CELLS, Cell, Weights, make_cell
+from rnnbench.nn.cells.cell import Layer, State
+
+STEPS = Path(__file__).parent / "generator" / "steps"
+K, B = 2, 3  # trials and examples while tracing
+INPUT = 5  # features of the input while tracing
+STOCK_HIDDEN = 7  # hidden size at which the cells of rnnbench are traced; their graphs hold for any
+
+
+@dataclass(frozen=True)
+class NoKernel:
+    """Says why a cell has no kernels: its file, and what its step uses."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def graph_of(model: Model) -> Graph | NoKernel:
+    """Trace the step of the cell that a model names, with what the model's options do to it.
+
+    Raises:
+        ConfigError: the step of a cell of one's own is wrong; the message says where and what it must give.
+    """
+    stock = model.name in CELLS
+    cell = make_cell(
+        Model(**(vars(model) | {"hidden_size": STOCK_HIDDEN, "budget": None})) if stock else model
+    )
+    check_step(cell)
+    if not has_step(cell):
+        return NoKernel(f"{_where(cell)}: computes all steps in a function of its own, which has no kernel")
+    try:
+        return _lowered(cell, _aten(cell))
+    except NoKernelError as error:
+        return NoKernel(f"{_where(cell)}: step {error}")
+
+
+def has_step(cell: Cell) -> bool:
+    """Whether a cell's steps are those of `step`, one after the other, so that they can be traced."""
+    own = not type(cell).__module__.startswith("rnnbench.")
+    kind = type(cell)
+    replaced = kind.unroll is not Cell.unroll or kind.__call__ is not Cell.__call__
+    return kind.step is not Cell.step and not (own and replaced)
+
+
+def _where(cell: Cell) -> str:
+    """Return the file of a cell's class."""
+    return defined(type(cell).step).rpartition(":")[0]
+
+
+@dataclass
+class Arguments:
+    """What a step is traced with: random numbers of the sizes of the trace."""
+
+    x: Tensor
+    state: State
+    weights: Weights
+    mask: Tensor | None  # (K, hidden, B)
+    zone: State  # empty without zoneout
+    d_after: State
+
+    @staticmethod
+    def of(cell: Cell) -> "Arguments":
+        """Draw the arguments of a cell."""
+        generator = torch.Generator().manual_seed(0)
+
+        def drawn(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator) - 0.5
+
+        H, states = cell.hidden_size, range(cell.states)
+        shapes = {n: s for n, s in cell.all_shapes(INPUT).items() if n != "initial"}
+        return Arguments(
+            x=drawn(K, 1, INPUT, B),
+            state=tuple(drawn(K, H, B) for _ in states),
+            weights={name: drawn(K, *shape) for name, shape in shapes.items()},
+            mask=drawn(K, H, B) if cell.model.recurrent_dropout else None,
+            zone=tuple(drawn(K, H, B) for _ in states) if cell.model.zoneout else (),
+            d_after=tuple(drawn(K, H, B) for _ in states),
+        )
+
+
+def one_step(
+    cell: Cell, x: Tensor, state: State, weights: Weights, *, mask: Tensor | None, zone: State
+) -> State:
+    """Compute the state after one step, x (K, 1, input, B), with the products of the input and options."""
+    layer = Layer(weights, mask, cell.model.layer_norm)
+    after = cell.step(cell.project(x, layer).select(2, 0), state, layer)
+    if zone:
+        after = tuple(torch.lerp(new, old, z) for new, old, z in zip(after, state, zone, strict=True))
+    return after
+
+
+def _aten(cell: Cell) -> GraphModule:
+    """Trace a step and its gradient as one flat ATen graph; the placeholders are those of `_placeholders`."""
+    given = Arguments.of(cell)
+
+    def joint(
+        x: Tensor, state: State, weights: Weights, noise: tuple[list[Tensor], State], d_after: State
+    ) -> tuple[Any, Any]:
+        mask, zone = noise
+        x = x.detach().requires_grad_()
+        state = tuple(part.detach().requires_grad_() for part in state)
+        weights = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        after = one_step(cell, x, state, weights, mask=mask[0] if mask else None, zone=zone)
+        return after, torch.autograd.grad(after, [x, *state, *weights.values()], d_after, allow_unused=True)
+
+    mask = [] if given.mask is None else [given.mask]
+    traced = make_fx(joint, decomposition_table=decompositions())
+    return traced(given.x, given.state, given.weights, (mask, given.zone), given.d_after)
+
+
+@lru_cache
+def decompositions() -> dict[Any, Any]:
+    """Return torch's decompositions of the operations that have no rule of their own."""
+    known: dict[Any, Any] = core_aten_decompositions()
+    return {op: function for op, function in known.items() if str(op.overloadpacket) not in RULES}
+
+
+def _lowered(cell: Cell, aten: GraphModule) -> Graph:
+    """Lower an ATen graph of a step and its gradient.
+
+    Raises:
+        NoKernelError: it has something that there are no kernels for.
+    """
+    graph = Graph(cell_name(cell), cell.states, weight_table(cell))
+    builder = Builder(graph)
+    low = Lowering(builder, cell.hidden_size)
+    leaves = _placeholders(cell, graph, builder)
+    for node in aten.graph.nodes:
+        if node.op == "placeholder":
+            low.found[node] = next(leaves)
+        elif node.op == "call_function":
+            low.run(node)
+        elif node.op == "get_attr":
+            value = getattr(aten, str(node.target))
+            if value.numel() != 1:
+                raise NoKernelError("uses a tensor that is none of its arguments or weights")
+            low.found[node] = low.constant(float(value), tuple(value.shape))
+        elif node.op == "output":
+            results = [None if each is None else low.found[each] for each in _flat(node.args[0])]
+    _take(low, results)
+    return builder.finished()
+
+
+def _flat(values: Any) -> list[Any]:
+    if isinstance(values, list | tuple):
+        return [each for value in values for each in _flat(value)]
+    return [values]
+
+
+def cell_name(cell: Cell) -> str:
+    """Return the name of a cell's kernel: that of the model; rnn has two, of which relu's is rnn_relu."""
+    relu = cell.model.name == "rnn" and cell.model.nonlinearity is Nonlinearity.relu
+    return f"{cell.model.name}_relu" if relu else cell.model.name
+
+
+def weight_table(cell: Cell) -> dict[str, tuple[int, int | str | None]]:
+    """Return rows and columns of each weight in blocks, as `Graph.weights` has them.
+
+    Raises:
+        NoKernelError: a weight has another shape than blocks of the hidden size.
+    """
+    H = cell.hidden_size
+    shapes, wider = cell.all_shapes(INPUT), cell.all_shapes(INPUT + 1)
+    table: dict[str, tuple[int, int | str | None]] = {}
+    for name, shape in shapes.items():
+        if name == "initial":
+            continue
+        columns: int | str | None = None
+        if len(shape) == 2:
+            columns = "input" if shape[1] != wider[name][1] else shape[1] // H
+        fits = len(shape) in (1, 2) and shape[0] == wider[name][0] and (
+            shape == (1,)
+            or (shape[0] % H == 0 and (columns in (None, "input") or shape[1] % H == 0))
+        )  # fmt: skip
+        if not fits:
+            raise NoKernelError(
+                f"has the weight {name} {shape}, whose sizes are no multiples of the hidden size {H}"
+            )
+        table[name] = (0 if shape == (1,) else shape[0] // H), columns
+    return table
+
+
+def _placeholders(cell: Cell, graph: Graph, builder: Builder) -> Iterator[Sheet | Matrix]:
+    """Generate the arguments of the ATen graph in its order, as sheets of leaves and as matrices."""
+    H = cell.hidden_size
+
+    def full(op: str, index: int = 0) -> Sheet:
+        return Sheet((K, H, B), TRIALS + ROWS + EXAMPLES, (builder.leaf(op, index),))
+
+    yield Sheet((K, 1, INPUT, B), TRIALS + SAME + INPUTS + EXAMPLES, x=True)
+    for k in range(cell.states):
+        yield full("state", k)
+    for name, (rows, columns) in graph.weights.items():
+        if columns is None:
+            blocks = tuple(builder.leaf("vector", block, name) for block in range(rows or 1))
+            yield Sheet((K, rows * H or 1), TRIALS + (ROWS if rows else SAME), blocks)
+        else:
+            width = INPUT if columns == "input" else int(columns) * H
+            yield Matrix(
+                (K, rows * H, width), name, (0, rows), None if columns == "input" else (0, int(columns))
+            )
+    if cell.model.recurrent_dropout:
+        yield full("mask")
+    for k in range(cell.states if cell.model.zoneout else 0):
+        yield full("zone", k)
+    for k in range(cell.states):
+        yield full("d_after", k)
+
+
+def _take(low: Lowering, results: list[Any]) -> None:
+    """Enter the results of an ATen graph, in its order, in the graph that is built."""
+    builder, graph = low.builder, low.builder.graph
+    states = graph.states
+    graph.after = tuple(_block(low, result) for result in results[:states])
+    d_x, *rest = results[states:]
+    if d_x is not None:
+        graph.d_x = _rows_joined(d_x)
+    graph.before = tuple(_block(low, result) for result in rest[:states])
+    for (name, (_, columns)), gradient in zip(graph.weights.items(), rest[states:], strict=True):
+        if gradient is None:
+            continue
+        if columns is not None:
+            if not isinstance(gradient, Gradient):
+                raise NoKernelError(f"uses the matrix {name} element by element")
+            graph.outers += outers_of(gradient, name, low)
+            continue
+        if not gradient.summed:
+            raise NoKernelError(f"uses {name} in a way whose gradient has no kernel")
+        blocks = [(n, block) for n, block in enumerate(gradient.blocks) if builder.constant(block) != 0]
+        graph.sums += [Sum(name, n, block) for n, block in blocks]
+    graph.outers = joined(graph.outers)
+
+
+def _block(low: Lowering, result: Any) -> int:
+    """Return the one block of a state or of its gradient; 0 where nothing depends on it."""
+    if result is None:
+        return low.builder.number(0)
+    sheet = low.sheet(result)
+    if sheet.roles != TRIALS + ROWS + EXAMPLES and set(sheet.roles) != {SAME}:
+        raise NoKernelError("gives a state that is the same for all examples or rows")
+    return sheet.blocks[0]
+
+
+def _rows_joined(d_x: Any) -> tuple[Factor, ...]:
+    """Return the factors of the gradient at x, those of consecutive rows of a weight as one."""
+    if not isinstance(d_x, InputGradient):
+        raise NoKernelError("uses the input other than in products with weights")
+    found: list[Factor] = []
+    for factor in sorted(d_x.factors, key=lambda each: (each.weight, each.rows)):
+        last = found[-1] if found else None
+        if last is not None and last.weight == factor.weight and last.rows[1] == factor.rows[0]:
+            assert last.operand is not None and factor.operand is not None
+            found[-1] = Factor(
+                last.weight, (last.rows[0], factor.rows[1]), None, last.operand + factor.operand, True
+            )
+        else:
+            found.append(factor)
+    return tuple(found)
+
+
+# A step of one's own that is wrong.
+
+
+def check_step(cell: Cell) -> None:
+    """Run one step of a cell of one's own, and refuse what cannot be trained.
+
+    Raises:
+        ConfigError: `step` raises, returns something else than a state, changes its arguments, draws random
+            numbers, or goes on one way or another by their values.
+    """
+    kind = type(cell)
+    if kind.__module__.startswith("rnnbench.") or not has_step(cell):
+        return
+    given = Arguments.of(cell)
+    expected = (
+        f"a tuple of states = {cell.states} tensors (K, hidden, B) = {(K, cell.hidden_size, B)}, h first"
+    )
+    where = f"{defined(kind.step)}: {kind.__name__}.step"
+    tensors = [*given.state, *given.weights.values()]
+    versions, drawn = [each._version for each in tensors], torch.get_rng_state()
+    layer = Layer(given.weights, given.mask, cell.model.layer_norm)
+    with _refused(cell, expected):
+        a = cell.project(given.x, layer).select(2, 0)
+        version = a._version
+        after = cell.step(a, given.state, layer)
+    shapes = [getattr(part, "shape", None) for part in after] if isinstance(after, tuple) else []
+    if shapes != [part.shape for part in given.state]:
+        gave = (
+            f"a tuple of {[shape and tuple(shape) for shape in shapes]}" if shapes else type(after).__name__
+        )
+        raise ConfigError(f"{where} gave {gave}; expected {expected}")
+    if dtypes := {str(part.dtype) for part in after if part.dtype != given.x.dtype}:
+        raise ConfigError(
+            f"{where} gave {', '.join(sorted(dtypes))}; expected {given.x.dtype}, as its arguments"
+        )
+    if versions != [each._version for each in tensors] or a._version != version:
+        raise ConfigError(
+            f"{where} changes its arguments in place (a function whose name ends in _, out=, x[...] =); it "
+            "must compute new tensors and leave a, the state and the weights as they are"
+        )
+    if not torch.equal(drawn, torch.get_rng_state()):
+        raise ConfigError(
+            f"{where} draws random numbers; it must depend on its arguments alone, so that a trial can be "
+            "repeated: model.recurrent_dropout and model.zoneout are drawn from the trial's seed"
+        )
+    with _refused(cell, expected):
+        traced = _aten(cell)
+    unused = _unused(cell, traced)
+    if unused:
+        raise ConfigError(
+            f"{where}: no answer depends on {', '.join(unused)}; use them in step, or leave them out of "
+            "shapes"
+        )
+
+
+class _refused:
+    """Turns what a step of one's own raises into one message; the error itself stays its cause."""
+
+    def __init__(self, cell: Cell, expected: str) -> None:
+        self.cell, self.expected = cell, expected
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Exception) or isinstance(error, ConfigError):
+            return
+        cell = self.cell
+        where = blamed(error) or defined(type(cell).step)
+        name = f"{type(cell).__name__}.step"
+        rows = cell.gates * cell.hidden_size
+        if "tracing tensor" in str(error) or "data-dependent" in str(error).lower():
+            raise ConfigError(
+                f"{where}: {name} goes on by the values of its tensors (if, while, .item(), float()); it "
+                "must compute the same for all values: torch.where chooses element by element"
+            ) from error
+        raise ConfigError(
+            f"{where}: {name} raises {type(error).__name__}: {error}. It is given a (K, gates * hidden, B) = "
+            f"{(K, rows, B)} with gates = {cell.gates}, and a state that is a tuple of states = "
+            f"{cell.states} tensors (K, hidden, B); it must give {self.expected}"
+        ) from error
+
+
+def _unused(cell: Cell, aten: GraphModule) -> list[str]:
+    """Return the weights that have no gradient."""
+    (output,) = (node for node in aten.graph.nodes if node.op == "output")
+    gradients = _flat(output.args[0])[cell.states + 1 + cell.states :]
+    return [name for name, gradient in zip(weights_of(cell), gradients, strict=True) if gradient is None]
+
+
+def weights_of(cell: Cell) -> list[str]:
+    """Return the names of a cell's weights that its step may use."""
+    return [name for name in cell.all_shapes(INPUT) if name != "initial"]
+
+
+# The interpreter.
+
+
+@dataclass
+class Step:
+    """What `interpret` computes."""
+
+    after: list[Tensor]  # (H, B) each
+    before: list[Tensor]  # (H, B) each
+    gradients: dict[str, Tensor]  # of each weight
+    d_x: Tensor  # (input, B)
+
+
+def interpret(graph: Graph, leaves: dict[str, list[Tensor]], weights: dict[str, Tensor], x: Tensor) -> Step:
+    """Compute one step of one trial with torch, and its gradient.
+
+    Args:
+        leaves: (H, B) tensors by the words of `graph.LEAVES`: state, d_after, mask, zone.
+        weights: (rows, columns) or (rows,) each.
+        x: (input, B).
+    """
+    H, B = leaves["state"][0].shape
+    blocks: dict[int, Tensor] = {}
+
+    def part(factor: Any) -> Tensor:
+        top, bottom = factor.rows
+        weight = weights[factor.weight][top * H : bottom * H]
+        weight = (
+            weight if factor.columns is None else weight[:, factor.columns[0] * H : factor.columns[1] * H]
+        )
+        return weight.T if getattr(factor, "transposed", False) else weight
+
+    def joined_blocks(ids: tuple[int, ...] | None) -> Tensor:
+        return x if ids is None else torch.cat([blocks[i].expand(H, B) for i in ids])
+
+    for node in graph.nodes:
+        if isinstance(node, Product):
+            total = sum(part(factor) @ joined_blocks(factor.operand) for factor in node.factors)
+            assert isinstance(total, Tensor)
+            total = total + (joined_blocks(node.start) if node.start else 0)
+            blocks |= dict(zip(node.ids, total.split(H), strict=True))
+        elif node.op == "vector":
+            vector, at = weights[node.name].unsqueeze(-1), int(node.index) * H
+            blocks[node.id] = vector[at : at + H] if graph.weights[node.name][0] else vector
+        elif node.op in ("number", "hidden"):
+            blocks[node.id] = x.new_full((1, 1), node.index if node.op == "number" else H)
+        elif node.op in graphs.LEAVES:
+            blocks[node.id] = leaves[node.op][int(node.index)]
+        elif node.op == graphs.SUM:
+            blocks[node.id] = torch.stack([blocks[i].expand(H, B) for i in node.args]).sum((0, 1))[None]
+        else:
+            blocks[node.id] = computed(node.op, [blocks[i] for i in node.args])
+    gradients = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for outer in graph.outers:
+        rows = gradients[outer.weight][outer.rows[0] * H : outer.rows[1] * H]
+        columns = slice(None) if outer.columns is None else slice(outer.columns[0] * H, outer.columns[1] * H)
+        rows[:, columns] += joined_blocks(outer.left) @ joined_blocks(outer.right).T
+    for each in graph.sums:
+        one = graph.weights[each.weight][0] == 0
+        total = blocks[each.value].expand(-1, B).sum() if one else blocks[each.value].expand(H, B).sum(1)
+        gradients[each.weight][slice(None) if one else slice(each.block * H, (each.block + 1) * H)] += total
+    d_x = torch.zeros_like(x)
+    for factor in graph.d_x:
+        d_x += part(factor) @ joined_blocks(factor.operand)
+    full = {"after": graph.after, "before": graph.before}
+    after, before = ([blocks[i].expand(H, B) for i in ids] for ids in full.values())
+    return Step(after, before, gradients, d_x)
+
+
+def computed(op: str, args: list[Tensor]) -> Tensor:
+    """Compute an elementwise operation of graphs with torch."""
+    if op == "where":
+        return torch.where(args[0] != 0, args[1], args[2])
+    result: Tensor = getattr(torch, op)(*args)
+    return result.to(args[0].dtype)
+
+
+def stock_models() -> dict[str, Model]:
+    """Return a model of each kernel of the cells of rnnbench, by the kernel's name."""
+    models = {name: Model(name) for name in CELLS}
+    models["rnn_relu"] = Model("rnn", nonlinearity=Nonlinearity.relu)
+    return models
+
+
+def main(names: list[str]) -> None:
+    """Write the graphs of all cells of rnnbench, or print those of some."""
+    for name, model in stock_models().items():
+        if names and name not in names:
+            continue
+        graph = graph_of(model)
+        if isinstance(graph, NoKernel):
+            sys.exit(str(graph))
+        if names:
+            print(graph.text())
+        else:
+            (STEPS / f"{name}.txt").write_text(graph.text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
