@@ -142,17 +142,16 @@ class Interpreter:
     def times(self, factor: Factor, values: dict[int, Array], t: int) -> Array:
         operand = self.given["x"][t]
         if factor.operand is not None:
-            operand = np.concatenate([values[i] for i in factor.operand])
+            operand = self.stacked(values, factor.operand)
         return (self.part(factor).T if factor.transposed else self.part(factor)) @ operand
+
+    def stacked(self, values: dict[int, Array], numbers: tuple[int, ...]) -> Array:
+        return np.concatenate([values[i] + np.zeros((self.H, self.call.N)) for i in numbers])
 
     def add(self, gradients: dict[str, Array], values: dict[int, Array], t: int) -> None:
         for outer in self.graph.outers:
-            left = np.concatenate([values[i] for i in outer.left])
-            right = (
-                self.given["x"][t]
-                if outer.right is None
-                else np.concatenate([values[i] for i in outer.right])
-            )
+            left = self.stacked(values, outer.left)
+            right = self.given["x"][t] if outer.right is None else self.stacked(values, outer.right)
             H, rows = self.H, slice(outer.rows[0] * self.H, outer.rows[1] * self.H)
             columns = (
                 slice(None) if outer.columns is None else slice(outer.columns[0] * H, outer.columns[1] * H)
@@ -219,6 +218,10 @@ class Made:
     def any(self) -> int:
         return self.random.choice(self.known[-6:] + self.known)
 
+    def block(self) -> int:
+        """Choose a full block, or what stands for one: a row, a column, a number."""
+        return self.any() if self.random.random() < 0.15 else self.full()
+
     def full(self) -> int:
         shapes = self.graph.shapes()
         return self.random.choice([number for number in self.known if shapes[number] == "full"])
@@ -255,7 +258,7 @@ class Made:
         transposed = self.random.random() < 0.4
         count = rows[1] - rows[0], columns[1] - columns[0]
         made, read = reversed(count) if transposed else count
-        factors = [Factor("r", rows, columns, tuple(self.full() for _ in range(read)), transposed)]
+        factors = [Factor("r", rows, columns, tuple(self.block() for _ in range(read)), transposed)]
         if self.random.random() < 0.5 and made <= self.graph.weights["w"][0]:
             factors.insert(self.random.randint(0, 1), Factor("w", (0, made), None, None))
         shapes = self.graph.shapes()
@@ -276,14 +279,14 @@ class Made:
     def gradients(self) -> None:
         for _ in range(self.random.randint(1, 3)):
             rows, columns = self.span(self.graph.weights["r"][0]), self.span(self.graph.weights["r"][1])
-            left = tuple(self.full() for _ in range(*rows))
-            right = tuple(self.full() for _ in range(*columns))
+            left = tuple(self.block() for _ in range(*rows))
+            right = tuple(self.block() for _ in range(*columns))
             self.graph.outers.append(Outer("r", rows, columns, left, right))
         for _ in range(self.random.randint(0, 2)):
             rows = self.span(self.graph.weights["w"][0])
-            self.graph.outers.append(Outer("w", rows, None, tuple(self.full() for _ in range(*rows)), None))
+            self.graph.outers.append(Outer("w", rows, None, tuple(self.block() for _ in range(*rows)), None))
         rows = self.span(self.graph.weights["w"][0])
-        operand = tuple(self.full() for _ in range(*rows))
+        operand = tuple(self.block() for _ in range(*rows))
         self.graph.d_x = (Factor("w", rows, None, operand, True),)
         for _ in range(self.random.randint(0, 3)):
             self.graph.sums.append(Sum("b", self.random.randrange(self.graph.weights["b"][0]), self.full()))

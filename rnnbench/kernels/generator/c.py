@@ -41,7 +41,7 @@ def source(graph: Graph) -> str:
     """Write the C of a cell."""
     name, order = identifier(graph.name), plan(graph)
     parts = [
-        [f"// {graph.name}, of its graph.".replace("\n", " ")],
+        [f"// {name}"],
         _sizes(order, name),
         _forward(order, name),
         _backward(order, name),
@@ -90,21 +90,21 @@ def _block(head: str, lines: Iterable[str]) -> Lines:
 
 def _memory(order: Plan) -> dict[str, str]:
     """Return the arrays that stay from the forward to the backward pass."""
-    return {
-        "all_states": f"(call->train ? T : 2) * {order.graph.states - 1} * n",
-        "all_kept": f"(call->train ? T : 1) * {order.kept} * n",
-        "all_kept_rows": f"(call->train ? T : 1) * {order.kept_rows} * N",
-    }
+    return _some(
+        ("all_states", order.graph.states - 1, "n * (call->train ? T : 2)"),
+        ("all_kept", order.kept, "n * (call->train ? T : 1)"),
+        ("all_kept_rows", order.kept_rows, "N * (call->train ? T : 1)"),
+    )
 
 
 def _scratch(half: Half) -> dict[str, str]:
     """Return the arrays that both halves have."""
-    arrays = {
-        "zero": f"{max(1, half.graph.states - 1)} * n",
-        "made": f"{half.sizes['made']} * n",
-        "rows": f"{half.sizes['row']} * N",
-        "columns": f"{sum(map(len, _columns(half)))} * H",
-    }
+    arrays = _some(
+        ("zero", max(1, half.graph.states - 1), "n"),
+        ("made", half.sizes["made"], "n"),
+        ("rows", half.sizes["row"], "N"),
+        ("columns", sum(map(len, _columns(half))), "H"),
+    )
     return arrays | {name: " * ".join(_extent(factor)) for name, factor in _exchanged(half).items()}
 
 
@@ -113,13 +113,18 @@ def _backward_scratch(order: Plan) -> dict[str, str]:
     half = order.backward
     down = {_exchanged_name(f): f"{_extent(f)[0]} * I" for f in half.graph.d_x}
     sums = {part.name: _part_size(part) for part in _parts(order)}
-    own = {
-        "d": f"{len(order.turned)} * n",
-        "d_states": f"{half.graph.states * (1 if _in_place(half) else 2)} * n",
-        "turned": "N * all",
-        "d_bias": "all",
-    }
+    own = _some(
+        ("d", len(order.turned), "n"),
+        ("d_states", half.graph.states * (1 if _in_place(half) else 2), "n"),
+        ("turned", 1, "N * all"),
+        ("d_bias", 1, "all"),
+    )
     return _scratch(half) | down | own | sums
+
+
+def _some(*arrays: tuple[str, int, str]) -> dict[str, str]:
+    """Return the floats of arrays that have any: their name, how many blocks they have, the size of one."""
+    return {name: _times(count, size) for name, count, size in arrays if count}
 
 
 def _taken(arrays: dict[str, str], base: str) -> Lines:
@@ -135,7 +140,7 @@ def _sizes(order: Plan, name: str) -> Lines:
     """Write the functions that say how much memory a call needs."""
 
     def total(arrays: dict[str, str]) -> str:
-        return " + ".join(f"up_16({size})" for size in arrays.values())
+        return " + ".join(f"up_16({size})" for size in arrays.values()) or "0"
 
     memory = [*_extents(), f"return {total(_memory(order))};"]
     scratch = [
@@ -154,17 +159,24 @@ def _sizes(order: Plan, name: str) -> Lines:
 def _extents(order: Plan | None = None) -> Lines:
     lines = ["const long T = call->T, N = call->N, H = call->H, I = call->inputs, n = H * N;"]
     if order:
-        lines.append(f"const long all = up_16({len(order.turned)} * H) + 16;  // a row of `turned`")
+        lines.append(f"const long all = up_16({_times(len(order.turned), 'H')}) + 16;  // a row of `turned`")
     return lines
 
 
-def _weights(graph: Graph, base: str, prefix: str = "") -> Lines:
+def _weights(graph: Graph, base: str, prefix: str) -> Lines:
     """Write where each weight of a layer begins."""
     lines, before = [], base
     for weight, (rows, columns) in graph.weights.items():
-        lines.append(f"{'' if prefix else 'const '}float *const {prefix or 'w_'}{weight} = {before};")
-        before = f"{prefix or 'w_'}{weight} + {_times(rows, 'H') if rows else '1'} * {_width(columns)}"
+        lines.append(f"{'const ' if prefix == 'w_' else ''}float *const {prefix}{weight} = {before};")
+        before = f"{prefix}{weight} + {_size(rows, columns)}"
     return lines
+
+
+def _size(rows: int, columns: int | str | None) -> str:
+    """Return the floats of a weight."""
+    if not rows:
+        return "1"
+    return _times(rows, "H") + (f" * {_width(columns)}" if columns is not None else "")
 
 
 def _width(columns: int | str | None) -> str:
@@ -365,7 +377,7 @@ def _loop(half: Half, each: Round, at: int) -> Lines:
 
 def _operand(half: Half, numbers: Sequence[int]) -> list[tuple[int, int, Place]]:
     """Divide the blocks of an operand into runs: the first, how many, and where the run stands."""
-    places = [half.places[number] for number in numbers]
+    places = [half.blocks[number] for number in numbers]
     return [(first, count, places[first]) for first, count in _runs(places)]
 
 
@@ -389,7 +401,7 @@ def _factor_lines(half: Half, factor: Factor) -> Lines:
 
 def _product(half: Half, product: Product) -> Lines:
     """Write a product, and in place of one with inputs that are symbols the columns that they choose."""
-    place = _at(half.places[product.ids[0]])
+    place = _at(half.blocks[product.ids[0]])
     rows = _times(len(product.ids), "H")
     column = bool(product.start) and half.shapes[product.start[0]] == "column"
     start = _column_at(half, product.start) if column else "0"
@@ -411,7 +423,7 @@ def _product(half: Half, product: Product) -> Lines:
 
 
 def _rounds(half: Half, only_before: frozenset[Product] = frozenset()) -> Lines:
-    """Write all rounds; those products are left out in which nothing but an unwanted gradient is computed."""
+    """Write all rounds; products that give nothing but the gradient at a state before are not always run."""
     lines: Lines = []
     for at, each in enumerate(half.rounds):
         lines += _rows(half, each, at)
@@ -427,24 +439,25 @@ def _rounds(half: Half, only_before: frozenset[Product] = frozenset()) -> Lines:
 # --- The forward pass
 
 
-def _step_lines(order: Plan, half: Half, first: str) -> Lines:
-    """Write where the blocks of a step stand; `first` is true at the first step of the pass."""
-    states, lines = order.graph.states, [f"const int known = !({first}) || call->initial;"]
-    lines.append(
-        f"const float *const h_before = !({first}) ? call->h + earlier * call->h_step : "
-        "call->initial ? call->initial : zero;"
-    )
-    if states > 1:
-        slot = "call->train ? {0} : {0} & 1"
+def _step_lines(order: Plan, half: Half, before: str) -> Lines:
+    """Write where the blocks of a step stand; `before` is the number of steps before it."""
+    others, first = order.graph.states - 1, "call->initial ? call->initial{} : zero;"
+    lines = [
+        f"const long t = call->reverse ? T - 1 - {before} : {before};",
+        "const long earlier = call->reverse ? t + 1 : t - 1;",
+        f"const int known = {before} || call->initial;",
+        f"const float *const h_before = {before} ? call->h + earlier * call->h_step : {first.format('')}",
+        "float *const h = call->h + t * call->h_step;",
+    ]
+    if others:
+        at = "all_states + (call->train ? {0} : {0} & 1) * " + _times(others, "n")
         lines += [
-            f"const float *const states_before = !({first}) ? all_states + "
-            f"({slot.format('earlier')}) * {states - 1} * n : call->initial ? call->initial + n : zero;",
-            f"float *const states_after = all_states + ({slot.format('t')}) * {states - 1} * n;",
+            f"const float *const states_before = {before} ? {at.format('earlier')} : {first.format(' + n')}",
+            f"float *const states_after = {at.format('t')};",
         ]
-    lines.append("float *const h = call->h + t * call->h_step;")
-    for name, size in (("kept", f"{order.kept} * n"), ("kept_rows", f"{order.kept_rows} * N")):
-        if not size.startswith("0 "):
-            lines.append(f"float *const {name} = all_{name} + (call->train ? t : 0) * {size};")
+    for name, count, size in (("kept", order.kept, "n"), ("kept_rows", order.kept_rows, "N")):
+        if count:
+            lines.append(f"float *const {name} = all_{name} + (call->train ? t : 0) * {_times(count, size)};")
     if any(place[0] == "zone" for place in half.places.values()):
         lines.append("const float *const zone = call->zone + t * call->zone_step;")
     return lines
@@ -454,10 +467,10 @@ def _prologue(order: Plan, scratch: dict[str, str], half: Half) -> Lines:
     """Write where everything stands, and compute what is the same at every step."""
     return [
         *_extents(order),
-        *_weights(order.graph, "call->p"),
+        *_weights(order.graph, "call->p", "w_"),
         *_taken(_memory(order), "call->memory"),
         *_taken(scratch, "call->scratch"),
-        f"memset(zero, 0, sizeof(float) * {max(1, order.graph.states - 1)} * n);",
+        f"memset(zero, 0, sizeof(float) * {scratch['zero']});",
         *_constant_lines(half),
         *(_exchange(half, factor) for factor in _exchanged(half).values()),
     ]
@@ -468,10 +481,9 @@ def _forward(order: Plan, name: str) -> Lines:
     half, states = order.forward, order.graph.states
     last = ["memcpy(call->last, h, sizeof(float) * n);"]
     if states > 1:
-        last.append(f"memcpy(call->last + n, states_after, sizeof(float) * {states - 1} * n);")
+        last.append(f"memcpy(call->last + n, states_after, sizeof(float) * {_times(states - 1, 'n')});")
     step = [
-        "const long t = call->reverse ? T - 1 - done : done, earlier = call->reverse ? t + 1 : t - 1;",
-        *_step_lines(order, half, "!done"),
+        *_step_lines(order, half, "done"),
         *_rounds(half),
         *_block("if (call->last && done == T - 1)", last),
     ]
@@ -541,7 +553,7 @@ def _in_place(half: Half) -> bool:
                 reads[int(node.index)] = 2 * n + 1
         for product in each.products:
             for number in product.ids:
-                array, k = half.places[number]
+                array, k = half.blocks[number]
                 if array == "before":
                     writes.setdefault(k, 2 * n)
         for _, (array, k) in each.stores:
@@ -557,7 +569,7 @@ def _unread(half: Half) -> frozenset[Product]:
     loads |= {i for product in products for factor in product.factors for i in factor.operand or ()}
     return frozenset(
         product for product in products
-        if not loads & set(product.ids) and all(half.places[i][0] == "before" for i in product.ids)
+        if not loads & set(product.ids) and all(half.blocks[i][0] == "before" for i in product.ids)
     )  # fmt: skip
 
 
@@ -605,15 +617,22 @@ def _blocks(factor: Factor) -> set[tuple[str, int, int | None]]:
 
 def _sum_line(order: Plan, each: Sum, add: int) -> str:
     """Write what sums a value over the steps and examples into the gradient of a vector or of a number."""
-    half, to = order.backward, f"g_{each.weight}"
+    to = f"g_{each.weight}"
     if order.graph.weights[each.weight][0]:
         start = _plus("d_bias", order.turned[each.value], "H")
         return f"write_gradient(1, H, {start}, 1, {_plus(to, each.block, 'H')}, H, {add});"
-    if half.shapes[each.value] == "row":
-        total = _plus("d_numbers", order.graph.sums.index(each), "1") + ", 1"
+    numbers = _numbers(order)
+    if each.value in numbers:
+        total = numbers[each.value]
     else:
-        total = f"{_plus('d_bias', order.turned[each.value], 'H')}, H"
-    return f"*{to} {'+' * add}= total({total});"
+        total = f"total({_plus('d_bias', order.turned[each.value], 'H')}, H)"
+    return f"*{to} {'+' * add}= {total};"
+
+
+def _numbers(order: Plan) -> dict[int, str]:
+    """Return the rows whose sum is the gradient of a number, and the name of that sum."""
+    single = (each.value for each in order.graph.sums if each.value not in order.turned)
+    return {value: f"number{value}" for value in single}
 
 
 def _zeros(graph: Graph, written: set[tuple[str, int, int | None]]) -> Lines:
@@ -622,17 +641,15 @@ def _zeros(graph: Graph, written: set[tuple[str, int, int | None]]) -> Lines:
     for name, (rows, columns) in graph.weights.items():
         across = range(columns) if isinstance(columns, int) else (None,)
         if any((name, row, column) not in written for row in range(max(1, rows)) for column in across):
-            size = f"{_times(rows, 'H') if rows else '1'} * {_width(columns)}"
-            lines.append(f"memset(g_{name}, 0, sizeof(float) * {size});")
+            lines.append(f"memset(g_{name}, 0, sizeof(float) * {_size(rows, columns)});")
     return lines
 
 
 def _step_sums(order: Plan) -> Lines:
     """Write what a step adds to the sums that become the gradients."""
-    half, lines = order.backward, []
-    for n, each in enumerate(order.graph.sums):
-        if half.shapes[each.value] == "row":
-            lines.append(f"d_numbers[{n}] += total({_at(half.places[each.value], 'N')}, N);")
+    half = order.backward
+    numbers = _numbers(order).items()
+    lines = [f"{name} += total({_at(half.places[value], 'N')}, N);" for value, name in numbers]
     if order.turned:
         lines += [
             f"transpose({_times(len(order.turned), 'H')}, N, d, N, turned, all);",
@@ -648,8 +665,7 @@ def _backward(order: Plan, name: str) -> Lines:
     pair = [] if _in_place(half) else ["float *const swap = d_after;", "d_after = d_before, d_before = swap;"]
     down = [_exchange(half, factor) for factor in order.graph.d_x]
     step = [
-        "const long t = call->reverse ? T - 1 - left : left, earlier = call->reverse ? t + 1 : t - 1;",
-        *_step_lines(order, half, "!left"),
+        *_step_lines(order, half, "left"),
         "const float *const d_out = call->d_out + t * call->h_step;",
         *_rounds(half, _unread(half)),
         *_step_sums(order),
@@ -663,8 +679,8 @@ def _backward(order: Plan, name: str) -> Lines:
         f"float *d_after = d_states, *d_before = {_plus('d_states', states if pair else 0, 'n')};",
         f"memset(d_states, 0, {size});",
         "memset(d_bias, 0, sizeof(float) * all);",
-        f"float d_numbers[{len(order.graph.sums)} + 1] = {{0}};",
-        "// Columns between the rows and a whole vector are computed with, their results never used.",
+        *(f"float {number} = 0;" for number in _numbers(order).values()),
+        "// Products read on to the end of a vector, past the last block; nothing reads what they make of it.",
         "memset(turned, 0, sizeof(float) * N * all);",
         *(f"memset({part.name}, 0, sizeof(float) * {_part_size(part)});" for part in _parts(order)),
         *_block("for (long left = T - 1; left >= 0; left--)", step),

@@ -34,11 +34,13 @@ class Half:
         graph: of which it is a half.
         standing: blocks that are in memory before it, and where.
         wanted: values that it leaves behind, and where.
-        operands: values that are read from memory after it, wherever they stand.
+        operands: values that products after it read, wherever they stand.
+        rows: rows that are read after it.
 
     Attributes:
         rounds: what it does.
-        places: where each block stands that a loop loads or a product reads.
+        places: where each value stands that a loop loads.
+        blocks: where each full block stands that a product reads; another place if the value is a row.
         sizes: how many blocks the arrays `made` (full) and `row` have.
     """
 
@@ -48,19 +50,22 @@ class Half:
         standing: dict[int, Place],
         wanted: Iterable[tuple[int, Place]],
         operands: Iterable[int] = (),
+        rows: Iterable[int] = (),
     ) -> None:
         self.graph, self.shapes = graph, graph.shapes()
         self.nodes = {made_id: node for node in graph.nodes for made_id in made(node)}
         self.position = {made_id: n for n, made_id in enumerate(self.nodes)}
         self.places = dict(standing)
+        self.blocks = {number: place for number, place in standing.items() if self.shapes[number] != "row"}
         self.sizes = {"made": 0, "row": 0}
         self.wanted, self.operands = list(wanted), list(operands)
-        self.relevant = self._relevant()
+        self.relevant = self._relevant([number for number, _ in self.wanted] + self.operands + list(rows))
         self.round: dict[int, int] = {}  # from which on a value can be computed, or is there
         for number in sorted(self.relevant, key=self.position.__getitem__):
             self.round[number] = self._first_round(number)
         self.rounds = [Round() for _ in range(1 + max(self.round.values(), default=0))]
         self.inside: list[set[int]] = [set() for _ in self.rounds]  # what each round's loop computes
+        self.read: list[set[int]] = [set() for _ in self.rounds]  # and loads
         self.filled = dict.fromkeys(standing, 0)  # the first round whose loop can load a value
         self._place_products()
         self._place_rows()
@@ -76,25 +81,25 @@ class Half:
         filled = {
             place[1]: n for n, each in enumerate(self.rounds) for _, place in each.stores if place[0] == array
         }
-        loads = [set(self.loads(each)) for each in self.rounds]
         products = [product for each in self.rounds for product in each.products]
         operands = {i for product in products for factor in product.factors for i in factor.operand or ()}
         moved: dict[Place, Place] = {}
         for product in products:
             ids = set(product.ids)
-            if self.places[product.ids[0]][0] != "made" or ids & operands:
+            if self.blocks[product.ids[0]][0] != "made" or ids & operands:
                 continue
-            last = max((n for n, read in enumerate(loads) if ids & read), default=0)
+            last = max((n for n, each in enumerate(self.rounds) if ids & set(self.loads(each))), default=0)
             free = [k for k, n in filled.items() if n >= last]
             runs = (range(k, k + len(product.ids)) for k in sorted(free))
             if run := next((run for run in runs if set(run) <= set(free)), None):
                 for k, number in zip(run, product.ids, strict=True):
                     del filled[k]
-                    moved[self.places[number]] = array, k
+                    moved[self.blocks[number]] = array, k
         left = [place for place in (("made", n) for n in range(self.sizes["made"])) if place not in moved]
         moved |= {place: ("made", n) for n, place in enumerate(left)}
         self.sizes["made"] = len(left)
         self.places = {number: moved.get(place, place) for number, place in self.places.items()}
+        self.blocks = {number: moved.get(place, place) for number, place in self.blocks.items()}
         for each in self.rounds:
             each.stores = [(number, moved.get(place, place)) for number, place in each.stores]
 
@@ -123,9 +128,8 @@ class Half:
         leaf = isinstance(node, Value) and node.op in LEAVES
         return leaf or number in self.places or self.constant(number)
 
-    def _relevant(self) -> set[int]:
+    def _relevant(self, left: list[int]) -> set[int]:
         found: set[int] = set()
-        left = [number for number, _ in self.wanted] + self.operands
         while left:
             number = left.pop()
             if number in found or self._ends(number):
@@ -146,7 +150,7 @@ class Half:
 
     def _stands(self, number: int) -> bool:
         """True if a product may read it without a loop before."""
-        return number in self.places or isinstance(self.nodes[number], Product)
+        return number in self.blocks or isinstance(self.nodes[number], Product)
 
     def _place_products(self) -> None:
         """Place each product's blocks, side by side: where they are wanted, or in `made`."""
@@ -162,7 +166,7 @@ class Half:
             at = self.round[node.ids[0]]
             self.rounds[at].products.append(node)
             for n, number in enumerate(node.ids):
-                self.places[number] = home[0], home[1] + n
+                self.places[number] = self.blocks[number] = home[0], home[1] + n
                 self.filled[number] = at
 
     def _new(self, array: str, count: int = 1) -> int:
@@ -170,7 +174,7 @@ class Half:
         return self.sizes[array] - count
 
     def _place_rows(self) -> None:
-        homes = dict(self.wanted)
+        homes = {number: place for number, place in self.wanted if place[0] == "kept_row"}
         for number in sorted(self.relevant, key=self.position.__getitem__):
             if self.shapes[number] != "row":
                 continue
@@ -186,7 +190,7 @@ class Half:
             for product in each.products:
                 for block, number in enumerate(product.start):
                     if self.shapes[number] != "column":
-                        place = self.places[product.ids[block]]
+                        place = self.blocks[product.ids[block]]
                         self.rounds[self._join(number, at - 1)].stores.append((number, place))
                 for factor in product.factors:
                     self._stand(factor.operand or (), at - 1)
@@ -198,20 +202,28 @@ class Half:
         last = len(self.rounds) - 1
         self._stand(self.operands, last)
         for number, place in self.wanted:
-            if self.places.get(number) != place and self.shapes[number] != "row":
+            if self.blocks.get(number) != place and place[0] != "kept_row":
                 self._store(number, place, last)
 
     def _stand(self, numbers: Iterable[int], latest: int) -> None:
         """See to it that values are in memory after the loop of a round."""
-        homes = dict(reversed(self.wanted))
         for number in numbers:
-            if number not in self.places:
-                self._store(number, homes.get(number) or ("made", self._new("made")), latest)
+            if number not in self.blocks:
+                self._store(number, self._home(number), latest)
+
+    def _home(self, number: int) -> Place:
+        """Return where a value is wanted, or a new place."""
+        wanted = (place for other, place in self.wanted if other == number and place[0] != "kept_row")
+        return next(wanted, None) or ("made", self._new("made"))
 
     def _store(self, number: int, place: Place, latest: int) -> None:
         """Store a value, not after the loop of round `latest`."""
         at = self._join(number, latest)
+        self._stored(number, place, at)
+
+    def _stored(self, number: int, place: Place, at: int) -> None:
         self.rounds[at].stores.append((number, place))
+        self.blocks.setdefault(number, place)
         self.places.setdefault(number, place)
         self.filled.setdefault(number, at + 1)
 
@@ -221,21 +233,29 @@ class Half:
         if (there := next(computed, None)) is not None:
             return there
         candidates = range(self.round.get(number, 0), latest + 1)
-        at = min(candidates, key=lambda n: (len(self._needed(number, n) - self.inside[n]), -n))
+        at = min(candidates, key=lambda n: (self._cost(number, n), -n))
         self._include(number, at)
         return at
+
+    def _cost(self, number: int, at: int) -> int:
+        """Count what the loop of a round would compute and load for a value that it does not by now."""
+        needed = self._needed(number, at)
+        return len((needed | self._args(needed, number)) - self.inside[at] - self.read[at])
+
+    def _args(self, needed: set[int], number: int) -> set[int]:
+        """Return what is loaded to compute `needed`, or a value itself where nothing is."""
+        return ({arg for i in needed for arg in self.value(i).args} | {number}) - needed
 
     def _include(self, number: int, at: int) -> None:
         """Let the loop of a round compute a value; what it needs of earlier loops, these store."""
         needed = self._needed(number, at)
         self.inside[at] |= needed
-        args = {arg for i in needed for arg in self.value(i).args} | {number}
-        for arg in args - self.inside[at]:
+        loads = self._args(needed, number) - self.inside[at]
+        self.read[at] |= loads
+        for arg in sorted(loads):
             earlier = self._computed_before(arg, at)
             if earlier is not None and arg not in self.filled:
-                place = dict(reversed(self.wanted)).get(arg) or ("made", self._new("made"))
-                self.rounds[earlier].stores.append((arg, place))
-                self.places[arg], self.filled[arg] = place, earlier + 1
+                self._stored(arg, self._home(arg), earlier)
 
     def _computed_before(self, number: int, at: int) -> int | None:
         """Return the loop before round `at` in which an expensive value is computed."""
@@ -290,18 +310,20 @@ def plan(graph: Graph) -> Plan:
     widest = sorted(
         graph.outers, key=lambda outer: -len(outer.left)
     )  # so that the blocks of most stand together
-    for number in [i for outer in widest for i in outer.left] + [each.value for each in graph.sums]:
-        if shapes[number] == "full":
-            turned.setdefault(number, len(turned))
+    single = [
+        each.value for each in graph.sums if shapes[each.value] == "row" and not graph.weights[each.weight][0]
+    ]
+    summed = [each.value for each in graph.sums if each.value not in single]
+    for number in [i for outer in widest for i in outer.left] + summed:
+        turned.setdefault(number, len(turned))
     left = [(number, ("turned", n)) for number, n in turned.items()]
     before = [(number, ("before", k)) for k, number in enumerate(graph.before)]
     rights = [i for outer in graph.outers for i in outer.right or ()]
     downs = [i for factor in graph.d_x for i in factor.operand or ()]
     stand = dict(reversed(after)) | keep | leaves
-    single = [each.value for each in graph.sums if shapes[each.value] == "row"]
     forward = Half(graph, leaves, after + list(keep.items()))
     forward.share("kept")
-    backward = Half(graph, stand, left + before, rights + downs + single)
+    backward = Half(graph, stand, left + before, rights + downs, single)
     return Plan(graph, forward, backward, len(full), len(rows), turned)
 
 
