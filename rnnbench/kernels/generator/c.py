@@ -680,7 +680,7 @@ def _backward(order: Plan, name: str) -> Lines:
         f"memset(d_states, 0, {size});",
         "memset(d_bias, 0, sizeof(float) * all);",
         *(f"float {number} = 0;" for number in _numbers(order).values()),
-        "// Products read on to the end of a vector, past the last block; nothing reads what they make of it.",
+        "// Products read past the last block, to the end of a vector; nothing reads what they make of it.",
         "memset(turned, 0, sizeof(float) * N * all);",
         *(f"memset({part.name}, 0, sizeof(float) * {_part_size(part)});" for part in _parts(order)),
         *_block("for (long left = T - 1; left >= 0; left--)", step),
