@@ -113,7 +113,7 @@ def of(option: str, kind: str):
 
 
 def configs_of(cell: str, changes: dict, seeds=(0, 1), **more):
-    optim = Sgd(lr=0.02, momentum=0.5)
+    optim = Sgd(lr=0.005, momentum=0.5)
     return [
         make_config(cell, seed, optim=optim, fit__batch_size=10, fit__clip=1.0, **changes, **more)
         for seed in seeds
@@ -150,8 +150,11 @@ def agree(cell: str, option: str, kind: str, epochs: int) -> None:
             config.fit.steps_per_epoch = 4
     ours, metrics = trained(configs, task, CompiledCompute(configs[0], task), epochs)
     theirs, expected = trained(configs, task, torch_path(configs[0], task), epochs)
+    # Where the products hardly vary over their rows, layer_norm divides rounding errors by almost 0.
+    norm = 1e-3 if configs[0].model.layer_norm else 1e-5
     for epoch, other in zip(metrics, expected, strict=True):
         for one, two in zip(epoch, other, strict=True):
+            assert one.pop("grad_norm") == pytest.approx(two.pop("grad_norm"), rel=norm)
             assert one == pytest.approx(two, rel=1e-5, abs=1e-5)
     torch.testing.assert_close(ours.state["parameters"], theirs.state["parameters"], atol=1e-5, rtol=1e-5)
     for split in ("train", "test"):
