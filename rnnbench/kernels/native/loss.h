@@ -5,7 +5,7 @@
 // y (N) classes; writes each answer to `answers` unless that is 0.
 static void cross_entropy(int outputs, int N, float *logits, const int64_t *y, const float *share, int train,
                           double *sums, int64_t *answers) {
-    float largest[CHUNK], total[CHUNK] = {0};
+    float largest[CHUNK], right[CHUNK], total[CHUNK] = {0};
     int answer[CHUNK] = {0};
     memcpy(largest, logits, sizeof(float) * N);
     for (int c = 1; c < outputs; c++)
@@ -14,21 +14,23 @@ static void cross_entropy(int outputs, int N, float *logits, const int64_t *y, c
             answer[j] = x > largest[j] ? c : answer[j];
             largest[j] = x > largest[j] ? x : largest[j];
         }
+    for (int j = 0; j < N; j++) right[j] = share[j] ? logits[y[j] * N + j] : 0;
     for (int c = 0; c < outputs; c++)
-        for (int j = 0; j < N; j += LANES)
-            store(total + j, load(total + j) + vec_exp(load(logits + c * N + j) - load(largest + j)));
+        for (int j = 0; j < N; j += LANES) {
+            const vec e = vec_exp(load(logits + c * N + j) - load(largest + j));
+            store(logits + c * N + j, e);
+            store(total + j, load(total + j) + e);
+        }
     for (int j = 0; j < N; j++) {
         if (!share[j]) continue;
-        sums[0] += logf(total[j]) + largest[j] - logits[y[j] * N + j];
+        sums[0] += logf(total[j]) + largest[j] - right[j];
         sums[1] += answer[j] == y[j];
         if (answers) answers[j] = answer[j];
     }
     if (!train) return;
     for (int j = 0; j < N; j++) total[j] = share[j] ? share[j] / total[j] : 0;
     for (int c = 0; c < outputs; c++)
-        for (int j = 0; j < N; j += LANES)
-            store(logits + c * N + j,
-                  vec_exp(load(logits + c * N + j) - load(largest + j)) * load(total + j));
+        for (int j = 0; j < N; j += LANES) store(logits + c * N + j, load(logits + c * N + j) * load(total + j));
     for (int j = 0; j < N; j++)
         if (share[j]) logits[y[j] * N + j] -= share[j];
 }

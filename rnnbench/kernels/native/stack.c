@@ -42,9 +42,10 @@ struct noise {
 // Threads that share a trial, and where they wait for each other.
 struct team {
     atomic_int here, round;
-    int64_t trial;
+    int64_t trial, minibatch;  // that they compute, the first of `block`
 };
 
+enum { BLOCKS = 16 };  // into which the minibatches of a call are divided
 enum { SUMS = 3 };  // of a chunk: loss, right answers, answers
 
 struct call {
@@ -65,8 +66,12 @@ struct call {
     struct team *teams;
     int team_size;
     struct needs needs;
-    atomic_long next;  // the trial, or the chunk, that nobody has taken yet
-    atomic_int gate;   // 1: all threads are there; -1: they are not
+    // Trials are taken for `block` minibatches at a time, so that three trials keep two threads busy to the end.
+    pthread_mutex_t taking;
+    int64_t block, *done;  // minibatches that each trial has done
+    char *taken;           // whether a team computes it now
+    atomic_long next;      // of evaluate: the chunk that nobody has taken yet
+    atomic_int gate;       // 1: all threads are there; -1: they are not
 };
 
 struct worker {
@@ -175,6 +180,31 @@ static void train_update(const struct call *c, const struct minibatch *m, int ch
     update(s->optimiser, c->P, s->parameters + k * c->P, gradient, memory, &hyper);
 }
 
+static int64_t minibatches(const struct call *c) { return (c->count + c->batch - 1) / c->batch; }
+
+// Take the trial that has done least for a team, -1 if there is nothing left; first give back the one it had.
+static void take(struct call *c, struct team *team) {
+    for (int left = 1; left; sched_yield()) {
+        int64_t best = left = 0;
+        pthread_mutex_lock(&c->taking);
+        if (team->trial >= 0) c->taken[team->trial] = 0;
+        team->trial = -1;
+        for (int64_t k = 0; k < c->K; k++) {
+            if (c->done[k] == minibatches(c)) continue;
+            left = 1;
+            if (!c->taken[k] && (team->trial < 0 || c->done[k] < c->done[best])) team->trial = best = k;
+        }
+        if (team->trial >= 0) {
+            const int64_t end = c->done[best] + c->block;
+            c->taken[best] = 1;
+            team->minibatch = c->done[best];
+            c->done[best] = end < minibatches(c) ? end : minibatches(c);
+            left = 0;
+        }
+        pthread_mutex_unlock(&c->taking);
+    }
+}
+
 static void train_worker(struct worker *me) {
     struct call *c = me->call;
     const int size = c->team_size, number = me->number / size, member = me->number % size;
@@ -182,12 +212,12 @@ static void train_worker(struct worker *me) {
     float *gradients = c->gradients + number * c->chunks * c->P, *noisy = c->noisy + number * c->P;
     double *sums = c->sums + number * c->chunks * SUMS;
     for (;;) {
-        if (!member) team->trial = atomic_fetch_add(&c->next, 1);
+        if (!member) take(c, team);
         meet(team, size);
-        const int64_t k = team->trial;
-        if (k >= c->K) return;
+        const int64_t k = team->trial, first = team->minibatch;
+        if (k < 0) return;
         const float *p = c->state->parameters + k * c->P;
-        for (int64_t n = 0; n * c->batch < c->count; n++) {
+        for (int64_t n = first; n < first + c->block && n < minibatches(c); n++) {
             const struct minibatch m = minibatch_of(c, k, n);
             const int chunks = (m.size + CHUNK - 1) / CHUNK;
             if (c->noise->weights) {
@@ -302,13 +332,14 @@ static int run(struct call *call, int threads, void (*body)(struct worker *)) {
     return error;
 }
 
-// How many threads share a trial: whatever ends first when K trials are taken by teams, given that a
-// meeting costs something and that a minibatch has only so many chunks.
-static int choose_team(int64_t K, int threads, int64_t chunks) {
+// How many threads share a trial: whatever ends first when K trials are taken by teams, block by block, given
+// that a meeting costs something and that a minibatch has only so many chunks.
+static int choose_team(int64_t K, int threads, int64_t chunks, int64_t blocks) {
     int best = 1;
     double least = INFINITY;
     for (int size = 1; size <= threads && size <= chunks; size++) {
-        const double rounds = (K + threads / size - 1) / (threads / size);
+        const int64_t teams = threads / size < K ? threads / size : K;
+        const double rounds = (double)((K * blocks + teams - 1) / teams) / blocks;
         const double shares = (chunks + size - 1) / size;  // chunks that the busiest member computes
         const double time = rounds * shares * (size > 1 ? 1.1 : 1);
         if (time < least) least = time, best = size;
@@ -328,15 +359,21 @@ int NAMED(rnnbench_train, SET)(const struct shape *shape, const struct examples 
     c.needs = (struct needs){padded(batch), 1, noise->dropout != 0, examples->lengths != 0, carried != 0,
                              examples->steps, examples->kind};
     c.chunks = (batch + CHUNK - 1) / CHUNK;
-    c.team_size = choose_team(K, threads, c.chunks);
+    c.block = (minibatches(&c) + BLOCKS - 1) / BLOCKS;
+    c.team_size = choose_team(K, threads, c.chunks, minibatches(&c) / c.block);
     const int64_t most = threads / c.team_size, teams = K < most ? K : most;
     c.teams = calloc(teams, sizeof *c.teams);
     c.gradients = malloc(sizeof(float) * teams * c.chunks * P);
     c.noisy = malloc(sizeof(float) * (noise->weights ? teams * P : 1));
+    c.done = calloc(K, sizeof *c.done);
+    c.taken = calloc(K, 1);
+    pthread_mutex_init(&c.taking, 0);
     c.sums = malloc(sizeof(double) * teams * c.chunks * SUMS);
-    const int enough = c.teams && c.gradients && c.noisy && c.sums;
+    const int enough = c.teams && c.gradients && c.noisy && c.done && c.taken && c.sums;
+    for (int64_t i = 0; enough && i < teams; i++) c.teams[i].trial = -1;
     const int error = enough ? run(&c, teams * c.team_size, train_worker) : ENOMEM;
-    free(c.teams), free(c.gradients), free(c.noisy), free(c.sums);
+    free(c.teams), free(c.gradients), free(c.noisy), free(c.done), free(c.taken), free(c.sums);
+    pthread_mutex_destroy(&c.taking);
     return error;
 }
 
