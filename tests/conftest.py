@@ -36,8 +36,9 @@ settings.load_profile("ci")
 
 HERE = Path(__file__).parent
 # Commands that the tests start from other folders run this checkout, whatever is installed.
-# What the tests train to is not noted as the developer's own.
-os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir()) / f"rnnbench-tests-{os.getuid()}")
+# What the tests train to is not noted as the developer's own, nor are their kernels kept with these.
+OURS = Path(tempfile.gettempdir()) / f"rnnbench-tests-{os.getuid()}"
+os.environ["XDG_STATE_HOME"] = os.environ["XDG_CACHE_HOME"] = str(OURS)
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
 DATA = Path(os.environ.get("RNNBENCH_DATA", HERE.parents[1] / "shared" / "data"))
 
@@ -83,10 +84,16 @@ def quick_compiler(folder: Path) -> dict[str, str]:
     found = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if found is None:
         return {}
-    script = folder / "cc-O0"
-    script.write_text(f'#!/bin/sh\nexec {shlex.quote(found)} "$@" -O0\n')
-    script.chmod(0o755)
+    folder.mkdir(parents=True, exist_ok=True)
+    script, part = folder / "cc-O0", folder / f"cc-O0.{os.getpid()}"
+    part.write_text(f'#!/bin/sh\nexec {shlex.quote(found)} "$@" -O0\n')
+    part.chmod(0o755)
+    part.replace(script)  # other workers may be running it
     return {"CC": str(script)}
+
+
+# Kernels that tests have compiled at first use are quick to build; those of the package are as installed.
+os.environ.update(quick_compiler(OURS) if "CC" not in os.environ else {})
 
 
 def crossed(*lists: Sequence[Any]) -> list[Any]:

@@ -1,6 +1,7 @@
 """The whole path as a user walks it: commands, folders, MLflow, resume, failure, interruption."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -207,6 +208,7 @@ def test_stacks_side_by_side_change_no_number(tmp_path):
 def test_a_dry_run_makes_nothing(tmp_path):
     out, _ = run(tmp_path, "-m", "model=lstm,gru", "seed=0,1,2", "dry_run=true")
     assert "6 trials in 2 kinds of stacks" in out and "MiB" in out
+    assert len(re.findall(r", (?:compiled \w+|torch \(.*\))$", out, re.MULTILINE)) == 2  # each stack's kernel
     run(tmp_path, "dry_run=true")
     assert list(tmp_path.iterdir()) == []
 

@@ -203,7 +203,7 @@ def test_files_say_what_they_are() -> None:
 LATE_IMPORTS = {
     "app.py",  # a search's jobs need Optuna
     "cluster/base.py",  # training needs torch, a search's jobs need Optuna
-    "kernels/compiled.py",  # the module of a command, which warns if it was imported before it runs
+    "kernels/libraries.py",  # the modules of commands, which warn if they were imported before they run
     "search/sweeper.py",  # Optuna and torch, which a command that is refused does without
     "sweep/stages.py",  # torch, likewise
     "tasks/task.py",  # rich, which most tasks do without

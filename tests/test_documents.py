@@ -7,6 +7,7 @@ import io
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -238,6 +239,25 @@ def test_the_cell_and_the_task_of_the_page_train(
         f"rnnbench_import={file}", option, "fit.epochs=1", "data.train_size=64", "tracking=none"
     )
     assert result["status"] == "finished"
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
+def test_the_cell_of_the_page_trains_compiled_on_the_arrays_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newcomer's way: ten lines of a cell, series of several lengths; the torch path's numbers."""
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(ROOT / "rnnbench/docs/tasks.md", "python")
+    exec(compile(block, "tasks.md", "exec"), {})
+    Path("my_cells.py").write_text(EXAMPLES["my_cells.py"])
+    words = "rnnbench_import=my_cells.py", "model=leaky", "data=npz", "data.path=mine.npz", "fit.epochs=2"
+    compiled, torch = (
+        rnnbench.run(*words, "tracking=none", f"fit.kernel={kernel}", folder=kernel)
+        for kernel in ("compiled", "torch")
+    )
+    assert compiled["tags"]["rnnbench.kernel"].startswith("compiled ")
+    for name in ("best/val_loss", "test/loss"):
+        assert compiled["metrics"][name] == pytest.approx(torch["metrics"][name], rel=1e-4)
 
 
 def test_the_table_of_the_page_is_a_table(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Laws of the compiled kernels: they compute what torch does, bit for bit the same whatever runs beside."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnbench.config import Adam, AdamW, ConfigError, Kernel, Model, Nonlinearity, RMSprop, Sgd
-from rnnbench.kernels import choose, compiled, kernel_name, make_compute, missing
+from rnnbench.kernels import choose, compiled, kernel_name, libraries, make_compute, slower
 from rnnbench.kernels.compiled import CompiledCompute, instruction_sets
+from rnnbench.nn.cells import Cell, register_cell
 from rnnbench.nn.network import to_torch
 from rnnbench.tasks import Task
 from rnnbench.train.stack import Stack
@@ -234,7 +236,7 @@ def test_memory_that_cannot_be_had_is_an_error_and_changes_nothing():
         compute.evaluate(parameters, torch.arange(3))
 
 
-def test_auto_takes_the_compiled_kernels_where_they_serve(monkeypatch):
+def test_auto_takes_the_compiled_kernels_where_they_serve():
     config = make_config("gru")
     assert choose(config) is (Kernel.compiled if SETS else Kernel.torch)
     assert kernel_name(config) == (f"compiled {SETS[0]}" if SETS else "torch")
@@ -242,55 +244,89 @@ def test_auto_takes_the_compiled_kernels_where_they_serve(monkeypatch):
     assert choose(config) is Kernel.torch
     config.fit.device, config.fit.kernel = "cpu", Kernel.torch
     assert kernel_name(config) == "torch"
-    assert missing(config) is None
+    assert slower(config) is None
 
 
 @pytest.mark.parametrize("changes", [{"model__name": "mgu"}, {"model__layer_norm": True}])
-@pytest.mark.parametrize("kernel", [Kernel.cudnn, Kernel.compiled])
-def test_a_kernel_without_the_equations_is_refused(kernel, changes):
-    if kernel is Kernel.compiled and not SETS:
-        pytest.skip("no compiled kernels: no C compiler was there")
-    config = make_config(
-        fit__kernel=kernel, fit__device="cuda" if kernel is Kernel.cudnn else "cpu", **changes
-    )
-    with pytest.raises(ConfigError, match=f"fit.kernel={kernel.value}: .*fit.kernel=auto"):
+def test_cudnn_is_refused_without_the_equations(changes):
+    config = make_config(fit__kernel=Kernel.cudnn, fit__device="cuda", **changes)
+    with pytest.raises(ConfigError, match=r"fit.kernel=cudnn: .*fit.kernel=auto"):
         choose(config)
 
 
-def test_what_one_kernel_has_says_nothing_of_another(monkeypatch):
-    """A cell may be added to the compiled kernels that torch.nn has not, an optimiser in Python alone."""
-    if not SETS:
-        pytest.skip("no compiled kernels: no C compiler was there")
-    monkeypatch.setattr(compiled, "CELLS", ("mgu",))
-    assert choose(make_config("mgu")) is Kernel.compiled
-    with pytest.raises(ConfigError, match=r"torch.nn has no model=mgu"):
-        choose(make_config("mgu", fit__kernel=Kernel.cudnn, fit__device="cuda"))
-    config = make_config("lstm", optim=Sgd(name="lion"))
+@register_cell("sorting")
+class Sorting(Cell):
+    """A step with an operation that has no kernel."""
+
+    def step(self, a, state, layer):
+        return (layer.recurrent(state[0], a).tanh().sort(1).values,)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"model": "sorting"}, r"model=sorting: .*test_kernels.py: step uses aten.sort, which has no kernel"),
+        ({"optim": Sgd(name="lion")}, "optim=lion updates in Python"),
+    ],
+)
+def test_what_compiled_kernels_do_not_have_trains_on_the_torch_path_and_is_said_in_one_line(changes, words):
+    config = make_config(**changes)
     assert choose(config) is Kernel.torch
+    assert re.match(f"{words}: training on the slower torch path$", str(slower(config)))
     config.fit.kernel = Kernel.compiled
-    with pytest.raises(ConfigError, match=r"under optim=lion"):
+    with pytest.raises(ConfigError, match=f"fit.kernel=compiled: {words}; take fit.kernel=auto"):
         choose(config)
 
 
-def test_without_kernels_one_line_says_so_and_asking_for_them_is_refused(monkeypatch, tmp_path):
-    compiled.library.cache_clear()
-    monkeypatch.setattr(compiled, "LIBRARY", tmp_path / "stack.so")
-    try:
-        config = make_config("gru")
-        assert choose(config) is Kernel.torch
-        assert "python -m rnnbench.kernels.build" in missing(config)
-        assert "\n" not in missing(config)
-        config.fit.kernel = Kernel.compiled
-        with pytest.raises(
-            ConfigError, match=r"fit.kernel=compiled: they were not built; .*fit.kernel=torch"
-        ):
-            choose(config)
-        (tmp_path / "stack.so").write_text("of another machine")
-        compiled.library.cache_clear()
-        with pytest.raises(ConfigError, match=r"they cannot be loaded: .*stack.so"):
-            choose(config)
-    finally:
-        compiled.library.cache_clear()
+@pytest.fixture
+def nothing_built(monkeypatch, tmp_path):
+    """As installed without a C compiler, by a user for whom nothing was compiled yet."""
+    monkeypatch.setattr(libraries, "LIBRARY", tmp_path / "stack.so")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for remembers in (libraries.library, libraries._find):
+        remembers.cache_clear()
+    yield
+    for remembers in (libraries.library, libraries._find):
+        remembers.cache_clear()
+
+
+@pytest.mark.parametrize("where", ["CC", "PATH"])
+def test_without_a_compiler_one_line_says_so_and_asking_for_kernels_is_refused(
+    where, nothing_built, monkeypatch
+):
+    monkeypatch.setenv("CC", "/nonexistent/cc")
+    if where == "PATH":
+        monkeypatch.delenv("CC")
+        monkeypatch.setenv("PATH", "/nowhere")
+    config = make_config("gru")
+    assert choose(config) is Kernel.torch
+    assert re.match(r"model=gru: no compiled kernels \(.*C compiler.*torch path$", str(slower(config)))
+    config.fit.kernel = Kernel.compiled
+    with pytest.raises(ConfigError, match=r"fit.kernel=compiled: model=gru: no compiled kernels \(.*; take"):
+        choose(config)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+@pytest.mark.parametrize("there", [None, "of another machine"])
+def test_what_the_package_lacks_is_compiled_at_first_use(there, nothing_built, capfd):
+    """The line on the terminal is shown once; what a compiler that fails says is the reason."""
+    if there:
+        libraries.LIBRARY.write_text(there)
+    config = make_config("gru")
+    assert choose(config) is Kernel.compiled
+    assert capfd.readouterr().out == "building kernels for model=gru (first use, about 5 s)\n"
+    libraries._find.cache_clear()
+    assert kernel_name(config).startswith("compiled ")
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+def test_a_compiler_that_fails_is_the_reason(nothing_built, monkeypatch, tmp_path):
+    script = tmp_path / "cc"
+    script.write_text("#!/bin/sh\necho In file x: >&2\necho error: the disk is full >&2\nexit 1")
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    assert "no compiled kernels (error: the disk is full)" in str(slower(make_config("gru")))
 
 
 @pytest.fixture
@@ -314,9 +350,11 @@ def test_without_a_compiler_the_command_works_and_says_what_is_missing(copy):
     built = copy("-m", "rnnbench.kernels.build", PATH="/nowhere", CC="no-such-compiler")
     assert built.returncode == 1
     assert built.stderr.startswith("no-such-compiler: ")
-    done = copy("-m", "rnnbench", "tracking=none", "fit.epochs=1", "data.train_size=32", PATH="/nowhere")
+    done = copy(
+        "-m", "rnnbench", "tracking=none", "fit.epochs=1", "data.train_size=32", CC="no-such-compiler"
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("rnnbench.kernels.build") == 1
+    assert done.stderr.count("no compiled kernels") == 1
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no C compiler")

@@ -76,8 +76,6 @@ VALUES = {
     "model=mgu model.forget_bias=1": ["model.forget_bias=1", "mgu has no forget gate"],
     "model.positive=true": ["model.positive=true", "mingru"],
     "model=mingru model.normalised=true": ["model.normalised=true", "minlstm"],
-    "model=mgu fit.kernel=compiled": ["fit.kernel=compiled", "model=mgu"],
-    "model.layer_norm=true fit.kernel=compiled": ["fit.kernel=compiled", "model=lstm"],
     "data=adding data.steps=1": ["data.steps=1", "at least 2"],
     "data=parity data.test_longest=40": ["data.test_longest=40", "data.longest=40"],
     "data=copy model.readout=mean": ["model.readout=mean", "every step"],
@@ -145,6 +143,25 @@ def test_a_value_is_refused(overrides, tmp_path):
 )
 def test_one_bad_point_refuses_the_whole_sweep(overrides, words, tmp_path):
     assert_refused(command(["-m", *overrides.split()], tmp_path), words, tmp_path)
+
+
+STEP = """import rnnbench
+
+@rnnbench.register_cell("mine")
+class Mine(rnnbench.Cell):
+    def step(self, a, state, layer):
+        h, c = state
+        return layer.recurrent(h, a).tanh(), c
+"""
+
+
+@pytest.mark.parametrize("kernel", ["auto", "torch"])
+def test_a_wrong_step_is_refused_before_anything_is_made_whatever_computes(kernel, tmp_path):
+    (tmp_path / "mine.py").write_text(STEP)
+    work = tmp_path / "work"
+    work.mkdir()
+    words = [f"rnnbench_import={tmp_path}/mine.py", "model=mine", f"fit.kernel={kernel}"]
+    assert_refused(command(words, work), ["mine.py:", "states = 1"], work)
 
 
 def test_cuda_where_there_is_none(tmp_path):

@@ -339,7 +339,7 @@ def test_each_version_of_an_optimisers_file_is_a_trial_of_its_own(files: Path) -
         (["rnnbench_import=lion.py", "optim=lino"], "did you mean optim=lion?"),
         (["rnnbench_import=lion.py", "optim.name=lion"], "optim.name=lion: choose with optim=NAME"),
         (["rnnbench_import=lion.py", "optim.beta1=0.5", "optim=sgd"], "it goes with optim=adam"),
-        (["rnnbench_import=lion.py", "optim=lion", "fit.kernel=compiled"], "under optim=lion"),
+        (["rnnbench_import=lion.py", "optim=lion", "fit.kernel=compiled"], "optim=lion updates in Python"),
     ],
 )
 def test_what_is_wrong_with_an_optimiser_of_ones_own_is_said_by_its_key(files: Path, words, message) -> None:

@@ -1,7 +1,7 @@
 """Chooses what computes a stack: the compiled CPU kernels, the torch path for every cell and device, cuDNN.
 
-`fit.kernel` chooses. `auto` takes the compiled kernels for the cells that they have, on the CPU, and the
-torch path elsewhere. They hand nothing over to BLAS: at hidden sizes from 128 to 1,024 they were
+`fit.kernel` chooses. `auto` takes the compiled kernels on the CPU for every cell whose step can be traced,
+and the torch path elsewhere. They hand nothing over to BLAS: at hidden sizes from 128 to 1,024 they were
 measured to be the faster (`python -m rnnbench.bench --hidden 128 512 --stacks 1 4` on one's own machine).
 """
 
@@ -11,14 +11,14 @@ from typing import Protocol
 from torch import Tensor
 
 from rnnbench.config import Config, ConfigError, Kernel
-from rnnbench.kernels import compiled, cudnn
-from rnnbench.kernels.compiled import CompiledCompute, chunks, cores, instruction_sets, library
+from rnnbench.kernels import cudnn, libraries
+from rnnbench.kernels.compiled import OPTIMISERS, CompiledCompute, chunks, cores
 from rnnbench.kernels.cudnn import CudnnNetwork
 from rnnbench.kernels.torch_path import LARGE, TorchCompute
 from rnnbench.nn import optimisers
 from rnnbench.nn.cells import Noise
 from rnnbench.nn.network import Network
-from rnnbench.tasks import Task
+from rnnbench.tasks import Task, has_loss
 
 
 class Compute(Protocol):
@@ -46,43 +46,48 @@ class Compute(Protocol):
         ...
 
 
+def reason(config: Config) -> str | None:
+    """Say in one line why the compiled kernels do not compute a trial; None if they do.
+
+    Kernels that can be compiled at first use are compiled now.
+
+    Raises:
+        ConfigError: the step of a cell of one's own is wrong.
+    """
+    if config.fit.device != "cpu":
+        return f"fit.device={config.fit.device}: the compiled kernels are for the CPU"
+    if config.optim.name not in OPTIMISERS:
+        return f"optim={config.optim.name} updates in Python"
+    if has_loss(config.data):
+        return f"data={config.data.name} has a loss of its own"
+    kernels = libraries.find(config.model)
+    return f"model={config.model.name}: {kernels}" if isinstance(kernels, str) else None
+
+
 def choose(config: Config) -> Kernel:
     """Choose the kernel that `fit.kernel` asks for: compiled, torch or cudnn.
 
     Raises:
-        ConfigError: the compiled kernels are asked for and not there, or they or cuDNN do not have the cell.
+        ConfigError: compiled kernels or cuDNN are asked for, and cannot compute the trial.
     """
-    fit = config.fit
-    if fit.kernel is Kernel.compiled:
-        reason = library()
-        if isinstance(reason, str):
-            raise ConfigError(f"fit.kernel=compiled: {reason}; {REMEDY}, or take fit.kernel=torch")
-        if not compiled.supports(config):
-            raise ConfigError(
-                f"fit.kernel=compiled: they do not have model={config.model.name} on "
-                f"data={config.data.name} under optim={config.optim.name}; take fit.kernel=auto"
-            )
-    if fit.kernel is Kernel.cudnn and not cudnn.supports(config):
+    kernel = config.fit.kernel
+    if kernel is Kernel.cudnn and not cudnn.supports(config):
         raise ConfigError(
             f"fit.kernel=cudnn: torch.nn has no model={config.model.name} for data={config.data.name}, or "
             "not with these options; take fit.kernel=auto"
         )
-    if fit.kernel is not Kernel.auto:
-        return fit.kernel
-    serve = fit.device == "cpu" and compiled.supports(config) and bool(instruction_sets())
-    return Kernel.compiled if serve else Kernel.torch
+    if kernel in (Kernel.cudnn, Kernel.torch):
+        return kernel
+    why = reason(config)
+    if why and kernel is Kernel.compiled:
+        raise ConfigError(f"fit.kernel=compiled: {why}; take fit.kernel=auto, which trains on the torch path")
+    return Kernel.torch if why else Kernel.compiled
 
 
-REMEDY = "with a C compiler, `python -m rnnbench.kernels.build` makes them"
-
-
-def missing(config: Config) -> str | None:
-    """Say what is slower than it need be, if the compiled kernels would serve but are not there."""
-    reason, fit = library(), config.fit
-    would_serve = fit.kernel is Kernel.auto and fit.device == "cpu" and compiled.supports(config)
-    if isinstance(reason, str) and would_serve:
-        return f"no compiled kernels ({reason}): training on the slower torch path; {REMEDY}"
-    return None
+def slower(config: Config) -> str | None:
+    """Say in one line why a trial trains on the torch path, though nobody asked for that, on the CPU."""
+    why = reason(config) if config.fit.kernel is Kernel.auto and config.fit.device == "cpu" else None
+    return f"{why}: training on the slower torch path" if why else None
 
 
 def cores_used(config: Config, K: int) -> int:
@@ -95,7 +100,7 @@ def cores_used(config: Config, K: int) -> int:
 def make_compute(config: Config, task: Task) -> Compute:
     """Make what trains and evaluates the stack of these trials."""
     kernel = choose(config)
-    if kernel is Kernel.compiled and task.loss is None:
+    if kernel is Kernel.compiled:
         return CompiledCompute(config, task)
     kind = CudnnNetwork if kernel is Kernel.cudnn else Network
     network = kind(config.model, task.input_size, task.outputs, task.goal.every_step)
@@ -110,4 +115,5 @@ def torch_evaluation(config: Config, task: Task, compute: Compute) -> TorchCompu
 def kernel_name(config: Config) -> str:
     """Name the kernel for the record, with the instruction set if it is a compiled one."""
     kernel = choose(config)
-    return f"compiled {instruction_sets()[0]}" if kernel is Kernel.compiled else kernel.value
+    kernels = libraries.find(config.model) if kernel is Kernel.compiled else None
+    return f"compiled {kernels.sets[0]}" if isinstance(kernels, libraries.Kernels) else str(kernel.value)

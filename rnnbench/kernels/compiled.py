@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: LSTM, GRU and RNN with head, loss and optimiser, many minibatches a call.
+"""The compiled CPU kernels: layers of a cell with head, loss and optimiser, many minibatches a call.
 
 A trial's numbers are bit for bit the same whatever else is in its stack, however many threads there
 are and however the minibatches are divided into calls (native/stack.c says how).
@@ -11,27 +11,24 @@ import re
 import time
 from collections.abc import Callable
 from ctypes import POINTER, byref, c_double, c_int, c_int64, c_void_p
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rnnbench.config import Config, Model, Nonlinearity, Readout
-from rnnbench.kernels import drawing
+from rnnbench.config import Config, Readout
+from rnnbench.kernels import drawing, libraries
 from rnnbench.kernels.drawing import Drawn
 from rnnbench.kernels.feed import GOALS, ROOM, Examples, Feed, Maker
+from rnnbench.kernels.libraries import Kernels
 from rnnbench.nn import optimisers
 from rnnbench.nn.cells import Noise
 from rnnbench.nn.network import Network
 from rnnbench.system import limits
-from rnnbench.tasks import Goal, Task, has_loss
+from rnnbench.tasks import Goal, Task
 
-LIBRARY = Path(__file__).parent / "stack.so"
 CALL_SECONDS = 0.5  # a call returns about this often, so that Ctrl-C can end it
 CHUNK = 64  # examples that a thread computes at once, of native/network.h
-CELLS = ("lstm", "gru", "rnn")
 LONG = 1024  # steps from which fewer examples are evaluated at once
 OPTIMISERS = {"sgd": 0, "adam": 2, "adamw": 3, "rmsprop": 4}  # as in native/update.h; Nesterov is 1
 
@@ -70,61 +67,15 @@ EVALUATE |= dict.fromkeys(("K", "P", "count", "batch"), c_int64)
 EVALUATE |= {"carried": c_void_p, "fresh": c_int, "totals": c_void_p, "answers": c_void_p, "threads": c_int}
 
 
-@lru_cache
-def library() -> ctypes.CDLL | str:
-    """Load the library, once; return why there is none that can be used, if so."""
-    if not LIBRARY.exists():
-        return "they were not built"
-    try:
-        loaded = ctypes.CDLL(str(LIBRARY))  # releases the GIL during calls
-    except OSError as error:  # of another kind of machine, on a disk that they share
-        return f"they cannot be loaded: {error}"
-    for function in (loaded.rnnbench_sets, loaded.rnnbench_sources, loaded.rnnbench_cells):
-        function.restype = ctypes.c_char_p
-    # Late: `python -m rnnbench.kernels.build` runs that module, and warns if it was imported before.
-    from rnnbench.kernels.build import digest
-
-    if loaded.rnnbench_sources().decode() != digest():
-        return "they were built of other sources"
-    return loaded
-
-
-def function(name: str, arguments: dict[str, Any]) -> Callable[..., int]:
-    """Return a function of the library that takes its arguments by keyword, and gives 0 or an errno."""
-    loaded = library()
-    assert isinstance(loaded, ctypes.CDLL), loaded
+def function(library: ctypes.CDLL, name: str, arguments: dict[str, Any]) -> Callable[..., int]:
+    """Return a function of a library that takes its arguments by keyword, and gives 0 or an errno."""
     prototype = ctypes.CFUNCTYPE(c_int, *arguments.values())  # releases the GIL during calls
-    return prototype((name, loaded), tuple((1, argument) for argument in arguments))
-
-
-def cell_number(model: Model) -> int:
-    """Return the number that the library gives the cell of a model."""
-    loaded = library()
-    assert isinstance(loaded, ctypes.CDLL), loaded
-    relu = model.name == "rnn" and model.nonlinearity is Nonlinearity.relu
-    names: list[str] = loaded.rnnbench_cells().decode().split("\n")
-    return names.index("rnn_relu" if relu else model.name)
+    return prototype((name, library), tuple((1, argument) for argument in arguments))
 
 
 def instruction_sets() -> list[str]:
-    """List the instruction sets that this machine runs, the best first; none where there is no library."""
-    loaded = library()
-    return [] if isinstance(loaded, str) else loaded.rnnbench_sets().decode().split()
-
-
-def supports(config: Config) -> bool:
-    """True if these kernels have the cell, its options and the optimiser, and the loss of the task."""
-    known = config.model.name in CELLS and config.optim.name in OPTIMISERS
-    options = ("layer_norm", "recurrent_dropout", "zoneout")
-    return (
-        known and not any(getattr(config.model, option) for option in options) and not has_loss(config.data)
-    )
-
-
-def plain(model: Model) -> bool:
-    """True if a model has none of the options that only the torch path computes."""
-    options = ("layer_norm", "recurrent_dropout", "zoneout", "learned_state", "weight_noise")
-    return not any(getattr(model, option) for option in options)
+    """List the instruction sets of the package's library that this machine runs, the best first."""
+    return libraries.sets(libraries.library())
 
 
 def cores() -> int:
@@ -156,7 +107,8 @@ class CompiledCompute:
     def __init__(
         self, config: Config, task: Task, instructions: str | None = None, threads: int | None = None
     ) -> None:
-        model = config.model
+        model, kernels = config.model, libraries.find(config.model)
+        assert isinstance(kernels, Kernels), kernels
         self.task = task
         self.network = Network(model, task.input_size, task.outputs, task.goal.every_step)
         self.batch_size = config.fit.batch_size
@@ -164,7 +116,7 @@ class CompiledCompute:
         self.seconds = 0.0  # that a minibatch takes; 0 until it is measured
         self.chunk_seconds = 0.0  # that a trial's evaluation on a chunk takes; 0 until it is measured
         self.shape = Shape(
-            cell=cell_number(model),
+            cell=kernels.cell,
             layers=model.num_layers,
             directions=self.network.directions,
             hidden=model.hidden_size,
@@ -181,9 +133,9 @@ class CompiledCompute:
         self.maker = Maker(task) if task.make else None
         self.memory = config.optim.memory
         self.optimiser = OPTIMISERS[config.optim.name] + bool(getattr(config.optim, "nesterov", False))
-        instructions = instructions or instruction_sets()[0]
-        self._train = function(f"rnnbench_train_{instructions}", TRAIN)
-        self._evaluate = function(f"rnnbench_evaluate_{instructions}", EVALUATE)
+        instructions = instructions or kernels.sets[0]
+        self._train = function(kernels.library, f"rnnbench_train_{instructions}", TRAIN)
+        self._evaluate = function(kernels.library, f"rnnbench_evaluate_{instructions}", EVALUATE)
 
     def train(self, state: optimisers.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches of order (K, examples); see `Compute.train`.

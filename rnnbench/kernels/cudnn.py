@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from rnnbench.config import Config, Readout
-from rnnbench.kernels.compiled import plain
 from rnnbench.nn.cells import Noise, Weights
 from rnnbench.nn.cells.cell import NONE
 from rnnbench.nn.network import Network
@@ -19,7 +18,9 @@ CELLS = ("lstm", "gru", "rnn")  # those of torch.nn
 
 def supports(config: Config) -> bool:
     """True if torch.nn has the cell, without options of its own, for sequences of equal length: images."""
-    return config.model.name in CELLS and plain(config.model) and isinstance(config.data, Images)
+    options = ("layer_norm", "recurrent_dropout", "zoneout", "learned_state", "weight_noise")
+    plain = not any(getattr(config.model, option) for option in options)
+    return config.model.name in CELLS and plain and isinstance(config.data, Images)
 
 
 class CudnnNetwork(Network):

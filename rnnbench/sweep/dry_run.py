@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from rnnbench import tasks, terminal
-from rnnbench.config import STEPS_PER_EPOCH, Config
+from rnnbench.config import STEPS_PER_EPOCH, Config, Kernel
+from rnnbench.kernels import kernel_name, reason
 from rnnbench.nn.cells.cell import NONE
 from rnnbench.train.resources import places, trial_bytes
 from rnnbench.train.stack import Stack, shape_key
@@ -39,7 +40,8 @@ def show_plan(configs: Sequence[Config], max_stack: int | None) -> None:
         terminal.say(
             f"  {len(members)} x {config.model.name}, hidden size {config.model.hidden_size}, "
             f"{counted(config.model.num_layers, 'layer')} on {config.data.name}: {parameters:,} parameters, "
-            f"{counted(rounds, 'stack')} of up to {width}, about {memory / 2**20:,.0f} MiB, {clock(seconds)}"
+            f"{counted(rounds, 'stack')} of up to {width}, about {memory / 2**20:,.0f} MiB, "
+            f"{clock(seconds)}, {computed_by(config)}"
         )
     terminal.say(
         f"about {clock(total)} in all on {configs[0].fit.device}, early stopping aside; nothing was trained"
@@ -89,6 +91,12 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, floa
     seconds = step * (train + watched / 3 / config.fit.evaluate_every) / B
     data = (shape.train + shape.val + shape.test) * (shape.test_steps or shape.steps) * shape.input_size
     return seconds, data + width * trial_bytes(config, shape), stack.network.count()
+
+
+def computed_by(config: Config) -> str:
+    """Name the kernel of a stack, and say why it is torch where nobody asked for that."""
+    why = reason(config) if config.fit.kernel is Kernel.auto else None
+    return kernel_name(config) + (f" ({why})" if why else "")
 
 
 def counted(number: int, what: str) -> str:

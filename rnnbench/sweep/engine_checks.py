@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from rnnbench import tasks
-from rnnbench.config import Config, ConfigError
+from rnnbench.config import Config, ConfigError, Kernel
 from rnnbench.kernels import choose
+from rnnbench.kernels.libraries import check_step
 from rnnbench.nn.cells import make_cell
 from rnnbench.sweep.preflight import unique
 from rnnbench.train.resources import available, row_bytes
@@ -23,12 +24,15 @@ def check_engine(configs: Sequence[Config], here: bool) -> None:
     """
     for device in {config.fit.device for config in configs if here} - {"cpu"}:
         check_cuda(device)
-    for config in unique(configs, lambda c: repr((c.model, c.fit.kernel, c.fit.device))):
+    for config in unique(configs, lambda c: repr(c.model)):
         make_cell(config.model)
-        choose(config)
-    if here:
-        for config in unique(configs, lambda c: repr((c.model, c.data, c.optim.name, c.fit.device))):
-            check_memory(config)
+        check_step(config.model)
+    different = unique(configs, lambda c: repr((c.model, c.data, c.optim.name, c.fit.device, c.fit.kernel)))
+    for config in different if here else ():
+        check_memory(config)
+    for config in different:  # last: kernels may have to be compiled
+        if here or config.fit.kernel is not Kernel.auto:
+            choose(config)
 
 
 def check_memory(config: Config) -> None:

@@ -13,7 +13,7 @@ from rnnbench import tasks, terminal
 from rnnbench.config import objective
 from rnnbench.config.user_code import failure
 from rnnbench.job_state import JobState
-from rnnbench.kernels import cores_used, missing
+from rnnbench.kernels import cores_used, slower
 from rnnbench.kernels.compiled import cores
 from rnnbench.sweep import snapshots
 from rnnbench.sweep.job import Job
@@ -87,7 +87,7 @@ class Scheduler:
 
     def _open(self, like: Job) -> "JobStack":
         """Return a new stack for jobs of the same shape as this one."""
-        if line := missing(like.config):
+        if line := slower(like.config):
             warn_once(line)
         width = places(like.config, tasks.shape(like.config.data), self.max_stack)
         return JobStack(self.recorder, width, self._poll)

@@ -95,10 +95,15 @@ def shape(data: Data) -> Shape:
 
 
 def has_loss(data: Data) -> bool:
-    """True if generated sequences replace the loss of their goal; a task that is loaded says so itself."""
-    entry = registered("task", data.name)
-    found = entry.made if entry else TASKS.get(data.name)
-    return isinstance(found, Made) and hasattr(found.build(data), "loss")
+    """Return whether a task of one's own replaces the loss of its goal.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    found = kind(data)
+    if isinstance(found, Made):
+        return hasattr(found.build(data), "loss")
+    return data.name not in TASKS and load(data).loss is not None
 
 
 def load(data: Data) -> Task:

@@ -32,9 +32,9 @@ def trial_bytes(config: Config, shape: Shape) -> int:
     """Estimate the bytes that a trial adds to its stack, from shapes, rather too many than too few."""
     network, rows = Network(config.model, shape.input_size, shape.outputs), row_bytes(config, shape)
     order = 8 * (shape.train + max(shape.val, shape.test))
-    B, T, width = config.fit.batch_size, shape.steps, network.directions * config.model.hidden_size
+    B, T = config.fit.batch_size, shape.steps
     if choose(config) is Kernel.compiled:  # its activations belong to the threads
-        activations = 4 * B * T * width * (config.model.num_layers - 1) if config.model.dropout else 0
+        activations = 12 * drawn(config, network, T)  # while they are drawn, and as the kernels read them
     else:
         # What each layer keeps for its backward pass, about twice its pre-activations, and its inputs.
         kept = sum(sizes[0] for name, sizes in network.shapes.items() if ".weight_ih" in name)
@@ -42,6 +42,17 @@ def trial_bytes(config: Config, shape: Shape) -> int:
         steps = max(B * T, evaluation_batch(longest) * longest)
         activations = 4 * steps * (shape.input_size + 2 * kept)
     return 2 * rows + order + activations  # rows are copied when trials come and go, and before each epoch
+
+
+def drawn(config: Config, network: Network, T: int) -> int:
+    """Count the random numbers that a trial needs for a minibatch of T steps."""
+    model = config.model
+    units, levels = config.fit.batch_size * model.hidden_size, model.num_layers * network.directions
+    states = network.layers[0][0][1].states
+    count = network.count() if model.weight_noise else 0
+    count += T * units * (model.num_layers - 1) * network.directions if model.dropout else 0
+    count += units * levels if model.recurrent_dropout else 0
+    return count + (T * units * levels * states if model.zoneout else 0)
 
 
 def places(config: Config, shape: Shape, most: int | None) -> int:

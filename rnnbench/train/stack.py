@@ -316,7 +316,7 @@ def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torc
 def shape_key(config: Config) -> tuple[object, ...]:
     """Return what the trials of one stack have in common: whatever fixes a shape, an equation or the data."""
     model, optim, fit = config.model, config.optim, config.fit
-    # Rates may differ, but what has none of these may be computed by a kernel that does not support them.
+    # Rates may differ; whether there is recurrent dropout or weight noise at all chooses the kernel.
     model = replace(
         model,
         budget=None,

@@ -1,0 +1,193 @@
+"""Finds the kernels of a cell: in the library of the package, or in one that is compiled at first use.
+
+The package's library has the stock cells as they are without options. The step of any other cell, and of a
+stock cell with options, is traced and compiled for this machine alone when it is first used; the user's cache
+folder keeps it.
+"""
+
+import ctypes
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from rnnbench import terminal
+from rnnbench.config import Model, Nonlinearity
+from rnnbench.kernels import user_cache
+from rnnbench.kernels.generator import c
+from rnnbench.kernels.generator.graph import Graph, parse
+from rnnbench.nn import cells
+from rnnbench.nn.cells import CELLS, class_of
+
+LIBRARY = Path(__file__).parent / "stack.so"
+STEPS = Path(__file__).parent / "generator" / "steps"
+TRACE = ("trace.py", "lowering.py")  # the modules that make graphs, beside those of the generator
+RATES = ("recurrent_dropout", "zoneout")
+SWITCHES = ("positive", "normalised", "layer_norm")
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of one cell."""
+
+    library: ctypes.CDLL
+    cell: int  # its number in the library
+    sets: tuple[str, ...]  # the instruction sets that the library has and this machine runs, the best first
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that has a graph of its own."""
+
+    kind: object  # the class of the cell
+    name: str
+    hidden_size: int
+    options: tuple[str, ...]  # those that are on, of all that change the graph
+
+    @classmethod
+    def of(cls, model: Model) -> "Step":
+        """Return the step of a model."""
+        kind = class_of(model.name)
+        relu = ["relu"] if model.nonlinearity is Nonlinearity.relu else []
+        given = (*relu, *(option for option in (*SWITCHES, *RATES) if getattr(model, option)))
+        # A cell of one's own may compute with its hidden size. The graph of a stock cell is one for all.
+        return cls(kind, model.name, 8 if CELLS.get(model.name) is kind else model.hidden_size, given)
+
+    @property
+    def stock(self) -> bool:
+        """Whether it is a step of rnnbench's own."""
+        return CELLS.get(self.name) is self.kind
+
+    @property
+    def file(self) -> str:
+        """The name of its graph among the stock ones."""
+        return "_".join([self.name, *self.options])
+
+    @property
+    def title(self) -> str:
+        """Its name in a message."""
+        return f"model={self.name}" + (f" with {', '.join(self.options)}" if self.options else "")
+
+    @property
+    def model(self) -> Model:
+        """A model that has this step."""
+        given = {option: 0.5 if option in RATES else True for option in self.options if option != "relu"}
+        relu = Nonlinearity.relu if "relu" in self.options else Nonlinearity.tanh
+        return Model(self.name, self.hidden_size, nonlinearity=relu, **given)  # type: ignore[arg-type]
+
+
+def find(model: Model) -> Kernels | str:
+    """Return the kernels of a model's cell, compiled now if need be; or why there are none, in one line.
+
+    Raises:
+        ConfigError: the step of a cell of one's own is wrong.
+    """
+    return _find(Step.of(model))
+
+
+def check_step(model: Model) -> None:
+    """Trace the step of a cell of one's own, if the model has one.
+
+    Raises:
+        ConfigError: the step is wrong.
+    """
+    step = Step.of(model)
+    if not step.stock:
+        _graph(step)
+
+
+@cache
+def _find(step: Step) -> Kernels | str:
+    """Find the kernels of a step, see `find`."""
+    package = library()
+    if step.stock and isinstance(package, ctypes.CDLL):
+        names: list[str] = package.rnnbench_cells().decode().split("\n")
+        if step.file in names:
+            return Kernels(package, names.index(step.file), tuple(sets(package)))
+    graph = None if step.stock else _graph(step)
+    if isinstance(graph, str):
+        return graph
+    # Late, as below: they are the modules of commands, which warn if they were imported before they run.
+    from rnnbench.kernels.build import BuildError, compile_library
+
+    best = _best_set()
+
+    def build(target: Path) -> None:
+        terminal.say(f"building kernels for {step.title} (first use, about 5 s)")
+        made = _graph(step)
+        if isinstance(made, str):
+            raise BuildError(made)
+        compile_library({made.name: c.source(made)}, [best], target)
+
+    try:
+        built = user_cache.load(_key(graph.text() if graph else step.file, best), build)
+    except (BuildError, OSError) as error:
+        return f"no compiled kernels ({_one_line(error)}); with a C compiler they are built at first use"
+    return Kernels(built, 0, (best,))
+
+
+@cache
+def _graph(step: Step) -> Graph | str:
+    """Return the graph of a step, or why there is none."""
+    text = STEPS / f"{step.file}.txt"
+    if step.stock and text.exists():
+        return parse(text.read_text(encoding="utf-8"))
+    from rnnbench.kernels.trace import NoKernel, graph_of
+
+    graph = graph_of(step.model)
+    return str(graph) if isinstance(graph, NoKernel) else graph
+
+
+def _key(content: str, instructions: str) -> str:
+    """Return what the library of a cell is built of, in 32 digits.
+
+    Args:
+        content: the graph of its step; or its name, if it is a stock cell, so that nothing has to be traced.
+    """
+    from rnnbench.kernels import build
+
+    flags = [os.environ.get("CC", ""), *build.FLAGS, *build.SETS[instructions]]
+    digest = hashlib.sha256("\n".join([content, build.digest(), *flags, torch.__version__]).encode())
+    for source in sorted(
+        [*Path(cells.__file__).parent.glob("*.py"), *(Path(__file__).with_name(name) for name in TRACE)]
+    ):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def _best_set() -> str:
+    """Return the best instruction set of this machine."""
+    known = {"AVX512": "avx512", "AVX2": "avx2"}
+    return known.get(torch.backends.cpu.get_cpu_capability(), "baseline")
+
+
+def _one_line(error: Exception) -> str:
+    """Return the line of an error that says why: a compiler writes many."""
+    lines = str(error).splitlines()
+    return next((line for line in lines if "error" in line), lines[0])
+
+
+@cache
+def library() -> ctypes.CDLL | str:
+    """Load the library of the package, once; return why there is none that can be used, if so."""
+    if not LIBRARY.exists():
+        return "they were not built"
+    try:
+        loaded = ctypes.CDLL(str(LIBRARY))  # releases the GIL during calls
+    except OSError as error:  # of another kind of machine, on a disk that they share
+        return f"they cannot be loaded: {error}"
+    for function in (loaded.rnnbench_sets, loaded.rnnbench_sources, loaded.rnnbench_cells):
+        function.restype = ctypes.c_char_p
+    from rnnbench.kernels.build import digest
+
+    if loaded.rnnbench_sources().decode() != digest():
+        return "they were built of other sources"
+    return loaded
+
+
+def sets(loaded: ctypes.CDLL | str) -> list[str]:
+    """List the instruction sets that this machine runs, the best first; none where there is no library."""
+    return [] if isinstance(loaded, str) else loaded.rnnbench_sets().decode().split()
