@@ -73,9 +73,7 @@ def test_eight_processes_that_ask_at_once_build_it_once(tmp_path, kept):
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    "damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: whole + b"\0"]
-)
+@pytest.mark.parametrize("damage", ["cut", "empty", "longer"])
 def test_a_damaged_file_is_built_again(damage, tmp_path, kept):
     build = Builder(tmp_path)
     user_cache.load("key", build)
