@@ -1,0 +1,144 @@
+"""Writes in C where things stand: blocks, weights, arrays, in the text of one cell.
+
+In it `n` is the floats of a block, `e` an element of a block, `t` the step that is computed.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from .graph import Factor, Graph
+from .schedule import Half, Place, Plan
+
+Lines = list[str]
+
+# Where the blocks of a place begin: the first, if it stands apart, and all others.
+ARRAYS = {
+    "state": ("h_before", "states_before"),
+    "after": ("h", "states_after"),
+    "kept": ("kept",),
+    "made": ("made",),
+    "turned": ("d",),
+    "mask": ("call->mask",),
+    "zone": ("zone",),
+    "d_after": ("d_after",),
+    "before": ("d_before",),
+    "row": ("rows",),
+    "kept_row": ("kept_rows",),
+}
+
+
+def identifier(name: str) -> str:
+    """Return what stands for a cell in the names of its functions."""
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
+
+
+def indented(lines: Iterable[str]) -> Lines:
+    return [f"    {line}" if line else line for line in lines]
+
+
+def braced(head: str, lines: Iterable[str]) -> Lines:
+    return [f"{head} {{", *indented(lines), "}"]
+
+
+def times(count: int, what: str) -> str:
+    return what if count == 1 else f"{count} * {what}"
+
+
+def plus(array: str, count: int, what: str) -> str:
+    return f"{array} + {times(count, what)}" if count else array
+
+
+def pointer(place: Place, size: str = "n") -> str:
+    """Return the pointer to a block."""
+    array, number = place
+    names = ARRAYS[array]
+    if len(names) == 1:
+        return plus(names[0], number, size)
+    return plus(names[1], number - 1, size) if number else names[0]
+
+
+def runs(places: Sequence[Place]) -> list[tuple[int, int]]:
+    """Divide blocks into runs that stand side by side: the first of each, and how many."""
+    before = [None, *places[:-1]]
+    apart = [
+        n for n, (array, number) in enumerate(places)
+        if before[n] != (array, number - 1) or (len(ARRAYS[array]) == 2 and number == 1)
+    ]  # fmt: skip
+    return [(start, end - start) for start, end in zip(apart, [*apart[1:], len(places)], strict=True)]
+
+
+def operand(half: Half, numbers: Sequence[int]) -> list[tuple[int, int, Place]]:
+    """Divide the blocks of an operand into runs: the first, how many, and where the run stands."""
+    places = [half.blocks[number] for number in numbers]
+    return [(first, count, places[first]) for first, count in runs(places)]
+
+
+def weight_size(rows: int, columns: int | str | None) -> str:
+    """Return the floats of a weight."""
+    if not rows:
+        return "1"
+    return times(rows, "H") + (f" * {weight_width(columns)}" if columns is not None else "")
+
+
+def weight_width(columns: int | str | None) -> str:
+    """Return the floats between the rows of a weight."""
+    if columns is None:
+        return "1"
+    return "I" if isinstance(columns, str) else times(columns, "H")
+
+
+def extent(factor: Factor) -> tuple[str, str]:
+    """Return the rows and the columns of a part of a weight."""
+    rows = times(factor.rows[1] - factor.rows[0], "H")
+    return rows, "I" if factor.columns is None else times(factor.columns[1] - factor.columns[0], "H")
+
+
+def weight_part(half: Half, factor: Factor, prefix: str = "w_") -> str:
+    """Return the pointer to a part of a weight."""
+    columns = half.graph.weights[factor.weight][1]
+    part = f"{prefix}{factor.weight}"
+    if factor.rows[0]:
+        part += f" + {times(factor.rows[0], 'H')} * {weight_width(columns)}"
+    return part if factor.columns is None else plus(part, factor.columns[0], "H")
+
+
+def exchanged_name(factor: Factor) -> str:
+    numbers = factor.rows + (factor.columns or ())
+    return "_".join(["down" if factor.columns is None else "back", factor.weight, *map(str, numbers)])
+
+
+def exchange(half: Half, factor: Factor) -> str:
+    rows, columns = extent(factor)
+    width = weight_width(half.graph.weights[factor.weight][1])
+    part, to = weight_part(half, factor), exchanged_name(factor)
+    return f"transpose({rows}, {columns}, {part}, {width}, {to}, {rows});"
+
+
+def some(*arrays: tuple[str, int, str]) -> dict[str, str]:
+    """Return the floats of arrays that have any: their name, how many blocks they have, the size of one."""
+    return {name: times(count, size) for name, count, size in arrays if count}
+
+
+def taken(arrays: dict[str, str], base: str) -> Lines:
+    """Write the arrays one after the other, beginning at `base`."""
+    lines, before = [], base
+    for array, size in arrays.items():
+        lines.append(f"float *const {array} = {before};")
+        before = f"{array} + up_16({size})"
+    return lines
+
+
+def extents(order: Plan | None = None) -> Lines:
+    lines = ["const long T = call->T, N = call->N, H = call->H, I = call->inputs, n = H * N;"]
+    if order:
+        lines.append(f"const long all = up_16({times(len(order.turned), 'H')}) + 16;  // a row of `turned`")
+    return lines
+
+
+def weights_of(graph: Graph, base: str, prefix: str) -> Lines:
+    """Write where each weight of a layer begins."""
+    lines, before = [], base
+    for weight, (rows, columns) in graph.weights.items():
+        lines.append(f"{'const ' if prefix == 'w_' else ''}float *const {prefix}{weight} = {before};")
+        before = f"{prefix}{weight} + {weight_size(rows, columns)}"
+    return lines
