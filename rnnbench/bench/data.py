@@ -17,6 +17,7 @@ from rnnbench.config import Adam, Config, Data, Fit, Kernel, Model, Tracking
 from rnnbench.kernels import choose
 from rnnbench.kernels.compiled import cores
 from rnnbench.kernels.torch_path import set_threads
+from rnnbench.nn.cells import Cell, Layer, State, register_cell
 from rnnbench.nn.cells.cell import NONE
 from rnnbench.tasks import Goal, Task, load
 from rnnbench.tasks.arrays import Arrays
@@ -31,6 +32,15 @@ from rnnbench.train.stack import Stack
 HIDDEN, BATCH = 32, 32
 EXAMPLES = 2048  # in memory; a measurement goes through them once at most
 ENOUGH = 0.25  # seconds that a measurement should take, in whole minibatches
+
+
+@register_cell("leaky")
+class Leaky(Cell):
+    """The cell that the README adds, beside a loop of nn.LSTM; its kernel is built as one's own is."""
+
+    def step(self, a: Tensor, state: State, layer: Layer) -> State:
+        (h,) = state
+        return (0.9 * h + 0.1 * layer.recurrent(h, a).tanh(),)
 
 
 @dataclass
@@ -60,12 +70,13 @@ class DataRow:
 def data_rows(kinds: Sequence[str], stacks: Sequence[int], rounds: int) -> Iterator[DataRow]:
     """Measure lstm and gru on each kind of data: the loop, a trial on the torch path, stacks, in turn.
 
+    On series, as one's own arrays are, also a cell of one's own.
     Of the loop, with all cores and with one thread, and with symbols as stored one-hot vectors and looked up,
     the fastest counts in each round.
     """
     for kind in kinds:
         data, task = KINDS[kind]()
-        for model in ("lstm", "gru"):
+        for model in ("lstm", "gru", "leaky") if kind == "series" else ("lstm", "gru"):
             ways = (False, True) if task.tokens else (False,)
             loops = [loop(task, model, n, lookup) for n in sorted({cores(), 1}) for lookup in ways]
             config = configured(data, model)
@@ -121,7 +132,7 @@ class Loop(nn.Module):
     def __init__(self, task: Task, model: str) -> None:
         super().__init__()
         self.task = task
-        self.rnn = {"lstm": nn.LSTM, "gru": nn.GRU}[model](task.input_size, HIDDEN, batch_first=True)
+        self.rnn = (nn.GRU if model == "gru" else nn.LSTM)(task.input_size, HIDDEN, batch_first=True)
         self.head = nn.Linear(HIDDEN, task.outputs)
         self.one_hot = torch.eye(task.tokens or 0)
 
