@@ -6,14 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import make_config
+from conftest import crossed, make_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnbench.config import Kernel, Readout, Sgd
-from rnnbench.kernels import compiled, feed, make_compute
+from rnnbench.kernels import compiled, feed, make_compute, reason
 from rnnbench.kernels.compiled import CompiledCompute, instruction_sets
+from rnnbench.nn.cells import CELLS
 from rnnbench.tasks import Examples, Goal, Task
+from rnnbench.tasks.generated import TRAIN, uniforms
 from rnnbench.train.stack import Stack
 
 SETS = instruction_sets()
@@ -104,12 +106,22 @@ OPTIONS = {
 }
 
 
+# Options that change the graph of a step, so that kernels are compiled for them.
+IN_THE_STEP = {
+    "recurrent dropout": {"model__recurrent_dropout": 0.3},
+    "zoneout": {"model__zoneout": 0.2, "model__bidirectional": True},
+    "layer norm": {"model__layer_norm": True},
+}
+
+
 def of(option: str, kind: str):
     """The task, and the changes of a configuration, of an option."""
-    changes = dict(OPTIONS[option])
+    changes = dict((OPTIONS | IN_THE_STEP)[option])
     if kind == "text":
         changes.pop("model__bidirectional", None)
-    return task_of(kind, lengths=option in ("several lengths", "mean", "bidirectional", "all")), changes
+    return task_of(
+        kind, lengths=option in ("several lengths", "mean", "bidirectional", "all", "zoneout")
+    ), changes
 
 
 def configs_of(cell: str, changes: dict, seeds=(0, 1), **more):
@@ -144,6 +156,7 @@ def agree(cell: str, option: str, kind: str, epochs: int) -> None:
     """Train on both paths; parameters, metrics and evaluations agree."""
     task, changes = of(option, kind)
     configs = configs_of(cell, changes)
+    assert reason(configs[0]) is None
     if kind == "made words":
         task.splits["train"] = np.arange(0)
         for config in configs:
@@ -168,15 +181,36 @@ def agree(cell: str, option: str, kind: str, epochs: int) -> None:
                 torch.testing.assert_close(part.double(), other.double(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("option", OPTIONS)
-def test_a_task_trains_as_on_the_torch_path(kind, option):
+@pytest.mark.parametrize("option, kind", crossed([*OPTIONS], KINDS))
+def test_a_task_trains_as_on_the_torch_path(option, kind):
     agree("lstm", option, kind, epochs=2)
+
+
+@pytest.mark.parametrize("number, cell", [*enumerate(CELLS)])
+def test_a_cell_trains_as_on_the_torch_path(number, cell):
+    """Each cell, each with an option and a kind of task that others do not have."""
+    agree(cell, [*OPTIONS][number % len(OPTIONS)], KINDS[number % len(KINDS)], epochs=2)
+
+
+@pytest.mark.parametrize("option", IN_THE_STEP)
+def test_options_of_a_step_train_as_on_the_torch_path(option):
+    for kind in ("own numbers at every step", "made words", "text"):
+        agree("gru", option, kind, epochs=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", OPTIONS | IN_THE_STEP)
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_with_every_option_trains_on_every_task_as_on_the_torch_path(cell, option):
+    if option in IN_THE_STEP and not CELLS[cell].recurrent and option != "layer norm":
+        pytest.skip("the cell has no such option")
+    for kind in KINDS:
+        agree(cell, option, kind, epochs=13)  # 52 updates
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    kind=st.sampled_from(KINDS), option=st.sampled_from(sorted(OPTIONS)), K=st.integers(2, 5),
+    kind=st.sampled_from(KINDS), option=st.sampled_from([*OPTIONS, *IN_THE_STEP]), K=st.integers(2, 5),
     threads=st.integers(1, 4), B=st.sampled_from([3, 35, 70]), seconds=st.sampled_from([1e-9, 10.0]),
     room=st.sampled_from([1, feed.ROOM]),
 )  # fmt: skip
@@ -225,3 +259,11 @@ def test_trials_with_equal_seeds_share_the_examples_that_are_made(monkeypatch):
     for k in range(4):
         assert np.array_equal(examples.inputs[places[k]], batch.x[k].permute(2, 0, 1).numpy())
         assert np.array_equal(examples.targets[places[k]], batch.y[k].T.numpy())
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**62), numbers=st.lists(st.integers(0, 2**62), min_size=1, max_size=5))
+def test_uniforms_of_the_kernels_are_those_of_the_tasks(seed, numbers):
+    compute = CompiledCompute(configs_of("rnn", {})[0], task_of("made numbers"))
+    pair = np.full(len(numbers), seed), np.array(numbers)
+    assert np.array_equal(compute.maker.uniforms(*pair), uniforms(pair[0], TRAIN, pair[1], 1 + T * WIDTH))

@@ -130,7 +130,7 @@ class CompiledCompute:
         if threads_asked() is None:
             torch.set_num_threads(1)  # torch only draws random numbers: two threads would wait for each other
         self.stored = Feed(task, task.inputs, task.targets, task.lengths)
-        self.maker = Maker(task) if task.make else None
+        self.maker = Maker(task, kernels.library) if task.make else None
         self.memory = config.optim.memory
         self.optimiser = OPTIMISERS[config.optim.name] + bool(getattr(config.optim, "nesterov", False))
         instructions = instructions or kernels.sets[0]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnnbench.tasks import Goal, Task
-from rnnbench.tasks.generated import TRAIN, uniforms
+from rnnbench.tasks.generated import TRAIN
 from rnnbench.tasks.task import Labels
 
 Array = NDArray[Any]
@@ -103,8 +103,9 @@ def _stride(array: Array) -> int:
 class Maker:
     """Makes training examples for some minibatches at a time; trials with equal seeds share them."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, library: ctypes.CDLL) -> None:
         self.task = task
+        self.library = library
         self.bytes = 0.0  # that an example takes while it is made; 0 until one was
 
     def fitting(self, rows: int) -> int:
@@ -119,8 +120,16 @@ class Maker:
         first: dict[bytes, int] = {}  # the trial that an equal one shares its examples with
         rows = [first.setdefault(row.tobytes(), len(first)) for row in wanted]
         distinct = wanted[[rows.index(row) for row in range(len(first))]]
-        u = uniforms(np.repeat(distinct[:, 0], n), TRAIN, distinct[:, 1:].ravel(), self.task.draws)
+        u = self.uniforms(np.repeat(distinct[:, 0], n), distinct[:, 1:].ravel())
         made = self.task.make(u)
         self.bytes = (4 * u.nbytes + made.inputs.nbytes + made.targets.nbytes) / len(u)
         places = torch.tensor(rows)[:, None] * n + torch.arange(n)
         return Feed(self.task, made.inputs, made.targets, made.lengths), places
+
+    def uniforms(self, seed: Labels, number: Labels) -> NDArray[np.float64]:
+        """Return those that rnnbench.tasks.generated.uniforms gives training examples, in less time."""
+        u = np.empty((len(seed), self.task.draws))
+        pointers = [c_void_p(part.ctypes.data) for part in (seed, number, u)]
+        sizes = map(c_int64, (len(seed), TRAIN, self.task.draws))
+        self.library.rnnbench_uniforms(*pointers[:2], *sizes, pointers[2])
+        return u

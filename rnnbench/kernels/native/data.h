@@ -23,7 +23,7 @@ struct chunk {
     int train;
     const int64_t *lengths;  // (N) steps of each column that count; 0: all do
     float share;             // 1 / answers of the minibatch
-    // Of the chunk's first example; the numbers of the next example stand beside it.
+    // What was drawn, of the chunk's first example; that of the next one stands beside it. 0: nothing was.
     const float *dropout, *recurrent, *zoneout;
     float *carried;  // (levels, states, hidden, batch): the state that minibatches hand on; 0: they do not
     int fresh;       // whether the chunk does not begin from it

@@ -140,7 +140,7 @@ static struct layer_call call_of(const struct shape *s, const struct work *w, co
         .x = w->inputs[l->layer], .symbols = l->layer ? 0 : w->symbols,
         .h = w->out[l->layer] + l->reverse * n, .h_step = (long)width_of(s) * c->N,
         .initial = begins && !s->learned ? 0 : l->start, .last = c->carried ? l->last : 0,
-        .mask = l->mask, .zone = l->zone, .zone_step = c->train ? states : 0};
+        .mask = l->mask, .zone = l->zone, .zone_step = c->zoneout ? states : 0};
     if (l->h) call.x = l->x, call.symbols = l->symbols, call.h = l->h, call.h_step = n, call.reverse = 0;
     return call;
 }
@@ -154,14 +154,13 @@ static void read_level(const struct shape *s, const struct work *w, const struct
     else if (s->learned)
         for (long i = 0; i < states; i++)
             for (int j = 0; j < c->N; j++) l->start[i * c->N + j] = p[l->initial + i];
-    if (c->train) {
-        if (cell->masked) read_columns(c->recurrent + number * H * c->batch, H, c, l->mask);
-        if (cell->zoned)
-            read_columns(c->zoneout + number * c->steps * states * c->batch, c->T * states, c, l->zone);
-        return;
-    }
-    for (long i = 0; cell->masked && i < H * c->N; i++) l->mask[i] = 1;
-    for (long i = 0; cell->zoned && i < states * c->N; i++) l->zone[i] = s->zoneout;
+    if (cell->masked && c->recurrent) read_columns(c->recurrent + number * H * c->batch, H, c, l->mask);
+    else if (cell->masked)
+        for (long i = 0; i < H * c->N; i++) l->mask[i] = 1;
+    if (cell->zoned && c->zoneout)
+        read_columns(c->zoneout + number * c->steps * states * c->batch, c->T * states, c, l->zone);
+    else if (cell->zoned)  // the mean of both states
+        for (long i = 0; i < states * c->N; i++) l->zone[i] = s->zoneout;
 }
 
 // to (rows, N) = `from` times the dropout factors of a gap between layers, for all steps.
