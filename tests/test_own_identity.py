@@ -315,28 +315,37 @@ def test_the_message_of_a_file_that_exits_is_all_and_the_code_is_1(tmp_path):
     assert process.returncode == 1 and "Traceback" in err and 'mine.py", line 2' in err
 
 
-# Steps that fail in training, and what the trial's error says.
-FAILING = {
-    "raise RuntimeError('in the first epoch')": "mine.py:10: RuntimeError: in the first epoch",
+# Steps that are wrong, and what the refusal says.
+WRONG = {
+    "raise RuntimeError('always')": "mine.py:10: Leaky.step raises RuntimeError: always",
     "return state[0]": "mine.py:9: Leaky.step gave Tensor; expected a tuple of states = 1 tensors",
     "return None": "mine.py:9: Leaky.step gave NoneType; expected",
-    "return (state[0][:, :2],)": "mine.py:9: Leaky.step gave a tuple of [(1, 2, 32)]; expected",
-    "return (*state, *state)": "mine.py:9: Leaky.step gave a tuple of [(1, 6, 32), (1, 6, 32)]; expected",
+    "return (state[0][:, :2],)": "mine.py:9: Leaky.step gave a tuple of [(2, 2, 3)]; expected",
+    "return (*state, *state)": "mine.py:9: Leaky.step gave a tuple of [(2, 6, 3), (2, 6, 3)]; expected",
     "return (1.0,)": "mine.py:9: Leaky.step gave a tuple of [None]; expected",
-    "return state": "TypeError: no answer depends on rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_l0; use "
-    "them in step, or leave them out of shapes (mine.py:9)",
+    "return state": "mine.py:9: Leaky.step: no answer depends on weight_ih, weight_hh, bias; use them in step",
     "a = (state[0] + a).exp_(); a.exp(); return (a.add_(1).log().mul_(2),)": "inplace operation",
-    "h, c = state": "mine.py:10: ValueError: not enough values to unpack (expected 2, got 1). step was given "
-    "a (K, gates * hidden, B) = (1, 6, 32) with gates = 1, and as state a tuple of states = 1 tensors",
+    "h, c = state": "mine.py:10: Leaky.step raises ValueError: not enough values to unpack (expected 2, got 1)",
 }
 
 
-@pytest.mark.parametrize("line, words", FAILING.items(), ids=FAILING.values())
-def test_a_step_that_fails_names_its_line(tmp_path, monkeypatch, line, words):
+@pytest.mark.parametrize("line, words", WRONG.items(), ids=WRONG.values())
+def test_a_wrong_step_is_refused_with_its_line(tmp_path, monkeypatch, line, words):
     monkeypatch.chdir(write(tmp_path, {"mine.py": leaky(late=line)}))
-    result = rnnbench.run("rnnbench_import=mine.py", *ARGUMENTS, "model.hidden_size=6", folder="r/0")
+    with pytest.raises(ConfigError) as refusal:
+        rnnbench.run("rnnbench_import=mine.py", *ARGUMENTS, "model.hidden_size=6", folder="r/0")
+    assert words in str(refusal.value)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_step_that_fails_in_training_names_its_line(tmp_path, monkeypatch):
+    line = "if a.shape[-1] > 3: raise RuntimeError('in the first epoch')"
+    monkeypatch.chdir(write(tmp_path, {"mine.py": leaky(late=line)}))
+    words = "rnnbench_import=mine.py", *ARGUMENTS, "fit.kernel=torch"
+    result = rnnbench.run(*words, folder="r/0")
     assert result["status"] == "failed"
-    assert words in result["error"]
+    assert "mine.py:10: RuntimeError: in the first epoch" in result["error"]
+    assert "step was given a (K, gates * hidden, B) = (1, 32, 32) with gates = 1" in result["error"]
     assert "Traceback" in result["traceback"]
 
 

@@ -116,7 +116,7 @@ class Deadly(rnnbench.Cell):
     """h = tanh(W x + R h- + b), with five units at most once"""
 
     def step(self, a, state, layer):
-        if self.hidden_size == 5:
+        if self.hidden_size == 5 and a.shape[-1] > 3:  # in training, not while it is traced
             os.kill(os.getpid(), signal.SIGKILL)
         return (layer.recurrent(state[0], a).tanh(),)
 '''
@@ -125,7 +125,7 @@ class Deadly(rnnbench.Cell):
 def test_a_trial_that_kills_its_worker_three_times_has_failed_and_the_search_goes_on(tmp_path):
     (tmp_path / "deadly.py").write_text(DEADLY)
     command = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=brute_force", *SHORT[1:], "fit.epochs=2",
-               "rnnbench_import=deadly.py", "model=rnn", "model.name=deadly", "tracking.uri=null",
+               "rnnbench_import=deadly.py", "fit.kernel=torch", "model=rnn", "model.name=deadly", "tracking.uri=null",
                "model.hidden_size=choice(4,5)", *settings(n_trials=2, n_jobs=1, study_name="s")]  # fmt: skip
     for _ in range(ATTEMPTS):
         run(tmp_path, *command, code=-signal.SIGKILL)
