@@ -160,6 +160,7 @@ CALLS = {
     "importlib.import_module": {
         "sweep/launcher.py",
         "__init__.py",
+        "kernels/build.py",
         "nn/cells/__init__.py",
         "paper/figures/__init__.py",
         "search/storages/__init__.py",

@@ -437,13 +437,8 @@ def interpret(graph: Graph, leaves: dict[str, list[Tensor]], weights: dict[str, 
             assert isinstance(total, Tensor)
             total = total + (joined_blocks(node.start) if node.start else 0)
             blocks |= dict(zip(node.ids, total.split(H), strict=True))
-        elif node.op == "vector":
-            vector, at = weights[node.name].unsqueeze(-1), int(node.index) * H
-            blocks[node.id] = vector[at : at + H] if graph.weights[node.name][0] else vector
-        elif node.op in ("number", "hidden"):
-            blocks[node.id] = x.new_full((1, 1), node.index if node.op == "number" else H)
         elif node.op in graphs.LEAVES:
-            blocks[node.id] = leaves[node.op][int(node.index)]
+            blocks[node.id] = _leaf(node, graph, leaves, weights, x)
         elif node.op == graphs.SUM:
             blocks[node.id] = torch.stack([blocks[i].expand(H, B) for i in node.args]).sum((0, 1))[None]
         else:
@@ -460,9 +455,21 @@ def interpret(graph: Graph, leaves: dict[str, list[Tensor]], weights: dict[str, 
     d_x = torch.zeros_like(x)
     for factor in graph.d_x:
         d_x += part(factor) @ joined_blocks(factor.operand)
-    full = {"after": graph.after, "before": graph.before}
-    after, before = ([blocks[i].expand(H, B) for i in ids] for ids in full.values())
+    after, before = ([blocks[i].expand(H, B) for i in ids] for ids in (graph.after, graph.before))
     return Step(after, before, gradients, d_x)
+
+
+def _leaf(
+    node: graphs.Value, graph: Graph, leaves: dict[str, list[Tensor]], weights: dict[str, Tensor], x: Tensor
+) -> Tensor:
+    """Return what a leaf of a graph stands for, see `interpret`."""
+    H = leaves["state"][0].shape[0]
+    if node.op in ("number", "hidden"):
+        return x.new_full((1, 1), node.index if node.op == "number" else H)
+    if node.op != "vector":
+        return leaves[node.op][int(node.index)]
+    vector, at = weights[node.name].unsqueeze(-1), int(node.index) * H
+    return vector[at : at + H] if graph.weights[node.name][0] else vector
 
 
 def computed(op: str, args: list[Tensor]) -> Tensor:

@@ -150,7 +150,7 @@ class Builder:
         return False
 
     def _may_start(self, product: Product, block: int) -> bool:
-        """Whether a block can be what a product starts from, or be added to that."""
+        """Return whether a block can be what a product starts from, or be added to that."""
         if not product.start:
             return self.shapes[block] in ("full", "column")
         return self.shapes[block] == self.shapes[product.start[0]] == "column"
