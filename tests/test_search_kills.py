@@ -125,8 +125,9 @@ class Deadly(rnnbench.Cell):
 def test_a_trial_that_kills_its_worker_three_times_has_failed_and_the_search_goes_on(tmp_path):
     (tmp_path / "deadly.py").write_text(DEADLY)
     command = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=brute_force", *SHORT[1:], "fit.epochs=2",
-               "rnnbench_import=deadly.py", "fit.kernel=torch", "model=rnn", "model.name=deadly", "tracking.uri=null",
-               "model.hidden_size=choice(4,5)", *settings(n_trials=2, n_jobs=1, study_name="s")]  # fmt: skip
+               "rnnbench_import=deadly.py", "fit.kernel=torch", "model=rnn", "model.name=deadly",
+               "tracking.uri=null", "model.hidden_size=choice(4,5)",
+               *settings(n_trials=2, n_jobs=1, study_name="s")]  # fmt: skip
     for _ in range(ATTEMPTS):
         run(tmp_path, *command, code=-signal.SIGKILL)
     run(tmp_path, *command)

@@ -78,7 +78,7 @@ def graph_of(model: Model) -> Graph | NoKernel:
 
 
 def has_step(cell: Cell) -> bool:
-    """Whether a cell's steps are those of `step`, one after the other, so that they can be traced."""
+    """Return whether a cell's steps are those of `step`, one after the other, so that they can be traced."""
     own = not type(cell).__module__.startswith("rnnbench.")
     kind = type(cell)
     replaced = kind.unroll is not Cell.unroll or kind.__call__ is not Cell.__call__

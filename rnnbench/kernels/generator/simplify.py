@@ -188,7 +188,7 @@ class Builder:
         return joined
 
     def _follows(self, before: Product, product: Product) -> bool:
-        """Whether a product is that of the rows after another's."""
+        """Return whether a product is that of the rows after another's."""
         starts = [self.shapes[each.start[0]] if each.start else "" for each in (before, product)]
         if starts[0] != starts[1] or len(before.factors) != len(product.factors):
             return False
