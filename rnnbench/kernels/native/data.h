@@ -35,8 +35,6 @@ struct chunk {
 static int example_of(const struct chunk *c, int column) { return column < c->count ? column : c->count - 1; }
 
 typedef uint8_t bytes __attribute__((vector_size(16), aligned(1), may_alias));
-typedef int32_t ints __attribute__((vector_size(64)));
-typedef float floats __attribute__((vector_size(64)));
 
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -57,24 +55,27 @@ INLINE void transpose_bytes(bytes *row) {
     }
 }
 
+// x (rows, 16 of N columns) = scale * byte + shift of bytes from from[j] + f on, one of the 16 columns each.
+INLINE void turn(const int rows, const uint8_t *const *from, long f, float scale, float shift, float *x, int N) {
+    bytes block[16] = {};
+    uint8_t turned[16][16];  // in memory: from registers the compiler takes the bytes one by one
+    for (int j = 0; j < 16; j++) memcpy(&block[j], from[j] + f, rows);
+    transpose_bytes(block);
+    memcpy(turned, block, sizeof turned);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < 16; j++) x[i * N + j] = turned[i][j] * scale + shift;
+}
+
 // x (features, N) = scale * byte + shift of examples that begin at data + index * stride.
 static void gather(const uint8_t *data, int64_t stride, long features, const struct chunk *c, float scale,
                    float shift, float *x) {
-    for (int at = 0; at < c->N; at += 16)
-        for (long f = 0; f < features; f += 16) {
-            bytes block[16];
-            const int rows = features - f < 16 ? features - f : 16;
-            for (int j = 0; j < 16; j++) {
-                const uint8_t *from = data + c->index[example_of(c, at + j)] * stride + f;
-                if (rows == 16) block[j] = *(const bytes *)from;
-                else block[j] = (bytes){}, memcpy(&block[j], from, rows);
-            }
-            transpose_bytes(block);
-            for (int i = 0; i < rows; i++) {
-                const ints whole = __builtin_convertvector(block[i], ints);
-                *(floats *)(x + (f + i) * c->N + at) = __builtin_convertvector(whole, floats) * scale + shift;
-            }
-        }
+    for (int at = 0; at < c->N; at += 16) {
+        const uint8_t *from[16];
+        long f = 0;
+        for (int j = 0; j < 16; j++) from[j] = data + c->index[example_of(c, at + j)] * stride;
+        for (; f + 16 <= features; f += 16) turn(16, from, f, scale, shift, x + f * c->N + at, c->N);
+        if (f < features) turn(features - f, from, f, scale, shift, x + f * c->N + at, c->N);
+    }
 }
 
 // x (features, N) of examples that begin at data + index * stride.
