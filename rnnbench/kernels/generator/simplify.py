@@ -196,7 +196,7 @@ class Builder:
         return all(_next(first) == second for first, second in pairs)
 
     def _reads(self, block: int, group: list[Product]) -> bool:
-        """Whether a block is computed from what a group makes, or reads what comes after it."""
+        """Return whether a block is computed from what a group makes, or reads what comes after it."""
         made_ids = {product.ids[0] for product in group}
         seen: set[int] = set()
         waiting = [block]
