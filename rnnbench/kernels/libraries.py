@@ -11,16 +11,18 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from rnnbench import terminal
 from rnnbench.config import Model, Nonlinearity
 from rnnbench.kernels import user_cache
-from rnnbench.kernels.generator import c
-from rnnbench.kernels.generator.graph import Graph, parse
 from rnnbench.nn import cells
 from rnnbench.nn.cells import CELLS, class_of
+
+if TYPE_CHECKING:
+    from rnnbench.kernels.generator.graph import Graph
 
 LIBRARY = Path(__file__).parent / "stack.so"
 STEPS = Path(__file__).parent / "generator" / "steps"
@@ -110,12 +112,15 @@ def _find(step: Step) -> Kernels | str:
     graph = None if step.stock else _graph(step)
     if isinstance(graph, str):
         return graph
-    # Late, as below: they are the modules of commands, which warn if they were imported before they run.
+    # Late, as below: most commands need none of them, and the modules of commands (build, trace) warn if they
+    # were imported before they run.
     from rnnbench.kernels.build import BuildError, compile_library
 
     best = _best_set()
 
     def build(target: Path) -> None:
+        from rnnbench.kernels.generator import c
+
         terminal.say(f"building kernels for {step.title} (first use, about 5 s)")
         made = _graph(step)
         if isinstance(made, str):
@@ -130,10 +135,12 @@ def _find(step: Step) -> Kernels | str:
 
 
 @cache
-def _graph(step: Step) -> Graph | str:
+def _graph(step: Step) -> "Graph | str":
     """Return the graph of a step, or why there is none."""
     text = STEPS / f"{step.file}.txt"
     if step.stock and text.exists():
+        from rnnbench.kernels.generator.graph import parse
+
         return parse(text.read_text(encoding="utf-8"))
     from rnnbench.kernels.trace import NoKernel, graph_of
 
