@@ -1,9 +1,12 @@
 """Laws of the trace: the graph of a step computes what autograd does, and each mistake has its message."""
 
 import itertools
+import random as python_random
+from functools import cache, partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -46,10 +49,10 @@ def difference(cell: Cell, graph: Graph) -> float:
     return max(float((ours - theirs[0]).detach().abs().max()) for ours, theirs in pairs)
 
 
-def with_options(model: Model) -> list[Model]:
-    """A model with each combination of the options that its graph depends on, where the cell has them."""
+def with_options(model: Model, sizes: tuple[int, ...]) -> list[Model]:
+    """A model with each so large combination of the options that its graph depends on, if the cell has it."""
     options: list[dict[str, object]] = [{"layer_norm": True}, {"recurrent_dropout": 0.3}, {"zoneout": 0.2}]
-    chosen = [c for n in (0, 1, 3) for c in itertools.combinations(options, n)]
+    chosen = [c for n in sizes for c in itertools.combinations(options, n)]
     recurrent = make_cell(model).recurrent
     return [
         Model(**(vars(model) | {"hidden_size": H} | {k: v for each in c for k, v in each.items()}))
@@ -64,10 +67,18 @@ MODELS = stock_models() | {
 }
 
 
+@cache
+def plain_graph(name: str) -> Graph | NoKernel:
+    """The graph of a cell without options; the hidden size at which it is traced is not H."""
+    return graph_of(MODELS[name])
+
+
+@pytest.mark.parametrize("sizes", [(0, 3), pytest.param((1, 2), marks=pytest.mark.slow)], ids=["few", "all"])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_graph_is_the_step_and_its_gradient(name):
-    for model in with_options(MODELS[name]):
-        graph = graph_of(model)
+def test_a_graph_is_the_step_and_its_gradient(name, sizes):
+    for model in with_options(MODELS[name], sizes):
+        plain = not (model.layer_norm or model.recurrent_dropout or model.zoneout)
+        graph = plain_graph(name) if plain else graph_of(model)
         assert isinstance(graph, Graph), graph
         assert difference(make_cell(model), graph) < 1e-11
         assert parse(graph.text()).text() == graph.text()
@@ -75,7 +86,7 @@ def test_a_graph_is_the_step_and_its_gradient(name):
 
 @pytest.mark.parametrize("name", stock_models())
 def test_the_graphs_that_are_installed_are_those_of_the_cells(name):
-    graph = graph_of(stock_models()[name])
+    graph = plain_graph(name)
     assert isinstance(graph, Graph)
     assert graph.text() == (STEPS / f"{name}.txt").read_text(encoding="utf-8"), (
         "the cells have changed: python -m rnnbench.kernels.trace writes their graphs anew"
@@ -147,8 +158,37 @@ def test_a_step_of_any_form_is_traced(program, states):
     assert difference(cell, graph) < 1e-9
 
 
+def test_what_a_step_may_be_made_of_has_a_kernel():
+    functions = [
+        F.softplus, F.silu, F.gelu, partial(F.gelu, approximate="tanh"), F.elu, F.selu, F.leaky_relu,
+        F.hardtanh, F.hardsigmoid, F.hardswish, F.relu6, F.mish, F.softsign, F.logsigmoid, F.softshrink,
+        torch.expm1, torch.exp2, lambda a: torch.log1p(a * a), lambda a: torch.log2(a * a + 1),
+        lambda a: (a * a + 1) ** -1.5, lambda a: (a * a + 1) ** 0.3, lambda a: 2**a,
+        lambda a: a / (a.std(1, keepdim=True, unbiased=False) + a.var(1, keepdim=True)),
+        lambda a: F.normalize(a, dim=1), lambda a: F.layer_norm(a.mT, a.shape[1:2]).mT,
+        lambda a: a.masked_fill(~(a > 0) | (a > 1), 0.3), lambda a: F.glu(torch.cat([a, a], 1), 1),
+    ]  # fmt: skip
+
+    def step(self, a, state, layer):
+        spread = state[0].mean(1, keepdim=True).expand_as(a)
+        a = layer.recurrent(spread, layer.recurrent(state[0], a))
+        a = a + torch.einsum("kij,kjb->kib", layer["weight_hh"], a)
+        return (sum(function(a) for function in functions),)
+
+    cell = own(step)
+    graph = graph_of(cell.model)
+    assert isinstance(graph, Graph), graph
+    assert difference(cell, graph) < 1e-4  # erf and hardsigmoid are those of float32
+
+
 def test_what_has_no_kernel_is_said_in_one_line():
     steps = {
+        "depends on more than the values": lambda self, a, s, layer: (
+            layer.recurrent(s[0], a) * s[0].tolist()[0][0][0],
+        ),
+        "on more than the values of its arguments": lambda self, a, s, layer: (
+            layer.recurrent(s[0], a) / a.shape[2],
+        ),
         "uses aten.sort, which has no kernel": lambda self, a, s, layer: (
             a.sort(1)[0] + layer.recurrent(s[0], a),
         ),
@@ -191,6 +231,15 @@ def random(self, a, state, layer):
     return (layer.recurrent(state[0], a) * torch.rand_like(a),)
 
 
+def random_of_python(self, a, state, layer):
+    return (layer.recurrent(state[0], a) * python_random.random(),)
+
+
+def in_place_unseen(self, a, state, layer):
+    state[0].data.mul_(2)
+    return (layer.recurrent(state[0], a),)
+
+
 def branches(self, a, state, layer):
     return (layer.recurrent(state[0], a if a.sum() > 0 else -a),)
 
@@ -203,7 +252,9 @@ def branches(self, a, state, layer):
         (wrong_shape, r"gave a tuple of \[\(2, 1, 3\)\]; expected"),
         (wrong_dtype, "gave torch.float64; expected torch.float32"),
         (in_place, "changes its arguments in place"),
+        (in_place_unseen, "changes its arguments in place"),
         (random, "draws random numbers"),
+        (random_of_python, "draws random numbers"),
         (branches, "goes on by the values of its tensors"),
     ],
 )

@@ -5,6 +5,7 @@ trials, rows and examples. A part of a weight matrix is a `Matrix`; it enters pr
 weight is a sheet that is `summed` over the examples (vectors) or a list of outer products (`Gradient`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -266,15 +267,89 @@ def _reciprocal(low: Lowering, node: Node, a: Lowered) -> Lowered:
 
 @rule("pow")
 def _pow(low: Lowering, node: Node, a: Lowered, exponent: Lowered) -> Lowered:
+    if isinstance(a, int | float):
+        return low.op("exp", low.op("mul", exponent, math.log(a)))
     assert isinstance(exponent, int | float)
-    if exponent in (0.5, -0.5):
-        root = low.op("sqrt", a)
-        return root if exponent > 0 else low.op("div", 1, root)
-    assert exponent == int(exponent) and abs(exponent) <= 8
-    power: Lowered = a if exponent else low.op("add", low.op("mul", a, 0), 1)
-    for _ in range(abs(int(exponent)) - 1):
-        power = low.op("mul", power, a)
+    whole, half = divmod(abs(exponent), 1)
+    if half not in (0, 0.5) or whole > 8:
+        return low.op("exp", low.op("mul", low.op("log", a), exponent))
+    parts = [a] * int(whole) + [low.op("sqrt", a)] * (half > 0)
+    power = parts[0] if parts else low.op("add", low.op("mul", a, 0), 1)
+    for part in parts[1:]:
+        power = low.op("mul", power, part)
     return power if exponent >= 0 else low.op("div", 1, power)
+
+
+@rule("exp2")
+def _exp2(low: Lowering, node: Node, a: Lowered) -> Lowered:
+    return low.op("exp", low.op("mul", a, math.log(2)))
+
+
+@rule("log2", "log10")
+def _log_to_base(low: Lowering, node: Node, a: Lowered) -> Lowered:
+    return low.op("mul", low.op("log", a), 1 / math.log(2 if operation(node) == "aten.log2" else 10))
+
+
+@rule("log1p")
+def _log1p(low: Lowering, node: Node, a: Lowered) -> Lowered:
+    # What rounding takes from 1 + a, the ratio gives back: exact near 0 too.
+    more = low.op("add", a, 1)
+    rounded = low.op("sub", more, 1)
+    exact = low.op("mul", low.op("log", more), low.op("div", a, rounded))
+    return low.op("where", low.op("eq", rounded, 0), a, exact)
+
+
+@rule("expm1")
+def _expm1(low: Lowering, node: Node, a: Lowered) -> Lowered:
+    # By tanh, which is exact near 0; above 1 that would lose digits, and nothing is lost without it.
+    half = low.op("tanh", low.op("mul", a, 0.5))
+    by_tanh = low.op("div", low.op("mul", half, 2), low.op("sub", 1, half))
+    return low.op("where", low.op("gt", a, 1), low.op("sub", low.op("exp", a), 1), by_tanh)
+
+
+@rule("erf")
+def _erf(low: Lowering, node: Node, a: Lowered) -> Lowered:
+    # Abramowitz and Stegun 7.1.26, within 1.5e-7: as near as float32 comes.
+    size = low.op("abs", a)
+    t = low.op("div", 1, low.op("add", low.op("mul", size, 0.3275911), 1))
+    sum_: Lowered = 1.061405429
+    for number in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        sum_ = low.op("add", low.op("mul", sum_, t), number)
+    rest = low.op("mul", low.op("mul", sum_, t), low.op("exp", low.op("neg", low.op("mul", a, a))))
+    return low.op("mul", low.op("sign", a), low.op("sub", 1, rest))
+
+
+@rule("gelu")
+def _gelu(low: Lowering, node: Node, a: Lowered, approximate: str = "none") -> Lowered:
+    if approximate == "tanh":
+        inside = low.op("add", a, low.op("mul", low.op("mul", low.op("mul", a, a), a), 0.044715))
+        share = low.op("tanh", low.op("mul", inside, math.sqrt(2 / math.pi)))
+    else:
+        share = _erf(low, node, low.op("mul", a, math.sqrt(0.5)))
+    return low.op("mul", low.op("mul", a, 0.5), low.op("add", share, 1))
+
+
+@rule("elu")
+def _elu(
+    low: Lowering, node: Node, a: Lowered, alpha: float = 1, scale: float = 1, input_scale: float = 1
+) -> Lowered:
+    below = low.op("mul", _expm1(low, node, low.op("mul", a, input_scale)), alpha * scale)
+    return low.op("where", low.op("gt", a, 0), low.op("mul", a, scale), below)
+
+
+@rule("leaky_relu")
+def _leaky_relu(low: Lowering, node: Node, a: Lowered, slope: float = 0.01) -> Lowered:
+    return low.op("where", low.op("gt", a, 0), a, low.op("mul", a, slope))
+
+
+@rule("softshrink_backward", "hardshrink_backward")
+def _shrink_backward(low: Lowering, node: Node, gradient: Lowered, a: Lowered, least: float) -> Lowered:
+    return low.op("where", low.op("gt", low.op("abs", a), least), gradient, 0)
+
+
+@rule("isnan")
+def _isnan(low: Lowering, node: Node, a: Lowered) -> Lowered:
+    return low.op("ne", a, a)
 
 
 @rule("where")
@@ -287,7 +362,7 @@ def _masked_fill(low: Lowering, node: Node, a: Lowered, mask: Lowered, value: Lo
     return low.op("where", mask, value, a)
 
 
-@rule("logical_not")
+@rule("logical_not", "bitwise_not")
 def _logical_not(low: Lowering, node: Node, a: Lowered) -> Lowered:
     return low.op("eq", a, 0)
 
@@ -397,9 +472,10 @@ def _transpose(low: Lowering, node: Node, a: Lowered, *dims: Any) -> Lowered:
         return replace(a, shape=shape, roles="".join(a.roles[dim] for dim in order))
     if isinstance(a, InputGradient):
         return replace(a, shape=shape)
-    if order == list(range(count)):
-        return a
-    assert order in ([0, 2, 1], [1, 0])
+    kept = [dim for dim in order if a.shape[dim] != 1]
+    if kept == sorted(kept):
+        return replace(a, shape=shape)
+    assert len(kept) < 4 and kept[-2:] == sorted(kept)[:-3:-1]
     if isinstance(a, Gradient):
         turned = tuple((column, right, row, left) for row, left, column, right in a.outers)
         return Gradient(shape, turned)  # type: ignore[arg-type]
@@ -546,10 +622,13 @@ def _stack(low: Lowering, node: Node, parts: list[Lowered], dim: int = 0) -> Low
 
 @rule("sum", "mean")
 def _sum(low: Lowering, node: Node, a: Lowered, dims: Any = None, keepdim: bool = False, **_: Any) -> Lowered:
-    sheet = low.sheet(a)
+    return _summed(low, low.sheet(a), dims, keepdim, mean=operation(node) == "aten.mean")
+
+
+def _summed(low: Lowering, sheet: Sheet, dims: Any, keepdim: bool, mean: bool) -> Sheet:
+    """Return the sum, or the mean, of a sheet along dimensions."""
     count = len(sheet.shape)
     dims = sorted({dim % count for dim in ([dims] if isinstance(dims, int) else dims or range(count))})
-    mean = operation(node) == "aten.mean"
     for dim in dims:
         role = sheet.roles[dim]
         if role == TRIALS:
@@ -571,6 +650,19 @@ def _sum(low: Lowering, node: Node, a: Lowered, dims: Any = None, keepdim: bool 
         shape = tuple(n_ for n, n_ in enumerate(shape) if n not in dims)
         roles = "".join(role for n, role in enumerate(roles) if n not in dims)
     return replace(sheet, shape=shape, roles=roles)
+
+
+@rule("var")
+def _var(
+    low: Lowering, node: Node, a: Lowered, dims: Any = None, correction: float = 1, keepdim: bool = False
+) -> Lowered:
+    sheet = low.sheet(a)
+    dims = [dim % len(sheet.shape) for dim in dims or range(len(sheet.shape))]
+    assert [sheet.roles[dim] for dim in dims] == [ROWS]
+    centred = low.op("sub", sheet, _summed(low, sheet, dims, True, mean=True))
+    total = _summed(low, low.op("mul", centred, centred), dims, keepdim, mean=False)
+    rows = low.op("mul", Sheet((), "", (low.builder.leaf("hidden"),)), len(sheet.blocks))
+    return low.op("div", total, low.op("sub", rows, correction))
 
 
 @rule("native_layer_norm")
@@ -628,19 +720,25 @@ def _bmm(low: Lowering, node: Node, a: Lowered, b: Lowered) -> Lowered:
             return replace(result, shape=shape)
         return replace(result, shape=shape, roles=result.roles[:-2] + EXAMPLES + ROWS)
     if isinstance(a, Sheet) and isinstance(b, Sheet) and a.roles[-1] == b.roles[-2] == EXAMPLES:
-        if a.x:
-            assert b.roles[-1] == ROWS
-            return Gradient(shape, ((0, None, 0, b.blocks),))  # type: ignore[arg-type]
-        assert a.roles[-2] == ROWS and b.roles[-1] in (ROWS, INPUTS)
-        return Gradient(shape, ((0, a.blocks, 0, None if b.x else b.blocks),))
+        left, right = (None if sheet.x else _along(low, sheet, dim) for sheet, dim in ((a, -2), (b, -1)))
+        assert left is not None or right is not None
+        return Gradient(shape, ((0, left, 0, right),))  # type: ignore[arg-type]
     raise NoKernelError("has a product of two tensors of which neither is a weight")
+
+
+def _along(low: Lowering, sheet: Sheet, dim: int) -> tuple[int, ...]:
+    """Return the blocks along the rows of an operand; one may stand for all, as their mean does."""
+    if sheet.roles[dim] == SAME:
+        return sheet.blocks * _blocks(low, sheet.shape[dim])
+    assert sheet.roles[dim] == ROWS
+    return sheet.blocks
 
 
 def _product(low: Lowering, matrix: Matrix, sheet: Sheet, shape: tuple[int, ...]) -> Lowered:
     """Multiply a part of a weight, or its transpose, with blocks or with x."""
     if sheet.roles[-1] != EXAMPLES or sheet.summed:
         raise NoKernelError("has a product of a weight with what does not differ between examples")
-    operand = None if sheet.x else sheet.blocks
+    operand = None if sheet.x else _along(low, sheet, -2)
     if matrix.transposed and matrix.columns is None:
         assert operand is not None
         return InputGradient(shape, (Factor(matrix.weight, matrix.rows, None, operand, True),))

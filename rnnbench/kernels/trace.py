@@ -45,6 +45,7 @@ from rnnbench.nn.cells.cell import Layer, State
 STEPS = Path(__file__).parent / "generator" / "steps"
 K, B = 2, 3  # trials and examples while tracing
 INPUT = 5  # features of the input while tracing
+OVER_TIME = ("unroll", "__call__", "carry", "initial", "zone_out")  # what a cell does beside its step
 STOCK_HIDDEN = 7  # hidden size at which the cells of rnnbench are traced; their graphs hold for any
 
 
@@ -72,22 +73,29 @@ def graph_of(model: Model) -> Graph | NoKernel:
     if not has_step(cell):
         return NoKernel(f"{_where(cell)}: computes all steps in a function of its own, which has no kernel")
     try:
-        return _lowered(cell, _aten(cell))
+        graph = _lowered(cell, _aten(cell))
     except NoKernelError as error:
         return NoKernel(f"{_where(cell)}: step {error}")
+    if not stock and not agrees(cell, graph):
+        return NoKernel(
+            f"{_where(cell)}: step depends on more than the values of its arguments (how many trials or "
+            "examples there are, or a number that it takes out of a tensor), which has no kernel"
+        )
+    return graph
 
 
 def has_step(cell: Cell) -> bool:
     """Return whether a cell's steps are those of `step`, one after the other, so that they can be traced."""
     own = not type(cell).__module__.startswith("rnnbench.")
     kind = type(cell)
-    replaced = kind.unroll is not Cell.unroll or kind.__call__ is not Cell.__call__
+    own = not kind.__module__.startswith("rnnbench.")
+    replaced = any(getattr(kind, name) is not getattr(Cell, name) for name in OVER_TIME)
     return kind.step is not Cell.step and not (own and replaced)
 
 
 def _where(cell: Cell) -> str:
     """Return the file of a cell's class."""
-    return defined(type(cell).step).rpartition(":")[0]
+    return defined(type(cell)).rpartition(":")[0]
 
 
 @dataclass
@@ -102,9 +110,9 @@ class Arguments:
     d_after: State
 
     @staticmethod
-    def of(cell: Cell) -> "Arguments":
-        """Draw the arguments of a cell."""
-        generator = torch.Generator().manual_seed(0)
+    def of(cell: Cell, K: int = K, B: int = B) -> "Arguments":
+        """Draw the arguments of a cell, for K trials and B examples."""
+        generator = torch.Generator().manual_seed(K)
 
         def drawn(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator) - 0.5
@@ -140,15 +148,44 @@ def _aten(cell: Cell) -> GraphModule:
         x: Tensor, state: State, weights: Weights, noise: tuple[list[Tensor], State], d_after: State
     ) -> tuple[Any, Any]:
         mask, zone = noise
-        x = x.detach().requires_grad_()
-        state = tuple(part.detach().requires_grad_() for part in state)
-        weights = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
-        after = one_step(cell, x, state, weights, mask=mask[0] if mask else None, zone=zone)
-        return after, torch.autograd.grad(after, [x, *state, *weights.values()], d_after, allow_unused=True)
+        return _with_gradient(cell, Arguments(x, state, weights, mask[0] if mask else None, zone, d_after))
 
     mask = [] if given.mask is None else [given.mask]
     traced = make_fx(joint, decomposition_table=decompositions())
     return traced(given.x, given.state, given.weights, (mask, given.zone), given.d_after)
+
+
+def _with_gradient(cell: Cell, given: Arguments) -> tuple[State, list[Tensor | None]]:
+    """Return the state after a step, and the gradients at x, the state before it and each weight."""
+    x = given.x.detach().requires_grad_()
+    state = tuple(part.detach().requires_grad_() for part in given.state)
+    weights = {name: weight.detach().requires_grad_() for name, weight in given.weights.items()}
+    after = one_step(cell, x, state, weights, mask=given.mask, zone=given.zone)
+    pairs = [(part, d) for part, d in zip(after, given.d_after, strict=True) if part.requires_grad]
+    leaves = [x, *state, *weights.values()]
+    if not pairs:
+        return after, [None] * len(leaves)
+    outputs, d_outputs = zip(*pairs, strict=True)
+    return after, list(torch.autograd.grad(outputs, leaves, d_outputs, allow_unused=True))
+
+
+def agrees(cell: Cell, graph: Graph) -> bool:
+    """Return whether a graph computes a step and its gradient for other numbers, and other counts, than it is of."""
+    given = Arguments.of(cell, 1, B + 1)
+    after, gradients = _with_gradient(cell, given)
+    full = {"state": given.state, "d_after": given.d_after, "zone": given.zone}
+    leaves = {name: [part[0] for part in parts] for name, parts in full.items()}
+    leaves["mask"] = [] if given.mask is None else [given.mask[0]]
+    weights = {name: weight[0] for name, weight in given.weights.items()}
+    step = interpret(graph, leaves, weights, given.x[0, 0])
+    found = [*step.after, step.d_x, *step.before, *step.gradients.values()]
+    expected = [*after, *gradients]
+    expected[len(after)] = None if gradients[0] is None else gradients[0][0]
+    return all(
+        torch.allclose(torch.zeros_like(ours) if theirs is None else theirs[0], ours, 1e-3,
+                       1e-4 * max(1, float(ours.abs().max())), equal_nan=True)
+        for ours, theirs in zip(found, expected, strict=True)
+    )  # fmt: skip
 
 
 @lru_cache
@@ -279,8 +316,7 @@ def _block(low: Lowering, result: Any) -> int:
     if result is None:
         return low.builder.number(0)
     sheet = low.sheet(result)
-    if sheet.roles != TRIALS + ROWS + EXAMPLES and set(sheet.roles) != {SAME}:
-        raise NoKernelError("gives a state that is the same for all examples or rows")
+    assert all(role in (own, SAME) for role, own in zip(sheet.roles, TRIALS + ROWS + EXAMPLES, strict=True))
     return sheet.blocks[0]
 
 
@@ -320,7 +356,7 @@ def check_step(cell: Cell) -> None:
     )
     where = f"{defined(kind.step)}: {kind.__name__}.step"
     tensors = [*given.state, *given.weights.values()]
-    versions, drawn = [each._version for each in tensors], torch.get_rng_state()
+    versions, copies = [each._version for each in tensors], [each.clone() for each in tensors]
     layer = Layer(given.weights, given.mask, cell.model.layer_norm)
     with _refused(cell, expected):
         a = cell.project(given.x, layer).select(2, 0)
@@ -336,15 +372,19 @@ def check_step(cell: Cell) -> None:
         raise ConfigError(
             f"{where} gave {', '.join(sorted(dtypes))}; expected {given.x.dtype}, as its arguments"
         )
-    if versions != [each._version for each in tensors] or a._version != version:
+    same = all(torch.equal(each, copy) for each, copy in zip(tensors, copies, strict=True))
+    if versions != [each._version for each in tensors] or a._version != version or not same:
         raise ConfigError(
             f"{where} changes its arguments in place (a function whose name ends in _, out=, x[...] =); it "
             "must compute new tensors and leave a, the state and the weights as they are"
         )
-    if not torch.equal(drawn, torch.get_rng_state()):
+    with _refused(cell, expected):
+        again = cell.step(a, given.state, layer)
+    if any(not torch.allclose(*both, 0, 0, equal_nan=True) for both in zip(after, again, strict=True)):
         raise ConfigError(
-            f"{where} draws random numbers; it must depend on its arguments alone, so that a trial can be "
-            "repeated: model.recurrent_dropout and model.zoneout are drawn from the trial's seed"
+            f"{where} draws random numbers, or keeps something from call to call; it must depend on its "
+            "arguments alone, so that a trial can be repeated: model.recurrent_dropout and model.zoneout are "
+            "drawn from the trial's seed"
         )
     with _refused(cell, expected):
         traced = _aten(cell)
