@@ -316,7 +316,8 @@ def _block(low: Lowering, result: Any) -> int:
     if result is None:
         return low.builder.number(0)
     sheet = low.sheet(result)
-    assert all(role in (own, SAME) for role, own in zip(sheet.roles, TRIALS + ROWS + EXAMPLES, strict=True))
+    if any(role not in (own, SAME) for role, own in zip(sheet.roles, TRIALS + ROWS + EXAMPLES, strict=True)):
+        raise NoKernelError("gives a state that has rows in the place of examples")
     return sheet.blocks[0]
 
 
