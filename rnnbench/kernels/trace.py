@@ -86,7 +86,6 @@ def graph_of(model: Model) -> Graph | NoKernel:
 
 def has_step(cell: Cell) -> bool:
     """Return whether a cell's steps are those of `step`, one after the other, so that they can be traced."""
-    own = not type(cell).__module__.startswith("rnnbench.")
     kind = type(cell)
     own = not kind.__module__.startswith("rnnbench.")
     replaced = any(getattr(kind, name) is not getattr(Cell, name) for name in OVER_TIME)
@@ -170,7 +169,7 @@ def _with_gradient(cell: Cell, given: Arguments) -> tuple[State, list[Tensor | N
 
 
 def agrees(cell: Cell, graph: Graph) -> bool:
-    """Return whether a graph computes a step and its gradient for other numbers, and other counts, than it is of."""
+    """Return whether a graph computes a step and its gradient for other numbers and counts, too."""
     given = Arguments.of(cell, 1, B + 1)
     after, gradients = _with_gradient(cell, given)
     full = {"state": given.state, "d_after": given.d_after, "zone": given.zone}
@@ -352,17 +351,45 @@ def check_step(cell: Cell) -> None:
     if kind.__module__.startswith("rnnbench.") or not has_step(cell):
         return
     given = Arguments.of(cell)
+    where = f"{defined(kind.step)}: {kind.__name__}.step"
     expected = (
         f"a tuple of states = {cell.states} tensors (K, hidden, B) = {(K, cell.hidden_size, B)}, h first"
     )
-    where = f"{defined(kind.step)}: {kind.__name__}.step"
-    tensors = [*given.state, *given.weights.values()]
-    versions, copies = [each._version for each in tensors], [each.clone() for each in tensors]
     layer = Layer(given.weights, given.mask, cell.model.layer_norm)
     with _refused(cell, expected):
         a = cell.project(given.x, layer).select(2, 0)
-        version = a._version
+        tensors = [a, *given.state, *given.weights.values()]
+        before = [(each._version, each.clone()) for each in tensors]
         after = cell.step(a, given.state, layer)
+    _check_state(after, given, where, expected)
+    pairs = zip(tensors, before, strict=True)
+    if any(each._version != version or not torch.equal(each, copy) for each, (version, copy) in pairs):
+        raise ConfigError(
+            f"{where} changes its arguments in place (a function whose name ends in _, out=, x[...] =); it "
+            "must compute new tensors and leave a, the state and the weights as they are"
+        )
+    with _refused(cell, expected):
+        again = cell.step(a, given.state, layer)
+        traced = _aten(cell)
+    if any(not torch.allclose(*both, 0, 0, equal_nan=True) for both in zip(after, again, strict=True)):
+        raise ConfigError(
+            f"{where} draws random numbers, or keeps something from call to call; it must depend on its "
+            "arguments alone, so that a trial can be repeated: model.recurrent_dropout and model.zoneout are "
+            "drawn from the trial's seed"
+        )
+    if unused := _unused(cell, traced):
+        raise ConfigError(
+            f"{where}: no answer depends on {', '.join(unused)}; use them in step, or leave them out of "
+            "shapes"
+        )
+
+
+def _check_state(after: Any, given: Arguments, where: str, expected: str) -> None:
+    """Refuse what a step returns, if it is no state.
+
+    Raises:
+        ConfigError: it is not.
+    """
     shapes = [getattr(part, "shape", None) for part in after] if isinstance(after, tuple) else []
     if shapes != [part.shape for part in given.state]:
         gave = (
@@ -372,28 +399,6 @@ def check_step(cell: Cell) -> None:
     if dtypes := {str(part.dtype) for part in after if part.dtype != given.x.dtype}:
         raise ConfigError(
             f"{where} gave {', '.join(sorted(dtypes))}; expected {given.x.dtype}, as its arguments"
-        )
-    same = all(torch.equal(each, copy) for each, copy in zip(tensors, copies, strict=True))
-    if versions != [each._version for each in tensors] or a._version != version or not same:
-        raise ConfigError(
-            f"{where} changes its arguments in place (a function whose name ends in _, out=, x[...] =); it "
-            "must compute new tensors and leave a, the state and the weights as they are"
-        )
-    with _refused(cell, expected):
-        again = cell.step(a, given.state, layer)
-    if any(not torch.allclose(*both, 0, 0, equal_nan=True) for both in zip(after, again, strict=True)):
-        raise ConfigError(
-            f"{where} draws random numbers, or keeps something from call to call; it must depend on its "
-            "arguments alone, so that a trial can be repeated: model.recurrent_dropout and model.zoneout are "
-            "drawn from the trial's seed"
-        )
-    with _refused(cell, expected):
-        traced = _aten(cell)
-    unused = _unused(cell, traced)
-    if unused:
-        raise ConfigError(
-            f"{where}: no answer depends on {', '.join(unused)}; use them in step, or leave them out of "
-            "shapes"
         )
 
 
