@@ -51,16 +51,17 @@ def draw(noise: Noise, network: Network, steps: Tensor, sizes: list[int], B: int
 def _minibatch(noise: Noise, network: Network, into: dict[str, Tensor], steps: Tensor, B: int) -> None:
     """Draw what a minibatch needs into (K, ...) by its name, in the order in which Network asks for it."""
     H, T = network.model.hidden_size, int(steps.max())
+    own = None if int(steps.min()) == T else steps
     if noise.weights:
         into["weights"].copy_(noise.weights((network.count(),)))
     level = 0
     for number, layer in enumerate(network.layers):
         if number and noise.dropout:
-            into["dropout"][:, number - 1, :T, :, :B] = noise.dropout((T, len(layer) * H, B), steps)
+            into["dropout"][:, number - 1, :T, :, :B] = noise.dropout((T, len(layer) * H, B), own)
         for _, cell in layer:
             if noise.recurrent:
                 into["recurrent"][:, level, :, :B] = noise.recurrent((H, B))
             if noise.zoneout:
-                drawn = noise.zoneout((T, cell.states, H, B), steps)
+                drawn = noise.zoneout((T, cell.states, H, B), own)
                 into["zoneout"][:, level, :T, :, :, :B] = drawn < (network.model.zoneout or 0.0)
             level += 1

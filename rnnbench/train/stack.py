@@ -245,7 +245,7 @@ class Stack:
 
             def factors(shape: tuple[int, ...], steps: Tensor | None = None) -> Tensor:
                 rates = rate.view(-1, *[1] * len(shape))
-                return (draw[purpose](shape, steps, how=torch.rand) >= rates) / (1 - rates)
+                return draw[purpose](shape, steps, how=torch.rand).ge_(rates).div_(1 - rates)
 
             return factors
 
