@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnbench.config import Model, RecurrentInit
-from rnnbench.nn.cells import CELLS, Noise, make_cell
+from rnnbench.nn.cells import CELLS, Layer, Noise, make_cell
 from rnnbench.nn.cells.minimal import scan
 from tests.references import REFERENCES, g, mingru, minlstm
 
@@ -141,6 +141,20 @@ def test_the_scan_is_the_loop(T, seed):
     summed = a.log().cumsum(1)
     logs = summed + (b.log() - summed).logcumsumexp(1)
     torch.testing.assert_close(logs.exp() + summed.exp() * before.unsqueeze(1), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"positive": True, "layer_norm": True}], ids=["plain", "options"])
+@pytest.mark.parametrize("name", ["mingru", "minlstm"])
+def test_the_scan_of_a_cell_is_its_steps(name, options):
+    cell = make_cell(Model(name, 4, normalised=bool(options) and name == "minlstm", **options))
+    weights = {key: torch.randn(2, *shape) for key, shape in cell.all_shapes(3).items()}
+    x, state = torch.randn(2, 5, 3, 6), (torch.randn(2, 4, 6),)
+    h, last = cell.carry(x, weights, state)
+    layer = Layer(weights, None, cell.model.layer_norm)
+    for t, a in enumerate(cell.project(x, layer).unbind(2)):
+        state = cell.step(a, state, layer)
+        torch.testing.assert_close(h[:, t], state[0])
+    torch.testing.assert_close(last[0], state[0])
 
 
 @given(T=st.integers(1, 12))

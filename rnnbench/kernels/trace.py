@@ -73,7 +73,9 @@ def graph_of(model: Model) -> Graph | NoKernel:
     if not has_step(cell):
         return NoKernel(f"{_where(cell)}: computes all steps in a function of its own, which has no kernel")
     try:
-        graph = _lowered(cell, _aten(cell))
+        aten = _traced(cell)
+        check_weights(cell)
+        graph = _lowered(cell, aten)
     except NoKernelError as error:
         return NoKernel(f"{_where(cell)}: step {error}")
     if not stock and not agrees(cell, graph):
@@ -152,6 +154,27 @@ def _aten(cell: Cell) -> GraphModule:
     mask = [] if given.mask is None else [given.mask]
     traced = make_fx(joint, decomposition_table=decompositions())
     return traced(given.x, given.state, given.weights, (mask, given.zone), given.d_after)
+
+
+def _traced(cell: Cell) -> GraphModule:
+    """Trace a step that runs.
+
+    Raises:
+        ConfigError: it goes on one way or another by the values of tensors.
+        NoKernelError: torch cannot trace it for another reason.
+    """
+    try:
+        return _aten(cell)
+    except Exception as error:  # torch's tracing raises anything, by what the step calls
+        said = str(error)
+        if "tracing tensor" in said or "data-dependent" in said.lower():
+            raise ConfigError(
+                f"{blamed(error) or defined(type(cell).step)}: {type(cell).__name__}.step goes on by the "
+                "values of its tensors (if, while, .item(), float()); it must compute the same for all "
+                "values: torch.where chooses element by element"
+            ) from error
+        line = next(iter(said.splitlines()), "")
+        raise NoKernelError(f"cannot be traced ({type(error).__name__}: {line})") from error
 
 
 def _with_gradient(cell: Cell, given: Arguments) -> tuple[State, list[Tensor | None]]:
@@ -344,8 +367,8 @@ def check_step(cell: Cell) -> None:
     """Run one step of a cell of one's own, and refuse what cannot be trained.
 
     Raises:
-        ConfigError: `step` raises, returns something else than a state, changes its arguments, draws random
-            numbers, or goes on one way or another by their values.
+        ConfigError: `step` raises, returns something else than a state, changes its arguments, or draws
+            random numbers.
     """
     kind = type(cell)
     if kind.__module__.startswith("rnnbench.") or not has_step(cell):
@@ -370,17 +393,27 @@ def check_step(cell: Cell) -> None:
         )
     with _refused(cell, expected):
         again = cell.step(a, given.state, layer)
-        traced = _aten(cell)
+        _with_gradient(cell, given)
     if any(not torch.allclose(*both, 0, 0, equal_nan=True) for both in zip(after, again, strict=True)):
         raise ConfigError(
             f"{where} draws random numbers, or keeps something from call to call; it must depend on its "
             "arguments alone, so that a trial can be repeated: model.recurrent_dropout and model.zoneout are "
             "drawn from the trial's seed"
         )
-    if unused := _unused(cell, traced):
+
+
+def check_weights(cell: Cell) -> None:
+    """Refuse a cell that does not use one of its weights.
+
+    Raises:
+        ConfigError: names it.
+    """
+    given = Arguments.of(cell)
+    gradients = _with_gradient(cell, given)[1][1 + cell.states :]
+    if unused := [name for name, part in zip(given.weights, gradients, strict=True) if part is None]:
         raise ConfigError(
-            f"{where}: no answer depends on {', '.join(unused)}; use them in step, or leave them out of "
-            "shapes"
+            f"{defined(type(cell).step)}: {type(cell).__name__}.step: no answer depends on "
+            f"{', '.join(unused)}; use them in step, or leave them out of shapes"
         )
 
 
@@ -418,28 +451,11 @@ class _refused:
         where = blamed(error) or defined(type(cell).step)
         name = f"{type(cell).__name__}.step"
         rows = cell.gates * cell.hidden_size
-        if "tracing tensor" in str(error) or "data-dependent" in str(error).lower():
-            raise ConfigError(
-                f"{where}: {name} goes on by the values of its tensors (if, while, .item(), float()); it "
-                "must compute the same for all values: torch.where chooses element by element"
-            ) from error
         raise ConfigError(
             f"{where}: {name} raises {type(error).__name__}: {error}. It is given a (K, gates * hidden, B) = "
             f"{(K, rows, B)} with gates = {cell.gates}, and a state that is a tuple of states = "
             f"{cell.states} tensors (K, hidden, B); it must give {self.expected}"
         ) from error
-
-
-def _unused(cell: Cell, aten: GraphModule) -> list[str]:
-    """Return the weights that have no gradient."""
-    (output,) = (node for node in aten.graph.nodes if node.op == "output")
-    gradients = _flat(output.args[0])[cell.states + 1 + cell.states :]
-    return [name for name, gradient in zip(weights_of(cell), gradients, strict=True) if gradient is None]
-
-
-def weights_of(cell: Cell) -> list[str]:
-    """Return the names of a cell's weights that its step may use."""
-    return [name for name in cell.all_shapes(INPUT) if name != "initial"]
 
 
 # The interpreter.
