@@ -44,8 +44,7 @@ struct work {
     float *summary, *d_summary;  // (width, N)
     float *logits;               // (outputs, N), then their gradient
     float *y;                    // (outputs, N)
-    // Of the head's backward pass, batch and rows exchanged: the gradient at the logits (N, outputs), and
-    // the gradients of its weights.
+    // Of the head's backward pass: the gradient at the logits, transposed (N, outputs), and those of its weights.
     float *turned, *d_head, *d_bias;
     long head_w, head_b, parameters;
 };
@@ -62,7 +61,7 @@ struct needs {
     int64_t steps, kind;
 };
 
-// Lay out a level's memory from `next` on; the float after it.
+// Lays out a level's memory from `next` on, and returns where it ends.
 static float *lay_out_level(const struct shape *s, const struct needs *needs, struct level *l, float *next) {
     const struct cell *cell = &CELLS[s->cell];
     const long H = s->hidden, T = needs->steps, N = needs->N, n = H * N;
@@ -81,8 +80,8 @@ static float *lay_out_level(const struct shape *s, const struct needs *needs, st
     return next;
 }
 
-// Lay out a thread's memory from `base` on; how many floats it takes. With base = 0 nothing but the sizes and
-// the offsets of the weights is meaningful.
+// Lays out a thread's memory from `base` on, and returns how many floats it takes. Where base is 0, only the
+// sizes and the offsets of the weights mean something.
 static size_t lay_out(const struct shape *s, const struct needs *needs, struct work *w, float *base) {
     const struct cell *cell = &CELLS[s->cell];
     const long H = s->hidden, T = needs->steps, N = needs->N, width = width_of(s), wide = up_16(s->outputs);
@@ -121,7 +120,7 @@ static size_t lay_out(const struct shape *s, const struct needs *needs, struct w
         TAKE(w->turned, N * wide);
         TAKE(w->d_head, width * wide);
         TAKE(w->d_bias, wide);
-        // Columns between the outputs and a whole vector are computed with, their results never used.
+        // Products read past the outputs, to the end of a vector; nothing reads what they make of it.
         if (base) memset(w->turned, 0, sizeof(float) * N * wide);
     }
 #undef TAKE

@@ -39,9 +39,9 @@ struct noise {
     const float *weights;    // what is added to the parameters while a gradient is taken (P)
 };
 
-// Threads that share a trial, and where they wait for each other.
+// Threads that share a trial.
 struct team {
-    atomic_int here, round;
+    atomic_int here, round;    // how many of them wait for the others, and how often all have done so
     int64_t trial, minibatch;  // that they compute, the first of `block`
 };
 
@@ -70,7 +70,7 @@ struct call {
     pthread_mutex_t taking;
     int64_t block, *done;  // minibatches that each trial has done
     char *taken;           // whether a team computes it now
-    atomic_long next;      // of evaluate: the chunk that nobody has taken yet
+    atomic_long next;      // of evaluate: the first chunk that no thread has taken
     atomic_int gate;       // 1: all threads are there; -1: they are not
 };
 
@@ -91,7 +91,7 @@ static void meet(struct team *team, int size) {
         return;
     }
     for (int spin = 0; atomic_load(&team->round) == round;) {
-        if (spin < 2000) spin++;  // the others are mostly as good as here
+        if (spin < 2000) spin++;  // mostly the others arrive within so many
         else sched_yield();
     }
 }
@@ -332,8 +332,8 @@ static int run(struct call *call, int threads, void (*body)(struct worker *)) {
     return error;
 }
 
-// How many threads share a trial: whatever ends first when K trials are taken by teams, block by block, given
-// that a meeting costs something and that a minibatch has only so many chunks.
+// How many threads should share a trial, so that K trials that are taken by teams, block by block, end soonest:
+// to wait for each other takes time, and a minibatch has only so many chunks.
 static int choose_team(int64_t K, int threads, int64_t chunks, int64_t blocks) {
     int best = 1;
     double least = INFINITY;
