@@ -186,12 +186,13 @@ def library() -> ctypes.CDLL | str:
         loaded = ctypes.CDLL(str(LIBRARY))  # releases the GIL during calls
     except OSError as error:  # of another kind of machine, on a disk that they share
         return f"they cannot be loaded: {error}"
-    for function in (loaded.rnnbench_sets, loaded.rnnbench_sources, loaded.rnnbench_cells):
-        function.restype = ctypes.c_char_p
     from rnnbench.kernels.build import digest
 
+    loaded.rnnbench_sources.restype = ctypes.c_char_p
     if loaded.rnnbench_sources().decode() != digest():
         return "they were built of other sources"
+    # Not before: the library of an earlier version may lack a function.
+    loaded.rnnbench_sets.restype = loaded.rnnbench_cells.restype = ctypes.c_char_p
     return loaded
 
 
