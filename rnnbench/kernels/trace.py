@@ -122,8 +122,10 @@ class Arguments:
         shapes = {n: s for n, s in cell.all_shapes(INPUT).items() if n != "initial"}
         return Arguments(
             x=drawn(K, 1, INPUT, B),
-            state=tuple(drawn(K, H, B) for _ in states),
-            weights={name: drawn(K, *shape) for name, shape in shapes.items()},
+            # Above 0, and weights as at a trial's start: a step that divides by its state divides by no
+            # number that is nearly 0, where rounding would make a difference.
+            state=tuple(drawn(K, H, B).abs() + 0.25 for _ in states),
+            weights={name: drawn(K, *shape) * 2 / H**0.5 for name, shape in shapes.items()},
             mask=drawn(K, H, B) if cell.model.recurrent_dropout else None,
             zone=tuple(drawn(K, H, B) for _ in states) if cell.model.zoneout else (),
             d_after=tuple(drawn(K, H, B) for _ in states),
