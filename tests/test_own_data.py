@@ -18,10 +18,12 @@ from scipy.io import savemat
 from rnnbench import tasks
 from rnnbench.config import ConfigError
 from rnnbench.kernels.torch_path import windows
+from rnnbench.tasks import Examples, Goal, Task
 from rnnbench.tasks import task as task_module
 from rnnbench.tasks.arrays import Arrays
 from rnnbench.tasks.music import PARTS, SETS, Music, cut_up, read
 from rnnbench.tasks.synthetic import Generated
+from rnnbench.tasks.task import check_examples
 from rnnbench.tasks.text import Text
 from rnnbench.train.stack import Stack
 
@@ -464,3 +466,22 @@ def test_a_text_has_the_characters_of_its_file(content):
     rows = [(task.inputs[k], task.targets[k], task.lengths[k]) for k in task.splits["train"]]
     assert "".join(letters[t] for x, _, length in rows for t in x[:length]) == part[:-1]
     assert "".join(letters[t] for _, y, length in rows for t in y[:length]) == part[1:]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"targets": np.zeros((60, 5), np.float32)}, r"numbers of shape \(60, 5, 2\), as goal = Goal.values"),
+        ({"targets": np.zeros((60, 5)), "goal": Goal.labels}, "whole numbers from 0 to 1 of shape"),
+        ({"targets": Y, "goal": Goal.label}, r"targets have shape \(60,\) .* from 0 to 1"),
+        ({"inputs": X[:, :, 0], "tokens": 3}, r"inputs .*must be tokens .* from 0 to 2"),
+        ({"inputs": X[:, :, 0].astype("M8[s]")[..., None]}, r"must be numbers \(N, T, 1\)"),
+        ({"lengths": np.zeros(60, np.int64)}, "lengths must be 60 whole numbers from 1 to 5"),
+    ],
+)
+def test_examples_that_kernels_would_read_wrongly_are_refused(change, message):
+    sound = Task(X, X, {}, 1.0, 0.0, 1.0, outputs=2, checksum="", details={}, goal=Goal.values)
+    check_examples(sound, Examples(X, X, LENGTHS))
+    task = dataclasses.replace(sound, **change)
+    with pytest.raises(ConfigError, match=message):
+        check_examples(task, Examples(task.inputs, task.targets, task.lengths))

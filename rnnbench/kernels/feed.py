@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rnnbench.tasks import Goal, Task
 from rnnbench.tasks.generated import TRAIN
-from rnnbench.tasks.task import Labels
+from rnnbench.tasks.task import Labels, check_examples
 
 Array = NDArray[Any]
 ROOM = 2**22  # bytes of examples, or of random numbers, that are made for one call: a core's own cache
@@ -122,6 +122,7 @@ class Maker:
         distinct = wanted[[rows.index(row) for row in range(len(first))]]
         u = self.uniforms(np.repeat(distinct[:, 0], n), distinct[:, 1:].ravel())
         made = self.task.make(u)
+        check_examples(self.task, made)
         self.bytes = (4 * u.nbytes + made.inputs.nbytes + made.targets.nbytes) / len(u)
         places = torch.tensor(rows)[:, None] * n + torch.arange(n)
         return Feed(self.task, made.inputs, made.targets, made.lengths), places

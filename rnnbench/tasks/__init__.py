@@ -21,7 +21,7 @@ from rnnbench.config.metrics import METRICS, find
 from rnnbench.config.registry import register
 from rnnbench.config.user_code import asked
 from rnnbench.tasks.generated import Made
-from rnnbench.tasks.task import TASKS, Examples, Goal, Kind, Shape, Task
+from rnnbench.tasks.task import TASKS, Examples, Goal, Kind, Shape, Task, check_examples
 
 __all__ = ["TASKS", "Examples", "Goal", "Kind", "Shape", "Task", "has_loss", "load", "register_task", "shape"]
 
@@ -113,4 +113,10 @@ def load(data: Data) -> Task:
         ConfigError: as `shape`; or its files are damaged, or absent and cannot be downloaded.
     """
     with asked("data.name", data.name):
-        return kind(data).load(data)
+        task = kind(data).load(data)
+    if registered("task", data.name) is not None:
+        try:
+            check_examples(task, Examples(task.inputs, task.targets, task.lengths))
+        except ConfigError as error:
+            raise ConfigError(f"data.name={data.name}: {error}") from None
+    return task

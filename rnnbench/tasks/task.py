@@ -100,6 +100,38 @@ class Task:
         return self.tokens or int(self.inputs.shape[2])
 
 
+def check_examples(task: Task, examples: Examples) -> None:
+    """Refuse examples that kernels would read wrongly, or read beyond.
+
+    Raises:
+        ConfigError: shape, classes or lengths are not as the task's goal and sizes ask for.
+    """
+    x, y, width = examples.inputs, examples.targets, task.input_size
+    if task.tokens is None:
+        if x.ndim != 3 or x.shape[2] != width or x.dtype.kind not in "fiub":
+            raise ConfigError(f"inputs have shape {x.shape} of {x.dtype}; must be numbers (N, T, {width})")
+    elif x.ndim != 2 or x.dtype.kind not in "iu" or x.min() < 0 or x.max() >= width:
+        raise ConfigError(
+            f"inputs have shape {x.shape} of {x.dtype}; must be tokens (N, T) of whole numbers from 0 to "
+            f"{width - 1}, or numbers (N, T, {width})"
+        )
+    classes = task.goal in (Goal.label, Goal.labels)
+    wanted = x.shape[: 2 if task.goal.every_step else 1] + (() if classes else (task.outputs,))
+    shaped = y.shape == wanted or (task.loss is not None and y.ndim == len(wanted) and len(y) == len(x))
+    known = not classes or (y.dtype.kind in "iu" and y.min() >= 0 and y.max() < task.outputs)
+    if not shaped or not known:
+        kind = f"whole numbers from 0 to {task.outputs - 1}" if classes else "numbers"
+        raise ConfigError(
+            f"targets have shape {y.shape} of {y.dtype}; must be {kind} of shape {wanted}, as goal = "
+            f"Goal.{task.goal.value} asks for"
+        )
+    n = examples.lengths
+    if n is not None and (
+        n.shape != x.shape[:1] or n.dtype.kind not in "iu" or n.min() < 1 or n.max() > x.shape[1]
+    ):
+        raise ConfigError(f"lengths must be {len(x)} whole numbers from 1 to {x.shape[1]}")
+
+
 class Kind(Protocol):
     """Describes a task under its name; `data` has the class of settings that it was registered with."""
 
