@@ -10,6 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, mean_absolute_err
 
 from rnnbench.config import (
     ConfigError,
+    Kernel,
     bounds,
     direction,
     final_metrics,
@@ -34,7 +35,7 @@ def trained(task: Task, seeds: int = 3, **changes) -> tuple[Stack, torch.Tensor]
     return stack, torch.from_numpy(task.splits["test"])
 
 
-@pytest.mark.parametrize("kernel", ["torch", "compiled"])
+@pytest.mark.parametrize("kernel", [Kernel.torch, Kernel.compiled])
 def test_metrics_of_classes_are_those_of_scikit_learn(kernel):
     task = small_task(200, classes=5)
     task.targets[task.splits["test"][:30]] = 1  # classes are not equally frequent, and one does not occur
@@ -54,7 +55,7 @@ def test_perplexity_is_that_of_the_mean_cross_entropy_of_a_step():
     task = small_task(60, T=5, classes=3)
     labels = np.random.RandomState(0).randint(0, 3, (60, 5))
     task = dataclasses.replace(task, targets=labels, goal=Goal.labels)
-    stack, _ = trained(task, data__metrics=["perplexity"], fit__kernel="torch")
+    stack, _ = trained(task, data__metrics=["perplexity"], fit__kernel=Kernel.torch)
     for measured in stack.measure(stack.state["parameters"], "test")[0]:
         assert measured["perplexity"] == pytest.approx(np.exp(measured["loss"]))
         assert 1 < measured["perplexity"] < 6
@@ -70,7 +71,7 @@ def test_metrics_of_numbers_are_those_of_scikit_learn(outputs, lengths, goal):
     task = dataclasses.replace(
         task, targets=targets, outputs=outputs, goal=goal, metric="mse", lengths=lengths
     )
-    changes = {"data__metric": "mse", "data__metrics": ["mae", "r2"], "fit__kernel": "torch"}
+    changes = {"data__metric": "mse", "data__metrics": ["mae", "r2"], "fit__kernel": Kernel.torch}
     stack, index = trained(task, **changes)
     found, _ = stack.measure(stack.state["parameters"], "test")
     evaluation = torch_evaluation(stack.slots[0].config, task, stack.compute)
