@@ -247,6 +247,10 @@ def in_place_unseen(self, a, state, layer):
     return (layer.recurrent(state[0], a),)
 
 
+def mixes(self, a, state, layer):
+    return (layer.recurrent(state[0], a) - a.mean(0, keepdim=True),)
+
+
 def branches(self, a, state, layer):
     return (layer.recurrent(state[0], a if a.sum() > 0 else -a),)
 
@@ -260,6 +264,7 @@ def branches(self, a, state, layer):
         (wrong_dtype, "gave torch.float64; expected torch.float32"),
         (in_place, "changes its arguments in place"),
         (in_place_unseen, "changes its arguments in place"),
+        (mixes, "gives a trial other numbers beside other trials"),
         (random, "draws random numbers"),
         (random_of_python, "draws random numbers"),
         (branches, "goes on by the values of its tensors"),

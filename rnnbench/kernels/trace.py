@@ -369,8 +369,8 @@ def check_step(cell: Cell) -> None:
     """Run one step of a cell of one's own, and refuse what cannot be trained.
 
     Raises:
-        ConfigError: `step` raises, returns something else than a state, changes its arguments, or draws
-            random numbers.
+        ConfigError: `step` raises, returns something else than a state, changes its arguments, draws random
+            numbers, or mixes trials.
     """
     kind = type(cell)
     if kind.__module__.startswith("rnnbench.") or not has_step(cell):
@@ -401,6 +401,27 @@ def check_step(cell: Cell) -> None:
             f"{where} draws random numbers, or keeps something from call to call; it must depend on its "
             "arguments alone, so that a trial can be repeated: model.recurrent_dropout and model.zoneout are "
             "drawn from the trial's seed"
+        )
+    _check_alone(cell, given, a, after)
+
+
+def _check_alone(cell: Cell, given: Arguments, a: Tensor, after: State) -> None:
+    """Refuse a step that gives a trial other numbers where it stands beside other trials.
+
+    Raises:
+        ConfigError: it does.
+    """
+    where = f"{defined(type(cell).step)}: {type(cell).__name__}.step"
+    mask = None if given.mask is None else given.mask[:1]
+    layer = Layer({name: each[:1] for name, each in given.weights.items()}, mask, cell.model.layer_norm)
+    expected = f"the same for one trial, K = 1, as for {K}"
+    with _refused(cell, expected):
+        alone = cell.step(a[:1], tuple(part[:1] for part in given.state), layer)
+    pairs = zip(alone, after, strict=True)
+    if not all(torch.allclose(one, both[:1], 1e-3, 1e-4, equal_nan=True) for one, both in pairs):
+        raise ConfigError(
+            f"{where} gives a trial other numbers beside other trials; it must treat each of the K trials, "
+            "the first dimension of its arguments, by itself"
         )
 
 
