@@ -159,7 +159,7 @@ def test_an_error_fails_its_trial_with_its_traceback(tmp_path):
         "@rnnbench.register_cell('greedy')\n"
         "class Greedy(rnnbench.Cell):\n"
         "    def step(self, a, state, layer):\n"
-        "        greed = torch.empty(10**15) if a.shape[-1] > 3 else None  # in training alone\n"
+        "        greed = torch.empty(10**15) if a.shape[-1] > 4 else None  # in training alone\n"
         "        return (layer.recurrent(state[0], a).tanh(),)\n"
     )
     given = [

@@ -339,7 +339,7 @@ def test_a_wrong_step_is_refused_with_its_line(tmp_path, monkeypatch, line, word
 
 
 def test_a_step_that_fails_in_training_names_its_line(tmp_path, monkeypatch):
-    line = "if a.shape[-1] > 3: raise RuntimeError('in the first epoch')"
+    line = "if a.shape[-1] > 4: raise RuntimeError('in the first epoch')"
     monkeypatch.chdir(write(tmp_path, {"mine.py": leaky(late=line)}))
     words = "rnnbench_import=mine.py", *ARGUMENTS, "fit.kernel=torch"
     result = rnnbench.run(*words, folder="r/0")

@@ -52,7 +52,7 @@ def digest() -> str:
 def stock_cells() -> dict[str, str]:
     """Generate the C of each of rnnbench's own cells, by the names of their graphs."""
     c, graph = _generator("c"), _generator("graph")
-    graphs = [graph.parse(path.read_text()) for path in sorted(GENERATOR.glob("steps/*.txt"))]
+    graphs = [graph.parse(path.read_text(encoding="utf-8")) for path in sorted(GENERATOR.glob("steps/*.txt"))]
     return {each.name: c.source(each) for each in graphs}
 
 

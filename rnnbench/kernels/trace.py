@@ -78,7 +78,9 @@ def graph_of(model: Model) -> Graph | NoKernel:
         graph = _lowered(cell, aten)
     except NoKernelError as error:
         return NoKernel(f"{_where(cell)}: step {error}")
-    if not stock and not agrees(cell, graph):
+    with _refused(cell, f"a state for one trial of {B + 1} examples, too"):
+        same = stock or agrees(cell, graph)
+    if not same:
         return NoKernel(
             f"{_where(cell)}: step depends on more than the values of its arguments (how many trials or "
             "examples there are, or a number that it takes out of a tensor), which has no kernel"
