@@ -8,6 +8,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -78,7 +79,7 @@ def graph_of(model: Model) -> Graph | NoKernel:
         graph = _lowered(cell, aten)
     except NoKernelError as error:
         return NoKernel(f"{_where(cell)}: step {error}")
-    with _refused(cell, f"a state for one trial of {B + 1} examples, too"):
+    with refuse_errors(cell, f"a state for one trial of {B + 1} examples, too"):
         same = stock or agrees(cell, graph)
     if not same:
         return NoKernel(
@@ -383,7 +384,7 @@ def check_step(cell: Cell) -> None:
         f"a tuple of states = {cell.states} tensors (K, hidden, B) = {(K, cell.hidden_size, B)}, h first"
     )
     layer = Layer(given.weights, given.mask, cell.model.layer_norm)
-    with _refused(cell, expected):
+    with refuse_errors(cell, expected):
         a = cell.project(given.x, layer).select(2, 0)
         tensors = [a, *given.state, *given.weights.values()]
         before = [(each._version, each.clone()) for each in tensors]
@@ -395,7 +396,7 @@ def check_step(cell: Cell) -> None:
             f"{where} changes its arguments in place (a function whose name ends in _, out=, x[...] =); it "
             "must compute new tensors and leave a, the state and the weights as they are"
         )
-    with _refused(cell, expected):
+    with refuse_errors(cell, expected):
         again = cell.step(a, given.state, layer)
         _with_gradient(cell, given)
     if any(not torch.allclose(*both, 0, 0, equal_nan=True) for both in zip(after, again, strict=True)):
@@ -417,7 +418,7 @@ def _check_alone(cell: Cell, given: Arguments, a: Tensor, after: State) -> None:
     mask = None if given.mask is None else given.mask[:1]
     layer = Layer({name: each[:1] for name, each in given.weights.items()}, mask, cell.model.layer_norm)
     expected = f"the same for one trial, K = 1, as for {K}"
-    with _refused(cell, expected):
+    with refuse_errors(cell, expected):
         alone = cell.step(a[:1], tuple(part[:1] for part in given.state), layer)
     pairs = zip(alone, after, strict=True)
     if not all(torch.allclose(one, both[:1], 1e-3, 1e-4, equal_nan=True) for one, both in pairs):
@@ -460,26 +461,24 @@ def _check_state(after: Any, given: Arguments, where: str, expected: str) -> Non
         )
 
 
-class _refused:
-    """Turns what a step of one's own raises into one message; the error itself stays its cause."""
+@contextmanager
+def refuse_errors(cell: Cell, expected: str) -> Iterator[None]:
+    """Turn what a step of one's own raises into one message; the error itself stays its cause.
 
-    def __init__(self, cell: Cell, expected: str) -> None:
-        self.cell, self.expected = cell, expected
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, Exception) or isinstance(error, ConfigError):
-            return
-        cell = self.cell
+    Raises:
+        ConfigError: the step has raised.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # a step may raise anything
         where = blamed(error) or defined(type(cell).step)
-        name = f"{type(cell).__name__}.step"
-        rows = cell.gates * cell.hidden_size
+        shape = (K, cell.gates * cell.hidden_size, B)
         raise ConfigError(
-            f"{where}: {name} raises {type(error).__name__}: {error}. It is given a (K, gates * hidden, B) = "
-            f"{(K, rows, B)} with gates = {cell.gates}, and a state that is a tuple of states = "
-            f"{cell.states} tensors (K, hidden, B); it must give {self.expected}"
+            f"{where}: {type(cell).__name__}.step raises {type(error).__name__}: {error}. It is given a "
+            f"(K, gates * hidden, B) = {shape} with gates = {cell.gates}, and a state that is a tuple of "
+            f"states = {cell.states} tensors (K, hidden, B); it must give {expected}"
         ) from error
 
 
