@@ -42,10 +42,10 @@ PROBE = """
 #include "cells.h"
 long sizes(int cell, const struct layer_call *call, int which) {
     if (which == 2) return layer_parameters(&CELLS[cell], call->H, call->inputs);
-    return which ? layer_scratch(&CELLS[cell], call) : layer_memory(&CELLS[cell], call);
+    return which ? CELLS[cell].scratch(call) : CELLS[cell].memory(call);
 }
-void forward(int cell, const struct layer_call *call) { layer_forward(&CELLS[cell], call); }
-void backward(int cell, const struct layer_call *call) { layer_backward(&CELLS[cell], call); }
+void forward(int cell, const struct layer_call *call) { CELLS[cell].forward(call); }
+void backward(int cell, const struct layer_call *call) { CELLS[cell].backward(call); }
 """
 FLOATS = POINTER(c_float)
 
@@ -294,7 +294,62 @@ class Made:
 
 
 MADE = {f"made {seed}": Made(seed).graph for seed in range(20)}
-GRAPHS = STOCK | MADE
+# h and c are blocks of one product, but do not stand side by side in memory.
+CHUNK = """chunk: 2 states
+weight weight_ih 2H input
+weight weight_hh 2H 1H
+weight bias 2H
+v0 = vector bias 0
+v1 = vector bias 1
+v2 = state 0
+v3 = state 1
+v4 = mul v2 v3
+v5 v6 = v0 v1 + weight_ih[0:2] x + weight_hh[0:2, 0:1] (v4)
+after v5 v6
+v7 = d_after 0
+v8 = d_after 1
+v9 = weight_hh[0:2, 0:1]' (v7 v8)
+v10 = mul v9 v2
+v11 = mul v9 v3
+before v11 v10
+weight_hh[0:2, 0:1] += (v7 v8) (v4)
+weight_ih[0:2] += (v7 v8) x
+bias[0] += v7
+bias[1] += v8
+x += weight_ih[0:2]' (v7 v8)
+"""
+# The sum of one row is the gradient of a number, and the row is the left side of an outer product too.
+NUMBER = """number: 1 states
+weight weight_ih 1H input
+weight weight_hh 1H 1H
+weight bias 1H
+weight one 0H
+v0 = state 0
+v1 = weight_hh[0:1, 0:1] (v0)
+v2 = rows v1
+v3 = vector one 0
+v4 = add v2 v3
+v5 = vector bias 0
+v6 = v5 + weight_ih[0:1] x
+v7 = add v4 v6
+v8 = tanh v7
+after v8
+v9 = d_after 0
+v10 = mul v8 v8
+v11 = number 1.0
+v12 = sub v11 v10
+v13 = mul v9 v12
+v14 = rows v13
+v15 = weight_hh[0:1, 0:1]' (v14)
+before v15
+weight_hh[0:1, 0:1] += (v14) (v0)
+weight_ih[0:1] += (v13) x
+bias[0] += v13
+one[0] += v14
+x += weight_ih[0:1]' (v13)
+"""
+OWN = {"chunk": parse(CHUNK), "number": parse(NUMBER)}
+GRAPHS = STOCK | MADE | OWN
 
 
 @pytest.fixture(scope="module")

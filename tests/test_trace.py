@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rnnbench.config import ConfigError, Model
+from rnnbench.kernels import libraries
 from rnnbench.kernels.generator.graph import Graph, parse
 from rnnbench.kernels.trace import STEPS, NoKernel, graph_of, interpret, one_step, stock_models
 from rnnbench.nn.cells import Cell, make_cell, register_cell
+from rnnbench.nn.cells.lstm import LSTM
 
 H, INPUT, B = 4, 6, 3
 
@@ -199,6 +201,9 @@ def test_what_has_no_kernel_is_said_in_one_line():
         "uses aten.sort, which has no kernel": lambda self, a, s, layer: (
             a.sort(1)[0] + layer.recurrent(s[0], a),
         ),
+        "to the power 10, which has no kernel": lambda self, a, s, layer: (
+            layer.recurrent(s[0], a).tanh() ** 10,
+        ),
         "is no multiple of the hidden size": lambda self, a, s, layer: (
             torch.cat([a[:, :1], layer.recurrent(s[0], a)[:, 1:]], 1),
         ),
@@ -211,6 +216,38 @@ def test_what_has_no_kernel_is_said_in_one_line():
         assert isinstance(found, NoKernel)
         words = "element by element" if "matrix" in expected else expected
         assert words in found.reason and "test_trace.py: step " in found.reason
+
+
+@pytest.mark.parametrize("name", ["first", "project", "initial"])
+def test_a_cell_that_does_more_than_its_step_has_no_kernel(name):
+    cell = own(lambda self, a, s, layer: (layer.recurrent(s[0], a),))
+    setattr(type(cell), name, lambda self, *arguments: getattr(Cell, name)(self, *arguments))
+    found = graph_of(cell.model)
+    assert isinstance(found, NoKernel) and "in a function of its own" in found.reason
+
+
+def test_a_step_may_read_its_model():
+    """The graph of a cell of one's own is that of the model which trains, and not of its options alone."""
+    own(lambda self, a, s, layer: (layer.recurrent(s[0], a) * self.model.num_layers,))
+    texts = {
+        libraries._graph(libraries.Step.of(Model("mine_of_trace", H, num_layers=n))).text() for n in (1, 3)
+    }
+    assert len(texts) == 2
+
+
+def test_a_subclass_with_a_step_of_its_own_is_computed_by_it():
+    class Mine(LSTM):
+        def step(self, a, state, layer):
+            h, c = super().step(a, state, layer)
+            return h * 2, c
+
+    Mine.__module__ = __name__
+    register_cell("mine_of_lstm")(Mine)
+    cells = [make_cell(Model(name, H)) for name in ("mine_of_lstm", "lstm")]
+    weights = {name: torch.rand(1, *shape) for name, shape in cells[0].all_shapes(INPUT).items()}
+    x = torch.rand(1, 1, INPUT, B)
+    mine, lstm = (cell(x, weights, False) for cell in cells)
+    torch.testing.assert_close(mine, 2 * lstm)
 
 
 def wrong_count(self, a, state, layer):

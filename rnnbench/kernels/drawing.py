@@ -43,7 +43,7 @@ def draw(noise: Noise, network: Network, steps: Tensor, sizes: list[int], B: int
     found = {
         name: torch.zeros(minibatches, K, *shape) for name, shape in shapes(noise, network, T, B).items()
     }
-    for n, size in enumerate(sizes):
+    for n, size in enumerate(sizes if found else []):
         _minibatch(noise, network, {name: all_[n] for name, all_ in found.items()}, steps[:, n], size)
     return found
 

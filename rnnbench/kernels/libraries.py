@@ -8,7 +8,7 @@ folder keeps it.
 import ctypes
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,8 +46,9 @@ class Step:
 
     kind: object  # the class of the cell
     name: str
-    hidden_size: int
     options: tuple[str, ...]  # those that are on, of all that change the graph
+    own: str  # of a cell of one's own, whose step may read any of it: the model in words
+    model: Model = field(compare=False)  # one that has this step
 
     @classmethod
     def of(cls, model: Model) -> "Step":
@@ -55,8 +56,16 @@ class Step:
         kind = class_of(model.name)
         relu = ["relu"] if model.nonlinearity is Nonlinearity.relu else []
         given = (*relu, *(option for option in (*SWITCHES, *RATES) if getattr(model, option)))
-        # A cell of one's own may compute with its hidden size. The graph of a stock cell is one for all.
-        return cls(kind, model.name, 8 if CELLS.get(model.name) is kind else model.hidden_size, given)
+        # The rates that trials of one stack may differ in are those of rnnbench.train.stack.shape_key.
+        model = replace(
+            model,
+            budget=None,
+            dropout=0.0,
+            recurrent_dropout=model.recurrent_dropout and 0.5,
+            weight_noise=model.weight_noise and 1.0,
+        )
+        own = "" if CELLS.get(model.name) is kind else repr(model)  # a stock cell has one graph for all sizes
+        return cls(kind, model.name, given, own, model)
 
     @property
     def stock(self) -> bool:
@@ -72,13 +81,6 @@ class Step:
     def title(self) -> str:
         """Its name in a message."""
         return f"model={self.name}" + (f" with {', '.join(self.options)}" if self.options else "")
-
-    @property
-    def model(self) -> Model:
-        """A model that has this step."""
-        given = {option: 0.5 if option in RATES else True for option in self.options if option != "relu"}
-        relu = Nonlinearity.relu if "relu" in self.options else Nonlinearity.tanh
-        return Model(self.name, self.hidden_size, nonlinearity=relu, **given)  # type: ignore[arg-type]
 
 
 def find(model: Model) -> Kernels | str:

@@ -271,7 +271,9 @@ def _pow(low: Lowering, node: Node, a: Lowered, exponent: Lowered) -> Lowered:
         return low.op("exp", low.op("mul", exponent, math.log(a)))
     assert isinstance(exponent, int | float)
     whole, half = divmod(abs(exponent), 1)
-    if half not in (0, 0.5) or whole > 8:
+    if whole > 8:
+        raise NoKernelError(f"raises a tensor to the power {exponent}, which has no kernel")
+    if half not in (0, 0.5):
         return low.op("exp", low.op("mul", low.op("log", a), exponent))
     parts = [a] * int(whole) + [low.op("sqrt", a)] * (half > 0)
     power = parts[0] if parts else low.op("add", low.op("mul", a, 0), 1)
@@ -407,8 +409,8 @@ def _ones(low: Lowering, node: Node, *args: Any, **options: Any) -> Lowered:
 
 
 @rule("full_like", "new_full", "full", "scalar_tensor")
-def _full(low: Lowering, node: Node, like: Any, number: Any = None, **options: Any) -> Lowered:
-    number = like if number is None else number
+def _full(low: Lowering, node: Node, *args: Any, **options: Any) -> Lowered:
+    number = args[-1]
     assert isinstance(number, int | float)
     return low.constant(float(number), tuple(node.meta["val"].shape))
 
@@ -472,7 +474,8 @@ def _transpose(low: Lowering, node: Node, a: Lowered, *dims: Any) -> Lowered:
         return replace(a, shape=shape, roles="".join(a.roles[dim] for dim in order))
     if isinstance(a, InputGradient):
         return replace(a, shape=shape)
-    kept = [dim for dim in order if a.shape[dim] != 1]
+    # A matrix of one row or column is turned, too; of more dimensions, those of size 1 say nothing.
+    kept = [dim for dim in order if a.shape[dim] != 1 or (count == 3 and dim > 0)]
     if kept == sorted(kept):
         return replace(a, shape=shape)
     assert len(kept) < 4 and kept[-2:] == sorted(kept)[:-3:-1]

@@ -9,7 +9,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,15 @@ from rnnbench.nn.cells.cell import Layer, State
 STEPS = Path(__file__).parent / "generator" / "steps"
 K, B = 2, 3  # trials and examples while tracing
 INPUT = 5  # features of the input while tracing
-OVER_TIME = ("unroll", "__call__", "carry", "initial", "zone_out")  # what a cell does beside its step
+OVER_TIME = (
+    "unroll",
+    "__call__",
+    "first",
+    "project",
+    "carry",
+    "initial",
+    "zone_out",
+)  # what a cell does beside its step
 STOCK_HIDDEN = 7  # hidden size at which the cells of rnnbench are traced; their graphs hold for any
 
 
@@ -67,9 +75,7 @@ def graph_of(model: Model) -> Graph | NoKernel:
         ConfigError: the step of a cell of one's own is wrong; the message says where and what it must give.
     """
     stock = model.name in CELLS
-    cell = make_cell(
-        Model(**(vars(model) | {"hidden_size": STOCK_HIDDEN, "budget": None})) if stock else model
-    )
+    cell = make_cell(replace(model, hidden_size=STOCK_HIDDEN, budget=None) if stock else model)
     check_step(cell)
     if not has_step(cell):
         return NoKernel(f"{_where(cell)}: computes all steps in a function of its own, which has no kernel")
@@ -79,9 +85,7 @@ def graph_of(model: Model) -> Graph | NoKernel:
         graph = _lowered(cell, aten)
     except NoKernelError as error:
         return NoKernel(f"{_where(cell)}: step {error}")
-    with refuse_errors(cell, f"a state for one trial of {B + 1} examples, too"):
-        same = stock or agrees(cell, graph)
-    if not same:
+    if not stock and not agrees(cell, graph):
         return NoKernel(
             f"{_where(cell)}: step depends on more than the values of its arguments (how many trials or "
             "examples there are, or a number that it takes out of a tensor), which has no kernel"
@@ -142,7 +146,8 @@ def one_step(
     layer = Layer(weights, mask, cell.model.layer_norm)
     after = cell.step(cell.project(x, layer).select(2, 0), state, layer)
     if zone:
-        after = tuple(torch.lerp(new, old, z) for new, old, z in zip(after, state, zone, strict=True))
+        # In this form a unit keeps its value to the bit where z = 1, and takes the new one where z = 0.
+        after = tuple(z * old + (1 - z) * new for new, old, z in zip(after, state, zone, strict=True))
     return after
 
 
@@ -199,7 +204,8 @@ def _with_gradient(cell: Cell, given: Arguments) -> tuple[State, list[Tensor | N
 def agrees(cell: Cell, graph: Graph) -> bool:
     """Return whether a graph computes a step and its gradient for other numbers and counts, too."""
     given = Arguments.of(cell, 1, B + 1)
-    after, gradients = _with_gradient(cell, given)
+    with refuse_errors(cell, f"a state for one trial of {B + 1} examples, too"):
+        after, gradients = _with_gradient(cell, given)
     full = {"state": given.state, "d_after": given.d_after, "zone": given.zone}
     leaves = {name: [part[0] for part in parts] for name, parts in full.items()}
     leaves["mask"] = [] if given.mask is None else [given.mask[0]]

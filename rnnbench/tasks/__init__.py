@@ -94,6 +94,9 @@ def shape(data: Data) -> Shape:
     return found
 
 
+_REPLACED: dict[tuple[Kind, str], bool] = {}  # whether a task of one's own replaces its loss, by its settings
+
+
 def has_loss(data: Data) -> bool:
     """Return whether a task of one's own replaces the loss of its goal.
 
@@ -103,7 +106,14 @@ def has_loss(data: Data) -> bool:
     found = kind(data)
     if isinstance(found, Made):
         return hasattr(found.build(data), "loss")
-    return data.name not in TASKS and load(data).loss is not None
+    if data.name in TASKS:
+        return False
+    asked_for = found, repr(data)
+    if (
+        asked_for not in _REPLACED
+    ):  # the question comes several times a trial, and the answer needs all the data
+        _REPLACED[asked_for] = load(data).loss is not None
+    return _REPLACED[asked_for]
 
 
 def load(data: Data) -> Task:

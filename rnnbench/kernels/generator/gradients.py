@@ -19,7 +19,7 @@ from .places import (
     weight_size,
     weight_width,
 )
-from .schedule import Half, Place, Plan
+from .schedule import Half, Place, Plan, row_sums
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def step_sums(order: Plan) -> Lines:
     """Write what a step adds to the sums that become the gradients."""
     half = order.backward
     numbers = numbers_of(order).items()
-    lines = [f"{name} += total({pointer(half.places[value], 'N')}, N);" for value, name in numbers]
+    lines = [f"{name} += sum_of({pointer(half.places[value], 'N')}, N);" for value, name in numbers]
     if order.turned:
         lines += [
             f"transpose({times(len(order.turned), 'H')}, N, d, N, turned, all);",
@@ -166,14 +166,13 @@ def _sum_line(order: Plan, each: Sum, add: int) -> str:
     if each.value in numbers:
         total = numbers[each.value]
     else:
-        total = f"total({plus('d_bias', order.turned[each.value], 'H')}, H)"
+        total = f"sum_of({plus('d_bias', order.turned[each.value], 'H')}, H)"
     return f"*{to} {'+' * add}= {total};"
 
 
 def numbers_of(order: Plan) -> dict[int, str]:
     """Return the rows whose sum is the gradient of a number, and the name of that sum."""
-    single = (each.value for each in order.graph.sums if each.value not in order.turned)
-    return {value: f"number{value}" for value in single}
+    return {each.value: f"number{each.value}" for each in row_sums(order.graph)}
 
 
 def _zeros(graph: Graph, written: set[tuple[str, int, int | None]]) -> Lines:

@@ -9,7 +9,7 @@ computed again there; what is not is stored.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .graph import LEAVES, SUM, Graph, Product, Value, made, read
+from .graph import LEAVES, SUM, Graph, Product, Sum, Value, made, read
 
 EXPENSIVE = ("sigmoid", "tanh", "exp", "log", "sqrt", "sin", "cos", "div")
 
@@ -161,7 +161,12 @@ class Half:
             if not isinstance(node, Product) or node.ids[0] not in self.relevant:
                 continue
             home = homes.get(node.ids[0])
-            if home is None or any(homes.get(i) != (home[0], home[1] + n) for n, i in enumerate(node.ids)):
+            apart = home == ("after", 0) and len(node.ids) > 1  # h does not stand beside the other states
+            if (
+                home is None
+                or apart
+                or any(homes.get(i) != (home[0], home[1] + n) for n, i in enumerate(node.ids))
+            ):
                 home = "made", self._new("made", len(node.ids))
             at = self.round[node.ids[0]]
             self.rounds[at].products.append(node)
@@ -310,10 +315,8 @@ def plan(graph: Graph) -> Plan:
     widest = sorted(
         graph.outers, key=lambda outer: -len(outer.left)
     )  # so that the blocks of most stand together
-    single = [
-        each.value for each in graph.sums if shapes[each.value] == "row" and not graph.weights[each.weight][0]
-    ]
-    summed = [each.value for each in graph.sums if each.value not in single]
+    single = row_sums(graph)
+    summed = [each.value for each in graph.sums if each not in single]
     for number in [i for outer in widest for i in outer.left] + summed:
         turned.setdefault(number, len(turned))
     left = [(number, ("turned", n)) for number, n in turned.items()]
@@ -323,8 +326,14 @@ def plan(graph: Graph) -> Plan:
     stand = dict(reversed(after)) | keep | leaves
     forward = Half(graph, leaves, after + list(keep.items()))
     forward.share("kept")
-    backward = Half(graph, stand, left + before, rights + downs, single)
+    backward = Half(graph, stand, left + before, rights + downs, [each.value for each in single])
     return Plan(graph, forward, backward, len(full), len(rows), turned)
+
+
+def row_sums(graph: Graph) -> list[Sum]:
+    """Return the sums of one row each, (1, B), that are the gradient of a number."""
+    shapes = graph.shapes()
+    return [s for s in graph.sums if shapes[s.value] == "row" and not graph.weights[s.weight][0]]
 
 
 def _kept(graph: Graph) -> list[int]:

@@ -1,5 +1,6 @@
 """Simplifies the graph of a step: no value twice, none that is not read, as few products as there can be."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -76,27 +77,36 @@ class Builder:
             pass
         try:
             order = self._ordered(self._grouped())
-        except RecursionError:  # two groups read each other
+        except CircleError:  # two groups read each other
             order = self._ordered({})
         names = {old: new for new, old in enumerate(i for node in order for i in made(node))}
         return renamed(replace(self.graph, nodes=order), names)
 
     def _ordered(self, groups: dict[int, Product]) -> list[Value | Product]:
-        """Return what is needed in an order in which it can be computed, the forward half first."""
+        """Return what is needed in an order in which it can be computed, the forward half first.
+
+        Raises:
+            CircleError: a group reads what is computed from it.
+        """
         order: list[Value | Product] = []
         placed: set[int] = set()
-
-        def place(block: int) -> None:
-            if block in placed:
-                return
-            node = groups.get(block, self.nodes[block])
-            for arg in read(node):
-                place(arg)
-            placed.update(made(node))
-            order.append(node)
-
-        for block in (*self.graph.after, *sorted(self._live())):
-            place(block)
+        begun: set[int] = set()  # first blocks of the nodes whose arguments are being placed
+        waiting = [*sorted(self._live(), reverse=True), *reversed(self.graph.after)]
+        while waiting:  # no recursion: a step may have thousands of nodes one after the other
+            node = groups.get(waiting[-1], self.nodes[waiting[-1]])
+            first = made(node)[0]
+            missing = [arg for arg in read(node) if arg not in placed]
+            if first in placed:
+                waiting.pop()
+            elif not missing:
+                placed.update(made(node))
+                order.append(node)
+                waiting.pop()
+            elif first in begun:
+                raise CircleError
+            else:
+                begun.add(first)
+                waiting += reversed(missing)
         return order
 
     def _roots(self) -> list[int]:
@@ -196,7 +206,7 @@ class Builder:
         return all(_next(first) == second for first, second in pairs)
 
     def _reads(self, block: int, group: list[Product]) -> bool:
-        """Return whether a block is computed from what a group makes, or reads what comes after it."""
+        """Return whether a block is computed from what a group makes."""
         made_ids = {product.ids[0] for product in group}
         seen: set[int] = set()
         waiting = [block]
@@ -210,11 +220,15 @@ class Builder:
         return False
 
 
+class CircleError(Exception):
+    """Two groups of products read each other, so that neither can be computed first."""
+
+
 FOLDED: dict[str, Callable[[float, float], float]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b if b else float("nan"),
+    "div": lambda a, b: a / b if b else a * math.copysign(math.inf, b),
 }
 
 

@@ -1,9 +1,9 @@
 // The examples of a call: a network reads features, batch innermost.
 
 enum { BYTES, FLOATS, SYMBOLS_16, SYMBOLS_32 };  // kinds of inputs; symbols are numbers of columns of weight_ih
-enum { LABEL, VALUE, LABELS, KEYS, VALUES };     // goals, as in tasks/task.py
+enum { LABEL, VALUE, LABELS, KEYS, VALUES };     // goals, as GOALS in feed.py
 
-// Laid out as in compiled.py. Two examples are a stride of elements apart, whatever lies behind each.
+// Laid out as Examples in feed.py. Two examples are a stride of elements apart, whatever lies behind each.
 struct examples {
     int64_t kind;
     const void *inputs;      // (examples, steps, input), or symbols (examples, steps)

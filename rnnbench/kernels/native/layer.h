@@ -7,10 +7,10 @@ struct layer_call {
     int T, N, H, inputs;
     int reverse;           // the steps are T-1..0
     int train;             // a backward pass will follow
-    float *memory;         // layer_memory floats, this layer's from its forward to its backward pass
-    float *scratch;        // layer_scratch floats, used by any layer while it is computed
-    const float *x;        // (T, inputs, N), or 0 where
-    const int32_t *symbols;  // (T, N) numbers of a column of weight_ih
+    float *memory;         // the cell's `memory` floats, this layer's from its forward to its backward pass
+    float *scratch;        // the cell's `scratch` floats, used by any layer while it is computed
+    const float *x;        // (T, inputs, N); 0: the inputs are symbols
+    const int32_t *symbols;  // (T, N): numbers of columns of weight_ih
     float *h;              // (T, H, N), steps h_step floats apart
     long h_step;
     const float *initial;  // (states, H, N): the state before the first step; 0: zeros
@@ -34,6 +34,7 @@ struct cell {
     int masked, zoned;            // whether it has recurrent dropout, zoneout
     int weights;
     const struct weight *weight;  // in the order of a trial's row
+    // Floats for a call of these T, N, H, inputs, train; its pointers are not read.
     long (*memory)(const struct layer_call *), (*scratch)(const struct layer_call *);
     void (*forward)(const struct layer_call *), (*backward)(const struct layer_call *);
 };
@@ -48,13 +49,6 @@ static long layer_parameters(const struct cell *cell, long H, long inputs) {
     }
     return sum;
 }
-
-// Floats of `memory` and `scratch` for a call of these T, N, H, inputs, train; its pointers are not read.
-static long layer_memory(const struct cell *cell, const struct layer_call *call) { return cell->memory(call); }
-static long layer_scratch(const struct cell *cell, const struct layer_call *call) { return cell->scratch(call); }
-
-static void layer_forward(const struct cell *cell, const struct layer_call *call) { cell->forward(call); }
-static void layer_backward(const struct cell *cell, const struct layer_call *call) { cell->backward(call); }
 
 static long up_16(long count) { return (count + 15) / 16 * 16; }  // whole vectors of any instruction set
 
@@ -82,7 +76,7 @@ static void write_gradient(long rows, long columns, const float *a, long a_width
         for (long j = 0; j < columns; j++) to[i * width + j] += a[j * a_width + i];
 }
 
-static float total(const float *numbers, long count) {
+static float sum_of(const float *numbers, long count) {
     double sum = 0;
     for (long i = 0; i < count; i++) sum += numbers[i];
     return sum;

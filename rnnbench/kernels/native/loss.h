@@ -63,7 +63,7 @@ static void key_entropy(int outputs, int N, float *logits, const float *y, const
             store(total + j, load(total + j) + positive - x * target);
             store(factor + j, load(factor + j) * whole);
             // sigmoid(x) is 1 / whole where x is positive, else small / whole
-            const vec above = (vec)((ivec)(vec){} + 0x3f800000 & (x > 0)), below = small - above * small;
+            const vec above = truth(x > 0), below = small - above * small;
             if (train) store(logits + c * N + j, ((above + below) / whole - target) * load(share + j));
         }
         if (c % 64 == 63 || c == outputs - 1)

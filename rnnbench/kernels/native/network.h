@@ -46,7 +46,7 @@ struct work {
     float *y;                    // (outputs, N)
     // Of the head's backward pass: the gradient at the logits, transposed (N, outputs), and those of its weights.
     float *turned, *d_head, *d_bias;
-    long head_w, head_b, parameters;
+    long head_w, head_b;
 };
 
 static int width_of(const struct shape *s) { return s->hidden * s->directions; }
@@ -67,7 +67,7 @@ static float *lay_out_level(const struct shape *s, const struct needs *needs, st
     const long H = s->hidden, T = needs->steps, N = needs->N, n = H * N;
     const struct layer_call call = {.T = T, .N = N, .H = H, .inputs = l->inputs, .train = needs->train};
 #define TAKE(name, count) (name = (void *)next, next += up_16(count))
-    TAKE(l->memory, layer_memory(cell, &call));
+    TAKE(l->memory, cell->memory(&call));
     if (needs->carried || s->learned) TAKE(l->start, cell->states * n);
     if (needs->carried) TAKE(l->last, cell->states * n);
     if (cell->masked) TAKE(l->mask, n);
@@ -98,7 +98,7 @@ static size_t lay_out(const struct shape *s, const struct needs *needs, struct w
             struct level *l = &w->levels[layer * s->directions + d];
             *l = (struct level){.layer = layer, .reverse = d, .inputs = layer ? width : s->input, .weights = offset};
             const struct layer_call call = {.T = T, .N = N, .H = H, .inputs = l->inputs, .train = needs->train};
-            const long size = layer_scratch(cell, &call);
+            const long size = cell->scratch(&call);
             l->initial = offset += layer_parameters(cell, H, l->inputs);
             if (s->learned) offset += cell->states * H;
             next = lay_out_level(s, needs, l, next);
@@ -108,7 +108,6 @@ static size_t lay_out(const struct shape *s, const struct needs *needs, struct w
     TAKE(w->scratch, scratch);
     w->head_w = offset, offset += s->outputs * width;
     w->head_b = offset, offset += s->outputs;
-    w->parameters = offset;
     TAKE(w->summary, width * N);
     TAKE(w->logits, s->outputs * N);
     if (s->goal != LABEL && s->goal != LABELS) TAKE(w->y, s->outputs * N);
@@ -185,7 +184,7 @@ static void layers_forward(const struct shape *s, struct work *w, const float *p
             read_level(s, w, l, p, c);
             if (l->h && l->symbols) flip_symbols(c, w->symbols, l->symbols);
             else if (l->h) flip(c, l->inputs, w->inputs[layer], features, l->x, features, 0);
-            layer_forward(cell, &call);
+            cell->forward(&call);
             if (l->h) flip(c, H, l->h, n, w->out[layer] + n, (long)width_of(s) * c->N, 0);
             if (c->carried)
                 write_columns(l->last, states, c, c->carried + (l - w->levels) * states * c->batch);
@@ -321,7 +320,7 @@ static void level_backward(const struct shape *s, struct work *w, const struct l
         call.d_out = w->d_flipped;
         if (d_in) call.d_x = memset(w->d_x, 0, sizeof(float) * c->T * size);
     }
-    layer_backward(cell, &call);
+    cell->backward(&call);
     if (l->h && d_in) flip(c, l->inputs, w->d_x, size, d_in, size, 1);
     for (long i = 0; s->learned && i < cell->states * H; i++) {
         float sum = 0;

@@ -89,8 +89,8 @@ APART product_and_bias(int M, int N, const struct factor *factors, int count, co
 static void product(int M, int N, const struct factor *factors, int count, const float *bias, int add,
                     float *c, long width) {
     if (bias) product_and_bias(M, N, factors, count, bias, c, width);
-    else if (add) product_onto(M, N, factors, count, c, width);
-    else product_of(M, N, factors, count, c, width);
+    else if (!add) product_of(M, N, factors, count, c, width);
+    else if (count) product_onto(M, N, factors, count, c, width);
 }
 
 typedef float quad __attribute__((vector_size(16)));

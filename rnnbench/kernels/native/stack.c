@@ -22,7 +22,7 @@
 #define NAMED_(name, set) name##_##set
 #define NAMED(name, set) NAMED_(name, set)
 
-// These two, `shape` and `examples` are laid out as in compiled.py.
+// `state` is laid out as State in compiled.py, `noise` as Drawn in drawing.py.
 
 // The stack's rows, one a trial. What the optimiser does not have is 0.
 struct state {
@@ -99,7 +99,7 @@ static void meet(struct team *team, int size) {
 // A minibatch of one trial.
 struct minibatch {
     const int64_t *index;
-    int64_t number, k, size, steps;  // steps of its longest example
+    int64_t number, k, size;
     double answers;
 };
 
@@ -115,7 +115,6 @@ static struct minibatch minibatch_of(const struct call *c, int64_t k, int64_t nu
     for (int64_t i = 0; i < m.size; i++) {
         const int64_t length = length_of(c->examples, m.index[i]);
         m.answers += every_step(c->shape) ? length : 1;
-        m.steps = length > m.steps ? length : m.steps;
     }
     return m;
 }
@@ -360,7 +359,7 @@ int NAMED(rnnbench_train, SET)(const struct shape *shape, const struct examples 
                              examples->steps, examples->kind};
     c.chunks = (batch + CHUNK - 1) / CHUNK;
     c.block = (minibatches(&c) + BLOCKS - 1) / BLOCKS;
-    c.team_size = choose_team(K, threads, c.chunks, minibatches(&c) / c.block);
+    c.team_size = choose_team(K, threads, c.chunks, (minibatches(&c) + c.block - 1) / c.block);
     const int64_t most = threads / c.team_size, teams = K < most ? K : most;
     c.teams = calloc(teams, sizeof *c.teams);
     c.gradients = malloc(sizeof(float) * teams * c.chunks * P);
