@@ -14,7 +14,8 @@ from torch import Tensor
 from rnnbench.config import ConfigError, Model
 from rnnbench.kernels import libraries
 from rnnbench.kernels.generator.graph import Graph, parse
-from rnnbench.kernels.trace import STEPS, NoKernel, graph_of, interpret, one_step, stock_models
+from rnnbench.kernels.interpreter import interpret
+from rnnbench.kernels.trace import STEPS, NoKernel, graph_of, one_step, stock_models
 from rnnbench.nn.cells import Cell, make_cell, register_cell
 from rnnbench.nn.cells.lstm import LSTM
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 LIBRARY = Path(__file__).parent / "stack.so"
 STEPS = Path(__file__).parent / "generator" / "steps"
-TRACE = ("trace.py", "lowering.py")  # the modules that make graphs, beside those of the generator
+# The modules that make graphs, beside those of the generator.
+TRACE = ("trace.py", "interpreter.py", "lowering.py", "lower_elementwise.py", "lower_tensors.py")
 RATES = ("recurrent_dropout", "zoneout")
 SWITCHES = ("positive", "normalised", "layer_norm")
 

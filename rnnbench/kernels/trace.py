@@ -22,9 +22,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from rnnbench.config import ConfigError, Model, Nonlinearity
 from rnnbench.config.places import blamed, defined
-from rnnbench.kernels.generator import graph as graphs
-from rnnbench.kernels.generator.graph import Factor, Graph, Product, Sum
+from rnnbench.kernels.generator.graph import Factor, Graph, Sum
 from rnnbench.kernels.generator.simplify import Builder, joined
+from rnnbench.kernels.interpreter import interpret
+from rnnbench.kernels.lower_tensors import outers_of
 from rnnbench.kernels.lowering import (
     EXAMPLES,
     INPUTS,
@@ -38,7 +39,6 @@ from rnnbench.kernels.lowering import (
     Matrix,
     NoKernelError,
     Sheet,
-    outers_of,
 )
 from rnnbench.nn.cells import CELLS, Cell, Weights, make_cell
 from rnnbench.nn.cells.cell import Layer, State
@@ -486,90 +486,6 @@ def refuse_errors(cell: Cell, expected: str) -> Iterator[None]:
             f"(K, gates * hidden, B) = {shape} with gates = {cell.gates}, and a state that is a tuple of "
             f"states = {cell.states} tensors (K, hidden, B); it must give {expected}"
         ) from error
-
-
-# The interpreter.
-
-
-@dataclass
-class Step:
-    """What `interpret` computes."""
-
-    after: list[Tensor]  # (H, B) each
-    before: list[Tensor]  # (H, B) each
-    gradients: dict[str, Tensor]  # of each weight
-    d_x: Tensor  # (input, B)
-
-
-def interpret(graph: Graph, leaves: dict[str, list[Tensor]], weights: dict[str, Tensor], x: Tensor) -> Step:
-    """Compute one step of one trial with torch, and its gradient.
-
-    Args:
-        leaves: (H, B) tensors by the words of `graph.LEAVES`: state, d_after, mask, zone.
-        weights: (rows, columns) or (rows,) each.
-        x: (input, B).
-    """
-    H, B = leaves["state"][0].shape
-    blocks: dict[int, Tensor] = {}
-
-    def part(factor: Any) -> Tensor:
-        top, bottom = factor.rows
-        weight = weights[factor.weight][top * H : bottom * H]
-        weight = (
-            weight if factor.columns is None else weight[:, factor.columns[0] * H : factor.columns[1] * H]
-        )
-        return weight.T if getattr(factor, "transposed", False) else weight
-
-    def joined_blocks(ids: tuple[int, ...] | None) -> Tensor:
-        return x if ids is None else torch.cat([blocks[i].expand(H, B) for i in ids])
-
-    for node in graph.nodes:
-        if isinstance(node, Product):
-            total = sum(part(factor) @ joined_blocks(factor.operand) for factor in node.factors)
-            assert isinstance(total, Tensor)
-            total = total + (joined_blocks(node.start) if node.start else 0)
-            blocks |= dict(zip(node.ids, total.split(H), strict=True))
-        elif node.op in graphs.LEAVES:
-            blocks[node.id] = _leaf(node, graph, leaves, weights, x)
-        elif node.op == graphs.SUM:
-            blocks[node.id] = torch.stack([blocks[i].expand(H, B) for i in node.args]).sum((0, 1))[None]
-        else:
-            blocks[node.id] = computed(node.op, [blocks[i] for i in node.args])
-    gradients = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for outer in graph.outers:
-        rows = gradients[outer.weight][outer.rows[0] * H : outer.rows[1] * H]
-        columns = slice(None) if outer.columns is None else slice(outer.columns[0] * H, outer.columns[1] * H)
-        rows[:, columns] += joined_blocks(outer.left) @ joined_blocks(outer.right).T
-    for each in graph.sums:
-        one = graph.weights[each.weight][0] == 0
-        total = blocks[each.value].expand(-1, B).sum() if one else blocks[each.value].expand(H, B).sum(1)
-        gradients[each.weight][slice(None) if one else slice(each.block * H, (each.block + 1) * H)] += total
-    d_x = torch.zeros_like(x)
-    for factor in graph.d_x:
-        d_x += part(factor) @ joined_blocks(factor.operand)
-    after, before = ([blocks[i].expand(H, B) for i in ids] for ids in (graph.after, graph.before))
-    return Step(after, before, gradients, d_x)
-
-
-def _leaf(
-    node: graphs.Value, graph: Graph, leaves: dict[str, list[Tensor]], weights: dict[str, Tensor], x: Tensor
-) -> Tensor:
-    """Return what a leaf of a graph stands for, see `interpret`."""
-    H = leaves["state"][0].shape[0]
-    if node.op in ("number", "hidden"):
-        return x.new_full((1, 1), node.index if node.op == "number" else H)
-    if node.op != "vector":
-        return leaves[node.op][int(node.index)]
-    vector, at = weights[node.name].unsqueeze(-1), int(node.index) * H
-    return vector[at : at + H] if graph.weights[node.name][0] else vector
-
-
-def computed(op: str, args: list[Tensor]) -> Tensor:
-    """Compute an elementwise operation of graphs with torch."""
-    if op == "where":
-        return torch.where(args[0] != 0, args[1], args[2])
-    result: Tensor = getattr(torch, op)(*args)
-    return result.to(args[0].dtype)
 
 
 def stock_models() -> dict[str, Model]:
