@@ -40,6 +40,7 @@ HERE = Path(__file__).parent
 OURS = Path(tempfile.gettempdir()) / f"rnnbench-tests-{os.getuid()}"
 os.environ["XDG_STATE_HOME"] = os.environ["XDG_CACHE_HOME"] = str(OURS)
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs run on the CPU; read when triton is imported
 DATA = Path(os.environ.get("RNNBENCH_DATA", HERE.parents[1] / "shared" / "data"))
 
 

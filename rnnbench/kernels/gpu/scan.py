@@ -84,7 +84,7 @@ class ResidentScan:
 
 def padded(size: int) -> int:
     """Return the power of two that a size is padded to on the chip."""
-    return max(SMALLEST, triton.next_power_of_2(size))
+    return max(SMALLEST, int(triton.next_power_of_2(size)))
 
 
 @cache

@@ -2,8 +2,8 @@
 
 A program of the grid is one trial times a part of the minibatch. The state, the weights and the gradients of
 the weights stay in registers while time is a loop inside of the kernel, so hidden sizes are small (see
-`rnnbench.kernels.gpu.scan`). A block of the graph is a tensor (HP, BB): hidden rows, padded to a power of two,
-times examples. Rows beyond the hidden size have weights of 0, and what they hold is never stored.
+`rnnbench.kernels.gpu.scan`). A block of the graph is a tensor (HP, BB): hidden rows, padded to a power of
+two, times examples. Rows beyond the hidden size have weights of 0, and what they hold is never stored.
 
     python -m rnnbench.kernels.gpu.source lstm      prints the kernels of a cell
 """
@@ -301,7 +301,7 @@ class Writer:
                 f"tl.store(KEPT + {self._kept(n)}, {step.full(v)}, real_ok)" for n, v in enumerate(self.kept)
             ]
             loop += [
-                f"tl.store(KEPT_ROWS + {self._kept_row(n)}, {step.names[v]} + tl.zeros([1, BB], tl.float32), ok[None, :])"
+                f"tl.store(KEPT_ROWS + {self._kept_row(n)}, {step.names[v]}, ok[None, :])"
                 for n, v in enumerate(self.kept_rows)
             ]
         if form.reads == MEAN:
@@ -338,7 +338,8 @@ class Writer:
         states_ = range(graph.states)
         ends, adds = self._gradients(step)
         loop = ["n = steps - 1 - back", "ok = there & (n < length)", "real_ok = real & ok[None, :]"]
-        loop += [*self._place("at", "n"), *self._place("before", "n - 1"), "begun = n > 0 * length", "later = real_ok & begun[None, :]"]
+        loop += [*self._place("at", "n"), *self._place("before", "n - 1")]
+        loop += ["begun = n > 0 * length", "later = real_ok & begun[None, :]"]
         for s, first in enumerate(self._initial_loaded()):
             place = (
                 f"OUTPUTS + {self._output('before')}" if s == 0 else f"OTHERS + {self._other('before', s)}"
@@ -402,8 +403,10 @@ class Writer:
                     name = f"{outer.weight}_{r}" + ("" if c is None else f"_{c}")
                     width = "INPUT" if c is None else f"({graph.weights[outer.weight][1]} * H)"
                     across = "feature" if c is None else "row"
-                    place = f"AT_{outer.weight} + ({r} * H + row)[:, None] * {width} + {across}[None, :]"
-                    place += "" if c is None else f" + {c} * H"
+                    left_of = "" if c is None else f" + {c} * H"
+                    place = (
+                        f"AT_{outer.weight} + ({r} * H + row)[:, None] * {width} + {across}[None, :]{left_of}"
+                    )
                     mask = f"real & ({across} < {'INPUT' if c is None else 'H'})[None, :]"
                     g = accumulator(name, f"HP, {'XP' if c is None else 'HP'}", place, mask)
                     adds_line = (
@@ -463,7 +466,7 @@ class Writer:
         return found
 
     def _initial_loaded(self) -> list[str]:
-        """Return the name of the state before the first step in the backward pass, for each of its tensors."""
+        """Return the variable of the state before the first step in the backward pass, for each tensor."""
         return ["nothing" if text == "nothing" else f"first_{s}" for s, text in enumerate(self._initial())]
 
     def _mask(self) -> list[str]:
