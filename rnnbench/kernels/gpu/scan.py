@@ -12,7 +12,8 @@ import triton.language as tl
 from rnnbench.kernels.generator.graph import Graph, parse
 from rnnbench.kernels.gpu.inputs import load_x
 from rnnbench.kernels.gpu.layer import Layer
-from rnnbench.kernels.gpu.source import Form, Writer, kept
+from rnnbench.kernels.gpu.source import Form, Writer
+from rnnbench.kernels.gpu.step import kept
 
 COLUMNS = 16  # examples of a program; a trial's bits depend on it, so that it is the same for all stacks
 SMALLEST = 16  # rows and columns of a product on the chip

@@ -10,39 +10,14 @@ two, times examples. Rows beyond the hidden size have weights of 0, and what the
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rnnbench.kernels.generator.graph import LEAVES, SUM, Factor, Graph, Product, Value, made, read
-from rnnbench.kernels.generator.schedule import EXPENSIVE
+from rnnbench.kernels.generator.graph import LEAVES, Graph, Value, parse
+from rnnbench.kernels.gpu.gradients import Gradients
 from rnnbench.kernels.gpu.layer import EVERY, HIDDEN, LAST, MEAN
-
-UNARY = {
-    "neg": "-{0}",
-    "sigmoid": "tl.sigmoid({0})",
-    "tanh": "2 * tl.sigmoid(2 * {0}) - 1",  # libdevice's tanh is not there in the interpreter
-    "relu": "tl.where({0} < 0, 0.0, {0})",  # lets nan pass
-    "exp": "tl.exp({0})",
-    "log": "tl.log({0})",
-    "sqrt": "tl.sqrt({0})",
-    "abs": "tl.abs({0})",
-    "sign": "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, {0}))",
-    "sin": "tl.sin({0})",
-    "cos": "tl.cos({0})",
-}
-BINARY = {
-    "add": "{0} + {1}",
-    "sub": "{0} - {1}",
-    "mul": "{0} * {1}",
-    "div": "{0} / {1}",
-    "maximum": "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
-    "minimum": "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
-}
-COMPARED = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
-TEXT = UNARY | BINARY | {op: f"tl.where({{0}} {sign} {{1}}, 1.0, 0.0)" for op, sign in COMPARED.items()}
-TEXT["where"] = "tl.where({0} != 0, {1}, {2})"
-# Operations whose value may be infinite or nan in rows beyond the hidden size, where all weights are 0.
-UNSAFE = {"div", "log", "sqrt", "exp"}
+from rnnbench.kernels.gpu.step import Step, backward_roots, kept
+from rnnbench.kernels.libraries import STEPS
 
 
 @dataclass(frozen=True)
@@ -58,181 +33,6 @@ class Form:
     training: bool = True  # the forward pass keeps what the backward one reads
     wants_d_x: bool = True
     add: bool = False  # d_x is added to what is there
-
-
-def kept(graph: Graph) -> tuple[list[int], list[int]]:
-    """Return the full blocks and the rows of the forward pass that the backward one reads from memory.
-
-    It reads the states before and after a step anyway, and computes again what follows from these without a
-    product.
-    """
-    nodes = {number: node for node in graph.nodes for number in made(node)}
-    shapes = graph.shapes()
-    cheap: dict[int, bool] = dict.fromkeys(graph.after, True)
-
-    def again(number: int) -> bool:
-        """Return whether a value follows from states and leaves without a product or a sum over rows."""
-        if number not in cheap:
-            node = nodes[number]
-            product = isinstance(node, Product) or node.op == SUM
-            cheap[number] = not product and all(map(again, read(node)))
-        return cheap[number]
-
-    found: dict[int, None] = {}
-    met: set[int] = set(graph.after)
-    left = backward_roots(graph)
-    forward = reached(graph, graph.after)
-    while left:
-        number = left.pop()
-        if number in met:
-            continue
-        met.add(number)
-        node = nodes[number]
-        costly = isinstance(node, Product) or node.op == SUM or node.op in EXPENSIVE
-        if number in forward and costly and not again(number):
-            found[number] = None
-        else:
-            left += read(node)
-    ordered = [number for number in nodes if number in found]
-    full = [number for number in ordered if shapes[number] == "full"]
-    return full, [number for number in ordered if shapes[number] == "row"]
-
-
-def backward_roots(graph: Graph) -> list[int]:
-    """Return the values that a step leaves behind in the backward pass."""
-    roots = [*graph.before, *(each.value for each in graph.sums)]
-    for outer in graph.outers:
-        roots += [*outer.left, *(outer.right or ())]
-    return roots + [i for factor in graph.d_x for i in factor.operand or ()]
-
-
-def reached(graph: Graph, roots: Iterable[int], ends: Iterable[int] = ()) -> set[int]:
-    """Return the values that roots are computed from, and the roots; not beyond `ends`."""
-    nodes = {number: node for node in graph.nodes for number in made(node)}
-    ends, found, left = set(ends), set[int](), list(roots)
-    while left:
-        number = left.pop()
-        if number not in found:
-            found.add(number)
-            left += () if number in ends else read(nodes[number])
-    return found
-
-
-class Step:
-    """Writes the lines of one step, forward or backward.
-
-    Args:
-        graph: of the step.
-        wanted: values that it computes.
-        given: values that are there before, by their text.
-
-    Attributes:
-        lines: the step.
-        constants: lines before the loop over time: weights, and what is the same at every step.
-    """
-
-    def __init__(self, graph: Graph, wanted: Iterable[int], given: dict[int, str]) -> None:
-        self.graph, self.shapes, self.names = graph, graph.shapes(), dict(given)
-        self.lines: list[str] = []
-        self.constants: list[str] = []
-        self.unsafe = any(isinstance(node, Value) and node.op in UNSAFE for node in graph.nodes)
-        relevant = reached(graph, wanted, given)
-        for node in graph.nodes:
-            for number in made(node):
-                if number in relevant and number not in given:
-                    self._add(node, number)
-
-    def _add(self, node: Value | Product, number: int) -> None:
-        """Add the line of a value."""
-        name = f"v{number}"
-        if isinstance(node, Product):
-            block = node.ids.index(number)
-            start = [self.full(node.start[block])] if node.start else []
-            text = " + ".join([*start, *(dot for factor in node.factors for dot in self.dots(factor, block))])
-        elif node.op in LEAVES:
-            self.names[number] = self._leaf(node)
-            return
-        else:
-            text = self._computed(node)
-        self.names[number] = name
-        constant = self.shapes[number] == "column" or self.shapes[number] == "one"
-        (self.constants if constant and not isinstance(node, Product) else self.lines).append(
-            f"{name} = {text}"
-        )
-
-    def _leaf(self, node: Value) -> str:
-        at = int(node.index) if node.op != "number" else 0
-        match node.op:
-            case "number":
-                text = repr(float(node.index))
-                return (
-                    text
-                    if text.strip("-").replace(".", "").replace("e", "").replace("-", "").isdigit()
-                    else f"float('{text}')"
-                )
-            case "hidden":
-                return "(H * 1.0)"
-            case "mask":
-                return "mask"
-            case "vector":
-                self._constant(f"{node.name}_{at}", self._vector(node.name, at))
-                return f"{node.name}_{at}"
-        return f"{node.op}_{at}"
-
-    def _vector(self, name: str, block: int) -> str:
-        place = f"parameters + AT_{name}"
-        if not self.graph.weights[name][0]:
-            return f"tl.load({place})"
-        return f"tl.load({place} + {block} * H + row, row < H, 0.0)[:, None]"
-
-    def _computed(self, node: Value) -> str:
-        args = [self.names[arg] for arg in node.args]
-        if node.op == SUM:
-            sums = [f"tl.sum(tl.where(real, {self.full(arg)}, 0.0), 0)" for arg in node.args]
-            return f"({' + '.join(sums)})[None, :]"
-        return TEXT[node.op].format(*args)
-
-    def _constant(self, name: str, text: str) -> None:
-        line = f"{name} = {text}"
-        if line not in self.constants:
-            self.constants.append(line)
-
-    def full(self, number: int) -> str:
-        """Return the text of a value as a tensor (HP, BB)."""
-        name = self.names[number]
-        return name if self.shapes[number] == "full" else f"({name} + nothing)"
-
-    def operand(self, number: int) -> str:
-        """Return the text of a value that products read: 0 in the rows beyond the hidden size, if need be."""
-        return f"tl.where(real, {self.full(number)}, 0.0)" if self.unsafe else self.full(number)
-
-    def dots(self, factor: Factor, block: int) -> Iterator[str]:
-        """Generate the products of a factor that make its block number `block`."""
-        rows, columns = factor.rows, factor.columns
-        if factor.transposed:
-            column = None if columns is None else columns[0] + block
-            for operand, r in zip(factor.operand or (), range(*rows), strict=True):
-                yield self._dot(self.weight(factor.weight, r, column, transposed=True), self.operand(operand))
-        elif factor.operand is None:
-            yield self._dot(self.weight(factor.weight, rows[0] + block, None), "x")
-        else:
-            assert columns is not None
-            for operand, c in zip(factor.operand, range(*columns), strict=True):
-                yield self._dot(self.weight(factor.weight, rows[0] + block, c), self.operand(operand))
-
-    def _dot(self, weight: str, operand: str) -> str:
-        return f"tl.dot({weight}, {operand}, input_precision=PRECISION)"
-
-    def weight(self, name: str, r: int, c: int | None, transposed: bool = False) -> str:
-        """Return the variable of a block of a weight, (HP, HP), or (HP, XP) of one with `input` columns."""
-        across, width = ("feature", "INPUT") if c is None else ("row", f"({self.graph.weights[name][1]} * H)")
-        left, top = "" if c is None else f" + {c} * H", f"{r} * H + "
-        rows, columns = ("[None, :]", "[:, None]") if transposed else ("[:, None]", "[None, :]")
-        mask = f"(row < H){rows} & ({across} < {'INPUT' if c is None else 'H'}){columns}"
-        place = f"parameters + AT_{name} + ({top}row){rows} * {width} + {across}{columns}{left}"
-        variable = f"{name}_{r}" + ("" if c is None else f"_{c}") + "_t" * transposed
-        self._constant(variable, f"tl.load({place}, {mask}, 0.0)")
-        return variable
 
 
 HEADER = """\
@@ -324,118 +124,67 @@ class Writer:
     def backward(self) -> str:
         """Write the backward scan."""
         graph, form = self.graph, self.form
-        kept = {v: f"kept_{n}" for n, v in enumerate(self.kept)}
-        kept |= {v: f"kept_row_{n}" for n, v in enumerate(self.kept_rows)}
-        given = {v: f"after_{s}" for s, v in enumerate(graph.after)} | kept
-        states = {node.id for node in self.leaves if node.op == "state"}
-        given = {v: text for v, text in given.items() if v not in states}  # a state that a step hands on
-        roots = backward_roots(graph)
-        if not form.wants_d_x:
-            downs = {i for factor in graph.d_x for i in factor.operand or ()}
-            roots = [root for root in roots if root not in downs or root in _others(graph)]
-        step = Step(graph, roots, given)
-        used = " ".join(step.lines) + " ".join(step.names[root] for root in roots)
-        states_ = range(graph.states)
-        ends, adds = self._gradients(step)
+        step = self._backward_step()
+        gradients = Gradients(graph, step)
         loop = ["n = steps - 1 - back", "ok = there & (n < length)", "real_ok = real & ok[None, :]"]
-        loop += [*self._place("at", "n"), *self._place("before", "n - 1")]
-        loop += ["begun = n > 0 * length", "later = real_ok & begun[None, :]"]
-        for s, first in enumerate(self._initial_loaded()):
-            place = (
-                f"OUTPUTS + {self._output('before')}" if s == 0 else f"OTHERS + {self._other('before', s)}"
-            )
-            loop.append(f"state_{s} = tl.load({place}, later, 0.0)")
-            if first != "nothing":
-                loop.append(f"state_{s} = tl.where(begun[None, :], state_{s}, {first})")
-            if f"after_{s}" in used:
-                place = f"OUTPUTS + {self._output('at')}" if s == 0 else f"OTHERS + {self._other('at', s)}"
-                loop.append(f"after_{s} = tl.load({place}, real_ok, 0.0)")
-        loop += [f"kept_{n} = tl.load(KEPT + {self._kept(n)}, real_ok, 0.0)" for n in range(len(self.kept))]
-        loop += [
-            f"kept_row_{n} = tl.load(KEPT_ROWS + {self._kept_row(n)}, ok[None, :], 0.0)"
-            for n in range(len(self.kept_rows))
-        ]
+        loop += [*self._place("at", "n"), *self._place("before", "n - 1"), *self._loads(step)]
         if form.reads == EVERY:
             loop.append(f"d_0 += tl.load(D_OUTPUTS + {self._output('at')}, real_ok, 0.0)")
         if form.reads == MEAN:
             loop.append("d_0 += tl.where(ok[None, :], share, 0.0)")
-        loop += [f"d_after_{s} = d_{s}" for s in states_]
-        loop += [*self._x([*step.lines, *adds]), *self._zones(), *step.lines, *adds, *self._d_x(step)]
+        loop += [f"d_after_{s} = d_{s}" for s in range(graph.states)]
+        lines = [*step.lines, *gradients.adds]
+        loop += [*self._x(lines), *self._zones(), *lines, *self._d_x(step)]
         loop += [f"d_{s} = tl.where(ok[None, :], {step.full(v)}, d_{s})" for s, v in enumerate(graph.before)]
-        start = [f"d_{s} = nothing" for s in states_]
+        begin = [f"first_{s} = {text}" for s, text in enumerate(self._initial()) if text != "nothing"]
+        begin += [f"d_{s} = nothing" for s in range(graph.states)]
         if form.reads != EVERY:
-            start.append("given = tl.load(D_SUMMARY + (k * WIDTH + ROW) * B + unit, here, 0.0)")
-            start.append(
-                "d_0 = given" if form.reads == LAST else "share = given / tl.maximum(length, 1)[None, :]"
-            )
-        first = [f"first_{s} = {text}" for s, text in enumerate(self._initial()) if text != "nothing"]
-        lines = [*self._mask(), *step.constants, *first, *start, *self.accumulators]
-        return self._function("backward", [*lines, "for back in range(steps):", *_indented(loop), *ends])
+            begin.append("given = tl.load(D_SUMMARY + (k * WIDTH + ROW) * B + unit, here, 0.0)")
+        begin += ["d_0 = given"] if form.reads == LAST else []
+        begin += ["share = given / tl.maximum(length, 1)[None, :]"] if form.reads == MEAN else []
+        before = [*self._mask(), *step.constants, *begin, *gradients.start]
+        after = [*gradients.ends, *self._d_initial()]
+        return self._function("backward", [*before, "for back in range(steps):", *_indented(loop), *after])
 
-    def _gradients(self, step: Step) -> tuple[list[str], list[str]]:
-        """Return the lines after the loop that store the gradients, and those of a step that add to them."""
-        graph = self.graph
-        self.accumulators: list[str] = []
-        ends = ["parts = PARTS + (k * tl.num_programs(1) + tl.program_id(1)) * P"]
-        adds: list[str] = []
+    def _backward_step(self) -> Step:
+        """Return the lines of a backward step, which reads what the forward pass has left."""
+        graph, states = self.graph, {node.id for node in self.leaves if node.op == "state"}
+        given = {v: f"after_{s}" for s, v in enumerate(graph.after)}
+        given |= {v: f"kept_{n}" for n, v in enumerate(self.kept)}
+        given |= {v: f"kept_row_{n}" for n, v in enumerate(self.kept_rows)}
+        given = {v: text for v, text in given.items() if v not in states}  # a state may be handed on as it is
+        return Step(graph, backward_roots(graph, self.form.wants_d_x), given)
 
-        def accumulator(name: str, shape: str, place: str, mask: str) -> str:
-            variable = f"g_{name}"
-            line = f"{variable} = tl.zeros([{shape}], tl.float32)"
-            if line not in self.accumulators:
-                self.accumulators.append(line)
-                ends.append(f"tl.store(parts + {place}, {variable}, {mask})")
-            return variable
+    def _loads(self, step: Step) -> list[str]:
+        """Return the lines that load what a backward step reads: states, and what was kept."""
+        left = [step.names[number] for number in backward_roots(self.graph, self.form.wants_d_x)]
+        used = " ".join([*step.lines, *left])
+        lines = ["begun = n > 0 * length", "later = real_ok & begun[None, :]"]
+        for s, text in enumerate(self._initial()):
+            arrays = [
+                f"OUTPUTS + {self._output(at)}" if s == 0 else f"OTHERS + {self._other(at, s)}"
+                for at in ("before", "at")
+            ]
+            lines.append(f"state_{s} = tl.load({arrays[0]}, later, 0.0)")
+            if text != "nothing":
+                lines.append(f"state_{s} = tl.where(begun[None, :], state_{s}, first_{s})")
+            if re.search(rf"\bafter_{s}\b", used):
+                lines.append(f"after_{s} = tl.load({arrays[1]}, real_ok, 0.0)")
+        lines += [f"kept_{n} = tl.load(KEPT + {self._kept(n)}, real_ok, 0.0)" for n in range(len(self.kept))]
+        return lines + [
+            f"kept_row_{n} = tl.load(KEPT_ROWS + {self._kept_row(n)}, ok[None, :], 0.0)"
+            for n in range(len(self.kept_rows))
+        ]
 
-        def masked(number: int) -> str:
-            name = f"m{number}"
-            line = f"{name} = tl.where(ok[None, :], {step.full(number)}, 0.0)"
-            if line not in adds:
-                adds.append(line)
-            return name
-
-        for outer in graph.outers:
-            rows = range(*outer.rows)
-            columns = [None] if outer.columns is None else list(range(*outer.columns))
-            for left, r in zip(outer.left, rows, strict=True):
-                for n, c in enumerate(columns):
-                    right = "x" if outer.right is None else step.operand(outer.right[n])
-                    name = f"{outer.weight}_{r}" + ("" if c is None else f"_{c}")
-                    width = "INPUT" if c is None else f"({graph.weights[outer.weight][1]} * H)"
-                    across = "feature" if c is None else "row"
-                    left_of = "" if c is None else f" + {c} * H"
-                    place = (
-                        f"AT_{outer.weight} + ({r} * H + row)[:, None] * {width} + {across}[None, :]{left_of}"
-                    )
-                    mask = f"real & ({across} < {'INPUT' if c is None else 'H'})[None, :]"
-                    g = accumulator(name, f"HP, {'XP' if c is None else 'HP'}", place, mask)
-                    adds_line = (
-                        f"{g} = tl.dot({masked(left)}, tl.trans({right}), {g}, input_precision=PRECISION)"
-                    )
-                    adds.append(adds_line)
-        for each in graph.sums:
-            if graph.weights[each.weight][0]:
-                place = f"AT_{each.weight} + {each.block} * H + row"
-                g = accumulator(f"{each.weight}_{each.block}", "HP", place, "row < H")
-                adds.append(f"{g} += tl.sum({masked(each.value)}, 1)")
-            else:
-                g = accumulator(
-                    each.weight, "1", f"AT_{each.weight} + tl.arange(0, 1)", "tl.arange(0, 1) == 0"
-                )
-                adds.append(f"{g} += {self._whole_sum(step, each.value)}")
-        if self.form.learned:
-            anew = "tl.load(FRESH) != 0" if self.form.carried else ""
-            for s in range(graph.states):
-                whole = f"tl.sum(tl.where(here, d_{s}, 0.0), 1)"
-                whole = f"tl.where({anew}, {whole}, 0.0)" if anew else whole
-                ends.append(f"tl.store(parts + AT_initial + {s} * H + row, {whole}, row < H)")
-        return ends, adds
-
-    def _whole_sum(self, step: Step, number: int) -> str:
-        """Return the text of a sum over a row, or over the real rows and examples of a block, as (1,)."""
-        if step.shapes[number] == "row":
-            return f"tl.sum(tl.where(ok[None, :], {step.names[number]}, 0.0), 1)"
-        return f"tl.sum(tl.sum(tl.where(real_ok, {step.full(number)}, 0.0), 0)[None, :], 1)"
+    def _d_initial(self) -> list[str]:
+        """Return the lines that store the gradient of a learned state before the first step."""
+        found = []
+        for s in range(self.graph.states if self.form.learned else 0):
+            whole = f"tl.sum(tl.where(here, d_{s}, 0.0), 1)"
+            if self.form.carried:
+                whole = f"tl.where(tl.load(FRESH) != 0, {whole}, 0.0)"
+            found.append(f"tl.store(parts + AT_initial + {s} * H + row, {whole}, row < H)")
+        return found
 
     def _d_x(self, step: Step) -> list[str]:
         """Return the lines that store the gradient at x."""
@@ -464,10 +213,6 @@ class Writer:
                 text = f"tl.where(tl.load(FRESH) != 0, {text}, {before})"
             found.append(text)
         return found
-
-    def _initial_loaded(self) -> list[str]:
-        """Return the variable of the state before the first step in the backward pass, for each tensor."""
-        return ["nothing" if text == "nothing" else f"first_{s}" for s, text in enumerate(self._initial())]
 
     def _mask(self) -> list[str]:
         """Return the line that loads the factors of recurrent dropout."""
@@ -518,26 +263,11 @@ class Writer:
         return f"((k * T + at[None, :]) * {len(self.kept_rows)} + {n}) * B + column[None, :]"
 
 
-def _others(graph: Graph) -> set[int]:
-    """Return the values that a step leaves behind in the backward pass beside the gradient at x."""
-    found = {*graph.before, *(each.value for each in graph.sums)}
-    for outer in graph.outers:
-        found |= {*outer.left, *(outer.right or ())}
-    return found
-
-
 def _indented(lines: Iterable[str]) -> list[str]:
     return [f"    {line}" for line in lines]
 
 
-def main() -> None:
-    """Print the kernels of the cells that the command line names."""
-    from rnnbench.kernels.generator.graph import parse
-    from rnnbench.kernels.libraries import STEPS
-
-    for name in sys.argv[1:]:
-        print(Writer(parse((STEPS / f"{name}.txt").read_text(encoding="utf-8")), Form()).source())
-
-
 if __name__ == "__main__":
-    main()
+    for name in sys.argv[1:]:
+        text = (STEPS / f"{name}.txt").read_text(encoding="utf-8")
+        sys.stdout.write(Writer(parse(text), Form()).source())

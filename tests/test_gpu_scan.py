@@ -1,0 +1,55 @@
+"""Laws of the scans on a GPU: Triton's interpreter runs each layer, and the torch path says what is right."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rnnbench.config import Model
+from rnnbench.kernels.generator.graph import Graph
+from rnnbench.kernels.gpu.layer import BYTES, EVERY, FLOATS, MEAN, SYMBOLS
+from rnnbench.kernels.gpu.scan import ResidentScan
+from rnnbench.kernels.trace import graph_of, stock_models
+from tests.gpu_layers import Case, arrays, errors, of_trial, run
+
+H = 5
+LSTM, GRU = Model("lstm", hidden_size=H), Model("gru", hidden_size=H)
+CASES = {
+    "every step, backwards, a second direction": Case(GRU, EVERY, reverse=True, add=True),
+    "mean, lengths, bytes": Case(LSTM, MEAN, lengths=True, kind=BYTES),
+    "last, lengths backwards, numbers": Case(GRU, reverse=True, lengths=True, kind=FLOATS),
+    "symbols, a state that is handed on": Case(LSTM, EVERY, kind=SYMBOLS, carried=True),
+    "dropout, a learned state": Case(replace(LSTM, learned_state=True), lengths=True, dropout=True),
+    "options of a step": Case(replace(GRU, layer_norm=True, recurrent_dropout=0.2, zoneout=0.5), EVERY),
+    "zoneout backwards": Case(replace(LSTM, zoneout=0.5), MEAN, reverse=True, lengths=True),
+}
+
+
+def scan(model: Model, again: bool = False) -> ResidentScan:
+    graph = graph_of(model)
+    assert isinstance(graph, Graph)
+    return ResidentScan(graph, model.hidden_size, again=again)
+
+
+@pytest.mark.parametrize("name", stock_models())
+def test_a_cell_is_that_of_the_torch_path(name: str) -> None:
+    model = replace(stock_models()[name], hidden_size=H)
+    assert max(errors(Case(model), scan(model)).values()) < 1e-5
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["gates are kept", "gates are computed again"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_layer_is_that_of_the_torch_path(case: Case, again: bool) -> None:
+    assert max(errors(case, scan(case.model, again)).values()) < 1e-5
+
+
+def test_a_trial_has_the_same_bits_alone() -> None:
+    case = replace(CASES["options of a step"], K=3, lengths=True)
+    kernels = scan(case.model)
+    stack = arrays(case, kernels)
+    alone = of_trial(stack, 1)
+    run(kernels, stack.layer)
+    run(kernels, alone)
+    assert torch.equal(alone.parts[0], stack.layer.parts[1])
+    assert alone.d_x is not None and stack.layer.d_x is not None
+    assert torch.equal(alone.d_x.nan_to_num()[0], stack.layer.d_x.nan_to_num()[1])
