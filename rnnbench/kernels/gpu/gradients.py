@@ -37,7 +37,13 @@ class Gradients:
         return variable
 
     def _masked(self, number: int) -> str:
-        """Return the variable of a value that is 0 where there is no step."""
+        """Return a value that is 0 where there is no step.
+
+        It is linear in the gradient at the state, which is 0 there; but 0 times infinity is not. A second
+        copy of each value would not fit into the registers.
+        """
+        if not self.step.unsafe:
+            return self.step.full(number)
         line = f"m{number} = tl.where(ok[None, :], {self.step.full(number)}, 0.0)"
         if line not in self.adds:
             self.adds.append(line)

@@ -80,12 +80,17 @@ class ResidentScan:
             "PRECISION": self.precision,
         }  # fmt: skip
         kernel = kernels(self.text, form, self.again)[name]
-        kernel[(K, triton.cdiv(B, COLUMNS))](**arrays, **numbers, **offsets, **sizes, num_warps=4)
+        kernel[(K, triton.cdiv(B, COLUMNS))](**arrays, **numbers, **offsets, **sizes, num_warps=warps(H))
 
 
 def padded(size: int) -> int:
     """Return the power of two that a size is padded to on the chip."""
     return max(SMALLEST, int(triton.next_power_of_2(size)))
+
+
+def warps(hidden_size: int) -> int:
+    """Return the warps of a program: so many that the weights fit into their registers, and no more."""
+    return 4 if padded(hidden_size) == SMALLEST else 8
 
 
 @cache

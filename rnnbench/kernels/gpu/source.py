@@ -132,7 +132,7 @@ class Writer:
             loop.append(f"d_0 += tl.load(D_OUTPUTS + {self._output('at')}, real_ok, 0.0)")
         if form.reads == MEAN:
             loop.append("d_0 += tl.where(ok[None, :], share, 0.0)")
-        loop += [f"d_after_{s} = d_{s}" for s in range(graph.states)]
+        loop += [f"d_after_{s} = tl.where(ok[None, :], d_{s}, 0.0)" for s in range(graph.states)]
         lines = [*step.lines, *gradients.adds]
         loop += [*self._x(lines), *self._zones(), *lines, *self._d_x(step)]
         loop += [f"d_{s} = tl.where(ok[None, :], {step.full(v)}, d_{s})" for s, v in enumerate(graph.before)]
