@@ -1,0 +1,13 @@
+"""Chooses the kernels of a layer on a GPU."""
+
+from rnnbench.kernels.generator.graph import Graph
+from rnnbench.kernels.gpu.layer import Scan
+from rnnbench.kernels.gpu.scan import ResidentScan
+
+
+def scan_for(graph: Graph, hidden_size: int, inputs: int, precision: str) -> Scan:
+    """Choose the kernels of a layer of this hidden size and so many inputs.
+
+    They depend on nothing else, so that a trial has the same bits in any stack.
+    """
+    return ResidentScan(graph, hidden_size, precision)

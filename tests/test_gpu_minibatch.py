@@ -1,0 +1,71 @@
+"""Laws of a minibatch on a GPU, in Triton's interpreter: loss and gradient are those of the torch path."""
+
+import pytest
+import torch
+from test_compiled_tasks import KINDS, configs_of, of
+
+from rnnbench.config import Config, Kernel
+from rnnbench.kernels.generator.graph import Graph
+from rnnbench.kernels.gpu.layer import BYTES, FLOATS, SYMBOLS
+from rnnbench.kernels.gpu.minibatch import Examples, Minibatch
+from rnnbench.kernels.torch_path import TorchCompute
+from rnnbench.kernels.trace import graph_of
+from rnnbench.nn.network import Network
+from rnnbench.tasks import Task
+from rnnbench.train.stack import Stack
+
+STORED = [kind for kind in KINDS if not kind.startswith("made")]
+CASES = [("gru", "bidirectional", kind) for kind in STORED] + [
+    ("lstm", "several lengths", "own classes at every step"),
+    ("lstm", "mean", "words"),
+    ("lstm", "all", "text"),
+    ("gru", "zoneout", "music"),
+    ("rnn", "layer norm", "images"),
+]
+
+
+def examples(task: Task) -> Examples:
+    """The examples of a task as the kernels read them."""
+    kind = SYMBOLS if task.tokens is not None else BYTES if task.inputs.dtype.name == "uint8" else FLOATS
+    inputs, targets = (torch.from_numpy(part).contiguous() for part in (task.inputs, task.targets))
+    lengths = None if task.lengths is None else torch.from_numpy(task.lengths)
+    numbers = inputs.int() if kind == SYMBOLS else inputs
+    return Examples(kind, numbers, targets, lengths, task.scale / task.std, -task.mean / task.std)
+
+
+def minibatch(config: Config, task: Task, K: int, B: int) -> Minibatch:
+    graph = graph_of(config.model)
+    assert isinstance(graph, Graph)
+    network = Network(config.model, task.input_size, task.outputs, task.goal.every_step)
+    return Minibatch(network, task.goal, graph, examples(task), K=K, B=B, carried=task.carried)
+
+
+@pytest.mark.parametrize(("cell", "option", "kind"), CASES)
+def test_a_minibatch_is_that_of_the_torch_path(cell: str, option: str, kind: str) -> None:
+    task, changes = of(option, kind)
+    changes = {
+        name: value for name, value in changes.items() if "noise" not in name and "dropout" not in name
+    }
+    changes.pop("model__zoneout", None)
+    configs = configs_of(cell, changes, fit__kernel=Kernel.torch)
+    stack = Stack(configs[0], task)
+    stack.admit([stack.fresh(config) for config in configs])
+    stack.state["clip"].fill_(float("inf"))
+    reference = stack.compute
+    assert isinstance(reference, TorchCompute)
+    index = torch.randint(len(task.inputs), (2, 20), generator=torch.Generator().manual_seed(0))
+    gradients = []
+    reference.update = lambda state, parameters, gradient: gradients.append(gradient.clone())
+    sums, _ = reference.step(stack.state, index, stack._noise())
+    ours = minibatch(configs[0], task, 2, 23)
+    ours.index[:, :20] = index  # three have no example
+    ours.parameters.copy_(stack.state["parameters"])
+    ours.run()
+    assert torch.allclose(ours.gradient, gradients[0], rtol=1e-5, atol=1e-5 * float(gradients[0].abs().max()))
+    assert torch.allclose(ours.sums, sums.double(), rtol=1e-5)
+    alone = minibatch(configs[0], task, 1, 23)
+    alone.index.copy_(ours.index[1:])
+    alone.parameters.copy_(ours.parameters[1:])
+    alone.run()
+    assert torch.equal(alone.gradient[0], ours.gradient[1])
+    assert torch.equal(alone.sums[0], ours.sums[1])
