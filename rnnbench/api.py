@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from rnnbench import tasks
-from rnnbench.config import Config, ConfigError, Data, Kernel
+from rnnbench.config import Config, ConfigError, Data, Kernel, Precision
 from rnnbench.config.places import explained
 from rnnbench.config.user_code import IMPORT, recalled
 from rnnbench.mlflow_sync.artifacts import download
@@ -113,9 +113,12 @@ class Trained:
         Raises:
             ConfigError: the data is not there, or is not what the trial was trained on.
         """
-        kernel = self.config.fit.kernel
+        kernel = {Kernel.cudnn: Kernel.torch, Kernel.fastest: Kernel.auto, Kernel.compiled: Kernel.auto}
         fit = replace(
-            self.config.fit, device="cpu", kernel=Kernel.torch if kernel is Kernel.cudnn else kernel
+            self.config.fit,
+            device="cpu",
+            kernel=kernel.get(self.config.fit.kernel, self.config.fit.kernel),
+            precision=Precision.float32,
         )
         config = replace(self.config, data=_here(self.config.data, data), fit=fit)
         task = tasks.load(config.data)
@@ -202,7 +205,7 @@ def load(run: str | Path) -> Trained:
         raise ConfigError(f"{folder / 'result.json'}: is damaged, what it says of weights.pt") from None
     network = Network(config.model, input_size, outputs, goal.every_step)
     try:
-        parameters = torch.load(io.BytesIO(content), weights_only=True)["parameters"]
+        parameters = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")["parameters"]
         assert parameters.shape == (network.count(),)
     except Exception as error:  # whatever its bytes make of it
         said = f"is damaged, it does not hold the {network.count()} parameters of its network"

@@ -15,6 +15,7 @@ from rnnbench.config import (
     Fit,
     Kernel,
     Model,
+    Precision,
     Sgd,
     Tracking,
     check,
@@ -102,6 +103,7 @@ SAME = [
     {"dry_run": True},
     {"data": Images("digits", root="/elsewhere", download=False, source="http://x", sha256={"a": "b"})},
     {"fit": Fit(device="cuda", kernel=Kernel.torch)},
+    {"fit": Fit(device="cuda", kernel=Kernel.fastest, precision=Precision.float32)},
     {"objective": "val/accuracy"},
     {"objective": "test/accuracy"},
 ]
@@ -114,6 +116,8 @@ OTHER = [
     {"data": Images("digits", train_size=9)},
     {"data": Images("digits", split_seed=1)},
     {"fit": Fit(epochs=21)},
+    {"fit": Fit(device="cuda", precision=Precision.tf32)},
+    {"fit": Fit(device="cuda", precision=Precision.tf32x3)},
     {"objective": "val/loss"},
 ]
 
@@ -126,6 +130,13 @@ def test_identity_ignores_what_does_not_touch_the_numbers(parts):
 def test_identity_sees_everything_else():
     hashes = [trial_hash(make(**parts), "x") for parts in [{}, *OTHER]] + [trial_hash(make(), "y")]
     assert len(set(hashes)) == len(hashes)
+
+
+def test_a_trial_keeps_the_hash_that_it_had_before_a_key_was_added():
+    """The hashes are those that the code before fit.precision has computed."""
+    assert trial_hash(make(), "x") == "c61685e66b55a773"
+    for fit in (Fit(epochs=7), Fit(epochs=7, device="cuda:1"), Fit(epochs=7, device="cuda")):
+        assert trial_hash(make(fit=fit), "x") == "a3408379c8d25428"
 
 
 def test_the_objective_and_its_direction():

@@ -53,6 +53,17 @@ def test_the_rows_are_what_varied_and_seeds_are_together(tmp_path):
     assert figure.value == pytest.approx(0.897)
 
 
+def test_a_record_without_a_key_that_was_added_later_is_in_the_same_row(tmp_path):
+    table = derive([grid(tmp_path / "lr")])[0]
+    for number in range(0, 27, 2):
+        file = tmp_path / "lr" / str(number) / "result.json"
+        result = json.loads(file.read_text())
+        del result["params"]["fit.precision"]
+        file.write_text(json.dumps(result))
+    filled = fill(*derive([tmp_path / "lr"]))
+    assert filled.table.rows == table.rows and len(filled.rows) == 9
+
+
 def test_the_command_writes_it_and_a_table_file_and_runs_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     grid(tmp_path / "multirun" / "lr")

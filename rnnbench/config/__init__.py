@@ -6,7 +6,7 @@ imported.
 
 from rnnbench.config.checks import check
 from rnnbench.config.folders import conf_folder
-from rnnbench.config.identity import REVISION, identifies, recorded, trial_hash
+from rnnbench.config.identity import ADDED, REVISION, identifies, is_off, recorded, trial_hash
 from rnnbench.config.metrics import (
     Metric,
     bounds,
@@ -33,6 +33,7 @@ from rnnbench.config.schema import (
     Kernel,
     Model,
     Nonlinearity,
+    Precision,
     Readout,
     RecurrentInit,
     Schedule,
@@ -46,6 +47,7 @@ from rnnbench.config.trees import flatten, plain, to_yaml, typed
 from rnnbench.config.uris import check_uri
 
 __all__ = [
+    "ADDED",
     "DATA",
     "OPTIMISERS",
     "REVISION",
@@ -63,6 +65,7 @@ __all__ = [
     "Model",
     "Nonlinearity",
     "Optim",
+    "Precision",
     "RMSprop",
     "Ray",
     "Readout",
@@ -83,6 +86,7 @@ __all__ = [
     "flatten",
     "heading",
     "identifies",
+    "is_off",
     "mask",
     "measured_by",
     "objective",

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Container, Iterable
 from functools import cache
+from typing import Any
 
 from rnnbench.config.metrics import selection
 from rnnbench.config.refusals import ConfigError
@@ -34,6 +35,14 @@ NOT_IDENTITY = {
     "fit.device",
     "fit.kernel",
 }
+
+# Keys that were added when there were records without them, with the value that these trials had.
+ADDED = {"fit.precision": "float32"}
+
+
+def is_off(key: str, value: Any) -> bool:
+    """Return whether an option has the value that it has in trials recorded before there was the option."""
+    return value is None or value is False or value == ADDED.get(key)
 
 
 @cache
@@ -71,8 +80,8 @@ def recorded(words: Iterable[str], own: Container[str]) -> list[str]:
 def trial_hash(config: Config, data_checksum: str) -> str:
     """Return a trial's identity: 16 hex digits of a hash over what determines its numbers.
 
-    Options that are off (null, false) are left out, so that a later version may add an option
-    without renaming every trial of the past.
+    Options that are off (null, false, the value in `ADDED`) are left out, so that a later version may add an
+    option without renaming every trial of the past.
 
     Code of one's own enters as `imported.NAME`: the sha256 of each file of `rnnbench_import` under its base
     name, and of each module that it imports from outside of the installed packages and the standard library,
@@ -87,7 +96,7 @@ def trial_hash(config: Config, data_checksum: str) -> str:
     identity = {
         key: value
         for key, value in flatten(plain(config)).items()
-        if value is not None and value is not False and value != {} and identifies(key)
+        if not is_off(key, value) and value != {} and identifies(key)
     }
     identity |= {f"imported.{name}": digest for name, digest in imported(config).items()}
     identity |= {

@@ -40,10 +40,17 @@ class Select(Enum):
 
 
 class Kernel(Enum):
-    auto = "auto"  # compiled where that has the cell, on the CPU; else torch
+    auto = "auto"  # compiled where that has the cell; else torch
     compiled = "compiled"
     torch = "torch"
     cudnn = "cudnn"
+    fastest = "fastest"  # on a card: of a trial alone cuDNN's layers where they are the faster; else as auto
+
+
+class Precision(Enum):
+    float32 = "float32"
+    tf32x3 = "tf32x3"  # products on a card, each as three in TF32: nearly those of float32
+    tf32 = "tf32"  # factors of products on a card are rounded to 10 bits
 
 
 class Artifact(Enum):
@@ -160,6 +167,7 @@ class Fit:
     select: Select = Select.val
     device: str = "cpu"
     kernel: Kernel = Kernel.auto
+    precision: Precision = Precision.float32  # of products on a card
 
     def check(self) -> None:
         """Refuse what nothing can be trained with.
@@ -182,10 +190,13 @@ class Fit:
         positive(("fit.clip", self.clip), ("fit.decay", self.decay))
         if self.device != "cpu" and self.device.split(":")[0] != "cuda":
             refuse("fit.device", self.device, "must be cpu, cuda or cuda:N")
-        if self.kernel is Kernel.cudnn and self.device == "cpu":
+        if self.kernel in (Kernel.cudnn, Kernel.fastest) and self.device == "cpu":
             refuse("fit.kernel", self.kernel, "needs fit.device=cuda")
-        if self.kernel is Kernel.compiled and self.device != "cpu":
-            refuse("fit.kernel", self.kernel, "needs fit.device=cpu")
+        if self.precision is not Precision.float32 and self.device == "cpu":
+            refuse("fit.precision", self.precision, "needs fit.device=cuda; on the CPU take float32")
+        if self.precision is Precision.tf32x3 and self.kernel in (Kernel.torch, Kernel.cudnn):
+            why = f"fit.kernel={self.kernel.value} does not have it; take fit.kernel=auto, float32 or tf32"
+            refuse("fit.precision", self.precision, why)
 
 
 EXPERIMENT_CHARS = 256  # the longest name of an experiment that MLflow's tables hold

@@ -14,6 +14,7 @@ from rnnbench.config import Config, ConfigError, Kernel
 from rnnbench.kernels import cudnn, libraries
 from rnnbench.kernels.compiled import OPTIMISERS, CompiledCompute, chunks, cores
 from rnnbench.kernels.cudnn import CudnnNetwork
+from rnnbench.kernels.gpu import cards
 from rnnbench.kernels.torch_path import LARGE, TorchCompute
 from rnnbench.nn import optimisers
 from rnnbench.nn.cells import Noise
@@ -117,3 +118,11 @@ def kernel_name(config: Config) -> str:
     kernel = choose(config)
     kernels = libraries.find(config.model) if kernel is Kernel.compiled else None
     return f"compiled {kernels.sets[0]}" if isinstance(kernels, libraries.Kernels) else str(kernel.value)
+
+
+def on_card(config: Config) -> str:
+    """Say on which card and in what precision a stack trains; nothing on the CPU."""
+    fit = config.fit
+    if fit.device == "cpu":
+        return ""
+    return f" on {fit.device}, {cards.card(fit.device)}, in {fit.precision.value}"

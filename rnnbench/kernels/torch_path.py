@@ -9,6 +9,7 @@ from rnnbench.config import Config, Metric
 from rnnbench.kernels.batches import Batch, Batches
 from rnnbench.kernels.compiled import cores, threads_asked
 from rnnbench.kernels.losses import counted, measure
+from rnnbench.kernels.precision import torch_precision
 from rnnbench.nn import optimisers
 from rnnbench.nn.cells import Noise, Weights
 from rnnbench.nn.cells.cell import NONE
@@ -30,16 +31,18 @@ class TorchCompute:
         self.batch_size = config.fit.batch_size
         self.batches = Batches(task, self.device)
         self.update = config.optim.update
+        self.fit = config.fit
 
     def train(self, state: optimisers.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches of order (K, examples); see `Compute.train`."""
         order = order.to(self.device)
         totals = torch.zeros(len(order), 4, dtype=torch.float64, device=self.device)
         carried = None
-        for index in order.split(self.batch_size, dim=1):
-            poll()
-            part, carried = self.step(state, index, noise, carried)
-            totals += part
+        with torch_precision.of(self.fit):
+            for index in order.split(self.batch_size, dim=1):
+                poll()
+                part, carried = self.step(state, index, noise, carried)
+                totals += part
         loss, hits, norm, answers = totals.unbind(1)
         return torch.stack([loss / answers, hits / answers, norm / order.shape[1]], 1)
 
@@ -78,11 +81,12 @@ class TorchCompute:
         k, goal = len(parameters), self.task.goal
         sums = torch.zeros(k, 3, dtype=torch.float64, device=self.device)
         predictions = torch.zeros(k, len(index), dtype=torch.int64, device=self.device)
-        for places, logits, batch in self._outputs(parameters, index, poll):
-            measured = measure(goal, logits, batch.y, batch.lengths, self.task.loss)
-            sums += torch.stack([part.double().sum(-1) for part in measured], 1)
-            if goal is Goal.label:
-                predictions[:, places] = logits.argmax(1)
+        with torch_precision.of(self.fit):
+            for places, logits, batch in self._outputs(parameters, index, poll):
+                measured = measure(goal, logits, batch.y, batch.lengths, self.task.loss)
+                sums += torch.stack([part.double().sum(-1) for part in measured], 1)
+                if goal is Goal.label:
+                    predictions[:, places] = logits.argmax(1)
         loss, hits, answers = sums.unbind(1)
         return loss / answers, hits / answers, predictions
 
@@ -96,14 +100,15 @@ class TorchCompute:
     ) -> dict[str, Tensor]:
         """Compute metrics (k,), by name, from sums over the examples of what logits give; see `Metric`."""
         totals: dict[str, list[Tensor]] = {}
-        for _, logits, batch in self._outputs(parameters, index, poll):
-            counts = counted(self.task.goal, logits, batch.lengths).double()
-            y = batch.y.double() if batch.y.is_floating_point() else batch.y
-            for metric in metrics:
-                assert metric.sums is not None
-                parts = metric.sums(logits.double(), y, counts)
-                before = totals.get(metric.name, [0.0] * len(parts))
-                totals[metric.name] = [a + b for a, b in zip(before, parts, strict=True)]
+        with torch_precision.of(self.fit):
+            for _, logits, batch in self._outputs(parameters, index, poll):
+                counts = counted(self.task.goal, logits, batch.lengths).double()
+                y = batch.y.double() if batch.y.is_floating_point() else batch.y
+                for metric in metrics:
+                    assert metric.sums is not None
+                    parts = metric.sums(logits.double(), y, counts)
+                    before = totals.get(metric.name, [0.0] * len(parts))
+                    totals[metric.name] = [a + b for a, b in zip(before, parts, strict=True)]
         return {m.name: m.of_sums(*totals[m.name]) for m in metrics if m.of_sums is not None}
 
     def _outputs(

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rnnbench.config import ConfigError, identifies, measured_by
+from rnnbench.config import ADDED, ConfigError, identifies, measured_by
 from rnnbench.paper.aggregate import TableTrial
 from rnnbench.paper.definition import Table, override_keys
 from rnnbench.paper.planning import MULTIRUN
@@ -76,14 +76,14 @@ def table_file(table: Table) -> str:
 
 
 def _planned(records: Sequence[Record]) -> list[TableTrial]:
-    """Return the trials, each once; a key that only some have is null in the others."""
+    """Return the trials, each once; a key that only some have is off in the others."""
     newest = {record.trial: record for record in records}
     keys = sorted({key for record in records for key in record.params})
     return [
         TableTrial(
             record.trial,
             _overrides(record.folder),
-            {key: _plain(record.params.get(key)) for key in keys},
+            {key: _plain(record.params.get(key, ADDED.get(key))) for key in keys},
             record.tags.get("rnnbench.study"),
         )
         for record in newest.values()

@@ -14,7 +14,7 @@ from rnnbench.reader import Record, Source
 # table has its number of bootstrap resamples, and the median over several tasks is that of the tasks' means.
 VERSIONS = {"renderer": 2, "statistics": 3}
 EARLIER_RESAMPLES = 2_000  # number of resamples before version 3
-MIXED = ("rnnbench.kernel", "rnnbench.device")
+MIXED = ("rnnbench.kernel", "rnnbench.device", "rnnbench.card")
 
 
 def provenance(filled: FilledTable, searches: Sequence[TableSearch]) -> dict[str, Any]:
@@ -107,6 +107,8 @@ def warnings(filled: FilledTable) -> list[str]:
         said.append(f"{dirty} of {len(records)} runs: the code differed from its commit")
     if unknown:
         said.append(f"{unknown} of {len(records)} runs: their commit is not known")
+    if moved := sum("rnnbench.moved" in record.tags for record in records):
+        said.append(f"{moved} of {len(records)} runs: trained on one device, then on another")
     versions = sorted(
         {key for record in records for key in record.tags if key.startswith("rnnbench.version")}
     )

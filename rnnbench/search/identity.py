@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from rnnbench.config import ConfigError
+from rnnbench.config import ConfigError, is_off
 from rnnbench.record import results
 
 IDENTITY = "rnnbench"  # the study's attribute that describes the search
@@ -89,7 +89,7 @@ def _stated(part: Any) -> Any:
     """Return a part of an identity without options that are off, which an earlier version may not have."""
     if not isinstance(part, dict):
         return part
-    return {key: value for key, value in part.items() if value is not None and value is not False}
+    return {key: value for key, value in part.items() if not is_off(key, value)}
 
 
 def _item(item: Any) -> str:

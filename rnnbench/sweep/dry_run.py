@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from rnnbench import tasks, terminal
 from rnnbench.config import STEPS_PER_EPOCH, Config, Kernel
-from rnnbench.kernels import kernel_name, reason
+from rnnbench.kernels import kernel_name, on_card, reason
 from rnnbench.nn.cells.cell import NONE
-from rnnbench.train.resources import places, trial_bytes
+from rnnbench.train.resources import data_bytes, places, trial_bytes
 from rnnbench.train.stack import Stack, shape_key
 
 
@@ -89,14 +89,13 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, floa
     watched = shape.val if config.fit.select.value == "val" else shape.test
     train = shape.train or B * (config.fit.steps_per_epoch or STEPS_PER_EPOCH)
     seconds = step * (train + watched / 3 / config.fit.evaluate_every) / B
-    data = (shape.train + shape.val + shape.test) * (shape.test_steps or shape.steps) * shape.input_size
-    return seconds, data + width * trial_bytes(config, shape), stack.network.count()
+    return seconds, data_bytes(shape) + width * trial_bytes(config, shape), stack.network.count()
 
 
 def computed_by(config: Config) -> str:
-    """Name the kernel of a stack, and say why it is torch where nobody asked for that."""
+    """Name the kernel of a stack and its card, and say why it is torch where nobody asked for that."""
     why = reason(config) if config.fit.kernel is Kernel.auto else None
-    return kernel_name(config) + (f" ({why})" if why else "")
+    return kernel_name(config) + (f" ({why})" if why else "") + on_card(config)
 
 
 def counted(number: int, what: str) -> str:

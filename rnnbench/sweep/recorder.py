@@ -14,6 +14,7 @@ from rnnbench.config.metrics import described
 from rnnbench.config.user_code import IMPORT, imported
 from rnnbench.job_state import JobState
 from rnnbench.kernels import kernel_name
+from rnnbench.kernels.gpu import cards
 from rnnbench.mlflow_sync.courier import Courier
 from rnnbench.record import JobFolder, previous, provenance
 from rnnbench.sweep import snapshots
@@ -45,6 +46,21 @@ def unless_deleted(
             recorder.lose(job)
 
     return guarded
+
+
+def resumed(before: dict[str, str], now: dict[str, str], epochs: int) -> dict[str, str]:
+    """Return tags that say after which epochs a trial went on, and where it had trained if elsewhere.
+
+    Args:
+        before: tags of its record so far.
+        now: its new tags.
+    """
+    tags = {"rnnbench.resumed": f"{before.get('rnnbench.resumed', '')} {epochs}".strip()}
+    was, here = (tags.get("rnnbench.card", tags.get("rnnbench.device")) for tags in (before, now))
+    moves = [before["rnnbench.moved"]] if "rnnbench.moved" in before else []
+    if was not in (None, here):
+        moves.append(f"to epoch {epochs} on {was} with {before.get('rnnbench.kernel')}")
+    return tags | ({"rnnbench.moved": "; ".join(moves)} if moves else {})
 
 
 class Recorder:
@@ -82,13 +98,14 @@ class Recorder:
         """Begin the record of a job, or go on with it after this number of epochs."""
         job.prepare()
         task = tasks.load(job.config.data)
-        tags = provenance(job.config.fit.device) | {"rnnbench.kernel": kernel_name(job.config)} | job.tags
+        fit = job.config.fit
+        tags = provenance(fit.device) | {"rnnbench.kernel": kernel_name(job.config)}
+        tags |= cards.tags(fit.device, fit.precision.value) | job.tags
         tags |= {f"{IMPORT}{name}": digest for name, digest in imported(job.config).items()}
         tags |= described(job.config)
         if epochs:
             before = previous(job.folder)
-            earlier = before["tags"].get("rnnbench.resumed", "") if before else ""
-            tags["rnnbench.resumed"] = f"{earlier} {epochs}".strip()  # the epochs after which it was resumed
+            tags |= resumed(before["tags"] if before else {}, tags, epochs)
         self.records[job] = JobFolder.start(
             job.folder,
             name=job.name,

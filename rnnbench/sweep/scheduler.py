@@ -13,7 +13,7 @@ from rnnbench import tasks, terminal
 from rnnbench.config import objective
 from rnnbench.config.user_code import failure
 from rnnbench.job_state import JobState
-from rnnbench.kernels import cores_used, slower
+from rnnbench.kernels import cores_used, kernel_name, on_card, slower
 from rnnbench.kernels.compiled import cores
 from rnnbench.sweep import snapshots
 from rnnbench.sweep.job import Job
@@ -23,7 +23,7 @@ from rnnbench.train import stack as engine
 from rnnbench.train.resources import places, ran_out
 from rnnbench.train.stack import Outcome, Report, Slot, Snapshot, Stack, shape_key
 
-warn_once = lru_cache(terminal.warn)
+say_once, warn_once = lru_cache(terminal.say), lru_cache(terminal.warn)
 
 
 def train(recorder: Recorder, jobs: Sequence[Job], max_stack: int | None) -> None:
@@ -89,6 +89,8 @@ class Scheduler:
         """Return a new stack for jobs of the same shape as this one."""
         if line := slower(like.config):
             warn_once(line)
+        if card := on_card(like.config):
+            say_once(f"training with {kernel_name(like.config)}{card}")
         width = places(like.config, tasks.shape(like.config.data), self.max_stack)
         return JobStack(self.recorder, width, self._poll)
 

@@ -24,7 +24,7 @@ def find(job: Job, fresh: Snapshot) -> Snapshot:
     """Return the snapshot that a job goes on from: the one in its folder, or `fresh` if there is none.
 
     A snapshot that is damaged, of another trial or kernel, or of epochs that metrics.csv does not have, is
-    renamed and not used.
+    renamed and not used. One of a card is used on the CPU, and the other way round.
 
     Args:
         fresh: the trial before its first epoch.
@@ -43,8 +43,9 @@ def find(job: Job, fresh: Snapshot) -> Snapshot:
 
 
 def _made_by(job: Job) -> dict[str, str]:
-    """Return the trial and kernel that a job's snapshot must have: other kernels round differently."""
-    return {"trial": job.trial, "kernel": kernel_name(job.config)}
+    """Return the trial, device and kernel that a job's snapshot is compared with, see `snapshot.load`."""
+    device = job.config.fit.device.partition(":")[0]
+    return {"trial": job.trial, "device": device, "kernel": kernel_name(job.config)}
 
 
 def _recorded(job: Job, epochs: int) -> bool:

@@ -6,6 +6,7 @@ import torch
 from rnnbench.config import Config, Kernel
 from rnnbench.kernels import choose, cores_used
 from rnnbench.kernels.compiled import cores
+from rnnbench.kernels.gpu import cards
 from rnnbench.kernels.torch_path import evaluation_batch
 from rnnbench.nn.network import Network
 from rnnbench.system import limits
@@ -17,7 +18,7 @@ ENOUGH = 16  # trials that batched products gain from; more only take memory
 def available(device: str) -> int:
     """Return the free bytes of the GPU, or of this machine within the limits of its control groups."""
     if device != "cpu":
-        return torch.cuda.mem_get_info(device)[0]
+        return cards.free(device)
     free: int = psutil.virtual_memory().available
     return min([free, *limits.memory()])
 
@@ -42,6 +43,12 @@ def trial_bytes(config: Config, shape: Shape) -> int:
         steps = max(B * T, evaluation_batch(longest) * longest)
         activations = 4 * steps * (shape.input_size + 2 * kept)
     return 2 * rows + order + activations  # rows are copied when trials come and go, and before each epoch
+
+
+def data_bytes(shape: Shape) -> int:
+    """Estimate the bytes of a task's examples, from shapes: a byte a feature."""
+    examples = shape.train + shape.val + shape.test
+    return examples * (shape.test_steps or shape.steps) * shape.input_size
 
 
 def drawn(config: Config, network: Network, T: int) -> int:

@@ -24,7 +24,7 @@ def save(folder: Path, trial: Snapshot, made_by: dict[str, str]) -> None:
     """Write a trial's snapshot to its job folder.
 
     Args:
-        made_by: hash of the trial and name of the kernel, with which it has to agree when it is read.
+        made_by: hash of the trial, kind of device and name of the kernel, for `load` to compare.
     """
     rows = {name: row.cpu().clone() for name, row in trial.rows.items()}  # a view takes its whole stack along
     slot = {name: getattr(trial.slot, name) for name in SLOT}
@@ -45,6 +45,9 @@ def serialized(value: Any) -> bytes:
 def load(folder: Path, fresh: Snapshot, made_by: dict[str, str]) -> Snapshot:
     """Read the snapshot in a job folder.
 
+    It has to be of the same trial, and of the same kernel, since others round differently; but trials move
+    between the CPU and cards, where no kernel is the same. An older snapshot does not name its device.
+
     Args:
         fresh: the trial before its first epoch, whose rows have the shapes that are expected.
         made_by: what `save` was given.
@@ -53,14 +56,17 @@ def load(folder: Path, fresh: Snapshot, made_by: dict[str, str]) -> Snapshot:
         Unusable: it is damaged, or another trial's, version's or kernel's.
     """
     try:
-        held: dict[str, Any] = torch.load(io.BytesIO(files.read_bytes(folder / FILE)), weights_only=True)
+        content = io.BytesIO(files.read_bytes(folder / FILE))
+        held: dict[str, Any] = torch.load(content, weights_only=True, map_location="cpu")
         theirs, slot, rows, digest = (held[key] for key in ("made_by", "slot", "rows", "sha256"))
         sound = digest == _digest(slot, rows)
     except Exception as error:  # a damaged file may raise any exception
         raise Unusable(f"cannot be read ({(str(error) or type(error).__name__).splitlines()[0]})") from None
     if not sound:
         raise Unusable("is damaged: its checksum does not match")
-    for what, value in made_by.items():
+    moved = {theirs.get("device"), made_by.get("device")} == {"cpu", "cuda"}
+    for what in ("trial",) if moved else ("trial", "kernel"):
+        value = made_by[what]
         if theirs.get(what) != value:
             raise Unusable(f"has another {what} ({theirs.get(what)}, not {value})")
     if list(slot) != SLOT or _shapes(rows) != _shapes(fresh.rows):

@@ -328,5 +328,5 @@ def shape_key(config: Config) -> tuple[object, ...]:
     optim = replace(optim, **same)
     return (
         *(repr(model), repr(optim), repr(config.data)),
-        *(fit.batch_size, fit.steps_per_epoch, fit.select, fit.device, fit.kernel),
+        *(fit.batch_size, fit.steps_per_epoch, fit.select, fit.device, fit.kernel, fit.precision),
     )
