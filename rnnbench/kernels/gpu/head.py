@@ -241,12 +241,9 @@ def forward(
     TRAINING: tl.constexpr,
 ):  # fmt: skip
     """Write logits and what is measured of them; grid (steps / STEPS, parts, K)."""
-    k = tl.program_id(2).to(tl.int64)
-    t, column, index, ok = places_of(
-        INDEX, LENGTHS, k, tl.program_id(1), tl.program_id(0) * STEPS, T, B, STEPS, BB
-    )
-    step = k * T + t
-    weights = PARAMETERS + k * P
+    k, part, first = tl.program_id(2).to(tl.int64), tl.program_id(1), tl.program_id(0) * STEPS
+    t, column, index, ok = places_of(INDEX, LENGTHS, k, part, first, T, B, STEPS, BB)
+    step, weights = k * T + t, PARAMETERS + k * P
     if LOSS == CLASSES:
         label = tl.load(TARGETS + index * STORED + t, ok, 0).to(tl.int32)
     loss = tl.zeros([STEPS * BB], tl.float32)
@@ -283,7 +280,7 @@ def forward(
         tl.store(LOSSES + k * B + column, loss, there)
         tl.store(HITS + k * B + column, right, there)
         tl.store(PREDICTIONS + k * B + column, guess.to(tl.int64), there)
-    if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
+    if (first == 0) & (part == 0):
         count_answers(LENGTHS + k * B, COUNT + k, T, B)
 
 
