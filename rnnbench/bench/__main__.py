@@ -21,24 +21,31 @@ import torch
 from rich import box
 from rich.table import Table
 
+from rnnbench.bench.bound import CARDS, Load, bound, card_of
 from rnnbench.bench.cells import CellRow, cell_rows, step_operations
 from rnnbench.bench.data import KINDS as DATA
 from rnnbench.bench.data import DataRow, data_rows
+from rnnbench.bench.gpu import HEADER as GPU_HEADER
+from rnnbench.bench.gpu import configured, gpu_rows, pixels
+from rnnbench.bench.harness import image_task
 from rnnbench.bench.launcher import launcher_cost
 from rnnbench.bench.load import long_sweep
-from rnnbench.bench.loops import harness, operations, products_per_second, tutorial_loop
+from rnnbench.bench.loops import LAYERS, harness, operations, products_per_second, tutorial_loop
 from rnnbench.bench.measure import in_turn, spread
 from rnnbench.bench.records import table_times
 from rnnbench.bench.scan import scan_times
 from rnnbench.bench.search import sweeper_cost
 from rnnbench.bench.startup import first_epoch, import_torch
 from rnnbench.bench.traffic import KINDS, SLEEP, storage_of, traffic
-from rnnbench.config import Kernel
+from rnnbench.config import Config, Kernel, Model, Precision
 from rnnbench.kernels.compiled import cores, instruction_sets
 from rnnbench.nn.cells import CELLS
-from rnnbench.sweep.engine_checks import check_cuda
+from rnnbench.sweep.engine_checks import check_cuda, check_precision
 from rnnbench.sweep.launcher import refusals
+from rnnbench.tasks import Task
 from rnnbench.terminal import say, show_table
+
+PRECISIONS = [precision.value for precision in Precision]
 
 
 @dataclass
@@ -54,25 +61,20 @@ class Row:
     ceiling: float  # trial-epochs a second if all time were matrix products at the machine's speed
 
 
-def compare(model: str, hidden_size: int, stacks: list[int], rounds: int, device: str) -> list[Row]:
+def compare(model: str, hidden_size: int, stacks: list[int], rounds: int) -> list[Row]:
     """Time the tutorial's loop, that loop with its images in memory, and stacks of the harness, in turn.
 
-    On the CPU the loops run with all cores, torch's default, and with one thread, which is faster while other
-    processes use cores; the faster of both counts in each round. On a GPU the loop is torch.nn alone, one
-    run after the other.
+    The loops run with all cores, torch's default, and with one thread, which is faster while other processes
+    use cores; the faster of both counts in each round.
     """
-    threads = sorted({cores(), 1}, reverse=True) if device == "cpu" else [1]
-    named = (
-        {"tutorial's loop": True, "torch.nn alone": False} if device == "cpu" else {"torch.nn alone": False}
-    )
-    loops = [
-        tutorial_loop(model, hidden_size, n, loader, device) for loader in named.values() for n in threads
-    ]
+    threads = sorted({cores(), 1}, reverse=True)
+    named = {"tutorial's loop": True, "torch.nn alone": False}
+    loops = [tutorial_loop(model, hidden_size, n, loader) for loader in named.values() for n in threads]
     kernels = [Kernel.torch]
-    if device == "cpu" and instruction_sets():
+    if instruction_sets():
         kernels.append(Kernel.compiled)
     ours = [(kernel, K) for kernel in kernels for K in stacks]
-    stacked = [harness(model, hidden_size, K, kernel, device) for kernel, K in ours]
+    stacked = [harness(model, hidden_size, K, kernel) for kernel, K in ours]
     figures = in_turn([*loops, *stacked], rounds)
     seconds = [
         (name, 1, [min(each) for each in zip(*figures[at : at + len(threads)], strict=True)])
@@ -80,7 +82,7 @@ def compare(model: str, hidden_size: int, stacks: list[int], rounds: int, device
     ]
     seconds += [(kernel.value, K, row) for (kernel, K), row in zip(ours, figures[len(loops) :], strict=True)]
     loop = seconds[0][2]
-    ceiling = products_per_second(device) / operations(model, hidden_size)
+    ceiling = products_per_second() / operations(model, hidden_size)
     return [
         Row(model, hidden_size, kernel, K, [1 / s for s in own],
             [theirs / mine for theirs, mine in zip(loop, own, strict=True)], ceiling)
@@ -247,8 +249,63 @@ def show_load(_: argparse.Namespace) -> None:
     )
 
 
+def show_gpu(options: argparse.Namespace) -> None:
+    """Print and save how fast stacks train on a GPU beside runs of torch.nn one after the other."""
+    precisions = [Precision(name) for name in options.precision]
+    sizes = options.hidden or ([10] if options.quick else [10, 32, 128, 512])
+    models = [Model(name, size, LAYERS) for size in sizes for name in ("lstm", "gru")]
+    configs = [configured(model, options.device, each) for model in models for each in precisions]
+    print_gpu(options, configs, image_task(), [1, 16, 64, 512])
+
+
+def show_pixels(options: argparse.Namespace) -> None:
+    """Print and save how fast 16 seeds of pixel-by-pixel MNIST train beside one run of cuDNN."""
+    options.device = "cuda" if options.device == "cpu" else options.device
+    cases = [pixels(options.device, Precision(name)) for name in options.precision]
+    print_gpu(options, [config for configs, _ in cases for config in configs], cases[0][1], [16])
+
+
+def print_gpu(options: argparse.Namespace, configs: list[Config], task: Task, stacks: list[int]) -> None:
+    """Measure stacks of each configuration, print each as it is measured, and save every round."""
+    with refusals():
+        check_cuda(options.device)
+        for config in configs:
+            check_precision(config)
+    card = card_of(options.device)
+    say(f"torch {torch.__version__}, {torch.cuda.get_device_name(options.device)}")
+    say(f"| {' | '.join(GPU_HEADER)} |\n|{' --- |' * len(GPU_HEADER)}")
+    lines: list[list[Any]] = []
+    for row in gpu_rows(configs, task, options.stacks or stacks, 2 if options.quick else 5, card):
+        if isinstance(row, str):
+            say(row)
+            continue
+        say(f"| {' | '.join(row.cells)} |")
+        lines += [
+            [*row.cells[:5], number, *seconds, row.least]
+            for number, seconds in enumerate(zip(row.stack, row.serial, strict=True))
+        ]
+    header = ["hidden_size", "model", "precision", "kernel", "stack", "round", "seconds", "cudnn", "bound"]
+    write(options.out / "gpu.csv", header, lines)
+
+
+def show_bound(options: argparse.Namespace) -> None:
+    """Print what minibatches cost on a card at least, reckoned from counted operations and bytes."""
+    card = CARDS[options.card]
+    say(f"reckoned, not measured: {card.name}, {card.bandwidth / 1e12:.2f} TB/s, float32 "
+        f"{card.float32 / 1e12:.1f} and TF32 {card.tf32 / 1e12:.0f} TFLOP/s by its data sheet")  # fmt: skip
+    names = ["hidden size", "model", "stack", "GFLOP", "MB", *(f"{name}, ms" for name in PRECISIONS)]
+    say(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
+    for size in options.hidden or [10, 32, 128, 512]:
+        for name in ("lstm", "gru"):
+            for K in options.stacks or [1, 16, 64, 512]:
+                least = [bound(Load(Model(name, size, LAYERS), K), card, each) for each in PRECISIONS]
+                counts = f"{least[0].operations / 1e9:,.1f} | {least[0].bytes / 1e6:,.0f}"
+                figures = " | ".join(f"{1e3 * each.seconds:.3f}" for each in least)
+                say(f"| {size} | {name} | {K} | {counts} | {figures} |")
+
+
 PARTS = {"cells": show_cells, "data": show_data, "scan": show_scans, "records": show_records}
-PARTS |= {"load": show_load, "traffic": show_traffic}
+PARTS |= {"load": show_load, "traffic": show_traffic, "pixels": show_pixels, "gpu-bound": show_bound}
 
 
 def main() -> None:
@@ -256,8 +313,10 @@ def main() -> None:
     options = read_arguments()
     if options.part:
         return PARTS[options.part](options)
+    if options.device != "cpu":
+        return show_gpu(options)
     show_speed(options)
-    if not (options.quick or options.device != "cpu" or options.hidden or options.stacks):
+    if not (options.quick or options.hidden or options.stacks):
         show_costs()  # costs do not depend on models and sizes
 
 
@@ -268,15 +327,19 @@ def read_arguments() -> argparse.Namespace:
                         "costs, compiled and on the torch path; how fast each kind of data trains beside a "
                         "loop of torch.nn; what a scan over time saves; how long a table of 10,000 runs "
                         "takes; whether a sweep of 5,000 trials "
-                        "stays as it began; how many sweepers the storages of searches carry")  # fmt: skip
+                        "stays as it began; how many sweepers the storages of searches carry; how fast 784 "
+                        "steps of MNIST's pixels train on a GPU; what a minibatch costs on a GPU at least, "
+                        "reckoned without one")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="hidden size 10, few rounds: under a minute")
-    parser.add_argument("--hidden", type=int, nargs="+", help="hidden sizes instead of 10, 32, 128")
-    parser.add_argument("--stacks", type=int, nargs="+", help="stacks instead of 1, 16, 64")
+    parser.add_argument("--hidden", type=int, nargs="+", help="hidden sizes instead of all")
+    parser.add_argument("--stacks", type=int, nargs="+", help="stacks instead of all")
     parser.add_argument(
         "--cells", nargs="+", choices=list(CELLS), metavar="CELL", help="of cells: only these"
     )
     parser.add_argument("--data", nargs="+", choices=list(DATA), help="of data: only these kinds")
-    parser.add_argument("--device", default="cpu", help="cuda: stacks on the GPU beside runs of torch.nn")
+    parser.add_argument("--device", default="cpu", help="cuda: stacks on a GPU beside runs of torch.nn")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32"], help="on a GPU")
+    parser.add_argument("--card", choices=list(CARDS), default="h100", help="of gpu-bound")
     parser.add_argument("--out", type=Path, default=Path("multirun/bench"), help="folder for .csv, .svg")
     parser.add_argument("--workers", type=int, default=32, help="of traffic: sweeper processes")
     parser.add_argument("--trials", type=int, default=2000, help="of traffic: of the study they share")
@@ -292,17 +355,13 @@ def say_machine() -> None:
 
 def show_speed(options: argparse.Namespace) -> None:
     """Measure and save how fast stacks train beside the tutorial's loop."""
-    device, quick = options.device, options.quick
-    if device != "cpu":
-        with refusals():
-            check_cuda(device)
+    quick = options.quick
     say_machine()
-    say(f"matrix products: {products_per_second(device) / 1e9:,.0f} GFLOP/s")
-    stacks = options.stacks or ([1, 16, 64] if device == "cpu" else [1, 8, 64, 512])
+    say(f"matrix products: {products_per_second() / 1e9:,.0f} GFLOP/s")
     rows = []
     for hidden_size in options.hidden or ([10] if quick else [10, 32, 128]):
         for model in ("lstm", "gru"):
-            rows += compare(model, hidden_size, stacks, rounds=2 if quick else 3, device=device)
+            rows += compare(model, hidden_size, options.stacks or [1, 16, 64], rounds=2 if quick else 3)
             say(f"  {model}, hidden size {hidden_size}: measured")
     show_table(table(rows))
     save(rows, options.out)

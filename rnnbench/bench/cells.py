@@ -1,23 +1,15 @@
 """Times the training of every cell on MNIST's rows: compiled, on the torch path, and beside lstm compiled."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-
-from rnnbench.bench.loops import BATCH, TRAIN, adapting, random_images
+from rnnbench.bench.harness import BATCH, adapting, image_task, shuffled, stack_of, training
 from rnnbench.bench.measure import in_turn, spread
 from rnnbench.config import Config, Fit, Kernel, Model, Select, Sgd, Tracking
 from rnnbench.kernels import choose
-from rnnbench.kernels.torch_path import set_threads
 from rnnbench.nn.cells import make_cell
-from rnnbench.nn.cells.cell import NONE
-from rnnbench.tasks import Task
 from rnnbench.tasks.sequences import Images
-from rnnbench.train.stack import Stack
 
 WIDTH = 28  # numbers in a row
 ENOUGH = 0.1  # seconds that a measurement should take, in whole minibatches
@@ -80,20 +72,8 @@ def configured(cell: str, hidden_size: int, kernel: Kernel) -> Config:
 
 def trainer(config: Config, K: int) -> Callable[[], float]:
     """Time training in a stack of K, in seconds a minibatch and trial, on random bytes of MNIST's shape."""
-    images, targets = random_images()
-    splits = {"train": np.arange(TRAIN), "val": np.arange(0), "test": np.arange(0)}
-    stack = Stack(config, Task(images, targets.astype(np.int64), splits, 1 / 255, 0.5, 0.5, 10, "", {}))
-    stack.admit([stack.fresh(config) for _ in range(K)])
-    stack.state["lr"].fill_(config.optim.lr)  # as an epoch does
-
-    def measure(minibatches: int) -> float:
-        set_threads(config)
-        order = torch.randint(TRAIN, (K, minibatches * BATCH))
-        started = time.perf_counter()
-        stack.compute.train(stack.state, order, NONE, lambda: None)
-        return (time.perf_counter() - started) / minibatches / K
-
-    return adapting(measure, ENOUGH)
+    stack = stack_of(config, image_task(), K)
+    return adapting(lambda count: training(stack, shuffled(K, count)) / count / K, ENOUGH)
 
 
 def step_operations(cell: str, hidden_size: int) -> int:

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rnnbench.bench.loops import adapting
+from rnnbench.bench.harness import adapting, stack_of, training
 from rnnbench.bench.measure import in_turn, spread
 from rnnbench.config import Adam, Config, Data, Fit, Kernel, Model, Tracking
 from rnnbench.kernels import choose
 from rnnbench.kernels.compiled import cores
-from rnnbench.kernels.torch_path import set_threads
 from rnnbench.nn.cells import Cell, Layer, State, register_cell
-from rnnbench.nn.cells.cell import NONE
 from rnnbench.tasks import Goal, Task, load
 from rnnbench.tasks.arrays import Arrays
 from rnnbench.tasks.generated import TRAIN, uniforms
@@ -27,11 +25,9 @@ from rnnbench.tasks.music import KEYS, Music
 from rnnbench.tasks.sequences import Images
 from rnnbench.tasks.synthetic import Generated
 from rnnbench.tasks.text import Text
-from rnnbench.train.stack import Stack
 
 HIDDEN, BATCH = 32, 32
 EXAMPLES = 2048  # in memory; a measurement goes through them once at most
-ENOUGH = 0.25  # seconds that a measurement should take, in whole minibatches
 
 
 @register_cell("leaky")
@@ -97,19 +93,13 @@ def configured(data: Data, model: str) -> Config:
 
 def harness(config: Config, task: Task, K: int) -> Callable[[], float]:
     """Time training in a stack of K, in seconds a minibatch and trial."""
-    stack = Stack(config, task)
-    stack.admit([stack.fresh(config) for _ in range(K)])
-    stack.state["lr"].fill_(config.optim.lr)  # as an epoch does
+    stack = stack_of(config, task, K)
 
     def measure(minibatches: int) -> float:
-        set_threads(config)
         parts = [torch.stack([part] * K) for part in orders(task, minibatches)]
-        started = time.perf_counter()
-        for part in parts:
-            stack.compute.train(stack.state, part, NONE, lambda: None)
-        return (time.perf_counter() - started) / minibatches / K
+        return training(stack, parts) / minibatches / K
 
-    return adapting(measure, ENOUGH)
+    return adapting(measure)
 
 
 def orders(task: Task, minibatches: int) -> list[Tensor]:
@@ -187,7 +177,7 @@ def loop(task: Task, model: str, threads: int, lookup: bool) -> Callable[[], flo
                 state = after if task.carried else None
         return (time.perf_counter() - started) / minibatches
 
-    return adapting(measure, ENOUGH)
+    return adapting(measure)
 
 
 def tensors(task: Task, lookup: bool) -> tuple[Tensor, Tensor, Tensor | None]:
