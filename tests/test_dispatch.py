@@ -10,7 +10,9 @@ from rnnbench.cluster.base import RemoteLauncher
 from rnnbench.cluster.dispatch import Dispatch, cut
 from rnnbench.cluster.stack_file import Lost, SentStack
 from rnnbench.cluster.worker import work_on
+from rnnbench.config import ConfigError
 from rnnbench.job_state import JobState
+from rnnbench.kernels.gpu import cards
 from rnnbench.record import read_result
 from rnnbench.sweep.job import Job, identity
 from rnnbench.sweep.recorder import Recorder
@@ -70,6 +72,17 @@ def test_a_stack_that_was_lost_once_is_sent_again_and_finishes(tmp_path, capsys)
         assert job.state is JobState.finished
         assert job.value == read_result(job.folder)["metrics"]["best/val_accuracy"]
         assert read_result(job.folder)["trial"] == job.trial
+
+
+def test_a_node_without_the_card_of_a_stack_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "count", lambda: 0)
+    job = job_of(tmp_path)
+    job.config.fit.device = "cuda"
+    with open_sweep(tmp_path, job.config, "s", single=False, elsewhere=True) as sweep:
+        stack = SentStack.write(tmp_path, sweep.record.info["sweep"], [job], max_stack=None, search=None)
+        with pytest.raises(ConfigError, match=r"^fit\.device=cuda: .*, or take fit\.device=cpu$"):
+            work_on(stack.file)
+    assert not job.folder.exists()
 
 
 def test_jobs_are_cut_into_stacks_of_equal_shapes_and_nearly_equal_sizes(tmp_path):

@@ -12,6 +12,7 @@ from rnnbench.config import ConfigError
 from rnnbench.config.user_code import own_config
 from rnnbench.record import abandon, is_job, work
 from rnnbench.search.pruning import search_of, watch
+from rnnbench.sweep.engine_checks import check_engine
 from rnnbench.sweep.job import Job, identity
 from rnnbench.sweep.recorder import Recorder
 from rnnbench.sweep.scheduler import train
@@ -27,8 +28,8 @@ def work_on(file: Path) -> None:
         file: the stack's file, written by `SentStack.write`.
 
     Raises:
-        ConfigError: this machine does not see the file or the sweep folder, or its data or code differ from
-            the sender's.
+        ConfigError: this machine does not see the file or the sweep folder, its data or code differ from the
+            sender's, or it has no card or memory for the stack.
     """
     if not file.exists():
         raise ConfigError(
@@ -54,6 +55,7 @@ def work_on(file: Path) -> None:
             jobs.append(Job(entry["name"], config, folder, entry["trial"], tags=entry["tags"]))
             if is_job(folder):
                 abandon(folder)  # left as running by a worker that died
+        check_engine([job.config for job in jobs], here=True)
         if search := stack.content["search"]:
             watch(search_of(search["sweeper"]), search["sweep_dir"], Path.cwd(), jobs)
         train(Recorder(), jobs, stack.content["max_stack"])
