@@ -1,6 +1,6 @@
-"""Compiles the kernels of layers for a card that is not there, and prints what each needs as a line of JSON.
+"""Compiles the kernels of minibatches for a card that is not there; prints what each needs as a line of JSON.
 
-    python tests/gpu_compiled.py 90 lstm ieee 10,28 10,10     for sm_90: cell, precision, hidden size, inputs
+    python tests/gpu_compiled.py '{"capability": 90, "cell": "lstm", "hidden_size": 10}' ...
 
 It is a process of its own: under TRITON_INTERPRET nothing can be compiled, and LLVM may end the process.
 """
@@ -19,14 +19,17 @@ from typing import Any
 os.environ["TRITON_INTERPRET"] = "0"  # read when triton is imported
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from rnnbench.kernels.gpu.scan import ResidentScan
+from rnnbench.kernels.gpu.layer import BYTES
+from rnnbench.kernels.gpu.minibatch import Examples, Minibatch
 from rnnbench.kernels.trace import graph_of, stock_models
-from tests.gpu_layers import Case, arrays, run
+from rnnbench.nn.network import Network
+from rnnbench.tasks import Goal
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
@@ -70,15 +73,30 @@ def compile_only(function: JITFunction, grid: Any) -> Callable[..., None]:
     return launch
 
 
+def minibatch(
+    cell: str,
+    hidden_size: int,
+    inputs: int = 28,
+    layers: int = 1,
+    goal: str = "label",
+    precision: str = "ieee",
+) -> Minibatch:
+    """Make a minibatch of 128 examples of 28 steps of 28 bytes, and of 10 classes or numbers."""
+    model, asked = replace(stock_models()[cell], hidden_size=hidden_size, num_layers=layers), Goal(goal)
+    x = torch.zeros(9, 28, 28, dtype=torch.uint8)
+    steps, outputs = (28,) if asked.every_step else (), () if asked in (Goal.label, Goal.labels) else (10,)
+    kind = {Goal.keys: torch.uint8}.get(asked, torch.float32 if outputs else torch.int64)
+    examples = Examples(BYTES, x, torch.zeros(9, *steps, *outputs, dtype=kind), None)
+    network = Network(model, 28, 10, asked.every_step)
+    return Minibatch(network, asked, graph_of(model), examples, K=2, B=128, precision=precision)
+
+
 def main() -> None:
     """Compile what the command line says."""
-    capability, cell, precision, *sizes = sys.argv[1:]
-    driver.set_active(NoCard(int(capability)))
     JITFunction.__getitem__ = compile_only
-    for hidden_size, inputs in (map(int, size.split(",")) for size in sizes):
-        model = replace(stock_models()[cell], hidden_size=hidden_size)
-        scan = ResidentScan(graph_of(model), hidden_size, precision)
-        run(scan, arrays(Case(model, K=1, T=28, B=128, input=inputs), scan).layer)
+    for case in map(json.loads, sys.argv[1:]):
+        driver.set_active(NoCard(case.pop("capability")))
+        minibatch(**case).run()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 from conftest import OURS
 
 from rnnbench.kernels.trace import stock_models
+from rnnbench.tasks import Goal
 
 SCRIPT = Path(__file__).with_name("gpu_compiled.py")
 SHARED = {80: 163 * 1024, 90: 227 * 1024}  # bytes of shared memory that a program may have, by capability
@@ -21,30 +22,42 @@ STACK = 64  # bytes of a thread that may lie in memory
 FGR = 512  # of its thirteen square products a thread cannot hold all at hidden size 32
 
 
-def check(capability: int, cell: str, *sizes: str, precision: str = "ieee") -> None:
-    """Compile both kernels of layers; they fit, and nothing is said on the terminal."""
+def check(*cases: dict[str, int | str]) -> set[str]:
+    """Compile the kernels of minibatches; they fit, and nothing is said on the terminal. Give their names."""
     environment = os.environ | {"TRITON_CACHE_DIR": str(OURS / "triton")}
     done = subprocess.run(
-        [sys.executable, "-W", "error", SCRIPT, str(capability), cell, precision, *sizes],
+        [sys.executable, "-W", "error", SCRIPT, *map(json.dumps, cases)],
         env=environment,
         capture_output=True,
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
     kernels = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [kernel["kernel"] for kernel in kernels] == ["forward", "backward"] * len(sizes)
     for kernel in kernels:
-        assert kernel["shared"] <= SHARED[capability], kernel
-        assert kernel["stack"] <= (FGR if cell == "fgr" else STACK), kernel
+        assert kernel["shared"] <= min(SHARED[int(case["capability"])] for case in cases), kernel
+        assert kernel["stack"] <= max(FGR if case["cell"] == "fgr" else STACK for case in cases), kernel
+    return {kernel["kernel"] for kernel in kernels}
 
 
-@pytest.mark.parametrize("capability, cell, size", [(90, "lstm", "10,28"), (80, "gru", "10,10")])
-def test_kernels_compile_and_fit_on_a_card_that_is_not_there(capability, cell, size):
-    check(capability, cell, size)
+@pytest.mark.parametrize("capability, cell", [(90, "lstm"), (80, "gru")])
+def test_the_kernels_of_a_minibatch_compile_and_fit_on_a_card_that_is_not_there(capability, cell):
+    names = check({"capability": capability, "cell": cell, "hidden_size": 10})
+    assert {"forward", "backward", "down", "across", "add_parts", "add_totals"} <= names
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", SHARED)
 @pytest.mark.parametrize("cell", stock_models())
-def test_kernels_of_every_cell_compile_and_fit(cell, capability):
-    check(capability, cell, "10,28", "10,10", "32,28", "32,32")
+def test_the_kernels_of_every_cell_compile_and_fit(cell, capability):
+    """On the chip, and tiled; the first layer and one above it."""
+    sizes = (10, 32, 128)
+    check(*({"capability": capability, "cell": cell, "hidden_size": size, "layers": 2} for size in sizes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("goal", Goal)
+def test_the_kernels_of_every_loss_compile_and_fit(goal):
+    for precision in ("ieee", "tf32x3", "tf32"):
+        check(
+            {"capability": 90, "cell": "rnn", "hidden_size": 16, "goal": goal.value, "precision": precision}
+        )

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rnnbench.bench.layers import Case, arrays, errors, of_trial, run
 from rnnbench.config import Model
 from rnnbench.kernels.generator.graph import Graph
 from rnnbench.kernels.gpu.layer import BYTES, EVERY, FLOATS, MEAN, SYMBOLS
 from rnnbench.kernels.gpu.scan import ResidentScan
 from rnnbench.kernels.trace import graph_of, stock_models
-from tests.gpu_layers import Case, arrays, errors, of_trial, run
 
 H = 5
 LSTM, GRU = Model("lstm", hidden_size=H), Model("gru", hidden_size=H)
