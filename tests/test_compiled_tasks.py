@@ -152,7 +152,7 @@ def torch_path(config, task):
     return compute
 
 
-def agree(cell: str, option: str, kind: str, epochs: int) -> None:
+def agree(cell: str, option: str, kind: str, epochs: int, kernels=CompiledCompute) -> None:
     """Train on both paths; parameters, metrics and evaluations agree."""
     task, changes = of(option, kind)
     configs = configs_of(cell, changes)
@@ -161,7 +161,7 @@ def agree(cell: str, option: str, kind: str, epochs: int) -> None:
         task.splits["train"] = np.arange(0)
         for config in configs:
             config.fit.steps_per_epoch = 4
-    ours, metrics = trained(configs, task, CompiledCompute(configs[0], task), epochs)
+    ours, metrics = trained(configs, task, kernels(configs[0], task), epochs)
     theirs, expected = trained(configs, task, torch_path(configs[0], task), epochs)
     # Where the products hardly vary over their rows, layer_norm divides rounding errors by almost 0.
     norm = 1e-3 if configs[0].model.layer_norm else 1e-5

@@ -240,8 +240,8 @@ def test_auto_takes_the_compiled_kernels_where_they_serve():
     config = make_config("gru")
     assert choose(config) is (Kernel.compiled if SETS else Kernel.torch)
     assert kernel_name(config) == (f"compiled {SETS[0]}" if SETS else "torch")
-    config.fit.device = "cuda"
-    assert choose(config) is Kernel.torch
+    config.fit.device = "cuda"  # kernels are generated for it, too
+    assert choose(config) is Kernel.compiled
     config.fit.device, config.fit.kernel = "cpu", Kernel.torch
     assert kernel_name(config) == "torch"
     assert slower(config) is None

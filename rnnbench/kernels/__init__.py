@@ -1,8 +1,9 @@
 """Chooses what computes a stack: the compiled CPU kernels, the torch path for every cell and device, cuDNN.
 
-`fit.kernel` chooses. `auto` takes the compiled kernels on the CPU for every cell whose step can be traced,
-and the torch path elsewhere. They hand nothing over to BLAS: at hidden sizes from 128 to 1,024 they were
-measured to be the faster (`python -m rnnbench.bench --hidden 128 512 --stacks 1 4` on one's own machine).
+`fit.kernel` chooses. `auto` takes the kernels that are generated from a cell's step, in C on the CPU and with
+Triton on a graphics card, for every cell whose step can be traced, and the torch path elsewhere. They hand
+nothing over to BLAS: on the CPU, at hidden sizes from 128 to 1,024, they were measured to be the faster
+(`python -m rnnbench.bench --hidden 128 512 --stacks 1 4` on one's own machine).
 """
 
 from collections.abc import Callable
@@ -48,19 +49,22 @@ class Compute(Protocol):
 
 
 def reason(config: Config) -> str | None:
-    """Say in one line why the compiled kernels do not compute a trial; None if they do.
+    """Say in one line why the generated kernels do not compute a trial; None if they do.
 
-    Kernels that can be compiled at first use are compiled now.
+    Kernels for the CPU that can be compiled at first use are compiled now.
 
     Raises:
         ConfigError: the step of a cell of one's own is wrong.
     """
-    if config.fit.device != "cpu":
-        return f"fit.device={config.fit.device}: the compiled kernels are for the CPU"
-    if config.optim.name not in OPTIMISERS:
-        return f"optim={config.optim.name} updates in Python"
     if has_loss(config.data):
         return f"data={config.data.name} has a loss of its own"
+    if config.fit.device != "cpu":
+        if why := cards.unfit(config.fit.device):
+            return f"fit.device={config.fit.device}: {why}"
+        step = libraries.graph(config.model)
+        return f"model={config.model.name}: {step}" if isinstance(step, str) else None
+    if config.optim.name not in OPTIMISERS:
+        return f"optim={config.optim.name} updates in Python"
     kernels = libraries.find(config.model)
     return f"model={config.model.name}: {kernels}" if isinstance(kernels, str) else None
 
@@ -86,21 +90,28 @@ def choose(config: Config) -> Kernel:
 
 
 def slower(config: Config) -> str | None:
-    """Say in one line why a trial trains on the torch path, though nobody asked for that, on the CPU."""
-    why = reason(config) if config.fit.kernel is Kernel.auto and config.fit.device == "cpu" else None
+    """Say in one line why a trial trains on the torch path, though nobody asked for that."""
+    why = reason(config) if config.fit.kernel is Kernel.auto else None
     return f"{why}: training on the slower torch path" if why else None
 
 
 def cores_used(config: Config, K: int) -> int:
     """Count the cores that a stack of K keeps busy; all for a GPU, which takes one stack at a time."""
+    if config.fit.device != "cpu":
+        return cores()
     if choose(config) is Kernel.compiled:
         return min(cores(), K * chunks(config.fit.batch_size))
-    return 1 if config.fit.device == "cpu" and config.model.hidden_size < LARGE else cores()
+    return 1 if config.model.hidden_size < LARGE else cores()
 
 
 def make_compute(config: Config, task: Task) -> Compute:
     """Make what trains and evaluates the stack of these trials."""
     kernel = choose(config)
+    if kernel is Kernel.compiled and config.fit.device != "cpu":
+        # Late: Triton may not be there, and nothing on the CPU needs it.
+        from rnnbench.kernels.gpu.compute import GpuCompute
+
+        return GpuCompute(config, task)
     if kernel is Kernel.compiled:
         return CompiledCompute(config, task)
     kind = CudnnNetwork if kernel is Kernel.cudnn else Network
@@ -114,8 +125,11 @@ def torch_evaluation(config: Config, task: Task, compute: Compute) -> TorchCompu
 
 
 def kernel_name(config: Config) -> str:
-    """Name the kernel for the record, with the instruction set if it is a compiled one."""
+    """Name the kernel for the record: of a generated one the instruction set, or the card's architecture."""
     kernel = choose(config)
+    if kernel is Kernel.compiled and config.fit.device != "cpu":
+        major, minor = cards.card(config.fit.device).capability
+        return f"triton sm_{major}{minor}"
     kernels = libraries.find(config.model) if kernel is Kernel.compiled else None
     return f"compiled {kernels.sets[0]}" if isinstance(kernels, libraries.Kernels) else str(kernel.value)
 

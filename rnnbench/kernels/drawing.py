@@ -1,6 +1,7 @@
 """Draws the random numbers of some minibatches for the compiled kernels, as the torch path draws them."""
 
 import ctypes
+from collections.abc import Mapping, Sequence
 from ctypes import c_void_p
 
 import torch
@@ -44,24 +45,33 @@ def draw(noise: Noise, network: Network, steps: Tensor, sizes: list[int], B: int
         name: torch.zeros(minibatches, K, *shape) for name, shape in shapes(noise, network, T, B).items()
     }
     for n, size in enumerate(sizes if found else []):
-        _minibatch(noise, network, {name: all_[n] for name, all_ in found.items()}, steps[:, n], size)
+        parts = {name: all_[n] for name, all_ in found.items()}
+        into = {name: [part] if name == "weights" else part.unbind(1) for name, part in parts.items()}
+        draw_minibatch(noise, network, into, steps[:, n], size)
     return found
 
 
-def _minibatch(noise: Noise, network: Network, into: dict[str, Tensor], steps: Tensor, B: int) -> None:
-    """Draw what a minibatch needs into (K, ...) by its name, in the order in which Network asks for it."""
+def draw_minibatch(
+    noise: Noise, network: Network, into: Mapping[str, Sequence[Tensor]], steps: Tensor, B: int
+) -> None:
+    """Draw what a minibatch of B examples needs, in the order in which Network asks for it.
+
+    Args:
+        into: by its name, for each layer or level of the network, (K, ...) as in `shapes`; weights: for all.
+        steps: (K,), T of each trial's minibatch.
+    """
     H, T = network.model.hidden_size, int(steps.max())
     own = None if int(steps.min()) == T else steps
     if noise.weights:
-        into["weights"].copy_(noise.weights((network.count(),)))
+        into["weights"][0].copy_(noise.weights((network.count(),)))
     level = 0
     for number, layer in enumerate(network.layers):
         if number and noise.dropout:
-            into["dropout"][:, number - 1, :T, :, :B] = noise.dropout((T, len(layer) * H, B), own)
+            into["dropout"][number - 1][:, :T, :, :B] = noise.dropout((T, len(layer) * H, B), own)
         for _, cell in layer:
             if noise.recurrent:
-                into["recurrent"][:, level, :, :B] = noise.recurrent((H, B))
+                into["recurrent"][level][:, :, :B] = noise.recurrent((H, B))
             if noise.zoneout:
                 drawn = noise.zoneout((T, cell.states, H, B), own)
-                into["zoneout"][:, level, :T, :, :, :B] = drawn < (network.model.zoneout or 0.0)
+                into["zoneout"][level][:, :T, :, :, :B] = drawn < (network.model.zoneout or 0.0)
             level += 1

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnnbench.tasks import Goal, Task
-from rnnbench.tasks.generated import TRAIN
+from rnnbench.tasks.generated import TRAIN, uniforms
 from rnnbench.tasks.task import Labels, check_examples
 
 Array = NDArray[Any]
@@ -101,9 +101,14 @@ def _stride(array: Array) -> int:
 
 
 class Maker:
-    """Makes training examples for some minibatches at a time; trials with equal seeds share them."""
+    """Makes training examples for some minibatches at a time; trials with equal seeds share them.
 
-    def __init__(self, task: Task, library: ctypes.CDLL) -> None:
+    Args:
+        task: which makes them.
+        library: compiled kernels, which draw the random numbers in less time; None: there are none.
+    """
+
+    def __init__(self, task: Task, library: ctypes.CDLL | None) -> None:
         self.task = task
         self.library = library
         self.bytes = 0.0  # that an example takes while it is made; 0 until one was
@@ -128,7 +133,9 @@ class Maker:
         return Feed(self.task, made.inputs, made.targets, made.lengths), places
 
     def uniforms(self, seed: Labels, number: Labels) -> NDArray[np.float64]:
-        """Return those that rnnbench.tasks.generated.uniforms gives training examples, in less time."""
+        """Return those that rnnbench.tasks.generated.uniforms gives training examples."""
+        if self.library is None:
+            return uniforms(seed, TRAIN, number, self.task.draws)
         u = np.empty((len(seed), self.task.draws))
         pointers = [c_void_p(part.ctypes.data) for part in (seed, number, u)]
         sizes = map(c_int64, (len(seed), TRAIN, self.task.draws))

@@ -93,6 +93,15 @@ def find(model: Model) -> Kernels | str:
     return _find(Step.of(model))
 
 
+def graph(model: Model) -> "Graph | str":
+    """Return the graph of a model's step, with its options; or why there is none, in one line.
+
+    Raises:
+        ConfigError: the step of a cell of one's own is wrong.
+    """
+    return _graph(Step.of(model))
+
+
 def check_step(model: Model) -> None:
     """Trace the step of a cell of one's own, if the model has one.
 
@@ -112,9 +121,9 @@ def _find(step: Step) -> Kernels | str:
         names: list[str] = package.rnnbench_cells().decode().split("\n")
         if step.file in names:
             return Kernels(package, names.index(step.file), tuple(sets(package)))
-    graph = None if step.stock else _graph(step)
-    if isinstance(graph, str):
-        return graph
+    own = None if step.stock else _graph(step)
+    if isinstance(own, str):
+        return own
     # Late, as below: most commands need none of them, and the modules of commands (build, trace) warn if they
     # were imported before they run.
     from rnnbench.kernels.build import BuildError, compile_library
@@ -131,7 +140,7 @@ def _find(step: Step) -> Kernels | str:
         compile_library({made.name: c.source(made)}, [best], target)
 
     try:
-        built = user_cache.load(_key(graph.text() if graph else step.file, best), build)
+        built = user_cache.load(_key(own.text() if own else step.file, best), build)
     except (BuildError, OSError) as error:
         return f"no compiled kernels ({_one_line(error)}); with a C compiler they are built at first use"
     return Kernels(built, 0, (best,))
@@ -147,8 +156,8 @@ def _graph(step: Step) -> "Graph | str":
         return parse(text.read_text(encoding="utf-8"))
     from rnnbench.kernels.trace import NoKernel, graph_of
 
-    graph = graph_of(step.model)
-    return str(graph) if isinstance(graph, NoKernel) else graph
+    traced = graph_of(step.model)
+    return str(traced) if isinstance(traced, NoKernel) else traced
 
 
 def _key(content: str, instructions: str) -> str:

@@ -18,8 +18,13 @@ def clip(gradient: Tensor, largest: Tensor) -> Tensor:
     As torch.nn.utils.clip_grad_norm_; `largest` is inf where nothing is clipped.
     """
     norm: Tensor = gradient.norm(dim=1, keepdim=True)
-    gradient.mul_((largest / (norm + 1e-6)).clamp_(max=1.0))
+    scale(gradient, norm, largest)
     return norm
+
+
+def scale(gradient: Tensor, norm: Tensor, largest: Tensor) -> None:
+    """Scale gradient (K, P), whose norms are known, in place to a norm of at most `largest` (K, 1)."""
+    gradient.mul_((largest / (norm + 1e-6)).clamp_(max=1.0))
 
 
 def learning_rate(lr: float, fit: Fit, epoch: int, factor: float) -> float:

@@ -79,6 +79,8 @@ class Minibatch:
         self.device = device = examples.inputs.device
         self.index = torch.full((K, B), -1, dtype=torch.int64, device=device)
         self.lengths = torch.zeros(K, B, dtype=torch.int64, device=device)
+        # A state that is handed on has gone through all steps, whether their answers count or not.
+        self.steps = torch.zeros_like(self.lengths) if carried else self.lengths
         self.parameters = self._zeros(self.P)
         self.parts = self._zeros(-(-B // COLUMNS) if training else 0, self.P)
         self.gradient, self.norm = self._zeros(self.P if training else 0), self._zeros(1)
@@ -153,7 +155,7 @@ class Minibatch:
             own = {name: at[f"rnn.{name}{suffix}"] for name in names}
             kept = (scan.kept, scan.kept_rows) if self.training else (0, 0)
             found.append(Layer(
-                inputs, self.lengths, self.parameters, own, self.outputs[number], direction * self.H,
+                inputs, self.steps, self.parameters, own, self.outputs[number], direction * self.H,
                 others=self._zeros(self.T, states - 1 if self.training else 0, self.H, self.B),
                 kept=self._zeros(self.T, kept[0], self.H, self.B),
                 kept_rows=self._zeros(self.T, kept[1], self.B),
@@ -218,6 +220,8 @@ class Minibatch:
         lengths = self.examples.lengths
         steps = self.T if lengths is None else lengths[self.index.clamp(min=0)]
         self.lengths.copy_(torch.where(self.index >= 0, steps, 0))
+        if self.steps is not self.lengths:
+            self.steps.copy_(torch.where(self.index >= 0, self.T, 0))
 
 
 def offsets(network: Network) -> dict[str, int]:

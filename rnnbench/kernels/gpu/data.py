@@ -1,0 +1,65 @@
+"""Holds the examples of a task on a GPU: stored ones once, and those that are made on demand in a buffer."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rnnbench.kernels.feed import BYTES as FEED_BYTES
+from rnnbench.kernels.feed import FLOATS as FEED_FLOATS
+from rnnbench.kernels.feed import Feed, Maker
+from rnnbench.kernels.gpu.layer import BYTES, FLOATS, SYMBOLS
+from rnnbench.kernels.gpu.minibatch import Examples
+from rnnbench.tasks import Task
+
+ROOM = 2**26  # bytes of examples that are made for some minibatches at a time
+KINDS = {FEED_BYTES: BYTES, FEED_FLOATS: FLOATS}  # of others the kernels read symbols as int32
+
+
+def on_device(feed: Feed, device: torch.device) -> Examples:
+    """Copy examples to a GPU."""
+    kind = KINDS.get(feed.struct.kind, SYMBOLS)
+    inputs = feed.inputs.astype(np.int32) if kind == SYMBOLS else feed.inputs
+
+    def copied(array: NDArray[Any]) -> Tensor:
+        return torch.tensor(np.ascontiguousarray(array), device=device)
+
+    lengths = None if feed.lengths is None else copied(feed.lengths)
+    return Examples(kind, copied(inputs), copied(feed.targets), lengths, feed.struct.scale, feed.struct.shift)
+
+
+class Made:
+    """The training examples of some minibatches, made on the CPU and copied to where the kernels read them.
+
+    Args:
+        task: which makes them.
+        K: trials; those with equal seeds share their examples.
+        B: examples of a minibatch.
+        device: of the copies.
+    """
+
+    def __init__(self, task: Task, maker: Maker, K: int, B: int, device: torch.device) -> None:
+        self.maker, self.B = maker, B
+        first, _ = maker.make(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+        one = on_device(first, device)
+        arrays = [array for array in (one.inputs, one.targets, one.lengths) if array is not None]
+        bytes_ = sum(array[0].nbytes for array in arrays)
+        self.minibatches = max(1, ROOM // (bytes_ * K * B))  # that are made at once
+        count = K * B * self.minibatches
+        inputs, targets = (part.new_zeros(count, *part.shape[1:]) for part in (one.inputs, one.targets))
+        lengths = None if one.lengths is None else one.lengths.new_zeros(count)
+        self.examples = replace(one, inputs=inputs, targets=targets, lengths=lengths)
+
+    def make(self, numbers: Tensor, seeds: Tensor) -> Tensor:
+        """Make examples `numbers` (K, n) of trials with seeds (K,); return the place of each, (K, n)."""
+        feed, places = self.maker.make(numbers, seeds)
+        made = on_device(feed, self.examples.inputs.device)
+        pairs = [(self.examples.inputs, made.inputs), (self.examples.targets, made.targets)]
+        if self.examples.lengths is not None and made.lengths is not None:
+            pairs.append((self.examples.lengths, made.lengths))
+        for room, part in pairs:
+            room[: len(part)].copy_(part)
+        return places
