@@ -39,6 +39,7 @@ from rnnbench.bench.startup import first_epoch, import_torch
 from rnnbench.bench.traffic import KINDS, SLEEP, storage_of, traffic
 from rnnbench.config import Config, Kernel, Model, Precision
 from rnnbench.kernels.compiled import cores, instruction_sets
+from rnnbench.kernels.gpu import cards
 from rnnbench.nn.cells import CELLS
 from rnnbench.sweep.engine_checks import check_cuda, check_precision
 from rnnbench.sweep.launcher import refusals
@@ -304,8 +305,34 @@ def show_bound(options: argparse.Namespace) -> None:
                 say(f"| {size} | {name} | {K} | {counts} | {figures} |")
 
 
+def show_check(options: argparse.Namespace) -> None:
+    """Check the generated kernels on a card, or in Triton's interpreter; exit code 1 if one fails."""
+    device = "cuda" if options.device == "cpu" else options.device
+    interpreted = options.interpreter or not cards.count()
+    if interpreted:
+        why = "" if options.interpreter else f"{cards.missing()}: "
+        say(f"{why}Triton's interpreter runs a part of the checks on the CPU")
+        os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is made
+    else:
+        with refusals():
+            check_cuda(device)
+        say(f"torch {torch.__version__}, Triton {cards.triton_version()}, {cards.card(device)}")
+    if cards.triton_version() is None:
+        raise SystemExit("error: Triton is not installed; the generated kernels need it")
+    from rnnbench.bench.gpu_check import checks, gates_again, report, sample
+
+    failed = report(sample("cpu") if interpreted else checks(device))
+    for hidden_size in () if interpreted else (10, 32):
+        kept, again = gates_again(hidden_size, device)
+        say(f"256 lstm of {hidden_size} units, 28 steps: {kept:.3f} ms where gates are kept, {again:.3f} ms "
+            f"where they are computed again: {again / kept:.2f} times")  # fmt: skip
+    if failed:
+        raise SystemExit(1)
+
+
 PARTS = {"cells": show_cells, "data": show_data, "scan": show_scans, "records": show_records}
 PARTS |= {"load": show_load, "traffic": show_traffic, "pixels": show_pixels, "gpu-bound": show_bound}
+PARTS |= {"gpu-check": show_check}
 
 
 def main() -> None:
@@ -329,7 +356,7 @@ def read_arguments() -> argparse.Namespace:
                         "takes; whether a sweep of 5,000 trials "
                         "stays as it began; how many sweepers the storages of searches carry; how fast 784 "
                         "steps of MNIST's pixels train on a GPU; what a minibatch costs on a GPU at least, "
-                        "reckoned without one")  # fmt: skip
+                        "reckoned without one; whether the generated kernels are right on a GPU")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="hidden size 10, few rounds: under a minute")
     parser.add_argument("--hidden", type=int, nargs="+", help="hidden sizes instead of all")
     parser.add_argument("--stacks", type=int, nargs="+", help="stacks instead of all")
@@ -340,6 +367,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cuda: stacks on a GPU beside runs of torch.nn")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32"], help="on a GPU")
     parser.add_argument("--card", choices=list(CARDS), default="h100", help="of gpu-bound")
+    parser.add_argument("--interpreter", action="store_true", help="of gpu-check: a part of it on the CPU")
     parser.add_argument("--out", type=Path, default=Path("multirun/bench"), help="folder for .csv, .svg")
     parser.add_argument("--workers", type=int, default=32, help="of traffic: sweeper processes")
     parser.add_argument("--trials", type=int, default=2000, help="of traffic: of the study they share")
