@@ -7,10 +7,13 @@ import triton.language as tl
 @triton.jit
 def load_x(
     X, DROPOUT, k, index, at, column, ok, T, B, scale, shift,
-    SIZE: tl.constexpr, PADDED: tl.constexpr, KIND: tl.constexpr, DROPPED: tl.constexpr,
+    SIZE: tl.constexpr, PADDED: tl.constexpr, KIND: tl.constexpr, DROPPED: tl.constexpr, first=0,
 ):  # fmt: skip
-    """Load x (PADDED, columns) of a step at places `at` (columns,); 0 beyond SIZE and where not ok."""
-    row = tl.arange(0, PADDED)[:, None]
+    """Load x (PADDED, columns) of a step at places `at` (columns,); 0 beyond SIZE and where not ok.
+
+    The rows of x that are loaded begin at `first`.
+    """
+    row = first + tl.arange(0, PADDED)[:, None]
     real = (row < SIZE) & ok[None, :]
     if KIND == 0:
         x = tl.load(X + ((k * T + at[None, :]) * SIZE + row) * B + column[None, :], real, 0.0)
