@@ -18,9 +18,10 @@ from rnnbench.bench.data import KINDS
 from rnnbench.bench.layers import Case, arrays, errors, run
 from rnnbench.config import Config, Data, Fit, Kernel, Model, Readout, Sgd, Tracking
 from rnnbench.kernels.generator.graph import Graph
+from rnnbench.kernels.gpu.choice import scan_for
 from rnnbench.kernels.gpu.compute import GpuCompute
 from rnnbench.kernels.gpu.launches import Launches
-from rnnbench.kernels.gpu.layer import BYTES, EVERY, FLOATS, MEAN, SYMBOLS, Scan
+from rnnbench.kernels.gpu.layer import BYTES, EVERY, FLOATS, MEAN, SYMBOLS
 from rnnbench.kernels.gpu.scan import ResidentScan
 from rnnbench.kernels.torch_path import TorchCompute
 from rnnbench.kernels.trace import graph_of, stock_models
@@ -32,10 +33,11 @@ from rnnbench.train.stack import Stack
 FLOAT32, TF32 = 1e-5, 3e-3  # largest errors, relative to the largest number of what is compared
 # Where products hardly vary over their rows, layer_norm divides rounding errors by almost 0, on both paths.
 NORMED = 1e-3
-LARGE = 40  # a hidden size that does not stay on the chip
+LARGE = 40  # a hidden size whose weights do not stay on the chip
+SIZES = (10, LARGE)
 BATCH = 32
 # Steps of an example at most, and training examples: whole tasks on a card; the last minibatch is not full.
-EXTENT: dict[str, tuple[int | None, int]] = {"cuda": (None, 130), "cpu": (3, 40)}
+EXTENT: dict[str, tuple[int | None, int]] = {"cuda": (None, 130), "cpu": (2, 34)}
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ LAYERS = {
     "zoneout backwards": Case(replace(LSTM, zoneout=0.5), MEAN, reverse=True, lengths=True),
 }
 OPTIONS: dict[str, Model] = {
+    "zoneout": replace(LSTM, zoneout=0.2),
     "two layers": replace(LSTM, num_layers=2),
     "bidirectional, mean": replace(GRU, num_layers=2, bidirectional=True, readout=Readout.mean),
     "dropout, weight noise": replace(GRU, num_layers=2, dropout=0.4, weight_noise=0.05),
     "recurrent dropout, learned state": replace(LSTM, recurrent_dropout=0.3, learned_state=True),
-    "zoneout": replace(LSTM, zoneout=0.2),
     "layer_norm": replace(GRU, layer_norm=True),
     "a large layer": replace(LSTM, hidden_size=LARGE, num_layers=2),
     "a parallel scan": Model("mingru", hidden_size=10),
@@ -79,22 +81,11 @@ def checks(device: str) -> Iterator[Check]:
 
 
 def cells(device: str) -> Iterator[Check]:
-    """Generate a check of every stock cell in each scan that it may have, at odd sizes."""
+    """Generate checks of every stock cell, in the kernels that it has at each size."""
     for name, model in stock_models().items():
-        for kind, make in SCANS.items():
-            case = Case(replace(model, hidden_size=SIZES[kind]), lengths=True, device=device)
-            if FITS[kind](case.model):
-                yield Check(f"cell {name}, {kind}", FLOAT32, partial(worst, case, make))
-
-
-def resident(model: Model, precision: str = "ieee") -> Scan:
-    """Make the scan that holds weights on the chip."""
-    return ResidentScan(graph(model), model.hidden_size, precision)
-
-
-SCANS: dict[str, Callable[..., Scan]] = {"resident": resident}
-SIZES = {"resident": 10}
-FITS: dict[str, Callable[[Model], bool]] = {"resident": lambda model: True}
+        for size in SIZES:
+            case = Case(replace(model, hidden_size=size), lengths=True, device=device)
+            yield Check(f"cell {name}, hidden size {size}", FLOAT32, partial(worst, case))
 
 
 def graph(model: Model) -> Graph:
@@ -104,30 +95,28 @@ def graph(model: Model) -> Graph:
     return found
 
 
-def worst(case: Case, make: Callable[..., Scan], precision: str = "ieee") -> float:
+def worst(case: Case, precision: str = "ieee") -> float:
     """Run a layer, and return the largest of its errors; nan if one is not a number."""
-    found = torch.tensor(list(errors(case, make(case.model, precision)).values()))
-    return float(found.max())
+    scan = scan_for(graph(case.model), case.model.hidden_size, case.input, precision)
+    return float(torch.tensor(list(errors(case, scan).values())).max())
 
 
 def layers(device: str) -> Iterator[Check]:
-    """Generate checks of a layer's inputs, directions, readouts and options, in each scan."""
+    """Generate checks of a layer's inputs, directions, readouts and options."""
     for name, case in LAYERS.items():
-        for kind in ("resident", "tiled"):
-            if kind in SCANS:
-                own = replace(case, device=device, model=replace(case.model, hidden_size=SIZES[kind]))
-                yield Check(f"layer, {kind}: {name}", FLOAT32, partial(worst, own, SCANS[kind]))
+        for size in SIZES:
+            own = replace(case, device=device, model=replace(case.model, hidden_size=size))
+            yield Check(f"layer, hidden size {size}: {name}", FLOAT32, partial(worst, own))
 
 
 def precisions(device: str) -> Iterator[Check]:
     """Generate checks of products on tensor cores."""
     for model in (LSTM, GRU):
-        for kind in ("resident", "tiled"):
+        for size in SIZES:
             for precision, limit in (("tf32x3", FLOAT32), ("tf32", TF32)):
-                if kind in SCANS:
-                    case = Case(replace(model, hidden_size=SIZES[kind]), device=device)
-                    error = partial(worst, case, SCANS[kind], precision)
-                    yield Check(f"{precision}, {kind}: {model.name}", limit, error)
+                case = Case(replace(model, hidden_size=size), device=device)
+                yield Check(f"{precision}: {model.name}, hidden size {size}", limit,
+                            partial(worst, case, precision))  # fmt: skip
 
 
 def trainings(device: str) -> Iterator[Check]:
