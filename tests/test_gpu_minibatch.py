@@ -4,14 +4,14 @@ import pytest
 import torch
 from test_compiled_tasks import KINDS, configs_of, of
 
-from rnnbench.config import Config, Kernel
+from rnnbench.config import Config, Kernel, Model
 from rnnbench.kernels.generator.graph import Graph
 from rnnbench.kernels.gpu.layer import BYTES, FLOATS, SYMBOLS
 from rnnbench.kernels.gpu.minibatch import Examples, Minibatch
 from rnnbench.kernels.torch_path import TorchCompute
 from rnnbench.kernels.trace import graph_of
 from rnnbench.nn.network import Network
-from rnnbench.tasks import Task
+from rnnbench.tasks import Goal, Task
 from rnnbench.train.stack import Stack
 
 STORED = [kind for kind in KINDS if not kind.startswith("made")]
@@ -69,3 +69,18 @@ def test_a_minibatch_is_that_of_the_torch_path(cell: str, option: str, kind: str
     alone.run()
     assert torch.equal(alone.gradient[0], ours.gradient[1])
     assert torch.equal(alone.sums[0], ours.sums[1])
+
+
+def test_where_an_array_begins_does_not_depend_on_the_size_of_the_stack() -> None:
+    """Triton compiles other code for other alignments, which may add up in another order."""
+    noisy = Model("lstm", hidden_size=5, num_layers=2, recurrent_dropout=0.2, zoneout=0.5, bidirectional=True)
+    network = Network(noisy, 3, 4)
+    stored = Examples(FLOATS, torch.zeros(9, 4, 3), torch.zeros(9, dtype=torch.int64), torch.full((9,), 4))
+    graph = graph_of(noisy)
+    assert isinstance(graph, Graph)
+    whole = Minibatch(network, Goal.label, graph, stored, K=1, B=7, carried=True, dropout=True)
+    layers = [layer for directions in whole.layers for layer in directions]
+    holders = [whole, whole.answers, *layers, *(layer.inputs for layer in layers)]
+    arrays = [array for each in holders for array in vars(each).values() if isinstance(array, torch.Tensor)]
+    assert len(arrays) > 50
+    assert all(array.storage_offset() == 0 for array in arrays)

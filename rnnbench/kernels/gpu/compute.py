@@ -205,11 +205,9 @@ class Training:
     def _draw(self, noise: Noise, index: Tensor) -> None:
         """Draw the noise of the examples `index` (K, B) of the next minibatch."""
         drawn, lengths = self.minibatch.drawn, self.minibatch.examples.lengths
-        into: dict[str, list[Tensor]] = {"dropout": list(drawn.dropout.values())}
-        if drawn.recurrent is not None:
-            into["recurrent"] = list(drawn.recurrent)
-        if drawn.zoneout is not None:
-            into["zoneout"] = list(drawn.zoneout)
+        into = {
+            "dropout": list(drawn.dropout.values()), "recurrent": drawn.recurrent, "zoneout": drawn.zoneout,
+        }  # fmt: skip
         if self.noise is not None:
             into["weights"] = [self.noise]
         T = self.minibatch.T

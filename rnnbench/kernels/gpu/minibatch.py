@@ -36,11 +36,15 @@ class Examples:
 
 @dataclass
 class Drawn:
-    """The arrays of noise that a minibatch reads; None or empty where an option is off."""
+    """The arrays of noise that a minibatch reads, none where an option is off.
+
+    A level is a layer in one direction. Each has arrays of its own: in one array for all, it would depend on
+    the size of the stack where those of a level begin, and Triton compiles other code for other alignments.
+    """
 
     dropout: dict[int, Tensor] = field(default_factory=dict)  # of layer 1, ...: (K, T, width, B) factors
-    recurrent: Tensor | None = None  # (levels, K, hidden, B) factors; a level is a layer in one direction
-    zoneout: Tensor | None = None  # (levels, K, T, states, hidden, B): 1 where a unit keeps its value
+    recurrent: list[Tensor] = field(default_factory=list)  # of each level: (K, hidden, B) factors
+    zoneout: list[Tensor] = field(default_factory=list)  # (K, T, states, hidden, B): 1 where a unit stays
 
 
 class Minibatch:
@@ -114,9 +118,9 @@ class Minibatch:
         for number in range(1, len(self.network.layers) if dropout else 0):
             drawn.dropout[number] = torch.ones(K, T, self.width, B, device=self.device)
         if model.recurrent_dropout:
-            drawn.recurrent = torch.ones(levels, K, H, B, device=self.device)
+            drawn.recurrent = [torch.ones(K, H, B, device=self.device) for _ in range(levels)]
         if model.zoneout:
-            drawn.zoneout = torch.zeros(levels, K, T, states, H, B, device=self.device)
+            drawn.zoneout = [self._zeros(T, states, H, B) for _ in range(levels)]
         return drawn
 
     def _make_head(self, precision: str) -> None:
@@ -164,7 +168,7 @@ class Minibatch:
                 carried=self.carried[level] if self.carried else None,
                 fresh=self.fresh if self.carried else None,
                 left=self.left[level] if self.carried else None,
-                mask=None if self.drawn.recurrent is None else self.drawn.recurrent[level],
+                mask=self.drawn.recurrent[level] if self.drawn.recurrent else None,
                 zone=self._zone(level, direction == 1),
                 zone_rate=network.model.zoneout or 0.0,
                 d_outputs=above if reads == EVERY else None,
@@ -180,15 +184,14 @@ class Minibatch:
         Those of the reverse direction are drawn in the order of its steps where examples have lengths.
         """
         drawn = self.drawn.zoneout
-        if drawn is None or not (reverse and self.examples.lengths is not None):
-            return None if drawn is None else drawn[level]
+        if not drawn or not (reverse and self.examples.lengths is not None):
+            return drawn[level] if drawn else None
         self.turned[level] = torch.zeros_like(drawn[level])
         return self.turned[level]
 
     def _turn_zones(self) -> None:
         """Write the factors of zoneout of reverse directions at their places in time."""
         for level, zone in self.turned.items():
-            assert self.drawn.zoneout is not None
             flat = self.drawn.zoneout[level].view(self.K, self.T, -1, self.B)
             zone.copy_(flipped(flat, self.lengths).view(zone.shape))
 
