@@ -1,6 +1,7 @@
 """Compiles the kernels of minibatches for a card that is not there; prints what each needs as a line of JSON.
 
     python tests/gpu_compiled.py '{"capability": 90, "cell": "lstm", "hidden_size": 10}' ...
+    python tests/gpu_compiled.py '{"capability": 90, "layer": "zoneout backwards"}' ...
 
 It is a process of its own: under TRITON_INTERPRET nothing can be compiled, and LLVM may end the process.
 """
@@ -25,9 +26,15 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from rnnbench.bench.gpu_check import LAYERS
+from rnnbench.bench.layers import Case, arrays, run
+from rnnbench.config import Model
+from rnnbench.kernels.gpu.choice import scan_for
 from rnnbench.kernels.gpu.layer import BYTES
 from rnnbench.kernels.gpu.minibatch import Examples, Minibatch
+from rnnbench.kernels.gpu.step import TEXT
 from rnnbench.kernels.trace import graph_of, stock_models
+from rnnbench.nn.cells import Cell, register_cell
 from rnnbench.nn.network import Network
 from rnnbench.tasks import Goal
 
@@ -73,6 +80,38 @@ def compile_only(function: JITFunction, grid: Any) -> Callable[..., None]:
     return launch
 
 
+@register_cell("operations")
+class Operations(Cell):
+    """A step with every operation that kernels have."""
+
+    gates, states = 3, 2
+
+    def shapes(self, input_size):
+        return super().shapes(input_size) | {"number": (1,), "vector": (self.hidden_size,)}
+
+    def step(self, a, state, layer):
+        h, c = state
+        x, y, z = layer.recurrent(h, a).split(self.hidden_size, 1)
+        z = torch.maximum(x.sin(), torch.minimum(y.cos(), z.abs())) / (1 + (x * x + 1).sqrt())
+        z = torch.where(z > 0.1, z.exp(), (y.abs() + 1).log()) + torch.where(x <= y, x.relu(), -y)
+        z = z * x.sign() + torch.where(z != 0, 1.0, z) - torch.where(z >= 1, x, torch.where(z < 2, y, z))
+        c = c * layer["number"] + z * layer["vector"]
+        return torch.where(x == y, x, y).sigmoid() * c.tanh(), c / (1 + c.pow(2).sum(1, keepdim=True))
+
+
+def layer(name: str) -> None:
+    """Compile the kernels of a layer, in training and in evaluation."""
+    own = Case(Model("operations", hidden_size=10), input=10)
+    case = replace(own if name == "every operation" else LAYERS[name], T=28, B=128)
+    model, graph = case.model, graph_of(case.model)
+    if name == "every operation":
+        assert {getattr(node, "op", "") for node in graph.nodes} >= TEXT.keys()
+    scan = scan_for(graph, model.hidden_size, case.input, "ieee")
+    filled = arrays(case, scan).layer
+    run(scan, filled)
+    scan.forward(filled, training=False)
+
+
 def minibatch(
     cell: str,
     hidden_size: int,
@@ -96,7 +135,10 @@ def main() -> None:
     JITFunction.__getitem__ = compile_only
     for case in map(json.loads, sys.argv[1:]):
         driver.set_active(NoCard(case.pop("capability")))
-        minibatch(**case).run()
+        if "layer" in case:
+            layer(case["layer"])
+        else:
+            minibatch(**case).run()
 
 
 if __name__ == "__main__":
