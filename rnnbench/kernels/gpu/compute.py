@@ -6,6 +6,7 @@ part of one trial, and sums are made in a fixed order.
 
 import ctypes
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from rnnbench.config import Config
 from rnnbench.kernels import drawing, libraries
 from rnnbench.kernels.feed import Feed, Maker
 from rnnbench.kernels.generator.graph import Graph
-from rnnbench.kernels.gpu.data import Made, on_device
+from rnnbench.kernels.gpu.data import Made, on_device, put
 from rnnbench.kernels.gpu.launches import Launches, Pace
 from rnnbench.kernels.gpu.minibatch import Examples, Minibatch
 from rnnbench.kernels.gpu.scan import COLUMNS
@@ -22,11 +23,18 @@ from rnnbench.kernels.precision import IN_TRITON
 from rnnbench.kernels.torch_path import windows
 from rnnbench.nn import optimisers
 from rnnbench.nn.cells import Noise
+from rnnbench.nn.cells.cell import NONE
 from rnnbench.nn.network import Network
-from rnnbench.tasks import Goal, Task
+from rnnbench.tasks import Task
 
-STEPS = 2**14  # of all examples of a minibatch, in evaluation
+STEPS = 2**19  # of all examples of a minibatch, in evaluation
 MOST = 512  # examples of a minibatch, in evaluation
+ROOM = 2**31  # bytes of the trials that are evaluated at once
+
+
+def at_once(count: int, T: int) -> int:
+    """Return how many of so many examples of T steps are evaluated at once."""
+    return max(COLUMNS, min(MOST, STEPS // T // COLUMNS * COLUMNS, -(-count // COLUMNS) * COLUMNS))
 
 
 class GpuCompute:
@@ -50,7 +58,7 @@ class GpuCompute:
         self.maker = Maker(task, own) if task.make else None
         self.training: Training | None = None
         self.measuring: Minibatch | None = None
-        self.pace = Pace(self.device)
+        self.pace, self.launches = Pace(self.device), Launches(self.device)
 
     def minibatch(
         self, examples: Examples, K: int, B: int, *, dropout: bool = False, training: bool
@@ -61,42 +69,60 @@ class GpuCompute:
             dropout=dropout, training=training, precision=IN_TRITON[self.config.fit.precision],
         )  # fmt: skip
 
+    def here(self) -> AbstractContextManager[object]:
+        """Make the stack's GPU the current one for a block: Triton launches kernels there."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+
     def train(self, state: optimisers.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches of order (K, examples); see `Compute.train`."""
-        K, dropout, weights = len(order), noise.dropout is not None, noise.weights is not None
-        if self.training is None or self.training.form != (K, dropout, weights):
-            self.training = None  # its memory is given back first
-            self.training = Training(self, state, (K, dropout, weights))
-        return self.training.epoch(state, order, noise, poll)
+        form = len(order), noise.dropout is not None, noise.weights is not None
+        with self.here():
+            if self.training is None or self.training.form != form:
+                self.training = self.launches.replay = None  # their memory is given back first
+                self.training = Training(self, state, form)
+            return self.training.epoch(state, order, noise, poll)
 
     def evaluate(
         self, parameters: Tensor, index: Tensor, poll: Callable[[], None] = lambda: None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return loss, right answers and predictions of parameters (k, P); see `Compute.evaluate`."""
-        k = len(parameters)
         places, B = self._places(index)
-        if self.measuring is None or self.measuring.index.shape != (k, B):
-            self.measuring = None
-            self.measuring = self.minibatch(self.stored, k, B, training=False)
-        minibatch = self.measuring
-        minibatch.parameters.copy_(parameters)
+        order = index[places].where(places >= 0, -1).to(self.device)  # (minibatches, B)
+        steps = B * self.stored.inputs.shape[1]
+        width = self.network.model.hidden_size * self.network.directions
+        trial = 8 * steps * (len(self.network.layers) * width + self.network.outputs)
+        K = min(len(parameters), max(1, ROOM // trial))
+        with self.here():
+            if self.measuring is None or self.measuring.index.shape != (K, B):
+                self.measuring = None
+                self.measuring = self.minibatch(self.stored, K, B, training=False)
+            found = [self._measured(part, order, poll) for part in parameters.split(K)]
+        sums, answered = (torch.cat(parts) for parts in zip(*found, strict=True))
+        predictions = torch.zeros(len(parameters), len(index), dtype=torch.int64, device=self.device)
+        there = (places >= 0).flatten()
+        predictions[:, places.flatten()[there].to(self.device)] = answered[:, there.to(self.device)]
+        loss, hits, _, answers = sums.unbind(1)
+        return loss / answers, hits / answers, predictions
+
+    def _measured(self, parameters: Tensor, order: Tensor, poll: Callable[[], None]) -> tuple[Tensor, Tensor]:
+        """Evaluate as many trials as there is room for, or fewer, on order (minibatches, B).
+
+        Returns:
+            sums (k, 4) as those of a minibatch, predictions (k, minibatches * B).
+        """
+        minibatch, k = self.measuring, len(parameters)
+        assert minibatch is not None
+        minibatch.parameters[:k].copy_(parameters)
         minibatch.sums.zero_()
         minibatch.fresh.fill_(1)
-        order = index[places].where(places >= 0, -1).to(self.device)  # (minibatches, B)
-        predictions = torch.zeros(k, len(index), dtype=torch.int64, device=self.device)
-
-        def launch(n: int) -> None:
-            minibatch.index.copy_(order[n].expand(k, -1))
+        predictions = order.new_zeros(k, *order.shape)
+        self.pace.start(poll)
+        for n, index in enumerate(order):
+            minibatch.index.copy_(index.expand(minibatch.K, -1))
             minibatch.run()
-            if self.task.goal is Goal.label:
-                there = places[n] >= 0
-                predictions[:, places[n][there].to(self.device)] = minibatch.answers.predictions[
-                    :, : int(there.sum())
-                ]
-
-        self.pace.run(len(order), launch, poll)
-        loss, hits, _, answers = minibatch.sums.unbind(1)
-        return loss / answers, hits / answers, predictions
+            predictions[:, n] = minibatch.answers.predictions[:k]
+            self.pace.step(poll)
+        return minibatch.sums[:k].clone(), predictions.flatten(1)
 
     def _places(self, index: Tensor) -> tuple[Tensor, int]:
         """Return places in index, (minibatches, B) with -1 where there is no example, and B.
@@ -108,7 +134,7 @@ class GpuCompute:
             parts = list(windows(count, self.config.fit.batch_size))
             B = len(parts[0])
         else:
-            B = max(COLUMNS, min(MOST, STEPS // T // COLUMNS * COLUMNS, -(-count // COLUMNS) * COLUMNS))
+            B = at_once(count, T)
             order = torch.arange(count)
             if self.task.lengths is not None:
                 order = torch.from_numpy(self.task.lengths)[index].argsort(stable=True)
@@ -128,21 +154,21 @@ class Training:
 
     def __init__(self, compute: GpuCompute, state: optimisers.State, form: tuple[int, bool, bool]) -> None:
         K, dropout, weights = self.form = form
-        self.task, self.network, self.pace = compute.task, compute.network, compute.pace
+        self.network, self.pace, self.launches = compute.network, compute.pace, compute.launches
+        lengths = compute.task.lengths
+        self.lengths = None if lengths is None else torch.from_numpy(lengths)  # of stored examples
         self.optim, self.B = compute.config.optim, compute.config.fit.batch_size
         self.made = None
         if compute.maker is not None:
             self.made = Made(compute.task, compute.maker, K, self.B, compute.device)
         examples = self.made.examples if self.made else compute.stored
         self.minibatch = compute.minibatch(examples, K, self.B, dropout=dropout, training=True)
-        self.names = ["parameters", *self.optim.memory, "step"]  # what an update changes
         self.rows = {name: rows.clone() for name, rows in state.items() if name != "best"}
         if not weights:
             self.rows["parameters"] = self.minibatch.parameters
         self.noise = torch.zeros_like(self.rows["parameters"]) if weights else None
         self.order = torch.zeros(K, 0, self.B, dtype=torch.int64, device=compute.device)
         self.at = torch.zeros(1, dtype=torch.int64, device=compute.device)  # the next minibatch
-        self.launches = Launches(compute.device)
 
     def epoch(self, state: optimisers.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial of the stack on its minibatches; see `Compute.train`."""
@@ -151,24 +177,19 @@ class Training:
         self.minibatch.sums.zero_()
         self.minibatch.fresh.fill_(1)
         examples = order.shape[1]
-        minibatches = -(-examples // self.B)
-        at_once = self.made.minibatches if self.made else minibatches
-        draws = self._draws(noise)
-        for first in range(0, minibatches, at_once):
-            part = order[:, first * self.B : (first + at_once) * self.B]
-            if self.made:
-                part = self.made.make(part, state["seed"][:, 0].cpu())
+        seeds = state["seed"][:, 0].cpu()
+        self.pace.start(poll)
+        for part in order.split(self.B * self.made.minibatches if self.made else examples, dim=1):
+            if self.made:  # while the GPU computes what is enqueued
+                part = self.made.make(part, seeds)
             self._put_in_order(part)
-
-            def launch(n: int, part: Tensor = part) -> None:
-                if draws:
-                    self._draw(noise, part[:, n * self.B : (n + 1) * self.B])
+            for index in part.split(self.B, dim=1):
+                if noise != NONE:
+                    self._draw(noise, index)
                 self.launches(self._launch)
-
-            self.pace.run(-(-part.shape[1] // self.B), launch, poll)
-        for name in self.names:
-            if name in state:
-                state[name].copy_(self.rows[name])
+                self.pace.step(poll)
+        for name, rows in self.rows.items():
+            state[name].copy_(rows)
         loss, hits, norm, answers = self.minibatch.sums.unbind(1)
         return torch.stack([loss / answers, hits / answers, norm / examples], 1)
 
@@ -181,7 +202,7 @@ class Training:
             self.launches.replay = None
         padded = order.new_full((K, minibatches * self.B), -1)
         padded[:, :examples] = order
-        self.order[:, :minibatches].copy_(padded.view(K, minibatches, self.B))
+        put(padded.view(K, minibatches, self.B), self.order[:, :minibatches])
         self.at.zero_()
 
     def _launch(self) -> None:
@@ -189,29 +210,25 @@ class Training:
         minibatch, rows = self.minibatch, self.rows
         minibatch.index.copy_(self.order.index_select(1, self.at).squeeze(1))
         self.at.add_(1)
-        if (
-            self.noise is not None
-        ):  # the gradient is taken at the noisy weights, the update made from the others
+        if self.noise is not None:  # the gradient is that of the noisy weights, the clean ones are updated
             torch.add(rows["parameters"], self.noise, out=minibatch.parameters)
         minibatch.run()
         optimisers.scale(minibatch.gradient, minibatch.norm, rows["clip"].float())
-        self.optim.update(rows, rows["parameters"], minibatch.gradient)
-
-    def _draws(self, noise: Noise) -> bool:
-        return any(
-            each is not None for each in (noise.dropout, noise.recurrent, noise.zoneout, noise.weights)
-        )
+        updated = dict(rows)  # an optimiser may put other tensors in place of these
+        self.optim.update(updated, rows["parameters"], minibatch.gradient)
+        for name, row in rows.items():
+            if updated[name] is not row:
+                row.copy_(updated[name])
 
     def _draw(self, noise: Noise, index: Tensor) -> None:
         """Draw the noise of the examples `index` (K, B) of the next minibatch."""
-        drawn, lengths = self.minibatch.drawn, self.minibatch.examples.lengths
+        drawn, lengths = self.minibatch.drawn, self.made.lengths if self.made else self.lengths
         into = {
             "dropout": list(drawn.dropout.values()), "recurrent": drawn.recurrent, "zoneout": drawn.zoneout,
         }  # fmt: skip
         if self.noise is not None:
             into["weights"] = [self.noise]
-        T = self.minibatch.T
-        steps = torch.full((len(index),), T)
+        steps = torch.full((len(index),), self.minibatch.T)
         if lengths is not None:
-            steps = lengths.cpu()[index.cpu()].amax(1)
+            steps = lengths[index].amax(1)
         drawing.draw_minibatch(noise, self.network, into, steps, index.shape[1])

@@ -15,7 +15,7 @@ from rnnbench.kernels.gpu.layer import BYTES, FLOATS, SYMBOLS
 from rnnbench.kernels.gpu.minibatch import Examples
 from rnnbench.tasks import Task
 
-ROOM = 2**26  # bytes of examples that are made for some minibatches at a time
+ROOM = 2**25  # bytes of examples that are made for some minibatches at a time
 KINDS = {FEED_BYTES: BYTES, FEED_FLOATS: FLOATS}  # of others the kernels read symbols as int32
 
 
@@ -31,6 +31,11 @@ def on_device(feed: Feed, device: torch.device) -> Examples:
     return Examples(kind, copied(inputs), copied(feed.targets), lengths, feed.struct.scale, feed.struct.shift)
 
 
+def put(part: Tensor, room: Tensor) -> None:
+    """Enqueue a copy from the CPU to a place on a GPU; what is enqueued there before may still read it."""
+    room.copy_(part.pin_memory() if room.is_cuda else part, non_blocking=True)
+
+
 class Made:
     """The training examples of some minibatches, made on the CPU and copied to where the kernels read them.
 
@@ -42,7 +47,8 @@ class Made:
     """
 
     def __init__(self, task: Task, maker: Maker, K: int, B: int, device: torch.device) -> None:
-        self.maker, self.B = maker, B
+        self.maker = maker
+        self.lengths: Tensor | None = None  # of the examples that were made last, on the CPU
         first, _ = maker.make(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
         one = on_device(first, device)
         arrays = [array for array in (one.inputs, one.targets, one.lengths) if array is not None]
@@ -56,10 +62,10 @@ class Made:
     def make(self, numbers: Tensor, seeds: Tensor) -> Tensor:
         """Make examples `numbers` (K, n) of trials with seeds (K,); return the place of each, (K, n)."""
         feed, places = self.maker.make(numbers, seeds)
-        made = on_device(feed, self.examples.inputs.device)
-        pairs = [(self.examples.inputs, made.inputs), (self.examples.targets, made.targets)]
-        if self.examples.lengths is not None and made.lengths is not None:
-            pairs.append((self.examples.lengths, made.lengths))
-        for room, part in pairs:
-            room[: len(part)].copy_(part)
+        made, room = on_device(feed, torch.device("cpu")), self.examples
+        self.lengths = made.lengths
+        put(made.inputs, room.inputs[: len(made.inputs)])
+        put(made.targets, room.targets[: len(made.targets)])
+        if made.lengths is not None and room.lengths is not None:
+            put(made.lengths, room.lengths[: len(made.lengths)])
         return places

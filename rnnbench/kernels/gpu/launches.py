@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 
 import torch
@@ -43,12 +44,10 @@ class Launches:
     def __init__(self, device: torch.device, capture: Callable[[Launch], Launch] | None = None) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.capture = self._captured if self.stream is not None and capture is None else capture
+        self.capture = capture
+        if self.stream is not None and capture is None:
+            self.capture = partial(CudaGraph, stream=self.stream)
         self.replay: Launch | None = None
-
-    def _captured(self, launch: Launch) -> Launch:
-        assert self.stream is not None
-        return CudaGraph(launch, self.stream)
 
     def __call__(self, launch: Launch) -> None:
         """Run a minibatch.
@@ -64,9 +63,10 @@ class Launches:
             return
         try:
             self.replay = self.capture(launch)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:  # what torch raises for launches that wait for the GPU
+            causes = error, error.__context__  # torch raises another error where it ends a broken capture
+            if any(isinstance(each, torch.OutOfMemoryError) for each in causes):
+                raise
             self.capture = None
             cause = str(error.__context__ or error).strip().splitlines()[0]
             terminal.say(f"no CUDA graph ({cause}): kernels are launched one by one, which is slower")
@@ -93,18 +93,20 @@ class Pace:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds = 0.0  # that a minibatch takes; 0 until it is measured
+        self.launched = 0  # minibatches since the last wait
+        self.since = 0.0  # when that was
 
-    def run(self, launches: int, launch: Callable[[int], None], poll: Callable[[], None]) -> None:
-        """Call launch(0), launch(1), ... so many times."""
-        done = 0
-        while done < launches:
-            poll()
-            started = time.perf_counter()
-            count = max(1, int(SECONDS / self.seconds)) if self.seconds else 1
-            count = min(count, launches - done)
-            for n in range(done, done + count):
-                launch(n)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            self.seconds = (time.perf_counter() - started) / count
-            done += count
+    def start(self, poll: Callable[[], None]) -> None:
+        """Begin to count: nothing has been launched yet."""
+        poll()
+        self.launched, self.since = 0, time.perf_counter()
+
+    def step(self, poll: Callable[[], None]) -> None:
+        """Count a minibatch that has been launched, and wait for all of them if it is time to."""
+        self.launched += 1
+        if self.seconds and self.launched * self.seconds < SECONDS:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds = (time.perf_counter() - self.since) / self.launched
+        self.start(poll)
