@@ -64,7 +64,7 @@ class Head:
         self.goal = goal
         self.sizes = {
             "OUTPUTS": outputs, "WIDTH": width, "OB": block(outputs), "WB": block(width),
-            "STEPS": 4 if goal.every_step else 1, "BB": COLUMNS, "LOSS": LOSSES[goal].value,
+            "STEPS": 2 if goal.every_step else 1, "BB": COLUMNS, "LOSS": LOSSES[goal].value,
             "PRECISION": precision,
         }  # fmt: skip
         self.places = {"AT_WEIGHT": weight, "AT_BIAS": bias}
