@@ -226,4 +226,6 @@ def _turned_zone(zone: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-6))
+    """Return a relative difference; inf where a number is nan, since max() overlooks nan."""
+    difference = (ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-6)
+    return math.inf if difference.isnan() else float(difference)
