@@ -152,15 +152,16 @@ def torch_path(config, task):
     return compute
 
 
-def agree(cell: str, option: str, kind: str, epochs: int, kernels=CompiledCompute) -> None:
-    """Train on both paths; parameters, metrics and evaluations agree."""
+def agree(cell: str, option: str, kind: str, epochs: int, kernels=CompiledCompute, few=None) -> None:
+    """Train on both paths, on so many examples or all; parameters, metrics and evaluations agree."""
     task, changes = of(option, kind)
+    task.splits.update({name: index[:few] for name, index in task.splits.items()})
     configs = configs_of(cell, changes)
     assert reason(configs[0]) is None
     if kind == "made words":
         task.splits["train"] = np.arange(0)
         for config in configs:
-            config.fit.steps_per_epoch = 4
+            config.fit.steps_per_epoch = 2 if few else 4
     ours, metrics = trained(configs, task, kernels(configs[0], task), epochs)
     theirs, expected = trained(configs, task, torch_path(configs[0], task), epochs)
     # Where the products hardly vary over their rows, layer_norm divides rounding errors by almost 0.

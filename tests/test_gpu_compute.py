@@ -3,22 +3,38 @@
 import numpy as np
 import pytest
 import torch
-from conftest import crossed
+from conftest import make_config, small_task
 from test_compiled_tasks import KINDS, OPTIONS, agree, configs_of, of, trained
 
-from rnnbench.config import Adam, Config, Kernel
-from rnnbench.kernels import make_compute
+from rnnbench import kernels
+from rnnbench.config import Adam, Config, Kernel, Sgd
+from rnnbench.kernels import choose, make_compute
+from rnnbench.kernels.gpu import compute, data
 from rnnbench.kernels.gpu.compute import GpuCompute
 from rnnbench.kernels.gpu.launches import Launches
 from rnnbench.tasks import Task
+from rnnbench.train import fastest
 from rnnbench.train.stack import Stack
 
 IN_THE_STEP = ["recurrent dropout", "zoneout", "layer norm"]
+SHOWN = {  # each noise, each kind of input and of order; the others are slow
+    ("plain", "images"): "lstm",
+    ("dropout", "music"): "gru",
+    ("weight noise", "text"): "lstm",
+    ("zoneout", "made words"): "gru",
+    ("several lengths", "own numbers at every step"): "gru",
+}
+CASES = [
+    pytest.param(option, kind, SHOWN.get((option, kind), "lstm"), marks=marks)
+    for option in [*OPTIONS, *IN_THE_STEP]
+    for kind in KINDS
+    for marks in [() if (option, kind) in SHOWN else pytest.mark.slow]
+]
 
 
-@pytest.mark.parametrize("option, kind", crossed([*OPTIONS, *IN_THE_STEP], KINDS))
-def test_a_task_trains_as_on_the_torch_path(option: str, kind: str) -> None:
-    agree("gru" if option == "all" else "lstm", option, kind, 1, GpuCompute)
+@pytest.mark.parametrize("option, kind, cell", CASES)
+def test_a_task_trains_as_on_the_torch_path(option: str, kind: str, cell: str) -> None:
+    agree(cell, option, kind, 1, GpuCompute, few=15)
 
 
 def small(seeds: tuple[int, ...] = (0, 1)) -> tuple[Task, list[Config]]:
@@ -36,11 +52,15 @@ def parameters(configs: list[Config], task: Task, epochs: int) -> torch.Tensor:
     return trained(configs, task, GpuCompute(configs[0], task), epochs)[0].state["parameters"]
 
 
-def test_a_trial_is_bit_for_bit_the_same_whatever_the_stack() -> None:
+def test_a_trial_is_bit_for_bit_the_same_whatever_the_stack(monkeypatch) -> None:
+    """However many trials are evaluated, and however many examples are made, at once."""
     task, configs = small((0, 1, 2))
-    together = parameters(configs, task, 2)
-    for k in (0, 2):
-        assert torch.equal(parameters([configs[k]], task, 2)[0], together[k])
+    stack, metrics = trained(configs, task, GpuCompute(configs[0], task), 1)
+    monkeypatch.setattr(compute, "ROOM", 1)
+    monkeypatch.setattr(data, "ROOM", 1)
+    others = trained(configs[1:], task, GpuCompute(configs[0], task), 1)
+    assert torch.equal(others[0].state["parameters"], stack.state["parameters"][1:])
+    assert others[1][0] == metrics[0][1:]
 
 
 def test_a_stack_that_is_stopped_goes_on_to_the_bit_and_on_the_cpu() -> None:
@@ -114,3 +134,41 @@ def test_a_poll_that_raises_leaves_the_stack_as_it_was() -> None:
     assert torch.equal(stack.state["parameters"], before)
     next(stack.epochs())
     assert torch.equal(stack.state["parameters"], parameters(configs, task, 2))
+
+
+class Renewed(Sgd):
+    """An optimiser of one's own that puts new tensors in place of the stack's rows."""
+
+    memory = ("mean",)
+
+    def update(self, state, parameters, gradient) -> None:  # type: ignore[no-untyped-def]
+        state["mean"] = 0.5 * state["mean"] + gradient
+        state["step"] = state["step"] + 1
+        parameters -= state["lr"].float() * state["mean"] / state["step"].float()
+
+
+def test_an_optimiser_of_ones_own_may_renew_the_rows_of_the_stack() -> None:
+    task = small_task(20)
+    configs = [make_config(optim=Renewed(name="renewed", lr=0.1), seed=seed) for seed in (0, 1)]
+    ours, _ = trained(configs, task, GpuCompute(configs[0], task))
+    theirs, _ = trained(configs, task, make_compute(configs[0], task))
+    for name in ("parameters", "mean", "step"):
+        assert torch.allclose(ours.state[name], theirs.state[name], rtol=0, atol=1e-5)
+
+
+def test_fastest_measures_a_trial_alone_once_and_takes_the_faster(monkeypatch, capsys) -> None:
+    """On the CPU, where torch's own layers stand for cuDNN."""
+    monkeypatch.setattr(kernels, "_FASTER", {})
+    task, config = small_task(), make_config(fit__kernel=Kernel.fastest)
+    before = choose(config)
+    assert before is choose(make_config())
+    taken = fastest.settle(config, task)
+    assert taken in (before, Kernel.cudnn) and choose(config) is taken
+    assert f"fit.kernel=fastest takes {taken.value} (" in capsys.readouterr().out
+    assert fastest.settle(config, task) is taken and capsys.readouterr().out == ""
+    for kernel in (Kernel.cudnn, before):
+        kernels.take(config, kernel)
+        assert choose(config) is kernel
+        assert type(make_compute(config, task)) is type(make_compute(make_config(fit__kernel=kernel), task))
+    without = make_config("mgu", fit__kernel=Kernel.fastest)  # torch.nn has none
+    assert fastest.settle(without, task) is choose(make_config("mgu")) and capsys.readouterr().out == ""

@@ -69,13 +69,37 @@ def reason(config: Config) -> str | None:
     return f"model={config.model.name}: {kernels}" if isinstance(kernels, str) else None
 
 
+# What was measured to be the faster for a trial alone where fit.kernel=fastest, by what its time depends on.
+_FASTER: dict[str, Kernel] = {}
+
+
+def _timed(config: Config) -> str:
+    """Return what the time of a trial alone on a card depends on."""
+    fit = config.fit
+    return repr((config.model, config.data, fit.batch_size, fit.device.partition(":")[0], fit.precision))
+
+
+def measured(config: Config) -> Kernel | None:
+    """Return the kernel that was measured to be the faster for a trial alone; None before it was."""
+    return _FASTER.get(_timed(config))
+
+
+def take(config: Config, kernel: Kernel) -> None:
+    """Have `choose` take this kernel for trials like this one where fit.kernel=fastest, in this process."""
+    _FASTER[_timed(config)] = kernel
+
+
 def choose(config: Config) -> Kernel:
     """Choose the kernel that `fit.kernel` asks for: compiled, torch or cudnn.
+
+    `fastest` is what `rnnbench.train.fastest` has measured, and as `auto` before it has.
 
     Raises:
         ConfigError: compiled kernels or cuDNN are asked for, and cannot compute the trial.
     """
     kernel = config.fit.kernel
+    if kernel is Kernel.fastest:
+        kernel = measured(config) or Kernel.auto
     if kernel is Kernel.cudnn and not cudnn.supports(config):
         raise ConfigError(
             f"fit.kernel=cudnn: torch.nn has no model={config.model.name} for data={config.data.name}, or "
@@ -91,7 +115,7 @@ def choose(config: Config) -> Kernel:
 
 def slower(config: Config) -> str | None:
     """Say in one line why a trial trains on the torch path, though nobody asked for that."""
-    why = reason(config) if config.fit.kernel is Kernel.auto else None
+    why = reason(config) if config.fit.kernel in (Kernel.auto, Kernel.fastest) else None
     return f"{why}: training on the slower torch path" if why else None
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 
 from rnnbench import tasks, terminal
-from rnnbench.config import objective
+from rnnbench.config import Kernel, objective
 from rnnbench.config.user_code import failure
 from rnnbench.job_state import JobState
 from rnnbench.kernels import cores_used, kernel_name, on_card, slower
@@ -19,6 +19,7 @@ from rnnbench.sweep import snapshots
 from rnnbench.sweep.job import Job
 from rnnbench.sweep.recorder import Recorder
 from rnnbench.system import signals
+from rnnbench.train import fastest
 from rnnbench.train import stack as engine
 from rnnbench.train.resources import places, ran_out
 from rnnbench.train.stack import Outcome, Report, Slot, Snapshot, Stack, shape_key
@@ -242,7 +243,10 @@ class JobStack:
         self.admitted = self._next()
         if self.stack is None:
             config = self.jobs[0].config
-            self.stack = Stack(config, tasks.load(config.data), self.poll)
+            task = tasks.load(config.data)
+            if len(self.jobs) == 1 and fastest.settle(config, task) is Kernel.cudnn:
+                self.width = 1
+            self.stack = Stack(config, task, self.poll)
         self._admit(self.stack)
         if not any(slot.ended for slot in self.stack.slots):  # a snapshot may be of a trial's last epoch
             self.report = next(self.stack.epochs())
