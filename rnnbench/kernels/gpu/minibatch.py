@@ -160,7 +160,7 @@ class Minibatch:
             kept = (scan.kept, scan.kept_rows) if self.training else (0, 0)
             found.append(Layer(
                 inputs, self.steps, self.parameters, own, self.outputs[number], direction * self.H,
-                others=self._zeros(self.T, states - 1 if self.training else 0, self.H, self.B),
+                others=self._zeros(self.T, states - 1, self.H, self.B),
                 kept=self._zeros(self.T, kept[0], self.H, self.B),
                 kept_rows=self._zeros(self.T, kept[1], self.B),
                 summary=self.summary, parts=self.parts, reverse=direction == 1, reads=reads,

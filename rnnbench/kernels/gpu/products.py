@@ -149,6 +149,35 @@ def total(
     )  # fmt: skip
 
 
+def mean_of_steps(values: Tensor, lengths: Tensor, mean: Tensor) -> None:
+    """Write the mean over the steps of each example of values (K, T, rows, B) into mean (K, rows, B).
+
+    Both may be rows of a larger array. An example without steps has 0.
+    """
+    K, _, rows, B = values.shape
+    _mean_of_steps[(triton.cdiv(rows, 16), triton.cdiv(B, 32), K)](
+        values, lengths, mean, B, rows, *values.stride()[:2], mean.stride(0), HIGH=16, WIDE=32
+    )
+
+
+@triton.jit
+def _mean_of_steps(
+    VALUES, LENGTHS, MEAN, B, rows, of_trial, of_step, of_mean, HIGH: tl.constexpr, WIDE: tl.constexpr
+):
+    k = tl.program_id(2).to(tl.int64)
+    row = tl.program_id(0) * HIGH + tl.arange(0, HIGH)
+    column = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    there = column < B
+    length = tl.load(LENGTHS + k * B + column, there, 0)
+    unit = row[:, None] * B + column[None, :]
+    total = tl.zeros([HIGH, WIDE], tl.float32)
+    for n in range(tl.max(length, 0)):
+        ok = (row < rows)[:, None] & (there & (n < length))[None, :]
+        total += tl.load(VALUES + k * of_trial + n * of_step + unit, ok, 0.0)
+    inside = (row < rows)[:, None] & there[None, :]
+    tl.store(MEAN + k * of_mean + unit, total / tl.maximum(length, 1)[None, :], inside)
+
+
 @triton.jit
 def _of_inputs(
     X, DROPOUT, INDEX, LENGTHS, PARAMETERS, OUT,

@@ -1,0 +1,58 @@
+"""Laws of the scan in tiles on a GPU: the interpreter runs each layer, the torch path says what is right."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from rnnbench.kernels.generator.graph import Graph
+from rnnbench.kernels.gpu.tiled import TiledScan
+from rnnbench.kernels.trace import graph_of, stock_models
+from tests.gpu_layers import Case, arrays, errors, of_trial, run
+from tests.test_gpu_scan import CASES
+
+H = 35  # two tiles
+
+
+def scan(case: Case) -> TiledScan:
+    graph = graph_of(case.model)
+    assert isinstance(graph, Graph)
+    return TiledScan(graph, case.model.hidden_size)
+
+
+def larger(case: Case) -> Case:
+    return replace(case, model=replace(case.model, hidden_size=H), T=3)
+
+
+QUICK = ("lstm_peephole", "mut2")  # of cells; the cases have lstm and gru
+SHORT = ("last, lengths backwards, numbers", "options of a step", "dropout, a learned state")
+
+
+def sampled(names: Iterable[str], quick: tuple[str, ...]) -> list[Any]:
+    """Return names as parameters, of which all but the quick ones are slow."""
+    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in names]
+
+
+@pytest.mark.parametrize("name", sampled(stock_models(), QUICK))
+def test_a_cell_is_that_of_the_torch_path(name: str) -> None:
+    case = Case(replace(stock_models()[name], hidden_size=H), T=3)
+    assert max(errors(case, scan(case)).values()) < 1e-5
+
+
+@pytest.mark.parametrize("name", sampled(CASES, SHORT))
+def test_a_layer_is_that_of_the_torch_path(name: str) -> None:
+    case = larger(CASES[name])
+    assert max(errors(case, scan(case)).values()) < 1e-5
+
+
+def test_a_trial_has_the_same_bits_alone() -> None:
+    case = larger(replace(CASES["options of a step"], K=3, lengths=True))
+    stack = arrays(case, scan(case))
+    alone = of_trial(stack, 1)
+    run(scan(case), stack.layer)
+    run(scan(case), alone)
+    assert torch.equal(alone.parts[0], stack.layer.parts[1])
+    assert alone.d_x is not None and stack.layer.d_x is not None
+    assert torch.equal(alone.d_x.nan_to_num()[0], stack.layer.d_x.nan_to_num()[1])
