@@ -13,7 +13,7 @@ import torch
 import triton
 from torch import Tensor
 
-from rnnbench.kernels.generator.graph import Graph, Sum, Value, made, parse
+from rnnbench.kernels.generator.graph import Graph, Value, made, parse
 from rnnbench.kernels.gpu import products
 from rnnbench.kernels.gpu.layer import LAST, MEAN, Inputs, Layer
 from rnnbench.kernels.gpu.products import Moved
@@ -158,9 +158,7 @@ class TiledScan:
                         self._outer(layer, outer.weight, (r, c), left=(block, count), right=right, add=add)
             columns = [None] if outer.columns is None else range(*outer.columns)
             written |= {(outer.weight, r, c) for r, _ in pairs for c in columns}
-        for each in self.graph.sums:
-            self._total(layer, each, add=(each.weight, each.block, -1) in written)
-            written.add((each.weight, each.block, -1))
+        self._totals(layer)
         if layer.d_x is not None:
             self._down(layer, layer.d_x)
 
@@ -189,14 +187,24 @@ class TiledScan:
             precision=self.precision,
         )  # fmt: skip
 
-    def _total(self, layer: Layer, each: Sum, *, add: bool) -> None:
-        """Write the gradient of a block of a vector, or of a number."""
-        H, whole = self.hidden_size, not self.graph.weights[each.weight][0]
-        at = layer.offsets[each.weight] + (0 if whole else each.block * H)
-        products.total(
-            self._scratch(layer), layer.lengths, layer.parts, at,
-            rows=H, row=H * self.writer.lefts[each.value], whole=whole, add=add,
-        )  # fmt: skip
+    def _totals(self, layer: Layer) -> None:
+        """Write the gradients of vectors and of numbers."""
+        H, scratch = self.hidden_size, self._scratch(layer)
+        first: dict[tuple[str, int], int] = {}  # the first sum of each block; others are added to it
+        again: list[tuple[str, int, int]] = []
+        for each in self.graph.sums:
+            left = self.writer.lefts[each.value]
+            if first.setdefault((each.weight, each.block), left) != left:
+                again.append((each.weight, each.block, left))
+        for name, (rows, _) in self.graph.weights.items():
+            pairs = [(block, left) for (weight, block), left in first.items() if weight == name]
+            more = [(block, left) for weight, block, left in again if weight == name]
+            for add, some in ((False, pairs), (True, more)):
+                for block, left, count in runs(some):
+                    products.total(
+                        scratch, layer.lengths, layer.parts, layer.offsets[name] + H * block,
+                        rows=count * H, row=H * left, whole=rows == 0, add=add,
+                    )  # fmt: skip
 
     def _down(self, layer: Layer, d_x: Tensor) -> None:
         """Write the gradient at x."""
