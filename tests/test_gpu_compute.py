@@ -1,5 +1,7 @@
 """Laws of training on a GPU, in Triton's interpreter: what a stack does there is what it does elsewhere."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,9 @@ from test_compiled_tasks import KINDS, OPTIONS, agree, configs_of, of, trained
 from rnnbench import kernels
 from rnnbench.config import Adam, Config, Kernel, Sgd
 from rnnbench.kernels import choose, make_compute
-from rnnbench.kernels.gpu import compute, data
+from rnnbench.kernels.gpu import compute, data, launches
 from rnnbench.kernels.gpu.compute import GpuCompute
-from rnnbench.kernels.gpu.launches import Launches
+from rnnbench.kernels.gpu.launches import Launches, Pace
 from rnnbench.tasks import Task
 from rnnbench.train import fastest
 from rnnbench.train.stack import Stack
@@ -134,6 +136,19 @@ def test_a_poll_that_raises_leaves_the_stack_as_it_was() -> None:
     assert torch.equal(stack.state["parameters"], before)
     next(stack.epochs())
     assert torch.equal(stack.state["parameters"], parameters(configs, task, 2))
+
+
+def test_a_poll_comes_after_each_fifth_of_a_second_of_work(monkeypatch) -> None:
+    """By a clock of the test: the first minibatch, which compiles kernels, takes long, then each 30 ms."""
+    now, polls = [0.0], []
+    monkeypatch.setattr(launches.time, "perf_counter", lambda: now[0])
+    pace = Pace(torch.device("cpu"))
+    pace.start(lambda: None)
+    for number in range(30):
+        now[0] += 20.0 if number == 0 else 0.03
+        pace.step(lambda: polls.append(now[0]))
+    assert len(polls) > 4
+    assert all(later - one < 0.25 for one, later in pairwise(polls))
 
 
 class Renewed(Sgd):

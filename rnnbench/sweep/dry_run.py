@@ -83,7 +83,7 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, floa
     taken = []
     for _ in range(3):
         started = time.perf_counter()
-        stack.compute.train(stack.state, order, NONE, lambda: None)
+        stack.compute.train(stack.state, order, NONE, lambda: None).tolist()  # waits for a card
         taken.append(time.perf_counter() - started)
     step = min(taken[1:]) / 3
     watched = shape.val if config.fit.select.value == "val" else shape.test

@@ -24,7 +24,9 @@ class CudaGraph:
     def __init__(self, launch: Launch, stream: torch.cuda.Stream) -> None:
         self.graph = torch.cuda.CUDAGraph()
         # thread_local: other threads may allocate memory meanwhile, for a stack on another GPU.
-        with _ONE, torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+        capture = torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local")
+        current = torch.cuda.current_stream()  # to which earlier versions of torch do not return after errors
+        with _ONE, torch.cuda.stream(current), capture:
             launch()
 
     def __call__(self) -> None:
