@@ -39,6 +39,7 @@ from rnnbench.nn.network import Network
 from rnnbench.tasks import Goal
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+PRINTED: set[str] = set()
 
 
 class NoCard:
@@ -71,10 +72,13 @@ def needs(kernel: Any) -> dict[str, int]:
 
 
 def compile_only(function: JITFunction, grid: Any) -> Callable[..., None]:
-    """Compile what would be launched, and print what it needs."""
+    """Compile what would be launched, and print what it needs, once."""
 
     def launch(*arguments: Any, **named: Any) -> None:
         kernel = function.run(*arguments, grid=grid, warmup=True, **named)
+        if kernel.hash in PRINTED:
+            return
+        PRINTED.add(kernel.hash)
         print(json.dumps({"kernel": function.fn.__name__, **needs(kernel)}), flush=True)
 
     return launch

@@ -22,6 +22,7 @@ from rnnbench.nn.network import Network
 FLOAT = 4  # bytes
 COLUMNS = 16  # examples of a program; see rnnbench.kernels.gpu.scan
 RESIDENT = 32  # the largest size of weights that stay on the chip
+TILE = 32  # hidden rows, and examples, of a program where they do not; see rnnbench.kernels.gpu.tiled
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def of_layer(load: Load, network: Network, layer: int) -> Iterator[Work]:
         back_bytes = (x + left + above + d_x) * examples + weights * (1 + parts(load))
         yield Work(sum(back) * examples, back_bytes, programs)
         return
+    programs = load.K * -(-H // TILE) * -(-load.batch // TILE)
     a = FLOAT * graph.weights["weight_ih"][0] * H  # what x contributes to a step, and its gradient
     yield Work(there[1] * examples, (x + a) * examples + weights)
     yield Work(there[0] * examples, (a + left) * examples, programs)
