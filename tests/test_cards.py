@@ -9,14 +9,16 @@ import torch
 from conftest import make_config, small_task
 
 from rnnbench.config import ConfigError, Kernel, Precision, conf_folder
-from rnnbench.kernels import on_card
+from rnnbench.kernels import choose, cudnn, on_card, slower
 from rnnbench.kernels.gpu import cards
 from rnnbench.kernels.gpu.cards import Card
 from rnnbench.kernels.precision import TorchPrecision
+from rnnbench.record import read_result
 from rnnbench.sweep import launcher
 from rnnbench.sweep.compose import compose_words
 from rnnbench.sweep.dry_run import computed_by
-from rnnbench.sweep.recorder import resumed
+from rnnbench.sweep.job import Job, identity
+from rnnbench.sweep.recorder import Recorder, resumed
 from rnnbench.sweep.stages import preflight
 from rnnbench.train.snapshot import Unusable, load, save
 from rnnbench.train.stack import Stack, shape_key
@@ -110,7 +112,7 @@ REFUSED = {
         "fit.precision=float32",
     ),
     "too little memory": (
-        [T4], {"free": 2**27}, "fit.device=cuda model.hidden_size=500 fit.batch_size=1000",
+        [T4], {"free": 2**27}, "fit.device=cuda model.hidden_size=500 fit.batch_size=1000 fit.kernel=torch",
         "model.hidden_size=500: a trial takes about ",
     ),
 }  # fmt: skip
@@ -154,6 +156,33 @@ def test_the_record_and_the_terminal_name_card_driver_and_precision(machine, mon
     assert on_card(make_config()) == ""
 
 
+def test_a_trial_that_was_to_train_on_a_card_elsewhere_fails_with_a_record(machine, tmp_path):
+    machine()
+    config = make_config(fit__device="cuda")
+    job = Job("a", config, tmp_path / "a", identity(config))
+    Recorder().fail(job, "its stack was lost")
+    tags = read_result(job.folder)["tags"]
+    assert (tags["rnnbench.device"], tags["rnnbench.kernel"]) == ("cuda", "triton")
+    assert "rnnbench.card" not in tags
+
+
+def test_kernels_that_are_not_there_fall_back_with_a_line_or_are_refused(machine, tmp_path):
+    for found, triton, why in (
+        ([H100], None, "fit.device=cuda: Triton, which compiles kernels for cards, is not installed"),
+        ([P100], "3.9.0", f"fit.device=cuda: {P100} is too old for Triton, which needs 7.0"),
+    ):
+        machine(*found, triton=triton)
+        config = make_config(fit__device="cuda")
+        assert (choose(config), slower(config)) == (Kernel.torch, f"{why}: training on the slower torch path")
+        said = refusal("fit.device=cuda fit.kernel=compiled", tmp_path)
+        assert said == f"fit.kernel=compiled: {why}; take fit.kernel=auto, which trains on the torch path"
+    machine(H100, triton=None)
+    said = refusal("fit.device=cuda fit.precision=tf32x3", tmp_path)
+    assert said.startswith("fit.precision=tf32x3: fit.device=cuda: Triton, ")
+    assert said.endswith(", and the torch path does not have it; take float32 or tf32")
+    assert not cudnn.supports(make_config(fit__device="cuda", fit__precision=Precision.tf32x3))
+
+
 def test_the_version_of_the_driver_is_asked_for_without_harm():
     assert cards.driver() is None or cards.driver()[0].isdigit()
 
@@ -168,11 +197,12 @@ def saved(tmp_path, made_by):
 
 
 CPU = {"trial": "a", "device": "cpu", "kernel": "compiled avx2"}
-ON_CARD = {"trial": "a", "device": "cuda", "kernel": "compiled triton"}
+ON_CARD = {"trial": "a", "device": "Tesla T4", "kernel": "triton sm_75"}
+ON_ANOTHER = {"trial": "a", "device": "NVIDIA H100 80GB HBM3", "kernel": "triton sm_90"}
 
 
-@pytest.mark.parametrize("one, other", [(CPU, ON_CARD), (ON_CARD, CPU)])
-def test_a_trial_moves_between_the_cpu_and_a_card(one, other, tmp_path):
+@pytest.mark.parametrize("one, other", [(CPU, ON_CARD), (ON_CARD, CPU), (ON_CARD, ON_ANOTHER)])
+def test_a_trial_moves_between_the_cpu_and_cards(one, other, tmp_path):
     stack = saved(tmp_path, one)
     fresh = stack.fresh(make_config("gru"))
     found = load(tmp_path, fresh, other)
@@ -200,7 +230,7 @@ def test_a_file_with_tensors_of_a_card_is_read_without_one(tmp_path, monkeypatch
 
 def test_a_record_says_where_its_first_epochs_were_trained():
     first = {"rnnbench.device": "cpu", "rnnbench.kernel": "compiled avx2"}
-    second = {"rnnbench.device": "cuda:0", "rnnbench.card": "Tesla T4", "rnnbench.kernel": "compiled triton"}
+    second = {"rnnbench.device": "cuda:0", "rnnbench.card": "Tesla T4", "rnnbench.kernel": "triton sm_75"}
     moved = resumed(first, second, 3)
     assert moved == {"rnnbench.resumed": "3", "rnnbench.moved": "to epoch 3 on cpu with compiled avx2"}
     there = resumed(
@@ -208,7 +238,7 @@ def test_a_record_says_where_its_first_epochs_were_trained():
     )  # another card of the same kind
     assert there == {"rnnbench.resumed": "3 5", "rnnbench.moved": moved["rnnbench.moved"]}
     back = resumed(second | there, first, 8)
-    assert back["rnnbench.moved"].endswith("avx2; to epoch 8 on Tesla T4 with compiled triton")
+    assert back["rnnbench.moved"].endswith("avx2; to epoch 8 on Tesla T4 with triton sm_75")
     assert resumed(first, first, 4) == {"rnnbench.resumed": "4"}
     assert resumed({}, first, 4) == {"rnnbench.resumed": "4"}
 

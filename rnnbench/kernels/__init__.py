@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from rnnbench.config import Config, ConfigError, Kernel
+from rnnbench.config import Config, ConfigError, Kernel, Precision
 from rnnbench.kernels import cudnn, libraries
 from rnnbench.kernels.compiled import OPTIMISERS, CompiledCompute, chunks, cores
 from rnnbench.kernels.cudnn import CudnnNetwork
@@ -108,6 +108,10 @@ def choose(config: Config) -> Kernel:
     if kernel in (Kernel.cudnn, Kernel.torch):
         return kernel
     why = reason(config)
+    if why and config.fit.precision is Precision.tf32x3:
+        raise ConfigError(
+            f"fit.precision=tf32x3: {why}, and the torch path does not have it; take float32 or tf32"
+        )
     if why and kernel is Kernel.compiled:
         raise ConfigError(f"fit.kernel=compiled: {why}; take fit.kernel=auto, which trains on the torch path")
     return Kernel.torch if why else Kernel.compiled
@@ -152,6 +156,8 @@ def kernel_name(config: Config) -> str:
     """Name the kernel for the record: of a generated one the instruction set, or the card's architecture."""
     kernel = choose(config)
     if kernel is Kernel.compiled and config.fit.device != "cpu":
+        if not cards.count():  # of a trial that was to train elsewhere
+            return "triton"
         major, minor = cards.card(config.fit.device).capability
         return f"triton sm_{major}{minor}"
     kernels = libraries.find(config.model) if kernel is Kernel.compiled else None

@@ -7,7 +7,7 @@ numbers are not those of the torch path.
 import torch
 from torch import Tensor
 
-from rnnbench.config import Config, Readout
+from rnnbench.config import Config, Precision, Readout
 from rnnbench.nn.cells import Noise, Weights
 from rnnbench.nn.cells.cell import NONE
 from rnnbench.nn.network import Network
@@ -17,9 +17,13 @@ CELLS = ("lstm", "gru", "rnn")  # those of torch.nn
 
 
 def supports(config: Config) -> bool:
-    """True if torch.nn has the cell, without options of its own, for sequences of equal length: images."""
+    """True if torch.nn has the cell, without options of its own, for sequences of equal length: images.
+
+    It does not have the precision tf32x3.
+    """
     options = ("layer_norm", "recurrent_dropout", "zoneout", "learned_state", "weight_noise")
     plain = not any(getattr(config.model, option) for option in options)
+    plain = plain and config.fit.precision is not Precision.tf32x3
     return config.model.name in CELLS and plain and isinstance(config.data, Images)
 
 

@@ -3,6 +3,7 @@
 import os
 
 from rnnbench.kernels import kernel_name
+from rnnbench.kernels.gpu import cards
 from rnnbench.record import previous, read_metrics
 from rnnbench.sweep.job import Job
 from rnnbench.system.files import DamagedFile, set_aside
@@ -24,7 +25,7 @@ def find(job: Job, fresh: Snapshot) -> Snapshot:
     """Return the snapshot that a job goes on from: the one in its folder, or `fresh` if there is none.
 
     A snapshot that is damaged, of another trial or kernel, or of epochs that metrics.csv does not have, is
-    renamed and not used. One of a card is used on the CPU, and the other way round.
+    renamed and not used. One of a card is used on the CPU or another card, and one of the CPU on a card.
 
     Args:
         fresh: the trial before its first epoch.
@@ -44,8 +45,9 @@ def find(job: Job, fresh: Snapshot) -> Snapshot:
 
 def _made_by(job: Job) -> dict[str, str]:
     """Return the trial, device and kernel that a job's snapshot is compared with, see `snapshot.load`."""
-    device = job.config.fit.device.partition(":")[0]
-    return {"trial": job.trial, "device": device, "kernel": kernel_name(job.config)}
+    device = job.config.fit.device
+    place = device if device == "cpu" else cards.card(device).name
+    return {"trial": job.trial, "device": place, "kernel": kernel_name(job.config)}
 
 
 def _recorded(job: Job, epochs: int) -> bool:

@@ -24,7 +24,7 @@ def save(folder: Path, trial: Snapshot, made_by: dict[str, str]) -> None:
     """Write a trial's snapshot to its job folder.
 
     Args:
-        made_by: hash of the trial, kind of device and name of the kernel, for `load` to compare.
+        made_by: trial (its hash), device (cpu, or the name of a card) and kernel, for `load` to compare.
     """
     rows = {name: row.cpu().clone() for name, row in trial.rows.items()}  # a view takes its whole stack along
     slot = {name: getattr(trial.slot, name) for name in SLOT}
@@ -46,7 +46,7 @@ def load(folder: Path, fresh: Snapshot, made_by: dict[str, str]) -> Snapshot:
     """Read the snapshot in a job folder.
 
     It has to be of the same trial, and of the same kernel, since others round differently; but trials move
-    between the CPU and cards, where no kernel is the same. An older snapshot does not name its device.
+    between the CPU and cards, where each has other kernels. An older snapshot does not name its device.
 
     Args:
         fresh: the trial before its first epoch, whose rows have the shapes that are expected.
@@ -64,7 +64,7 @@ def load(folder: Path, fresh: Snapshot, made_by: dict[str, str]) -> Snapshot:
         raise Unusable(f"cannot be read ({(str(error) or type(error).__name__).splitlines()[0]})") from None
     if not sound:
         raise Unusable("is damaged: its checksum does not match")
-    moved = {theirs.get("device"), made_by.get("device")} == {"cpu", "cuda"}
+    moved = "device" in theirs and theirs["device"] != made_by["device"]
     for what in ("trial",) if moved else ("trial", "kernel"):
         value = made_by[what]
         if theirs.get(what) != value:

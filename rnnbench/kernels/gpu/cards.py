@@ -122,8 +122,8 @@ def without_tf32(device: str) -> str | None:
 
 
 def tags(device: str, precision: str) -> dict[str, str]:
-    """Return what a record says about the card that a trial is trained on; nothing of a CPU."""
-    if device == "cpu":
+    """Return what a record says about the card of a trial; nothing of a CPU, or of a card elsewhere."""
+    if device == "cpu" or not count():
         return {}
     here = card(device)
     found = {
