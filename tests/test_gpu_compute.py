@@ -121,14 +121,31 @@ def test_a_minibatch_is_captured_once_and_one_that_cannot_be_is_launched(
         assert (made.captured, made.replays) == (1, 3)  # of two epochs of two the first is launched
 
 
-def test_a_poll_that_raises_leaves_the_stack_as_it_was() -> None:
+def test_training_and_evaluation_are_waited_for_each_at_its_own_pace(monkeypatch) -> None:
+    """Minibatches of evaluation are larger: as many of them as of training would be waited for too long."""
+    task, configs = small((1,))
+    config = configs[0]
+    monkeypatch.setattr(launches, "SECONDS", 1e9)
+    ours = GpuCompute(config, task)
+    stack, _ = trained([config], task, ours, 1)
+    polled: list[None] = []
+    index = torch.from_numpy(task.splits["test"]).repeat(10)  # more at once than in the epoch before
+    ours.evaluate(stack.state["parameters"], index, lambda: polled.append(None))
+    assert len(polled) == 2  # before the first minibatch and after it
+
+
+def test_a_poll_that_raises_leaves_the_stack_as_it_was(monkeypatch) -> None:
     task, configs = small((1,))
     stack, _ = trained(configs, task, GpuCompute(configs[0], task), 1)
     before = stack.state["parameters"].clone()
 
-    def stop() -> None:
-        raise KeyboardInterrupt
+    polls = iter([False, True])
 
+    def stop() -> None:
+        if next(polls):  # after the first minibatch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(launches, "SECONDS", 0.0)
     stack.poll = stop
     with pytest.raises(KeyboardInterrupt):
         next(stack.epochs())

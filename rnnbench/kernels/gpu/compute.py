@@ -58,7 +58,7 @@ class GpuCompute:
         self.maker = Maker(task, own) if task.make else None
         self.training: Training | None = None
         self.measuring: Minibatch | None = None
-        self.pace, self.launches = Pace(self.device), Launches(self.device)
+        self.pace, self.launches = Pace(self.device), Launches(self.device)  # the pace of evaluation
 
     def minibatch(
         self, examples: Examples, K: int, B: int, *, dropout: bool = False, training: bool
@@ -94,7 +94,7 @@ class GpuCompute:
         K = min(len(parameters), max(1, ROOM // trial))
         with self.here():
             if self.measuring is None or self.measuring.index.shape != (K, B):
-                self.measuring = None
+                self.measuring, self.pace = None, Pace(self.device)
                 self.measuring = self.minibatch(self.stored, K, B, training=False)
             found = [self._measured(part, order, poll) for part in parameters.split(K)]
         sums, answered = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -154,7 +154,7 @@ class Training:
 
     def __init__(self, compute: GpuCompute, state: optimisers.State, form: tuple[int, bool, bool]) -> None:
         K, dropout, weights = self.form = form
-        self.network, self.pace, self.launches = compute.network, compute.pace, compute.launches
+        self.network, self.launches, self.pace = compute.network, compute.launches, Pace(compute.device)
         lengths = compute.task.lengths
         self.lengths = None if lengths is None else torch.from_numpy(lengths)  # of stored examples
         self.optim, self.B = compute.config.optim, compute.config.fit.batch_size
