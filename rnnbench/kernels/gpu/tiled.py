@@ -194,8 +194,9 @@ class TiledScan:
         again: list[tuple[str, int, int]] = []
         for each in self.graph.sums:
             left = self.writer.lefts[each.value]
-            if first.setdefault((each.weight, each.block), left) != left:
+            if (each.weight, each.block) in first:
                 again.append((each.weight, each.block, left))
+            first.setdefault((each.weight, each.block), left)
         for name, (rows, _) in self.graph.weights.items():
             pairs = [(block, left) for (weight, block), left in first.items() if weight == name]
             more = [(block, left) for weight, block, left in again if weight == name]
