@@ -209,6 +209,7 @@ LATE_IMPORTS = {
     "search/sweeper.py",  # Optuna and torch, which a command that is refused does without
     "sweep/stages.py",  # torch, likewise
     "tasks/task.py",  # rich, which most tasks do without
+    "train/resources.py",  # Triton, likewise
 }
 
 

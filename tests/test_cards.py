@@ -142,6 +142,7 @@ def test_the_record_and_the_terminal_name_card_driver_and_precision(machine, mon
     monkeypatch.setattr(torch.version, "cuda", "13.2")
     assert cards.tags("cuda:0", "tf32") == {
         "rnnbench.card": "NVIDIA H100 80GB HBM3",
+        "rnnbench.card_number": "0",
         "rnnbench.capability": "9.0",
         "rnnbench.driver": "570.86.15",
         "rnnbench.precision": "tf32",

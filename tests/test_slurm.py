@@ -354,7 +354,7 @@ def script(tmp_path, monkeypatch, folder="s", **given):
     usual = {"mem_gb": 1, "gpus_per_node": None, "partition": "p", "account": "a", "setup": ["module load x"],
              "additional_parameters": {"qos": "low"}}  # fmt: skip
     launcher = SlurmLauncher(**GIVEN | {"cluster": "slurm"} | usual | given)
-    executor = launcher._executor(tmp_path / folder, "name")._executor
+    executor = launcher._executor(tmp_path / folder, "name", None)._executor
     return executor._make_submission_file_text(executor._submitit_command_str, "uid")
 
 

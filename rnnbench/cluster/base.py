@@ -22,7 +22,7 @@ class RemoteLauncher(TrialLauncher):
     """Sends stacks elsewhere as tasks; a subclass submits the tasks and finds those that are over.
 
     Args:
-        max_stack: trials of a stack at most; None: 16, enough for fast batched products.
+        max_stack: trials of a stack at most; None: as many as gain from it.
         retries: how often a stack is sent again after its task was lost.
     """
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,11 @@ from rnnbench.record import abandon, is_job, read_metrics, read_result, workers
 from rnnbench.sweep.job import Job
 from rnnbench.sweep.placing import take_finished
 from rnnbench.sweep.recorder import Recorder
-from rnnbench.sweep.scheduler import by_shape
+from rnnbench.sweep.scheduler import by_shape, spread
 from rnnbench.sweep.session import Sweep
 from rnnbench.system import signals
 from rnnbench.system.files import sound
-from rnnbench.train.resources import ENOUGH
+from rnnbench.train.resources import gaining_elsewhere
 
 if TYPE_CHECKING:
     from rnnbench.cluster.base import RemoteLauncher
@@ -257,15 +256,14 @@ def _look(stacks: list[SentStack], followed: dict[str, RemoteJob]) -> None:
             stacks.remove(stack)
 
 
-def cut(jobs: Sequence[Job], max_stack: int | None) -> list[list[Job]]:
+def cut(jobs: Sequence[Job], max_stack: int | None) -> list[Sequence[Job]]:
     """Divide jobs into stacks of equal shapes; the jobs of one shape are spread evenly.
 
     Args:
-        max_stack: jobs of a stack at most; None: enough for fast batched products.
+        max_stack: jobs of a stack at most; None: as many as gain from it.
     """
-    stacks = []
+    stacks: list[Sequence[Job]] = []
     for members in by_shape(jobs).values():
-        count = -(-len(members) // (max_stack or ENOUGH))
-        bounds = [len(members) * n // count for n in range(count + 1)]
-        stacks += [members[start:end] for start, end in pairwise(bounds)]
+        most = max_stack or gaining_elsewhere(members[0].config)
+        stacks += spread(members, -(-len(members) // most))
     return stacks

@@ -44,13 +44,18 @@ class RayLauncher(RemoteLauncher):
     place = "Ray"
 
     def __init__(
-        self, max_stack: int | None, retries: int, address: str | None, num_cpus: float, num_gpus: float
+        self,
+        max_stack: int | None,
+        retries: int,
+        address: str | None,
+        num_cpus: float,
+        num_gpus: float | None,
     ) -> None:
         super().__init__(max_stack, retries)
         if find_spec("ray") is None:
             raise ConfigError("hydra/launcher=ray: needs Ray: pip install 'rnnbench[ray]'")
         for key, amount in (("num_cpus", num_cpus), ("num_gpus", num_gpus), ("retries", retries)):
-            if amount < 0:
+            if amount is not None and amount < 0:
                 raise ConfigError(f"hydra.launcher.{key}={amount:g}: must not be below 0")
         self.address = address
         self.num_cpus, self.num_gpus = num_cpus, num_gpus
@@ -80,7 +85,7 @@ class RayLauncher(RemoteLauncher):
             ) from None
 
     def train(self, sweep: "Sweep", jobs: Sequence[Job], trees: Sequence[dict[str, Any]], first: int) -> None:
-        if not self.num_gpus and any(job.config.fit.device != "cpu" for job in jobs):
+        if self.num_gpus == 0 and any(job.config.fit.device != "cpu" for job in jobs):
             raise ConfigError(
                 f"hydra.launcher.num_gpus=0: with fit.device={jobs[0].config.fit.device} a stack needs one, "
                 "or a share such as 0.5"
@@ -88,9 +93,14 @@ class RayLauncher(RemoteLauncher):
         super().train(sweep, jobs, trees, first)
 
     def submit(self, stacks: Sequence[SentStack]) -> None:
-        self._connect()
+        self._connect(max(map(self.cards, stacks)))
         for stack in stacks:
-            self.sent[stack.name] = self.task.remote(str(stack.file.absolute()))
+            task = self.task.options(num_cpus=self.num_cpus, num_gpus=self.cards(stack))
+            self.sent[stack.name] = task.remote(str(stack.file.absolute()))
+
+    def cards(self, stack: SentStack) -> float:
+        """Return how many cards a stack asks for: what is set, else one where it trains on a card."""
+        return float(stack.on_card) if self.num_gpus is None else self.num_gpus
 
     def lost(self, stacks: Sequence[SentStack]) -> dict[str, Lost]:
         mine = {self.sent[stack.name]: stack.name for stack in stacks if stack.name in self.sent}
@@ -113,12 +123,15 @@ class RayLauncher(RemoteLauncher):
                 ray.cancel(task)  # raises KeyboardInterrupt in the task
             ray.wait(tasks, num_returns=len(tasks), timeout=PATIENCE)
 
-    def _connect(self) -> None:
+    def _connect(self, cards: float) -> None:
         """Connect to the cluster, or start one.
 
         The kernel kills the processes that Ray starts as soon as the thread that started them ends, and a
         search launches from short-lived threads. So a separate thread connects, and lives as long as this
         process.
+
+        Args:
+            cards: that a stack asks for, at most.
         """
         with self.connecting:
             if self.task is not None:
@@ -127,7 +140,7 @@ class RayLauncher(RemoteLauncher):
 
             def stay() -> None:
                 try:
-                    connected.set_result(self._init())
+                    connected.set_result(self._init(cards))
                 except BaseException as error:
                     connected.set_exception(error)
                 else:
@@ -136,7 +149,7 @@ class RayLauncher(RemoteLauncher):
             threading.Thread(target=stay, daemon=True).start()
             self.task = connected.result()
 
-    def _init(self) -> Any:
+    def _init(self, cards: float) -> Any:
         """Start Ray, and return the remote function to call for each stack.
 
         It does not run in the main thread, where Ray would install its own handler of SIGTERM.
@@ -174,16 +187,16 @@ class RayLauncher(RemoteLauncher):
                 f"hydra.launcher.address={self.address}: Ray cannot connect ({reason}); start the command "
                 "on a node of the cluster, with its versions of Ray and Python, and its token"
             ) from None
-        self._check_size(ray.nodes())
-        return ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=0)(train_stack)
+        self._check_size(ray.nodes(), cards)
+        return ray.remote(max_retries=0)(train_stack)
 
-    def _check_size(self, nodes: Sequence[dict[str, Any]]) -> None:
+    def _check_size(self, nodes: Sequence[dict[str, Any]], cards: float) -> None:
         """Warn if no node is large enough for a stack: one may join the cluster later.
 
         Raises:
             ConfigError: the cluster was started for this sweep, so no other node will join it.
         """
-        for key, kind, wanted in (("num_cpus", "CPU", self.num_cpus), ("num_gpus", "GPU", self.num_gpus)):
+        for key, kind, wanted in (("num_cpus", "CPU", self.num_cpus), ("num_gpus", "GPU", cards)):
             most = max(node["Resources"].get(kind, 0) for node in nodes if node["Alive"])
             if wanted > most:
                 line = f"hydra.launcher.{key}={wanted:g}: no node has more than {most:g}"

@@ -100,7 +100,7 @@ class SlurmLauncher(RemoteLauncher):
         batch = f"rnnbench-{uuid.uuid4().hex[:12]}"
         for index, stack in enumerate(stacks):  # noted first: if this process dies, the next finds the task
             stack.note(batch=batch, index=str(index) if len(stacks) > 1 else "N/A", job=None)
-        executor = self._executor(stacks[0].folder / STACKS / self.place, batch)
+        executor = self._executor(stacks[0].folder / STACKS / self.place, batch, self.cards(stacks))
         try:
             with executor.batch():
                 jobs = [
@@ -114,7 +114,12 @@ class SlurmLauncher(RemoteLauncher):
         with self.asking:
             self.asked = float("-inf")  # the last answer of squeue does not cover these stacks
 
-    def _executor(self, folder: Path, name: str) -> Any:
+    def cards(self, stacks: Sequence[SentStack]) -> int | None:
+        """Return how many cards each task asks for: what is set, else one where a stack trains on a card."""
+        given: int | None = self.resources["gpus_per_node"]
+        return 1 if given is None and any(stack.on_card for stack in stacks) else given
+
+    def _executor(self, folder: Path, name: str, cards: int | None) -> Any:
         import submitit
 
         executor = submitit.AutoExecutor(
@@ -125,7 +130,7 @@ class SlurmLauncher(RemoteLauncher):
             name=name,
             timeout_min=given["timeout_min"],
             mem_gb=given["mem_gb"],
-            gpus_per_node=given["gpus_per_node"],
+            gpus_per_node=cards,
             cpus_per_task=given["cpus_per_task"],
         )
         if self.place == "slurm":

@@ -102,6 +102,11 @@ class SentStack:
         return self.file.parent.parent
 
     @property
+    def on_card(self) -> bool:
+        """Whether any of its jobs trains on a graphics card."""
+        return any(job["config"]["fit"]["device"] != "cpu" for job in self.jobs)
+
+    @property
     def jobs(self) -> list[dict[str, Any]]:
         jobs: list[dict[str, Any]] = self.content["jobs"]
         return jobs

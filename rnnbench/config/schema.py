@@ -1,6 +1,6 @@
 """Defines the typed schema: every value of a trial, its type, its default. The yaml in conf/ only selects."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Optional
 
@@ -241,3 +241,7 @@ class Config:
     )
     dry_run: bool = False
     rnnbench_import: Optional[str] = None  # Python files that register what is one's own, separated by :
+
+    def on(self, device: str) -> "Config":
+        """Return the configuration with one of the devices that fit.device names."""
+        return replace(self, fit=replace(self.fit, device=device))

@@ -199,7 +199,8 @@ class CompiledCompute:
     def _minibatches(self, noise: Noise, K: int) -> int:
         """Return how many minibatches the next call computes: as many as its time and its room allow."""
         count = int(CALL_SECONDS / self.seconds) if self.seconds else 1
-        drawn = drawing.shapes(noise, self.network, self.stored.longest, self.batch_size).values()
+        names = drawing.named(noise)
+        drawn = drawing.shapes(names, self.network, self.stored.longest, self.batch_size).values()
         if drawn:
             count = min(count, ROOM // (4 * K * sum(map(math.prod, drawn))))
         if self.maker:

@@ -1,7 +1,7 @@
 """Draws the random numbers of some minibatches for the compiled kernels, as the torch path draws them."""
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ctypes import c_void_p
 
 import torch
@@ -10,27 +10,31 @@ from torch import Tensor
 from rnnbench.nn.cells import Noise
 from rnnbench.nn.network import Network
 
+NAMES = ("dropout", "recurrent", "zoneout", "weights")  # of Noise
+
 
 class Drawn(ctypes.Structure):
     """`struct noise` of native/stack.c."""
 
-    _fields_ = [(name, c_void_p) for name in ("dropout", "recurrent", "zoneout", "weights")]
+    _fields_ = [(name, c_void_p) for name in NAMES]
 
 
-def shapes(noise: Noise, network: Network, T: int, B: int) -> dict[str, tuple[int, ...]]:
+def named(noise: Noise) -> list[str]:
+    """Return the names of what is drawn."""
+    return [name for name in NAMES if getattr(noise, name) is not None]
+
+
+def shapes(names: Collection[str], network: Network, T: int, B: int) -> dict[str, tuple[int, ...]]:
     """Return the shape of what is drawn for a trial's minibatch of B examples of T steps, by its name."""
     model, cell = network.model, network.layers[0][0][1]
     levels, H = model.num_layers * network.directions, model.hidden_size
-    found: dict[str, tuple[int, ...]] = {}
-    if noise.dropout and model.num_layers > 1:
-        found["dropout"] = (model.num_layers - 1, T, network.directions * H, B)
-    if noise.recurrent:
-        found["recurrent"] = (levels, H, B)
-    if noise.zoneout:
-        found["zoneout"] = (levels, T, cell.states, H, B)
-    if noise.weights:
-        found["weights"] = (network.count(),)
-    return found
+    found = {
+        "dropout": (model.num_layers - 1, T, network.directions * H, B),
+        "recurrent": (levels, H, B),
+        "zoneout": (levels, T, cell.states, H, B),
+        "weights": (network.count(),),
+    }
+    return {name: shape for name, shape in found.items() if name in names and shape[0]}
 
 
 def draw(noise: Noise, network: Network, steps: Tensor, sizes: list[int], B: int) -> dict[str, Tensor]:
@@ -42,7 +46,8 @@ def draw(noise: Noise, network: Network, steps: Tensor, sizes: list[int], B: int
     """
     (K, minibatches), T = steps.shape, int(steps.max())
     found = {
-        name: torch.zeros(minibatches, K, *shape) for name, shape in shapes(noise, network, T, B).items()
+        name: torch.zeros(minibatches, K, *shape)
+        for name, shape in shapes(named(noise), network, T, B).items()
     }
     for n, size in enumerate(sizes if found else []):
         parts = {name: all_[n] for name, all_ in found.items()}

@@ -298,7 +298,7 @@ def _facts(
     return {"tags": tags, "metrics": metrics}
 
 
-def show_search(plan: Plan, max_stack: int | None) -> None:
+def show_search(plan: Plan, max_stack: int | None, elsewhere: bool) -> None:
     """Print what a search would do, for dry_run=true."""
     rows = Table(box=box.SIMPLE_HEAD)
     for name in ("parameter", "drawn from", "when"):
@@ -312,4 +312,4 @@ def show_search(plan: Plan, max_stack: int | None) -> None:
         f"{plan.n_trials} trials, {plan.settings.n_jobs} in flight, {plan.settings.repeats} runs each: {aims}"
     )
     say("for the time of one of them, the corners of the space:")
-    show_plan(plan.samples, max_stack)
+    show_plan(plan.samples, max_stack, elsewhere)

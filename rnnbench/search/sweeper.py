@@ -72,7 +72,7 @@ class OptunaSweeper(Sweeper):
             from rnnbench.search.runner import open_search
 
             if plan.base.dry_run:
-                show_search(plan, stacks.max_stack if stacks else 1)
+                show_search(plan, stacks.max_stack if stacks else 1, elsewhere)
                 raise SystemExit(0)
             with (
                 self._open(plan, elsewhere=elsewhere) as sweep,

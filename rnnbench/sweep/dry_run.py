@@ -1,7 +1,7 @@
 """Shows what a sweep would do, for dry_run=true: trials, stacks, memory, time; nothing is trained."""
 
-import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,49 +11,80 @@ from numpy.typing import NDArray
 
 from rnnbench import tasks, terminal
 from rnnbench.config import STEPS_PER_EPOCH, Config, Kernel
-from rnnbench.kernels import kernel_name, on_card, reason
+from rnnbench.kernels import choose, kernel_name, on_card, reason
+from rnnbench.kernels.gpu import cards
 from rnnbench.nn.cells.cell import NONE
-from rnnbench.train.resources import data_bytes, places, trial_bytes
+from rnnbench.nn.network import Network
+from rnnbench.train import resources
 from rnnbench.train.stack import Stack, shape_key
 
 
-def show_plan(configs: Sequence[Config], max_stack: int | None) -> None:
+def show_plan(configs: Sequence[Config], max_stack: int | None, elsewhere: bool = False) -> None:
     """Print the plan of a sweep.
 
     The time is estimated from a few steps of each kind of stack on random bytes, with weights that are
-    discarded, times the number of steps; an evaluated minibatch counts as a third of a step.
+    discarded, times the number of steps; an evaluated minibatch counts as a third of a step. Where stacks
+    train elsewhere, on cards that are not here, no time is estimated.
     """
     groups: dict[object, list[Config]] = {}
     for config in configs:
         groups.setdefault(shape_key(config), []).append(config)
+    kinds = Counter(members[0].fit.device for members in groups.values())
     terminal.say(f"{counted(len(configs), 'trial')} in {counted(len(groups), 'kind')} of stacks")
     total = 0.0
     for members in groups.values():
-        config = members[0]
-        shape = tasks.shape(config.data)
-        width = min(len(members), places(config, shape, max_stack))
-        seconds, memory, parameters = measure(config, shape, width)
-        rounds = math.ceil(len(members) / width)
+        config, shape = members[0], tasks.shape(members[0].data)
+        width, stacks = divided(members, kinds[config.fit.device], max_stack, elsewhere)
+        memory = resources.data_bytes(shape) + resources.stack_bytes(config, shape)(width)
         epochs = max(member.fit.epochs for member in members)
-        seconds *= rounds * epochs
-        total += seconds
+        seconds = measure(config, shape, width) * stacks * epochs if is_here(config) else None
+        total += (seconds or 0.0) / (1 if elsewhere else len(resources.devices(config.fit.device)))
         terminal.say(
             f"  {len(members)} x {config.model.name}, hidden size {config.model.hidden_size}, "
-            f"{counted(config.model.num_layers, 'layer')} on {config.data.name}: {parameters:,} parameters, "
-            f"{counted(rounds, 'stack')} of up to {width}, about {memory / 2**20:,.0f} MiB, "
-            f"{clock(seconds)}, {computed_by(config)}"
+            f"{counted(config.model.num_layers, 'layer')} on {config.data.name}: "
+            f"{Network(config.model, shape.input_size, shape.outputs).count():,} parameters, "
+            f"{counted(stacks, 'stack')} of up to {width}, about {memory / 2**20:,.0f} MiB, "
+            f"{'' if seconds is None else clock(seconds) + ', '}{computed_by(config)}"
         )
-    terminal.say(
-        f"about {clock(total)} in all on {configs[0].fit.device}, early stopping aside; nothing was trained"
-    )
+    if all(map(is_here, configs)):
+        where = configs[0].fit.device if elsewhere else place(configs[0].fit.device)
+        terminal.say(f"about {clock(total)} in all on {where}, early stopping aside; nothing was trained")
+    else:
+        terminal.say("the time is not estimated, since there is no card here; nothing was trained")
 
 
-def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, float, int]:
-    """Measure a stack of `width` trials.
+def divided(members: Sequence[Config], kinds: int, max_stack: int | None, elsewhere: bool) -> tuple[int, int]:
+    """Return how many trials a stack of this kind has at most, and how many stacks are trained.
 
-    Returns:
-        seconds an epoch, bytes of the stack with its data, parameters of a trial.
+    Args:
+        members: trials of one kind.
+        kinds: kinds of stacks on the same devices.
+        elsewhere: whether stacks are sent to a cluster.
     """
+    config, count = members[0], len(members)
+    if elsewhere:
+        stacks = -(-count // (max_stack or resources.gaining_elsewhere(config)))
+        return -(-count // stacks), stacks
+    devices = resources.devices(config.fit.device)
+    parts = min(count, resources.parts(len(devices), kinds))
+    here = config.on(devices[0])
+    width = min(-(-count // parts), resources.places(here, tasks.shape(config.data), max_stack))
+    return width, -(-count // width)
+
+
+def is_here(config: Config) -> bool:
+    """Return whether this machine has the device of a trial."""
+    return config.fit.device == "cpu" or cards.count() > 0
+
+
+def place(device: str) -> str:
+    """Name a device, or the number of cards that train side by side."""
+    number = len(resources.devices(device))
+    return device if number == 1 else f"{number} cards side by side"
+
+
+def measure(config: Config, shape: tasks.Shape, width: int) -> float:
+    """Measure how many seconds an epoch of a stack of `width` trials takes."""
     B = min(config.fit.batch_size, shape.train or config.fit.batch_size)
     rng = np.random.default_rng(0)
     examples = {"train": 3 * B, "val": 1, "test": 1}
@@ -88,13 +119,14 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> tuple[float, floa
     step = min(taken[1:]) / 3
     watched = shape.val if config.fit.select.value == "val" else shape.test
     train = shape.train or B * (config.fit.steps_per_epoch or STEPS_PER_EPOCH)
-    seconds = step * (train + watched / 3 / config.fit.evaluate_every) / B
-    return seconds, data_bytes(shape) + width * trial_bytes(config, shape), stack.network.count()
+    return step * (train + watched / 3 / config.fit.evaluate_every) / B
 
 
 def computed_by(config: Config) -> str:
     """Name the kernel of a stack and its card, and say why it is torch where nobody asked for that."""
     why = reason(config) if config.fit.kernel is Kernel.auto else None
+    if not is_here(config):
+        return f"{choose(config).value} on a card, in {config.fit.precision.value}"
     return kernel_name(config) + (f" ({why})" if why else "") + on_card(config)
 
 

@@ -91,7 +91,8 @@ class GridSweeper(Sweeper):
                 said = f"{equal} of {len(jobs) + equal} points are the same trial as another point"
                 say(f"{said}: each trial is trained once")
             if jobs[0].config.dry_run:
-                stages.show_plan([job.config for job in jobs], self.ours.max_stack if self.ours else 1)
+                most, elsewhere = (self.ours.max_stack, self.ours.elsewhere) if self.ours else (1, False)
+                stages.show_plan([job.config for job in jobs], most, elsewhere)
                 raise SystemExit(0)
             _check_no_search(Path(self.config.hydra.sweep.dir))
             batches = self._launch(jobs, job_name(arguments, jobs[0].config))

@@ -40,6 +40,7 @@ class Job:
     started: Callable[[], None] = do_nothing  # called when its record begins or goes on
     ended: Callable[[], None] = do_nothing  # called when its record has ended
     tags: dict[str, str] = field(default_factory=dict)  # tags for its record, besides its provenance
+    device: str | None = None  # that its stack trains on, once it is in one: one of those of fit.device
     watch: Watcher | None = None
     state: JobState = JobState.waiting
     value: float | None = None  # its objective, once finished
@@ -50,6 +51,11 @@ class Job:
     def title(self) -> str:
         """The job's name on the terminal: in a sweep the name of its folder and its label."""
         return self.name if self.label is None else f"{self.folder.name} {self.label}"
+
+    @property
+    def placed(self) -> Config:
+        """Its configuration, with the device that its stack trains on."""
+        return self.config if self.device is None else self.config.on(self.device)
 
     def become(self, state: JobState) -> None:
         """Change the state of the job.

@@ -98,8 +98,8 @@ class Recorder:
         """Begin the record of a job, or go on with it after this number of epochs."""
         job.prepare()
         task = tasks.load(job.config.data)
-        fit = job.config.fit
-        tags = provenance(fit.device) | {"rnnbench.kernel": kernel_name(job.config)}
+        fit = job.placed.fit
+        tags = provenance(job.config.fit.device) | {"rnnbench.kernel": kernel_name(job.placed)}
         tags |= cards.tags(fit.device, fit.precision.value) | job.tags
         tags |= {f"{IMPORT}{name}": digest for name, digest in imported(job.config).items()}
         tags |= described(job.config)

@@ -3,25 +3,26 @@
 It does not use Hydra: a job is a checked configuration and the folder of its record.
 """
 
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import lru_cache
+from contextlib import ExitStack
+from functools import lru_cache, partial
+from itertools import chain, pairwise
+from threading import Lock
 
 from rnnbench import tasks, terminal
-from rnnbench.config import Kernel, objective
+from rnnbench.config import Config, Kernel, objective
 from rnnbench.config.user_code import failure
 from rnnbench.job_state import JobState
-from rnnbench.kernels import cores_used, kernel_name, on_card, slower
+from rnnbench.kernels import choose, cores_used, kernel_name, on_card, slower
 from rnnbench.kernels.compiled import cores
 from rnnbench.sweep import snapshots
 from rnnbench.sweep.job import Job
 from rnnbench.sweep.recorder import Recorder
 from rnnbench.system import signals
-from rnnbench.train import fastest
+from rnnbench.train import fastest, resources
 from rnnbench.train import stack as engine
-from rnnbench.train.resources import places, ran_out
 from rnnbench.train.stack import Outcome, Report, Slot, Snapshot, Stack, shape_key
 
 say_once, warn_once = lru_cache(terminal.say), lru_cache(terminal.warn)
@@ -50,6 +51,13 @@ def by_shape(jobs: Sequence[Job]) -> dict[object, list[Job]]:
     return shapes
 
 
+def spread(jobs: Sequence[Job], count: int) -> list[Sequence[Job]]:
+    """Divide jobs into so many parts of nearly equal sizes, none of them empty."""
+    count = min(count, len(jobs))
+    bounds = [len(jobs) * n // count for n in range(count + 1)]
+    return [jobs[start:end] for start, end in pairwise(bounds)]
+
+
 class Scheduler:
     """Keeps several stacks, to which jobs may be added at any time.
 
@@ -57,6 +65,8 @@ class Scheduler:
     whose jobs are all known at the start: waiting for the slowest stack after each epoch would leave cores
     idle. `round` trains one epoch of every stack. It is for a search, where the next suggestion depends on
     the jobs that have ended, and must not depend on the speed of the machine.
+
+    A graphics card trains one stack at a time, and all cards that fit.device names train side by side.
 
     Args:
         max_stack: trials that train together at most; None: as many as gain from it.
@@ -67,33 +77,59 @@ class Scheduler:
         self.max_stack = max_stack
         self.stacks: dict[object, list[JobStack]] = {}  # by shape
         self.stopping = False  # whether stacks in other threads have to stop as well
+        self.taking = Lock()  # cards take their next stack one after the other
         self.trial_epochs = self.stack_epochs = 0  # trained so far by `round`
 
     def queue(self, jobs: Sequence[Job]) -> None:
-        """Add jobs to one stack for each shape; jobs wait while their stack is full."""
-        for shape, members in by_shape(jobs).items():
+        """Add jobs to one stack for each shape; jobs wait while their stack is full.
+
+        On several cards a shape is divided into as few stacks as give each card equally many.
+        """
+        shapes = by_shape(jobs)
+        kinds = Counter(members[0].config.fit.device for members in shapes.values())
+        for shape, members in shapes.items():
+            asked = members[0].config.fit.device
+            count = resources.parts(len(resources.devices(asked)), kinds[asked])
             there = self.stacks.setdefault(shape, [])
-            if not there:
-                there.append(self._open(members[0]))
-            there[0].waiting += members
+            for part in spread(members, count):
+                stack = self._open(part[0])
+                if not stack.on_card:  # a card that is free chooses its stack
+                    self._place(stack, part[0].config, stack.device)
+                stack.waiting += part
+                there.append(stack)
 
     def add(self, jobs: Sequence[Job]) -> None:
-        """Add jobs of one shape to a stack with room for all, or a new one; they join at the next epoch."""
-        there = self.stacks.setdefault(shape_key(jobs[0].config), [])
-        stack = next((stack for stack in there if stack.room >= len(jobs)), None)
+        """Add jobs of one shape to a stack with room for all, or a new one; they join at the next epoch.
+
+        Of several cards the one with the fewest jobs gets them.
+        """
+        config = jobs[0].config
+        there = self.stacks.setdefault(shape_key(config), [])
+        busy = Counter(stack.device for stack in chain(*self.stacks.values()) for _ in stack.jobs)
+        device = min(resources.devices(config.fit.device), key=lambda name: busy[name])
+        stack = next((each for each in there if each.device == device and each.room >= len(jobs)), None)
         if stack is None:
             stack = self._open(jobs[0])
+            self._place(stack, config, device)
             there.append(stack)
         stack.waiting += jobs
 
     def _open(self, like: Job) -> "JobStack":
-        """Return a new stack for jobs of the same shape as this one."""
+        """Return a new stack for jobs of the same shape as this one, which `_place` gives its places."""
         if line := slower(like.config):
             warn_once(line)
-        if card := on_card(like.config):
-            say_once(f"training with {kernel_name(like.config)}{card}")
-        width = places(like.config, tasks.shape(like.config.data), self.max_stack)
-        return JobStack(self.recorder, width, self._poll)
+        return JobStack(self.recorder, resources.devices(like.config.fit.device), self._poll)
+
+    def _place(self, stack: "JobStack", like: Config, device: str) -> None:
+        """Give a stack without trials its device, and as many places as that has room for."""
+        config = like.on(device)
+        shape = tasks.shape(config.data)
+        stack.device = device
+        stack.width = resources.places(config, shape, self.max_stack)
+        if card := on_card(config):
+            taken = resources.data_bytes(shape) + resources.stack_bytes(config, shape)(stack.width)
+            room = f"up to {stack.width:,} trials a stack, for which {taken / 2**20:,.0f} MiB are reckoned"
+            say_once(f"training with {kernel_name(config)}{card}: {room}")
 
     def _poll(self) -> None:
         """Stop an epoch between minibatches, after a signal or the failure of another stack."""
@@ -102,18 +138,41 @@ class Scheduler:
             raise KeyboardInterrupt
 
     def run(self) -> None:
-        """Train every stack to its end: first those that fill the cores, then the others in threads."""
-        stacks = [stack for there in self.stacks.values() for stack in there]
-        narrow = [stack for stack in stacks if not stack.fills_the_cores]
+        """Train every stack to its end: on cards, then those that fill the cores, then others in threads."""
+        stacks = list(chain(*self.stacks.values()))
+        self._run_on_cards([stack for stack in stacks if stack.on_card])
+        narrow = [stack for stack in stacks if not (stack.on_card or stack.fills_the_cores)]
         for stack in stacks:
-            if stack not in narrow:
+            if not stack.on_card and stack not in narrow:
                 stack.run()
-        if len(narrow) < 2:  # a single stack gains nothing from another thread
-            for stack in narrow:
+        if narrow:
+            self._side_by_side([stack.run for stack in narrow], _beside(narrow))
+
+    def _run_on_cards(self, stacks: "list[JobStack]") -> None:
+        """Train stacks on their cards: a card that is free takes the next stack that may have it."""
+        left = list(stacks)
+        cards = dict.fromkeys(device for stack in stacks for device in stack.devices)
+
+        def work(device: str) -> None:
+            while not self.stopping:
+                with self.taking:
+                    stack = next((each for each in left if device in each.devices), None)
+                    if stack is None:
+                        return
+                    left.remove(stack)
+                self._place(stack, stack.jobs[0].config, device)
                 stack.run()
+
+        self._side_by_side([partial(work, device) for device in cards], len(cards))
+
+    def _side_by_side(self, tasks: Sequence[Callable[[], None]], at_a_time: int) -> None:
+        """Run tasks in threads; a single one in this thread, since it gains nothing from another."""
+        if len(tasks) < 2:
+            for task in tasks:
+                task()
             return
-        with ThreadPoolExecutor(_beside(narrow)) as pool:
-            pending = {pool.submit(stack.run) for stack in narrow}
+        with ThreadPoolExecutor(at_a_time) as pool:
+            pending = {pool.submit(task) for task in tasks}
             try:
                 while pending:  # with a timeout, so that this thread handles Ctrl-C
                     done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -131,12 +190,20 @@ class Scheduler:
             ended: called after each stack with its jobs that have ended; it may add jobs, which begin in the
                 next round.
         """
-        stacks = [stack for there in self.stacks.values() for stack in there]
-        narrow = [stack for stack in stacks if not stack.fills_the_cores]
+        stacks = list(chain(*self.stacks.values()))
+        narrow = [stack for stack in stacks if not (stack.on_card or stack.fills_the_cores)]
         narrow = narrow if len(narrow) > 1 else []  # a single stack gains nothing from another thread
+        on_cards = [stack for stack in stacks if stack.on_card]
+        cards = {stack.device for stack in on_cards}
+        threaded = [*narrow, *(on_cards if len(cards) > 1 else [])]
+        at_a_time = {"cpu": _beside(narrow) if narrow else 1} | dict.fromkeys(cards, 1)
         try:
-            with signals.deferred(), ThreadPoolExecutor(_beside(narrow) if narrow else 1) as pool:
-                training = {stack: pool.submit(stack.epoch) for stack in narrow}
+            with signals.deferred(), ExitStack() as opened:
+                pools = {
+                    device: opened.enter_context(ThreadPoolExecutor(count))
+                    for device, count in at_a_time.items()
+                }
+                training = {stack: pools[stack.device].submit(stack.epoch) for stack in threaded}
                 try:
                     for stack in stacks:
                         ended(self._settle(stack, training.get(stack)))
@@ -185,13 +252,15 @@ class JobStack:
     memory ran out, they go on in halves.
 
     Args:
-        width: places of the stack.
+        devices: those that it may train on; it trains on one of them.
         poll: called between minibatches, a few times a second; what it raises stops the epoch.
     """
 
-    def __init__(self, recorder: Recorder, width: int, poll: Callable[[], None]) -> None:
+    def __init__(self, recorder: Recorder, devices: Sequence[str], poll: Callable[[], None]) -> None:
         self.recorder = recorder
-        self.width = width
+        self.devices = devices
+        self.device = devices[0]
+        self.width = 1  # places of the stack
         self.poll = poll
         self.stack: Stack | None = None
         self.waiting: list[Job] = []  # jobs waiting for a place in the stack
@@ -213,6 +282,11 @@ class JobStack:
     def room(self) -> int:
         """Number of places that no job has or waits for."""
         return self.width - len(self.jobs)
+
+    @property
+    def on_card(self) -> bool:
+        """True if it trains on a graphics card."""
+        return self.device != "cpu"
 
     @property
     def cores_used(self) -> int:
@@ -241,11 +315,15 @@ class JobStack:
     def epoch(self) -> None:
         """Fill the free places and train an epoch; then call `settle`, or `recover` if this raises."""
         self.admitted = self._next()
+        for job in self.admitted:
+            job.device = self.device
         if self.stack is None:
-            config = self.jobs[0].config
+            config = self.jobs[0].config.on(self.device)
             task = tasks.load(config.data)
-            if len(self.jobs) == 1 and fastest.settle(config, task) is Kernel.cudnn:
-                self.width = 1
+            if len(self.jobs) == 1:
+                fastest.settle(config, task)
+            if choose(config) is Kernel.cudnn:  # found to be the faster, maybe by another stack
+                self.width, self.admitted = 1, self.admitted[:1]
             self.stack = Stack(config, task, self.poll)
         self._admit(self.stack)
         if not any(slot.ended for slot in self.stack.slots):  # a snapshot may be of a trial's last epoch
@@ -301,9 +379,9 @@ class JobStack:
             with self.recorder.lock:
                 self.recorder.fail(suspects[0], failure(suspects[0].config, error), error)
             return suspects
-        half = ran_out(error)
+        half = resources.ran_out(error)
         if half:
-            traceback.clear_frames(error.__traceback__)  # frees the epoch's tensors, which the frames hold
+            resources.give_back(error, self.device)
         self.at_a_time = -(-len(suspects) // 2) if half else 1
         how = f"{self.at_a_time} at a time" if half else "one by one"
         with self.recorder.lock:

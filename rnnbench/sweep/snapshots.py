@@ -45,9 +45,9 @@ def find(job: Job, fresh: Snapshot) -> Snapshot:
 
 def _made_by(job: Job) -> dict[str, str]:
     """Return the trial, device and kernel that a job's snapshot is compared with, see `snapshot.load`."""
-    device = job.config.fit.device
+    device = job.placed.fit.device
     place = device if device == "cpu" else cards.card(device).name
-    return {"trial": job.trial, "device": place, "kernel": kernel_name(job.config)}
+    return {"trial": job.trial, "device": place, "kernel": kernel_name(job.placed)}
 
 
 def _recorded(job: Job, epochs: int) -> bool:

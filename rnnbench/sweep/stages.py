@@ -58,11 +58,11 @@ def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> Non
     check_engine(configs, here)
 
 
-def show_plan(configs: Sequence[Config], max_stack: int | None) -> None:
+def show_plan(configs: Sequence[Config], max_stack: int | None, elsewhere: bool = False) -> None:
     """Print what a sweep would do, for dry_run=true, see `rnnbench.sweep.dry_run`."""
     from rnnbench.sweep import dry_run
 
-    dry_run.show_plan(configs, max_stack)
+    dry_run.show_plan(configs, max_stack, elsewhere)
 
 
 def open_sweep(

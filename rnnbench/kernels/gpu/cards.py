@@ -21,6 +21,7 @@ class Card:
     capability: tuple[int, int]  # compute capability, such as (9, 0)
     memory: int  # bytes in all
     driver: str | None  # version of the driver; None where it cannot be found out
+    multiprocessors: int = 1  # parts of the card that compute side by side
 
     def __str__(self) -> str:
         return f"{self.name} (compute capability {self.capability[0]}.{self.capability[1]})"
@@ -37,12 +38,14 @@ def count() -> int:
 def card(device: str) -> Card:
     """Return the card that is this device; torch has to see it."""
     found = torch.cuda.get_device_properties(device)
-    return Card(found.name, (found.major, found.minor), found.total_memory, driver())
+    capability = found.major, found.minor
+    return Card(found.name, capability, found.total_memory, driver(), found.multi_processor_count)
 
 
 def free(device: str) -> int:
-    """Return the free bytes of a card."""
-    return torch.cuda.mem_get_info(device)[0]
+    """Return the free bytes of a card, and those that torch holds and nothing uses."""
+    held: int = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held
 
 
 def driver() -> str | None:
@@ -128,6 +131,7 @@ def tags(device: str, precision: str) -> dict[str, str]:
     here = card(device)
     found = {
         "rnnbench.card": here.name,
+        "rnnbench.card_number": device.partition(":")[2] or "0",
         "rnnbench.capability": ".".join(map(str, here.capability)),
         "rnnbench.driver": here.driver,
         "rnnbench.precision": precision,

@@ -37,6 +37,12 @@ def at_once(count: int, T: int) -> int:
     return max(COLUMNS, min(MOST, STEPS // T // COLUMNS * COLUMNS, -(-count // COLUMNS) * COLUMNS))
 
 
+def evaluated(network: Network, B: int, T: int) -> int:
+    """Return how many trials are evaluated at once, at most, on minibatches of B examples of T steps."""
+    width = network.model.hidden_size * network.directions
+    return max(1, ROOM // (8 * B * T * (len(network.layers) * width + network.outputs)))
+
+
 class GpuCompute:
     """Trains and evaluates a stack with the generated kernels.
 
@@ -88,10 +94,7 @@ class GpuCompute:
         """Return loss, right answers and predictions of parameters (k, P); see `Compute.evaluate`."""
         places, B = self._places(index)
         order = index[places].where(places >= 0, -1).to(self.device)  # (minibatches, B)
-        steps = B * self.stored.inputs.shape[1]
-        width = self.network.model.hidden_size * self.network.directions
-        trial = 8 * steps * (len(self.network.layers) * width + self.network.outputs)
-        K = min(len(parameters), max(1, ROOM // trial))
+        K = min(len(parameters), evaluated(self.network, B, self.stored.inputs.shape[1]))
         with self.here():
             if self.measuring is None or self.measuring.index.shape != (K, B):
                 self.measuring, self.pace = None, Pace(self.device)
