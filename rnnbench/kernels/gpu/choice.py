@@ -2,6 +2,7 @@
 
 from rnnbench.kernels.generator.graph import Graph
 from rnnbench.kernels.gpu.layer import Scan
+from rnnbench.kernels.gpu.linear import LinearScan, fits
 from rnnbench.kernels.gpu.scan import ResidentScan, padded
 from rnnbench.kernels.gpu.tiled import TiledScan
 
@@ -13,6 +14,8 @@ def scan_for(graph: Graph, hidden_size: int, inputs: int, precision: str) -> Sca
 
     They depend on nothing else, so that a trial has the same bits in any stack.
     """
+    if fits(graph, hidden_size):
+        return LinearScan(graph, hidden_size, precision)
     if max(padded(hidden_size), padded(inputs)) <= ON_CHIP:
         return ResidentScan(graph, hidden_size, precision)
     return TiledScan(graph, hidden_size, precision)

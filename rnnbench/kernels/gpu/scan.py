@@ -100,13 +100,13 @@ def kernels(text: str, form: Form, again: bool) -> dict[str, Kernel]:
     return compiled(source, ["forward", "backward"])
 
 
-def compiled(source: str, names: list[str]) -> dict[str, Kernel]:
-    """Make the functions of Triton that a source defines.
+def compiled(source: str, names: list[str], **functions: Kernel) -> dict[str, Kernel]:
+    """Make the functions of Triton that a source defines; it may call load_x and these functions.
 
     Triton reads a function's text again when it compiles it, so that linecache has to have it.
     """
     file = f"<rnnbench kernels {hashlib.sha256(source.encode()).hexdigest()[:16]}>"
     linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
-    space: dict[str, Callable[..., None]] = {"triton": triton, "tl": tl, "load_x": load_x}
+    space: dict[str, Callable[..., None]] = {"triton": triton, "tl": tl, "load_x": load_x} | functions
     exec(compile(source, file, "exec"), space)
     return {name: space[name] for name in names}
