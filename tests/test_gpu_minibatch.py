@@ -1,11 +1,15 @@
 """Laws of a minibatch on a GPU, in Triton's interpreter: loss and gradient are those of the torch path."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_compiled_tasks import KINDS, configs_of, of
+from triton.runtime.interpreter import GridExecutor
 
 from rnnbench.config import Config, Kernel, Model
 from rnnbench.kernels.generator.graph import Graph
+from rnnbench.kernels.gpu import choice
 from rnnbench.kernels.gpu.layer import BYTES, FLOATS, SYMBOLS
 from rnnbench.kernels.gpu.minibatch import Examples, Minibatch
 from rnnbench.kernels.torch_path import TorchCompute
@@ -71,16 +75,30 @@ def test_a_minibatch_is_that_of_the_torch_path(cell: str, option: str, kind: str
     assert torch.equal(alone.sums[0], ours.sums[1])
 
 
-def test_where_an_array_begins_does_not_depend_on_the_size_of_the_stack() -> None:
+@pytest.mark.parametrize("largest", [choice.ON_CHIP, 0], ids=["on the chip", "tiled"])
+def test_where_an_array_begins_does_not_depend_on_the_size_of_the_stack(
+    largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Triton compiles other code for other alignments, which may add up in another order."""
-    noisy = Model("lstm", hidden_size=5, num_layers=2, recurrent_dropout=0.2, zoneout=0.5, bidirectional=True)
-    network = Network(noisy, 3, 4)
-    stored = Examples(FLOATS, torch.zeros(9, 4, 3), torch.zeros(9, dtype=torch.int64), torch.full((9,), 4))
+    monkeypatch.setattr(choice, "ON_CHIP", largest)
+    model = Model("lstm", hidden_size=3, bidirectional=True, learned_state=True)
+    noisy = replace(model, recurrent_dropout=0.2, zoneout=0.5)
+    stored = Examples(FLOATS, torch.zeros(9, 2, 3), torch.zeros(9, dtype=torch.int64), torch.full((9,), 2))
     graph = graph_of(noisy)
     assert isinstance(graph, Graph)
-    whole = Minibatch(network, Goal.label, graph, stored, K=1, B=7, carried=True, dropout=True)
-    layers = [layer for directions in whole.layers for layer in directions]
-    holders = [whole, whole.answers, *layers, *(layer.inputs for layer in layers)]
-    arrays = [array for each in holders for array in vars(each).values() if isinstance(array, torch.Tensor)]
-    assert len(arrays) > 50
-    assert all(array.storage_offset() == 0 for array in arrays)
+    launch = GridExecutor.__call__
+
+    def begins(K: int) -> list[int]:
+        found: list[int] = []
+
+        def record(self: GridExecutor, *args: object, **named: object) -> None:
+            given = [*args, *named.values()]
+            found.extend(array.storage_offset() for array in given if isinstance(array, torch.Tensor))
+            launch(self, *args, **named)
+
+        monkeypatch.setattr(GridExecutor, "__call__", record)
+        whole = Minibatch(Network(noisy, 3, 4), Goal.label, graph, stored, K=K, B=1)
+        whole.run()
+        return found
+
+    assert begins(1) == begins(2)

@@ -71,12 +71,12 @@ class TiledScan:
         d_states.zero_()
         if layer.reads == LAST:
             assert layer.d_summary is not None
-            d_states[(T - 1) % 2, :, 0] = layer.d_summary[:, layer.row : layer.row + self.hidden_size]
+            d_states[:, (T - 1) % 2, 0] = layer.d_summary[:, layer.row : layer.row + self.hidden_size]
         for n in reversed(range(T)):
             self._run("backward", layer, n, training=True)
         self._gradients(layer)
         if layer.initial is not None:
-            self._gradient_of_initial(layer, d_states[1])
+            self._gradient_of_initial(layer, d_states)
 
     def _run(self, name: str, layer: Layer, n: int, training: bool) -> None:
         """Launch the stages of a step."""
@@ -110,9 +110,9 @@ class TiledScan:
         return self.array("scratch", layer, K, T, self.blocks * self.hidden_size, B)
 
     def _d_states(self, layer: Layer) -> Tensor:
-        """Return the gradient at the state after a step and after the one before it."""
+        """Return the gradient at the state after step n and after the one before it, each at its n % 2."""
         K, B = layer.lengths.shape
-        return self.array("d_states", layer, 2, K, self.graph.states, self.hidden_size, B)
+        return self.array("d_states", layer, K, 2, self.graph.states, self.hidden_size, B)
 
     def _initial(self, layer: Layer) -> Tensor | None:
         """Return the state before the first step, (K, states, hidden, B); None: it is 0."""
@@ -244,7 +244,9 @@ class TiledScan:
             d_states = d_states * (layer.fresh != 0)
         once = torch.ones_like(layer.lengths)
         assert layer.initial is not None
-        products.total(d_states.view(K, 1, size, B), once, layer.parts, layer.initial, rows=size)
+        products.total(
+            d_states.view(K, 1, 2 * size, B), once, layer.parts, layer.initial, rows=size, row=size
+        )
 
 
 def runs(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:

@@ -262,7 +262,7 @@ class TiledWriter:
     def _d_state(self, n: str, s: int, row: str) -> str:
         """Return the addresses of the gradient at a state after step n; there is one array for two steps."""
         states = self.graph.states
-        block = f"(({n} % 2) * tl.num_programs(0) + k) * {states} + {s}"
+        block = f"(k * 2 + {n} % 2) * {states} + {s}"
         return f"D_STATES + (({block}) * H + {row}[:, None]) * B + column[None, :]"
 
     def _loads(self, name: str, half: Stages, lines: list[str], given: dict[int, str]) -> list[str]:
