@@ -18,9 +18,9 @@ from rnnbench.bench.data import KINDS
 from rnnbench.bench.layers import Case, arrays, errors, run
 from rnnbench.config import Config, Data, Fit, Kernel, Model, Readout, Sgd, Tracking
 from rnnbench.kernels.generator.graph import Graph
+from rnnbench.kernels.gpu import launches
 from rnnbench.kernels.gpu.choice import scan_for
 from rnnbench.kernels.gpu.compute import GpuCompute
-from rnnbench.kernels.gpu.launches import Launches
 from rnnbench.kernels.gpu.layer import BYTES, EVERY, FLOATS, MEAN, SYMBOLS
 from rnnbench.kernels.gpu.scan import ResidentScan
 from rnnbench.kernels.torch_path import TorchCompute
@@ -78,6 +78,7 @@ def checks(device: str) -> Iterator[Check]:
     yield from precisions(device)
     yield from trainings(device)
     yield from bits(device)
+    yield from graphs(device)
 
 
 def cells(device: str) -> Iterator[Check]:
@@ -131,12 +132,17 @@ def trainings(device: str) -> Iterator[Check]:
 
 
 def bits(device: str) -> Iterator[Check]:
-    """Generate checks that are to the bit."""
+    """Generate checks that a trial has the same bits alone, and in each run."""
     for name, model in OPTIONS.items():
         yield Check(f"alone and in a stack: {name}", 0, partial(alone, "series", model, device))
     yield Check("alone and in a stack: text", 0, partial(alone, "text", OPTIONS["zoneout"], device))
     for kind in ("images", "language", "text"):
         yield Check(f"two runs: {kind}", 0, partial(again, kind, LSTM, device))
+
+
+def graphs(device: str) -> Iterator[Check]:
+    """Generate checks that a CUDA graph does what its launches do, to the bit."""
+    for kind in ("series", "images", "language", "text"):
         yield Check(f"a CUDA graph and plain launches: {kind}", 0, partial(launched, kind, LSTM, device))
 
 
@@ -216,7 +222,7 @@ def launched(kind: str, model: Model, device: str) -> float:
     """Train with a CUDA graph, and launching kernel by kernel."""
     configs, task = case(kind, model, device)
     stack, replayed = trained(configs, task)
-    with patch.object(Launches, "_captured", lambda self, launch: launch):
+    with patch.object(launches, "CudaGraph", lambda launch, stream: launch):
         _, plain = trained(configs, task)
     compute = stack.compute
     assert isinstance(compute, GpuCompute) and compute.training is not None
@@ -236,7 +242,7 @@ def difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
 
 def sample(device: str) -> Iterator[Check]:
     """Generate the first check of each kind, which the interpreter runs in a few seconds."""
-    for kind in (cells, layers, precisions, trainings, bits):
+    for kind in (cells, layers, precisions, trainings, bits, graphs):
         yield next(kind(device))
 
 
