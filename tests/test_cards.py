@@ -103,11 +103,12 @@ REFUSED = {
         "cpu, cuda:0, cuda:1",
     ),
     "a card that does not compute": (
-        [P100], {"broken": "P100 does not compute (no kernel image)"}, "fit.device=cuda",
-        "fit.device=cuda: P100 does not compute (no kernel image); take another card, or fit.device=cpu",
+        [P100], {"broken": "P100, does not compute (no kernel image)"}, "fit.device=cuda",
+        "fit.device=cuda: cuda:0, P100, does not compute (no kernel image); take another card, in "
+        "CUDA_VISIBLE_DEVICES if there are several, or fit.device=cpu",
     ),
     "tf32 on a card without": (
-        [T4], {}, "fit.device=cuda fit.precision=tf32",
+        [H100, T4], {}, "fit.device=cuda fit.precision=tf32",
         "fit.precision=tf32: Tesla T4 (compute capability 7.5) has no TF32, which needs 8.0; take "
         "fit.precision=float32",
     ),

@@ -9,7 +9,7 @@ from rnnbench.kernels.gpu import cards
 from rnnbench.kernels.libraries import check_step
 from rnnbench.nn.cells import make_cell
 from rnnbench.sweep.preflight import unique
-from rnnbench.train.resources import available, data_bytes, row_bytes, trial_bytes
+from rnnbench.train.resources import available, data_bytes, devices, row_bytes, trial_bytes
 
 
 def check_engine(configs: Sequence[Config], here: bool) -> None:
@@ -99,8 +99,12 @@ def check_cuda(device: str) -> None:
     if int(device.partition(":")[2] or 0) >= count:
         there = ", ".join(["cpu", *(f"cuda:{n}" for n in range(count))])
         raise ConfigError(f"fit.device={device}: torch sees no such device here; there is {there}")
-    if why := cards.broken(device):
-        raise ConfigError(f"fit.device={device}: {why}; take another card, or fit.device=cpu")
+    for each in devices(device):
+        if why := cards.broken(each):
+            raise ConfigError(
+                f"fit.device={device}: {each}, {why}; take another card, in CUDA_VISIBLE_DEVICES if there "
+                "are several, or fit.device=cpu"
+            )
 
 
 def check_precision(config: Config) -> None:
@@ -110,5 +114,6 @@ def check_precision(config: Config) -> None:
         ConfigError: names the precision, the card and what would do.
     """
     fit = config.fit
-    if fit.precision is not Precision.float32 and (why := cards.without_tf32(fit.device)):
-        raise ConfigError(f"fit.precision={fit.precision.value}: {why}; take fit.precision=float32")
+    for device in devices(fit.device) if fit.precision is not Precision.float32 else ():
+        if why := cards.without_tf32(device):
+            raise ConfigError(f"fit.precision={fit.precision.value}: {why}; take fit.precision=float32")

@@ -104,7 +104,7 @@ def broken(device: str) -> str | None:
     except RuntimeError as error:
         said = str(error).splitlines()[0].rstrip(".")
         has = ", ".join(torch.cuda.get_arch_list())
-        return f"{card(device)} does not compute ({said}); torch {torch.__version__} has kernels for {has}"
+        return f"{card(device)}, does not compute ({said}); torch {torch.__version__} has kernels for {has}"
     return None
 
 
