@@ -22,6 +22,7 @@ from rnnbench.kernels.gpu import cards, compute
 from rnnbench.kernels.gpu.compute import GpuCompute
 from rnnbench.kernels.gpu.launches import Launches
 from rnnbench.kernels.gpu.minibatch import Minibatch
+from rnnbench.kernels.gpu.tiled import TiledScan
 from rnnbench.record import read_result
 from rnnbench.sweep import dry_run
 from rnnbench.sweep.job import Job, identity
@@ -192,11 +193,14 @@ def bytes_held() -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in found}.values())
 
 
-def test_the_bytes_of_a_trial_on_a_card_are_counted_from_its_shapes(machine):
+@pytest.mark.parametrize("hidden_size", [6, 40])
+def test_the_bytes_of_a_trial_on_a_card_are_counted_from_its_shapes(hidden_size, machine):
     machine(1, GpuCompute)
     taken = []
     for seeds in ((0,), (0, 1, 2)):
         task, configs = small(seeds)
+        for config in configs:
+            config.model.hidden_size = hidden_size
         stack, before = Stack(configs[0], task), bytes_held()
         stack.admit([stack.fresh(config) for config in configs])
         training = compute.Training(stack.compute, stack.state, (len(seeds), True, False))
@@ -204,8 +208,12 @@ def test_the_bytes_of_a_trial_on_a_card_are_counted_from_its_shapes(machine):
         count, T = len(task.splits["val"]), task.inputs.shape[1]
         size = compute.at_once(count, T)
         measuring = stack.compute.minibatch(stack.compute.stored, len(seeds), size, training=False)
+        for minibatch in (training.minibatch, measuring):
+            for scan, (layer,) in zip(minibatch.scans, minibatch.layers, strict=True):
+                if isinstance(scan, TiledScan):  # which makes arrays of its own when it runs
+                    scan._scratch(layer), scan._d_states(layer)
         taken.append(bytes_held() - before)
-        del training, measuring
+        del training, measuring, minibatch, scan, layer
     splits = (len(task.splits[name]) for name in ("train", "val", "test"))
     shape = Shape(T, task.input_size, task.outputs, *splits, task.goal)
     each = (taken[1] - taken[0]) / 2

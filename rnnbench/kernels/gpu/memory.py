@@ -15,8 +15,9 @@ from rnnbench.kernels.generator.graph import Graph
 from rnnbench.kernels.gpu.compute import at_once, evaluated
 from rnnbench.kernels.gpu.layer import FLOATS
 from rnnbench.kernels.gpu.minibatch import Examples, Minibatch
+from rnnbench.kernels.gpu.tiled import TiledScan
 from rnnbench.nn.network import Network
-from rnnbench.tasks import Shape
+from rnnbench.tasks import Goal, Shape
 
 UPDATE = 4  # arrays as large as the parameters that an optimiser's update makes beside its memory
 
@@ -58,6 +59,24 @@ class Bytes:
         return K * self.trial + min(K, self.at_once) * self.evaluated
 
 
+def minibatch_bytes(
+    network: Network, goal: Goal, graph: Graph, T: int, B: int, *,
+    carried: bool, dropout: bool = False, training: bool,
+) -> int:  # fmt: skip
+    """Count the bytes that a trial's minibatch of B examples of T steps takes."""
+    inputs = torch.empty(1, T, network.input_size, device="meta")
+    lengths = torch.empty(1, dtype=torch.int64, device="meta")
+    with Made() as made:
+        minibatch = Minibatch(
+            network, goal, graph, Examples(FLOATS, inputs, inputs, lengths), K=1, B=B,
+            carried=carried, dropout=dropout, training=training,
+        )  # fmt: skip
+    tiled = [scan for scan in minibatch.scans if isinstance(scan, TiledScan)]
+    # Beside the layers' arrays: values of each step; the state before the first step and its gradient.
+    units = sum(scan.blocks * T + 4 * scan.graph.states for scan in tiled)
+    return int(made.bytes) + 4 * B * network.model.hidden_size * units
+
+
 def count(config: Config, shape: Shape) -> Bytes:
     """Count the bytes of stacks of trials of this shape."""
     graph = libraries.graph(config.model)
@@ -65,22 +84,15 @@ def count(config: Config, shape: Shape) -> Bytes:
     network = Network(config.model, shape.input_size, shape.outputs, shape.goal.every_step)
     longest = max(shape.steps, shape.test_steps or 0)  # stored examples are as long as the longest
     endless, B, examples = shape.train == 0, config.fit.batch_size, max(shape.val, shape.test)
-    size = B if shape.next_step else at_once(examples, longest)
-
-    def minibatch(T: int, B: int, training: bool) -> int:
-        inputs = torch.empty(1, T, shape.input_size, device="meta")
-        lengths = torch.empty(1, dtype=torch.int64, device="meta")
-        with Made() as made:
-            Minibatch(
-                network, shape.goal, graph, Examples(FLOATS, inputs, inputs, lengths), K=1, B=B,
-                carried=shape.next_step, dropout=config.model.dropout > 0, training=training,
-            )  # fmt: skip
-        return int(made.bytes)
-
+    carried, size = shape.next_step, B if shape.next_step else at_once(examples, longest)
+    trial = minibatch_bytes(
+        network, shape.goal, graph, shape.steps if endless else longest, B,
+        carried=carried, dropout=config.model.dropout > 0, training=True,
+    )  # fmt: skip
     memory = len(config.optim.memory)
     # The stack's rows and those before the epoch, the graph's own, noise, a copy that is evaluated.
     rows = 2 * (2 + memory) + memory + (2 if config.model.weight_noise else 0) + 1 + UPDATE
-    trial = minibatch(shape.steps if endless else longest, B, True)
     trial += 4 * rows * network.count() + 8 * (shape.train + 3 * examples)
     trial += 4 * B * shape.steps * shape.input_size if endless else 0  # examples that are made
-    return Bytes(trial, minibatch(longest, size, False), evaluated(network, size, longest))
+    measured = minibatch_bytes(network, shape.goal, graph, longest, size, carried=carried, training=False)
+    return Bytes(trial, measured, evaluated(network, size, longest))
