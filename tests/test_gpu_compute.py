@@ -112,13 +112,15 @@ def test_a_minibatch_is_captured_once_and_one_that_cannot_be_is_launched(
     expected = parameters(configs, task, 2)
     made = capture()
     init = Launches.__init__
-    monkeypatch.setattr(Launches, "__init__", lambda self, device: init(self, device, made))
+    monkeypatch.setattr(Launches, "__init__", lambda self, device, what: init(self, device, what, made))
     assert torch.equal(parameters(configs, task, 2), expected)
     said = capsys.readouterr()
     if isinstance(made, Refused):
-        assert (said.out + said.err).count("no CUDA graph (CUDA error: operation not permitted") == 1
+        for what in ("training", "evaluation"):
+            assert (said.out + said.err).count(f"no CUDA graph of {what} (CUDA error: operation not") == 1
     else:
-        assert (made.captured, made.replays) == (1, 3)  # of two epochs of two the first is launched
+        # Of two epochs of two minibatches and an evaluation in one the first of each is launched.
+        assert (made.captured, made.replays) == (2, 3 + 1)
 
 
 def test_training_and_evaluation_are_waited_for_each_at_its_own_pace(monkeypatch) -> None:

@@ -178,7 +178,7 @@ def test_no_room_on_a_card_ends_in_halves_that_begin_when_the_memory_is_free(
 
     monkeypatch.setattr(Minibatch, "__init__", init)
     if place != "arrays":
-        monkeypatch.setattr(compute, "Launches", lambda device: Launches(device, capture))
+        monkeypatch.setattr(compute, "Launches", lambda device, what: Launches(device, what, capture))
     train_jobs(Recorder(), jobs, None)
     figures_of(jobs)
     assert "a stack of 2 stopped" in capsys.readouterr().err
@@ -204,9 +204,9 @@ def test_the_bytes_of_a_trial_on_a_card_are_counted_from_its_shapes(hidden_size,
         stack, before = Stack(configs[0], task), bytes_held()
         stack.admit([stack.fresh(config) for config in configs])
         training = compute.Training(stack.compute, stack.state, (len(seeds), True, False))
-        training._put_in_order(stack._order())
+        training.order.fill(stack._order())
         count, T = len(task.splits["val"]), task.inputs.shape[1]
-        size = compute.at_once(count, T)
+        size = compute.at_once(stack.network, count, T)
         measuring = stack.compute.minibatch(stack.compute.stored, len(seeds), size, training=False)
         for minibatch in (training.minibatch, measuring):
             for scan, (layer,) in zip(minibatch.scans, minibatch.layers, strict=True):

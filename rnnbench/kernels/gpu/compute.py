@@ -15,7 +15,7 @@ from rnnbench.config import Config
 from rnnbench.kernels import drawing, libraries
 from rnnbench.kernels.feed import Feed, Maker
 from rnnbench.kernels.generator.graph import Graph
-from rnnbench.kernels.gpu.data import Made, on_device, put
+from rnnbench.kernels.gpu.data import Made, Order, on_device
 from rnnbench.kernels.gpu.launches import Launches, Pace
 from rnnbench.kernels.gpu.minibatch import Examples, Minibatch
 from rnnbench.kernels.gpu.scan import COLUMNS
@@ -27,20 +27,28 @@ from rnnbench.nn.cells.cell import NONE
 from rnnbench.nn.network import Network
 from rnnbench.tasks import Task
 
-STEPS = 2**19  # of all examples of a minibatch, in evaluation
-MOST = 512  # examples of a minibatch, in evaluation
-ROOM = 2**31  # bytes of the trials that are evaluated at once
+# Of evaluation. They fix the order of sums, so they depend on sizes of a trial alone.
+MOST = 512  # examples of a minibatch
+TRIAL = 2**29  # bytes of a trial
+ROOM = 2**32  # bytes of the trials that are evaluated at once
+BLOCKS = 12  # values of a unit and step that kernels leave in memory, at most
 
 
-def at_once(count: int, T: int) -> int:
+def evaluation_bytes(network: Network, B: int, T: int) -> int:
+    """Estimate the bytes of a trial that is evaluated on minibatches of B examples of T steps."""
+    width = network.model.hidden_size * network.directions
+    return 4 * B * T * (len(network.layers) * width * BLOCKS + 2 * network.outputs)
+
+
+def at_once(network: Network, count: int, T: int) -> int:
     """Return how many of so many examples of T steps are evaluated at once."""
-    return max(COLUMNS, min(MOST, STEPS // T // COLUMNS * COLUMNS, -(-count // COLUMNS) * COLUMNS))
+    most = min(MOST, TRIAL // evaluation_bytes(network, 1, T), count + COLUMNS - 1)
+    return max(COLUMNS, most // COLUMNS * COLUMNS)
 
 
 def evaluated(network: Network, B: int, T: int) -> int:
     """Return how many trials are evaluated at once, at most, on minibatches of B examples of T steps."""
-    width = network.model.hidden_size * network.directions
-    return max(1, ROOM // (8 * B * T * (len(network.layers) * width + network.outputs)))
+    return max(1, ROOM // evaluation_bytes(network, B, T))
 
 
 class GpuCompute:
@@ -63,8 +71,10 @@ class GpuCompute:
         own = library if isinstance(library, ctypes.CDLL) else None
         self.maker = Maker(task, own) if task.make else None
         self.training: Training | None = None
-        self.measuring: Minibatch | None = None
-        self.pace, self.launches = Pace(self.device), Launches(self.device)  # the pace of evaluation
+        self.measuring: Measuring | None = None
+        # A graph that could not be captured is not tried again when the stack has another size.
+        self.launches = Launches(self.device, "training")
+        self.measured = Launches(self.device, "evaluation")
 
     def minibatch(
         self, examples: Examples, K: int, B: int, *, dropout: bool = False, training: bool
@@ -93,39 +103,19 @@ class GpuCompute:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return loss, right answers and predictions of parameters (k, P); see `Compute.evaluate`."""
         places, B = self._places(index)
-        order = index[places].where(places >= 0, -1).to(self.device)  # (minibatches, B)
+        order = index[places].where(places >= 0, -1).flatten()[None]
         K = min(len(parameters), evaluated(self.network, B, self.stored.inputs.shape[1]))
         with self.here():
-            if self.measuring is None or self.measuring.index.shape != (K, B):
-                self.measuring, self.pace = None, Pace(self.device)
-                self.measuring = self.minibatch(self.stored, K, B, training=False)
-            found = [self._measured(part, order, poll) for part in parameters.split(K)]
+            if self.measuring is None or self.measuring.minibatch.index.shape != (K, B):
+                self.measuring = self.measured.replay = None
+                self.measuring = Measuring(self, K, B)
+            found = [self.measuring.trials(part, order, poll) for part in parameters.split(K)]
         sums, answered = (torch.cat(parts) for parts in zip(*found, strict=True))
         predictions = torch.zeros(len(parameters), len(index), dtype=torch.int64, device=self.device)
         there = (places >= 0).flatten()
         predictions[:, places.flatten()[there].to(self.device)] = answered[:, there.to(self.device)]
         loss, hits, _, answers = sums.unbind(1)
         return loss / answers, hits / answers, predictions
-
-    def _measured(self, parameters: Tensor, order: Tensor, poll: Callable[[], None]) -> tuple[Tensor, Tensor]:
-        """Evaluate as many trials as there is room for, or fewer, on order (minibatches, B).
-
-        Returns:
-            sums (k, 4) as those of a minibatch, predictions (k, minibatches * B).
-        """
-        minibatch, k = self.measuring, len(parameters)
-        assert minibatch is not None
-        minibatch.parameters[:k].copy_(parameters)
-        minibatch.sums.zero_()
-        minibatch.fresh.fill_(1)
-        predictions = order.new_zeros(k, *order.shape)
-        self.pace.start(poll)
-        for n, index in enumerate(order):
-            minibatch.index.copy_(index.expand(minibatch.K, -1))
-            minibatch.run()
-            predictions[:, n] = minibatch.answers.predictions[:k]
-            self.pace.step(poll)
-        return minibatch.sums[:k].clone(), predictions.flatten(1)
 
     def _places(self, index: Tensor) -> tuple[Tensor, int]:
         """Return places in index, (minibatches, B) with -1 where there is no example, and B.
@@ -137,13 +127,56 @@ class GpuCompute:
             parts = list(windows(count, self.config.fit.batch_size))
             B = len(parts[0])
         else:
-            B = at_once(count, T)
+            B = at_once(self.network, count, T)
             order = torch.arange(count)
             if self.task.lengths is not None:
                 order = torch.from_numpy(self.task.lengths)[index].argsort(stable=True)
             parts = list(order.split(B))
         rows = [torch.cat([part, part.new_full((B - len(part),), -1)]) for part in parts]
         return torch.stack(rows), B
+
+
+class Measuring:
+    """The arrays of trials that are evaluated, which stay where they are from minibatch to minibatch.
+
+    Args:
+        compute: whose trials they are.
+        K: trials, at most.
+        B: examples of a minibatch.
+    """
+
+    def __init__(self, compute: GpuCompute, K: int, B: int) -> None:
+        self.launches, self.pace = compute.measured, Pace(compute.device)
+        self.minibatch = compute.minibatch(compute.stored, K, B, training=False)
+        self.order = Order(1, B, compute.device)
+        self.predictions = self.minibatch.index.new_zeros(K, 0, B)
+
+    def trials(self, parameters: Tensor, order: Tensor, poll: Callable[[], None]) -> tuple[Tensor, Tensor]:
+        """Evaluate trials with parameters (k, P) on order (1, minibatches * B).
+
+        Returns:
+            sums (k, 4) as those of a minibatch, predictions (k, minibatches * B).
+        """
+        minibatch, k = self.minibatch, len(parameters)
+        minibatch.parameters[:k].copy_(parameters)
+        minibatch.sums.zero_()
+        minibatch.fresh.fill_(1)
+        if self.order.fill(order):
+            self.predictions = minibatch.index.new_zeros(minibatch.K, *self.order.examples.shape[1:])
+            self.launches.replay = None
+        minibatches = order.shape[1] // minibatch.B
+        self.pace.start(poll)
+        for _ in range(minibatches):
+            self.launches(self._launch)
+            self.pace.step(poll)
+        return minibatch.sums[:k].clone(), self.predictions[:k, :minibatches].flatten(1)
+
+    def _launch(self) -> None:
+        """Enqueue a minibatch."""
+        at = self.order.at.clone()
+        self.order.take(self.minibatch.index)
+        self.minibatch.run()
+        self.predictions.index_copy_(1, at, self.minibatch.answers.predictions[:, None])
 
 
 class Training:
@@ -170,8 +203,7 @@ class Training:
         if not weights:
             self.rows["parameters"] = self.minibatch.parameters
         self.noise = torch.zeros_like(self.rows["parameters"]) if weights else None
-        self.order = torch.zeros(K, 0, self.B, dtype=torch.int64, device=compute.device)
-        self.at = torch.zeros(1, dtype=torch.int64, device=compute.device)  # the next minibatch
+        self.order = Order(K, self.B, compute.device)
 
     def epoch(self, state: optimisers.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial of the stack on its minibatches; see `Compute.train`."""
@@ -185,7 +217,8 @@ class Training:
         for part in order.split(self.B * self.made.minibatches if self.made else examples, dim=1):
             if self.made:  # while the GPU computes what is enqueued
                 part = self.made.make(part, seeds)
-            self._put_in_order(part)
+            if self.order.fill(part):
+                self.launches.replay = None
             for index in part.split(self.B, dim=1):
                 if noise != NONE:
                     self._draw(noise, index)
@@ -196,23 +229,10 @@ class Training:
         loss, hits, norm, answers = self.minibatch.sums.unbind(1)
         return torch.stack([loss / answers, hits / answers, norm / examples], 1)
 
-    def _put_in_order(self, order: Tensor) -> None:
-        """Copy the order (K, examples) of the next minibatches to the GPU; -1 fills the last one."""
-        K, examples = order.shape
-        minibatches = -(-examples // self.B)
-        if self.order.shape[1] < minibatches:  # its place changes, and the graph has it
-            self.order = self.order.new_zeros(K, minibatches, self.B)
-            self.launches.replay = None
-        padded = order.new_full((K, minibatches * self.B), -1)
-        padded[:, :examples] = order
-        put(padded.view(K, minibatches, self.B), self.order[:, :minibatches])
-        self.at.zero_()
-
     def _launch(self) -> None:
         """Enqueue a minibatch and the update it makes."""
         minibatch, rows = self.minibatch, self.rows
-        minibatch.index.copy_(self.order.index_select(1, self.at).squeeze(1))
-        self.at.add_(1)
+        self.order.take(minibatch.index)
         if self.noise is not None:  # the gradient is that of the noisy weights, the clean ones are updated
             torch.add(rows["parameters"], self.noise, out=minibatch.parameters)
         minibatch.run()

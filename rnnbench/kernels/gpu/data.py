@@ -69,3 +69,39 @@ class Made:
         if made.lengths is not None and room.lengths is not None:
             put(made.lengths, room.lengths[: len(made.lengths)])
         return places
+
+
+class Order:
+    """The examples of the next minibatches, on a GPU, and a counter there that chooses the next one.
+
+    Args:
+        trials: K, or 1 where all have the same examples.
+        B: examples of a minibatch.
+    """
+
+    def __init__(self, trials: int, B: int, device: torch.device) -> None:
+        self.examples = torch.zeros(trials, 0, B, dtype=torch.int64, device=device)
+        self.at = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def fill(self, order: Tensor) -> bool:
+        """Take an order (trials, examples), and begin; -1 fills the last minibatch.
+
+        Returns:
+            whether the array is another one than before, so that no graph has it.
+        """
+        trials, count = order.shape
+        B = self.examples.shape[2]
+        minibatches = -(-count // B)
+        moved = self.examples.shape[1] < minibatches
+        if moved:
+            self.examples = self.examples.new_zeros(trials, minibatches, B)
+        padded = order.new_full((trials, minibatches * B), -1)
+        padded[:, :count] = order
+        put(padded.view(trials, minibatches, B), self.examples[:, :minibatches])
+        self.at.zero_()
+        return moved
+
+    def take(self, index: Tensor) -> None:
+        """Copy the examples of the next minibatch to index (K, B), and count it."""
+        index.copy_(self.examples.index_select(1, self.at)[:, 0])
+        self.at.add_(1)

@@ -40,11 +40,14 @@ class Launches:
 
     Args:
         device: on which kernels run; a CPU, where they are interpreted, has no graphs.
+        what: what they do, for the line that says that there is no graph.
         capture: makes a replay of launches; None: each minibatch is launched kernel by kernel.
     """
 
-    def __init__(self, device: torch.device, capture: Callable[[Launch], Launch] | None = None) -> None:
-        self.device = device
+    def __init__(
+        self, device: torch.device, what: str, capture: Callable[[Launch], Launch] | None = None
+    ) -> None:
+        self.device, self.what = device, what
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.capture = capture
         if self.stream is not None and capture is None:
@@ -71,7 +74,9 @@ class Launches:
                 raise
             self.capture = None
             cause = str(error.__context__ or error).strip().splitlines()[0]
-            terminal.say(f"no CUDA graph ({cause}): kernels are launched one by one, which is slower")
+            terminal.say(
+                f"no CUDA graph of {self.what} ({cause}): kernels are launched one by one, which is slower"
+            )
 
     def _beside(self, launch: Launch) -> None:
         """Launch on the stream of the capture, after all that came before and before all that comes."""

@@ -84,7 +84,7 @@ def count(config: Config, shape: Shape) -> Bytes:
     network = Network(config.model, shape.input_size, shape.outputs, shape.goal.every_step)
     longest = max(shape.steps, shape.test_steps or 0)  # stored examples are as long as the longest
     endless, B, examples = shape.train == 0, config.fit.batch_size, max(shape.val, shape.test)
-    carried, size = shape.next_step, B if shape.next_step else at_once(examples, longest)
+    carried, size = shape.next_step, B if shape.next_step else at_once(network, examples, longest)
     trial = minibatch_bytes(
         network, shape.goal, graph, shape.steps if endless else longest, B,
         carried=carried, dropout=config.model.dropout > 0, training=True,
