@@ -84,6 +84,13 @@ def test_no_card_is_refused_with_the_reason(said, machine, monkeypatch, tmp_path
     assert refusal("fit.device=cuda", tmp_path) == f"fit.device=cuda: {UNSEEN[said]}"
 
 
+def test_a_card_is_looked_for_before_data(machine, tmp_path):
+    """Nothing is downloaded for what cannot be trained."""
+    machine()
+    words = "fit.device=cuda data=mnist data.root=/no/such data.download=false"
+    assert refusal(words, tmp_path).startswith("fit.device=cuda: ")
+
+
 def test_cards_that_are_hidden_and_a_torch_without_cuda_are_told_apart(machine, monkeypatch, tmp_path):
     machine()
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)

@@ -12,7 +12,7 @@ from rnnbench.config import ConfigError
 from rnnbench.config.user_code import own_config
 from rnnbench.record import abandon, is_job, work
 from rnnbench.search.pruning import search_of, watch
-from rnnbench.sweep.engine_checks import check_engine
+from rnnbench.sweep.engine_checks import check_devices, check_engine
 from rnnbench.sweep.job import Job, identity
 from rnnbench.sweep.recorder import Recorder
 from rnnbench.sweep.scheduler import train
@@ -55,6 +55,7 @@ def work_on(file: Path) -> None:
             jobs.append(Job(entry["name"], config, folder, entry["trial"], tags=entry["tags"]))
             if is_job(folder):
                 abandon(folder)  # left as running by a worker that died
+        check_devices([job.config for job in jobs])
         check_engine([job.config for job in jobs], here=True)
         if search := stack.content["search"]:
             watch(search_of(search["sweeper"]), search["sweep_dir"], Path.cwd(), jobs)

@@ -12,8 +12,18 @@ from rnnbench.sweep.preflight import unique
 from rnnbench.train.resources import available, data_bytes, devices, row_bytes, trial_bytes
 
 
+def check_devices(configs: Sequence[Config]) -> None:
+    """Refuse cards that torch does not see, or that do not compute.
+
+    Raises:
+        ConfigError: names the device, why it cannot be used, and what would do.
+    """
+    for device in {config.fit.device for config in configs} - {"cpu"}:
+        check_cuda(device)
+
+
 def check_engine(configs: Sequence[Config], here: bool) -> None:
-    """Refuse a device that does not compute, a cell or kernel that lacks a trial's needs, too little memory.
+    """Refuse a precision, cell or kernel that cannot compute a trial, and too little memory.
 
     Args:
         here: whether the trials train on this machine.
@@ -21,8 +31,6 @@ def check_engine(configs: Sequence[Config], here: bool) -> None:
     Raises:
         ConfigError: names the key, the value and what would do.
     """
-    for device in {config.fit.device for config in configs if here} - {"cpu"}:
-        check_cuda(device)
     for config in unique(configs, lambda c: repr(c.model)):
         make_cell(config.model)
         check_step(config.model)

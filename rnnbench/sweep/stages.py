@@ -52,6 +52,10 @@ def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> Non
         ConfigError: names the key, the value and what would do.
     """
     configs = list(configs)
+    if here and any(config.fit.device != "cpu" for config in configs):  # before data is downloaded
+        from rnnbench.sweep.engine_checks import check_devices
+
+        check_devices(configs)
     light.check(configs, folder)
     from rnnbench.sweep.engine_checks import check_engine
 
