@@ -1,7 +1,7 @@
 """Compiles the kernels of minibatches for a card that is not there; prints what each needs as a line of JSON.
 
     python tests/gpu_compiled.py '{"capability": 90, "cell": "lstm", "hidden_size": 10}' ...
-    python tests/gpu_compiled.py '{"capability": 90, "layer": "zoneout backwards"}' ...
+    python tests/gpu_compiled.py '{"capability": 90, "layer": "zoneout backwards", "hidden_size": 40}' ...
 
 It is a process of its own: under TRITON_INTERPRET nothing can be compiled, and LLVM may end the process.
 """
@@ -103,14 +103,14 @@ class Operations(Cell):
         return torch.where(x == y, x, y).sigmoid() * c.tanh(), c / (1 + c.pow(2).sum(1, keepdim=True))
 
 
-def layer(name: str) -> None:
+def layer(name: str, hidden_size: int) -> None:
     """Compile the kernels of a layer, in training and in evaluation."""
-    own = Case(Model("operations", hidden_size=10), input=10)
-    case = replace(own if name == "every operation" else LAYERS[name], T=28, B=128)
-    model, graph = case.model, graph_of(case.model)
+    case = LAYERS.get(name, Case(Model("operations"), input=10))
+    model = replace(case.model, hidden_size=hidden_size)
+    case, graph = replace(case, model=model, T=28, B=128), graph_of(model)
     if name == "every operation":
         assert {getattr(node, "op", "") for node in graph.nodes} >= TEXT.keys()
-    scan = scan_for(graph, model.hidden_size, case.input, "ieee")
+    scan = scan_for(graph, hidden_size, case.input, "ieee")
     filled = arrays(case, scan).layer
     run(scan, filled)
     scan.forward(filled, training=False)
@@ -140,7 +140,7 @@ def main() -> None:
     for case in map(json.loads, sys.argv[1:]):
         driver.set_active(NoCard(case.pop("capability")))
         if "layer" in case:
-            layer(case["layer"])
+            layer(case["layer"], case["hidden_size"])
         else:
             minibatch(**case).run()
 

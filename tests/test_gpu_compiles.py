@@ -57,11 +57,13 @@ def test_the_kernels_of_every_cell_compile_and_fit(cell, capability):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("hidden_size", [10, 40])
 @pytest.mark.parametrize("capability", SHARED)
-def test_the_kernels_of_every_option_and_operation_compile_and_fit(capability):
+def test_the_kernels_of_every_option_and_operation_compile_and_fit(capability, hidden_size):
     """The interpreter takes what the compiler refuses, such as a variable that changes its type in a loop."""
     names = [*LAYERS, "every operation"]
-    check(*({"capability": capability, "layer": name} for name in names), stack=256)
+    case = {"capability": capability, "hidden_size": hidden_size}
+    check(*(case | {"layer": name} for name in names), stack=256)
 
 
 @pytest.mark.slow

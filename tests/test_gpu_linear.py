@@ -8,6 +8,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rnnbench.bench.layers import Case, arrays, errors, of_trial, run
 from rnnbench.config import Model
 from rnnbench.kernels.generator.graph import LEAVES, Factor, Graph, Product, Value, parse
 from rnnbench.kernels.gpu import linear as scans
@@ -19,7 +20,6 @@ from rnnbench.kernels.interpreter import interpret
 from rnnbench.kernels.libraries import STEPS
 from rnnbench.kernels.trace import graph_of
 from rnnbench.nn.cells import Cell, register_cell
-from tests.gpu_layers import Case, arrays, errors, of_trial, run
 
 H = 3
 MINGRU, MINLSTM = Model("mingru", hidden_size=H), Model("minlstm", hidden_size=H)

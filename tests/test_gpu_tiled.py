@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from rnnbench.bench.layers import Case, arrays, errors, of_trial, run
 from rnnbench.kernels.generator.graph import Graph
 from rnnbench.kernels.gpu.tiled import TiledScan
 from rnnbench.kernels.trace import graph_of, stock_models
-from tests.gpu_layers import Case, arrays, errors, of_trial, run
 from tests.test_gpu_scan import CASES
 
 H = 35  # two tiles
