@@ -65,6 +65,18 @@ def test_a_trial_is_bit_for_bit_the_same_whatever_the_stack(monkeypatch) -> None
     assert others[1][0] == metrics[0][1:]
 
 
+def test_predictions_are_each_trials_own_where_not_all_are_evaluated_at_once(monkeypatch) -> None:
+    config, task = make_config("gru", model__hidden_size=3), small_task(20)
+    ours = GpuCompute(config, task)
+    parameters = 3 * torch.randn(4, ours.network.count(), generator=torch.Generator().manual_seed(0))
+    index = torch.arange(20)
+    loss, _, together = ours.evaluate(parameters, index)
+    monkeypatch.setattr(compute, "ROOM", 1)
+    one_by_one = ours.evaluate(parameters, index)
+    assert torch.equal(one_by_one[0], loss) and torch.equal(one_by_one[2], together)
+    assert len(together.unique(dim=0)) > 1
+
+
 def test_a_stack_that_is_stopped_goes_on_to_the_bit_and_on_the_cpu() -> None:
     task, configs = small()
     whole = parameters(configs, task, 2)

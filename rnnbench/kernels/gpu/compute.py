@@ -169,7 +169,7 @@ class Measuring:
         for _ in range(minibatches):
             self.launches(self._launch)
             self.pace.step(poll)
-        return minibatch.sums[:k].clone(), self.predictions[:k, :minibatches].flatten(1)
+        return minibatch.sums[:k].clone(), self.predictions[:k, :minibatches].flatten(1).clone()
 
     def _launch(self) -> None:
         """Enqueue a minibatch."""
