@@ -21,6 +21,7 @@ from rnnbench.kernels.compiled import CompiledCompute
 from rnnbench.kernels.gpu import cards, compute
 from rnnbench.kernels.gpu.compute import GpuCompute
 from rnnbench.kernels.gpu.launches import Launches
+from rnnbench.kernels.gpu.linear import LinearScan
 from rnnbench.kernels.gpu.minibatch import Minibatch
 from rnnbench.kernels.gpu.tiled import TiledScan
 from rnnbench.record import read_result
@@ -193,14 +194,14 @@ def bytes_held() -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in found}.values())
 
 
-@pytest.mark.parametrize("hidden_size", [6, 40])
-def test_the_bytes_of_a_trial_on_a_card_are_counted_from_its_shapes(hidden_size, machine):
+@pytest.mark.parametrize("model, hidden_size", [("gru", 6), ("gru", 40), ("mingru", 6)])
+def test_the_bytes_of_a_trial_on_a_card_are_counted_from_its_shapes(model, hidden_size, machine):
     machine(1, GpuCompute)
     taken = []
     for seeds in ((0,), (0, 1, 2)):
         task, configs = small(seeds)
         for config in configs:
-            config.model.hidden_size = hidden_size
+            config.model.name, config.model.hidden_size = model, hidden_size
         stack, before = Stack(configs[0], task), bytes_held()
         stack.admit([stack.fresh(config) for config in configs])
         training = compute.Training(stack.compute, stack.state, (len(seeds), True, False))
@@ -212,6 +213,8 @@ def test_the_bytes_of_a_trial_on_a_card_are_counted_from_its_shapes(hidden_size,
             for scan, (layer,) in zip(minibatch.scans, minibatch.layers, strict=True):
                 if isinstance(scan, TiledScan):  # which makes arrays of its own when it runs
                     scan._scratch(layer), scan._d_states(layer)
+                if isinstance(scan, LinearScan):
+                    scan._kept(layer, minibatch.training)
         taken.append(bytes_held() - before)
         del training, measuring, minibatch, scan, layer
     splits = (len(task.splits[name]) for name in ("train", "val", "test"))

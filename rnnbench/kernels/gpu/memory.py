@@ -14,6 +14,7 @@ from rnnbench.kernels import libraries
 from rnnbench.kernels.generator.graph import Graph
 from rnnbench.kernels.gpu.compute import at_once, evaluated
 from rnnbench.kernels.gpu.layer import FLOATS
+from rnnbench.kernels.gpu.linear import LinearScan
 from rnnbench.kernels.gpu.minibatch import Examples, Minibatch
 from rnnbench.kernels.gpu.tiled import TiledScan
 from rnnbench.nn.network import Network
@@ -71,9 +72,12 @@ def minibatch_bytes(
             network, goal, graph, Examples(FLOATS, inputs, inputs, lengths), K=1, B=B,
             carried=carried, dropout=dropout, training=training,
         )  # fmt: skip
-    tiled = [scan for scan in minibatch.scans if isinstance(scan, TiledScan)]
-    # Beside the layers' arrays: values of each step; the state before the first step and its gradient.
-    units = sum(scan.blocks * T + 4 * scan.graph.states for scan in tiled)
+    units = 0  # values of a unit and example beside the layers' arrays
+    for scan in minibatch.scans:
+        if isinstance(scan, TiledScan):  # of each step; the state before the first one, and gradients
+            units += scan.blocks * T + 4 * scan.graph.states
+        elif isinstance(scan, LinearScan) and not training:  # products with x
+            units += scan.places.count * T
     return int(made.bytes) + 4 * B * network.model.hidden_size * units
 
 
