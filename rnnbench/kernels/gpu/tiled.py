@@ -60,8 +60,9 @@ class TiledScan:
                     layer.inputs, layer.lengths, layer.parameters, at, scratch, rows=count * H, row=H * block,
                     precision=self.precision,
                 )  # fmt: skip
+        initial = self._initial(layer)
         for n in range(layer.outputs.shape[1]):
-            self._run("forward", layer, n, training)
+            self._run("forward", layer, n, training, initial)
         self._summarise(layer)
 
     def backward(self, layer: Layer) -> None:
@@ -72,13 +73,14 @@ class TiledScan:
         if layer.reads == LAST:
             assert layer.d_summary is not None
             d_states[:, (T - 1) % 2, 0] = layer.d_summary[:, layer.row : layer.row + self.hidden_size]
+        initial = self._initial(layer)
         for n in reversed(range(T)):
-            self._run("backward", layer, n, training=True)
+            self._run("backward", layer, n, True, initial)
         self._gradients(layer)
         if layer.initial is not None:
             self._gradient_of_initial(layer, d_states)
 
-    def _run(self, name: str, layer: Layer, n: int, training: bool) -> None:
+    def _run(self, name: str, layer: Layer, n: int, training: bool, initial: Tensor | None) -> None:
         """Launch the stages of a step."""
         form = Form(
             reverse=layer.reverse, reads=layer.reads, learned=layer.initial is not None,
@@ -89,7 +91,7 @@ class TiledScan:
         tiles = triton.cdiv(H, TILE)
         arrays = {
             "LENGTHS": layer.lengths, "PARAMETERS": layer.parameters, "MASK": layer.mask, "ZONE": layer.zone,
-            "INITIAL": self._initial(layer), "OUTPUTS": layer.outputs, "OTHERS": layer.others,
+            "INITIAL": initial, "OUTPUTS": layer.outputs, "OTHERS": layer.others,
             "KEPT": layer.kept, "KEPT_ROWS": layer.kept_rows, "SCRATCH": self._scratch(layer),
             "SUMS": self.array("sums", layer, K, tiles, self.writer.sums, B), "D_OUTPUTS": layer.d_outputs,
             "D_SUMMARY": layer.d_summary, "D_STATES": self._d_states(layer),
