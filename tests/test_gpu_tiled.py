@@ -56,3 +56,21 @@ def test_a_trial_has_the_same_bits_alone() -> None:
     assert torch.equal(alone.parts[0], stack.layer.parts[1])
     assert alone.d_x is not None and stack.layer.d_x is not None
     assert torch.equal(alone.d_x.nan_to_num()[0], stack.layer.d_x.nan_to_num()[1])
+
+
+def test_evaluation_writes_nothing_beyond_a_layer_that_keeps_nothing() -> None:
+    """Values that one launch leaves for the next one are not those that are kept for the backward pass."""
+    case = Case(replace(stock_models()["gru_v1"], hidden_size=H), T=2)
+    kernels = scan(case)
+    layer = arrays(case, kernels).layer
+    kernels.forward(layer, training=True)
+    shape = (case.K, case.T, 0)
+    bare = replace(
+        layer,
+        kept=torch.zeros(*shape, H, case.B),
+        kept_rows=torch.zeros(*shape, case.B),
+        outputs=torch.full_like(layer.outputs, torch.nan),
+        summary=torch.full_like(layer.summary, torch.nan),
+    )
+    kernels.forward(bare, training=False)
+    assert torch.equal(bare.summary[:, H:], layer.summary[:, H:])

@@ -88,11 +88,15 @@ class TiledScan:
         )  # fmt: skip
         (K, B), H = layer.lengths.shape, self.hidden_size
         _, T, width, _ = layer.outputs.shape
+        kept, rows = layer.kept, layer.kept_rows
+        if not training:  # when nothing is kept; later launches of the step read them
+            kept = self.array("kept", layer, K, T, self.kept, H, B)
+            rows = self.array("kept rows", layer, K, T, self.kept_rows, B)
         tiles = triton.cdiv(H, TILE)
         arrays = {
             "LENGTHS": layer.lengths, "PARAMETERS": layer.parameters, "MASK": layer.mask, "ZONE": layer.zone,
             "INITIAL": initial, "OUTPUTS": layer.outputs, "OTHERS": layer.others,
-            "KEPT": layer.kept, "KEPT_ROWS": layer.kept_rows, "SCRATCH": self._scratch(layer),
+            "KEPT": kept, "KEPT_ROWS": rows, "SCRATCH": self._scratch(layer),
             "SUMS": self.array("sums", layer, K, tiles, self.writer.sums, B), "D_OUTPUTS": layer.d_outputs,
             "D_SUMMARY": layer.d_summary, "D_STATES": self._d_states(layer),
         }  # fmt: skip
