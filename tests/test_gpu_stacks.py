@@ -2,12 +2,13 @@
 
 import gc
 import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_config
+from conftest import make_config, small_task
 from test_gpu_compute import small
 
 from rnnbench import tasks
@@ -18,9 +19,9 @@ from rnnbench.cluster.stack_file import SentStack
 from rnnbench.config import Config
 from rnnbench.job_state import JobState
 from rnnbench.kernels.compiled import CompiledCompute
-from rnnbench.kernels.gpu import cards, compute
+from rnnbench.kernels.gpu import cards, compute, memory
 from rnnbench.kernels.gpu.compute import GpuCompute
-from rnnbench.kernels.gpu.launches import Launches
+from rnnbench.kernels.gpu.launches import CAPTURING, Launches
 from rnnbench.kernels.gpu.linear import LinearScan
 from rnnbench.kernels.gpu.minibatch import Minibatch
 from rnnbench.kernels.gpu.tiled import TiledScan
@@ -186,6 +187,15 @@ def test_no_room_on_a_card_ends_in_halves_that_begin_when_the_memory_is_free(
     assert left[:2] == [0, 0]
 
 
+def test_no_graph_is_captured_on_a_card_while_the_memory_of_another_is_given_back(monkeypatch):
+    """torch gives back that of all cards at once, and ends where one captures."""
+    held = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.append(CAPTURING.locked()))
+    resources.give_back(torch.OutOfMemoryError(), "cuda:1")
+    assert held == [True] and not CAPTURING.locked()
+
+
 def bytes_held() -> int:
     """Count the bytes of all tensors that are there."""
     gc.collect()
@@ -212,7 +222,7 @@ def test_the_bytes_of_a_trial_on_a_card_are_counted_from_its_shapes(model, hidde
         for minibatch in (training.minibatch, measuring):
             for scan, (layer,) in zip(minibatch.scans, minibatch.layers, strict=True):
                 if isinstance(scan, TiledScan):  # which makes arrays of its own when it runs
-                    scan._scratch(layer), scan._d_states(layer)
+                    scan._scratch(layer), scan._d_states(layer), scan._kept(layer, minibatch.training)
                 if isinstance(scan, LinearScan):
                     scan._kept(layer, minibatch.training)
         taken.append(bytes_held() - before)
@@ -222,6 +232,18 @@ def test_the_bytes_of_a_trial_on_a_card_are_counted_from_its_shapes(model, hidde
     each = (taken[1] - taken[0]) / 2
     configs[0].fit.device = "cuda"
     assert each <= resources.trial_bytes(configs[0], shape) <= 2 * each
+
+
+def test_the_bytes_of_an_evaluation_are_counted_with_what_launches_hand_on():
+    config, task = make_config("gru", model__hidden_size=40), small_task(20)
+    ours, before = GpuCompute(config, task), bytes_held()
+    measuring = ours.minibatch(ours.stored, 1, 16, training=False)
+    (scan,), ((layer,),) = measuring.scans, measuring.layers
+    scan._scratch(layer), scan._d_states(layer), scan._kept(layer, training=False)
+    counted = memory.minibatch_bytes(
+        ours.network, task.goal, ours.graph, task.inputs.shape[1], 16, carried=False, training=False
+    )
+    assert bytes_held() - before <= counted
 
 
 def test_a_stack_on_a_card_is_as_large_as_gain_and_memory_allow(machine):

@@ -15,6 +15,7 @@ from rnnbench.config import Config, Kernel
 from rnnbench.kernels import choose, cores_used, drawing
 from rnnbench.kernels.compiled import cores
 from rnnbench.kernels.gpu import cards
+from rnnbench.kernels.gpu.launches import CAPTURING
 from rnnbench.kernels.torch_path import evaluation_batch
 from rnnbench.nn.network import Network
 from rnnbench.system import limits
@@ -148,5 +149,5 @@ def give_back(error: BaseException, device: str) -> None:
         origin = origin.__cause__ or origin.__context__
     gc.collect()  # a stack whose parts name each other
     if device.startswith("cuda"):
-        with torch.cuda.device(device):
+        with CAPTURING, torch.cuda.device(device):
             torch.cuda.empty_cache()

@@ -12,7 +12,8 @@ from rnnbench import terminal
 Launch = Callable[[], None]  # enqueues all kernels of a minibatch
 SECONDS = 0.2  # of work between two waits, so that Ctrl-C is heard
 
-_ONE = Lock()  # torch captures one graph at a time in a process
+# torch captures one graph at a time in a process, and releases no memory meanwhile: of all cards together.
+CAPTURING = Lock()
 
 
 class CudaGraph:
@@ -26,7 +27,7 @@ class CudaGraph:
         # thread_local: other threads may allocate memory meanwhile, for a stack on another GPU.
         capture = torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local")
         current = torch.cuda.current_stream()  # to which earlier versions of torch do not return after errors
-        with _ONE, torch.cuda.stream(current), capture:
+        with CAPTURING, torch.cuda.stream(current), capture:
             launch()
 
     def __call__(self) -> None:

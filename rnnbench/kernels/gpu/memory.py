@@ -75,7 +75,8 @@ def minibatch_bytes(
     units = 0  # values of a unit and example beside the layers' arrays
     for scan in minibatch.scans:
         if isinstance(scan, TiledScan):  # of each step; the state before the first one, and gradients
-            units += scan.blocks * T + 4 * scan.graph.states
+            kept = 0 if training else scan.kept + scan.kept_rows  # which launches hand on all the same
+            units += (scan.blocks + kept) * T + 4 * scan.graph.states
         elif isinstance(scan, LinearScan) and not training:  # products with x
             units += scan.places.count * T
     return int(made.bytes) + 4 * B * network.model.hidden_size * units

@@ -88,10 +88,7 @@ class TiledScan:
         )  # fmt: skip
         (K, B), H = layer.lengths.shape, self.hidden_size
         _, T, width, _ = layer.outputs.shape
-        kept, rows = layer.kept, layer.kept_rows
-        if not training:  # when nothing is kept; later launches of the step read them
-            kept = self.array("kept", layer, K, T, self.kept, H, B)
-            rows = self.array("kept rows", layer, K, T, self.kept_rows, B)
+        kept, rows = self._kept(layer, training)
         tiles = triton.cdiv(H, TILE)
         arrays = {
             "LENGTHS": layer.lengths, "PARAMETERS": layer.parameters, "MASK": layer.mask, "ZONE": layer.zone,
@@ -109,6 +106,14 @@ class TiledScan:
         for function, kernel in kernels(self.text, form).items():
             if function.startswith(name):
                 kernel[(K, tiles, triton.cdiv(B, TILE))](**arrays, **numbers, **offsets, **sizes, num_warps=4)
+
+    def _kept(self, layer: Layer, training: bool) -> tuple[Tensor, Tensor]:
+        """Return the arrays for what later launches read of a step; in evaluation arrays of this scan."""
+        if training:
+            return layer.kept, layer.kept_rows
+        (K, B), T = layer.lengths.shape, layer.outputs.shape[1]
+        kept = self.array("kept", layer, K, T, self.kept, self.hidden_size, B)
+        return kept, self.array("kept rows", layer, K, T, self.kept_rows, B)
 
     def _scratch(self, layer: Layer) -> Tensor:
         """Return the blocks of values that a step leaves for later launches, (K, T, blocks * hidden, B)."""
