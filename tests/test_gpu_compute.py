@@ -7,13 +7,15 @@ import pytest
 import torch
 from conftest import make_config, small_task
 from test_compiled_tasks import KINDS, OPTIONS, agree, configs_of, of, trained
+from triton.runtime.errors import OutOfResources
 
 from rnnbench import kernels
-from rnnbench.config import Adam, Config, Kernel, Sgd
+from rnnbench.config import Adam, Config, ConfigError, Kernel, Sgd
 from rnnbench.kernels import choose, make_compute
 from rnnbench.kernels.gpu import compute, data, launches
 from rnnbench.kernels.gpu.compute import GpuCompute
 from rnnbench.kernels.gpu.launches import Launches, Pace
+from rnnbench.kernels.gpu.minibatch import Minibatch
 from rnnbench.tasks import Task
 from rnnbench.train import fastest
 from rnnbench.train.stack import Stack
@@ -218,3 +220,16 @@ def test_fastest_measures_a_trial_alone_once_and_takes_the_faster(monkeypatch, c
         assert type(make_compute(config, task)) is type(make_compute(make_config(fit__kernel=kernel), task))
     without = make_config("mgu", fit__kernel=Kernel.fastest)  # torch.nn has none
     assert fastest.settle(without, task) is choose(make_config("mgu")) and capsys.readouterr().out == ""
+
+
+def test_kernels_that_need_more_than_a_card_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, configs = small((1,))
+
+    def refuse(self: Minibatch) -> None:
+        raise OutOfResources(122880, 101376, "shared memory")
+
+    monkeypatch.setattr(Minibatch, "run", refuse)
+    with pytest.raises(
+        ConfigError, match=r"model.name=gru .* need 122,880 of shared memory, .* fit.kernel=torch"
+    ):
+        parameters(configs, task, 1)

@@ -5,13 +5,14 @@ part of one trial, and sums are made in a fixed order.
 """
 
 import ctypes
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
-from rnnbench.config import Config
+from rnnbench.config import Config, ConfigError
 from rnnbench.kernels import drawing, libraries
 from rnnbench.kernels.feed import Feed, Maker
 from rnnbench.kernels.generator.graph import Graph
@@ -85,9 +86,23 @@ class GpuCompute:
             dropout=dropout, training=training, precision=IN_TRITON[self.config.fit.precision],
         )  # fmt: skip
 
-    def here(self) -> AbstractContextManager[object]:
-        """Make the stack's GPU the current one for a block: Triton launches kernels there."""
-        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Make the stack's GPU the current one for a block: Triton launches kernels there.
+
+        Raises:
+            ConfigError: the GPU has less shared memory than the kernels need.
+        """
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+            try:
+                yield
+            except OutOfResources as error:
+                model = self.config.model
+                raise ConfigError(
+                    f"model.name={model.name} with model.hidden_size={model.hidden_size}: its kernels need "
+                    f"{error.required:,} of {error.name}, and {self.device} has {error.limit:,}; take "
+                    "fit.kernel=torch, or a card of the H100's class"
+                ) from error
 
     def train(self, state: optimisers.State, order: Tensor, noise: Noise, poll: Callable[[], None]) -> Tensor:
         """Update every trial on its minibatches of order (K, examples); see `Compute.train`."""
