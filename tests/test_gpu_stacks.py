@@ -11,12 +11,12 @@ import torch
 from conftest import make_config, small_task
 from test_gpu_compute import small
 
-from rnnbench import tasks
+from rnnbench import kernels, tasks
 from rnnbench.cluster.dispatch import cut
 from rnnbench.cluster.ray import RayLauncher
 from rnnbench.cluster.slurm import SlurmLauncher
 from rnnbench.cluster.stack_file import SentStack
-from rnnbench.config import Config
+from rnnbench.config import Config, Kernel
 from rnnbench.job_state import JobState
 from rnnbench.kernels.compiled import CompiledCompute
 from rnnbench.kernels.gpu import cards, compute, memory
@@ -29,7 +29,7 @@ from rnnbench.record import read_result
 from rnnbench.sweep import dry_run
 from rnnbench.sweep.job import Job, identity
 from rnnbench.sweep.recorder import Recorder
-from rnnbench.sweep.scheduler import Scheduler
+from rnnbench.sweep.scheduler import JobStack, Scheduler
 from rnnbench.sweep.scheduler import train as train_jobs
 from rnnbench.tasks import Shape, Task
 from rnnbench.train import resources
@@ -130,6 +130,24 @@ def test_a_card_that_runs_out_of_memory_trains_in_halves_and_the_other_does_not(
     assert sizes == {"cpu:0": {3}, "cpu:1": {3, 2, 1}}
     assert "a stack of 3 stopped" in capsys.readouterr().err
     figures_of(jobs)
+
+
+def test_a_stack_keeps_its_kernel_where_another_is_found_to_be_the_faster_for_a_trial_alone(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(kernels, "_FASTER", {})
+    jobs = jobs_of(tmp_path, count=2, fit__kernel=Kernel.fastest)
+    recorder = Recorder()
+    stack = JobStack(recorder, ["cpu"], lambda: None)
+    stack.width, stack.waiting = 2, list(jobs)
+    with recorder.progress("best/val_accuracy", 2, 4):
+        stack.epoch()
+        trained_with = kernels.kernel_name(jobs[0].placed)
+        kernels.take(jobs[0].config.on("cpu"), Kernel.cudnn)  # as a stack on another card does
+        stack.settle()
+        stack.run()
+    assert kernels.kernel_name(jobs[0].placed) == trained_with != "cudnn"
+    assert {read_result(job.folder)["tags"]["rnnbench.kernel"] for job in jobs} == {trained_with}
 
 
 def test_fit_device_names_one_card_or_all_that_are_seen(monkeypatch):

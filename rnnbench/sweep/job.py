@@ -1,12 +1,12 @@
 """Defines a job: a trial's place in a sweep, with its folder and its state."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from rnnbench import tasks
-from rnnbench.config import Config, trial_hash
+from rnnbench.config import Config, Kernel, trial_hash
 from rnnbench.job_state import JobState
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Job:
     ended: Callable[[], None] = do_nothing  # called when its record has ended
     tags: dict[str, str] = field(default_factory=dict)  # tags for its record, besides its provenance
     device: str | None = None  # that its stack trains on, once it is in one: one of those of fit.device
+    kernel: Kernel | None = None  # of that stack
     watch: Watcher | None = None
     state: JobState = JobState.waiting
     value: float | None = None  # its objective, once finished
@@ -54,8 +55,9 @@ class Job:
 
     @property
     def placed(self) -> Config:
-        """Its configuration, with the device that its stack trains on."""
-        return self.config if self.device is None else self.config.on(self.device)
+        """Its configuration, with the device that its stack trains on and the stack's kernel."""
+        config = self.config if self.device is None else self.config.on(self.device)
+        return replace(config, fit=replace(config.fit, kernel=self.kernel or config.fit.kernel))
 
     def become(self, state: JobState) -> None:
         """Change the state of the job.

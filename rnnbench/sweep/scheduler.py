@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import chain, pairwise
 from threading import Lock
@@ -263,6 +264,7 @@ class JobStack:
         self.width = 1  # places of the stack
         self.poll = poll
         self.stack: Stack | None = None
+        self.kernel: Kernel | None = None  # of the stack
         self.waiting: list[Job] = []  # jobs waiting for a place in the stack
         self.admitted: list[Job] = []  # jobs being admitted to the stack
         self.active: dict[Slot, Job] = {}  # jobs in the stack
@@ -322,9 +324,12 @@ class JobStack:
             task = tasks.load(config.data)
             if len(self.jobs) == 1:
                 fastest.settle(config, task)
-            if choose(config) is Kernel.cudnn:  # found to be the faster, maybe by another stack
+            self.kernel = choose(config)  # it stays, also where another stack finds another to be the faster
+            if self.kernel is Kernel.cudnn:
                 self.width, self.admitted = 1, self.admitted[:1]
-            self.stack = Stack(config, task, self.poll)
+            self.stack = Stack(replace(config, fit=replace(config.fit, kernel=self.kernel)), task, self.poll)
+        for job in self.admitted:
+            job.kernel = self.kernel
         self._admit(self.stack)
         if not any(slot.ended for slot in self.stack.slots):  # a snapshot may be of a trial's last epoch
             self.report = next(self.stack.epochs())
