@@ -347,6 +347,25 @@ def test_a_dry_run_says_cards_stacks_and_memory_with_a_card_or_without(machine, 
     assert "the time is not estimated, since there is no card here" in said
 
 
+def test_a_dry_run_counts_the_time_of_the_card_that_takes_longest(machine, monkeypatch, capsys):
+    machine(2)
+    monkeypatch.setattr(dry_run, "measure", lambda config, shape, width: 2.0)
+    for count, total in ((1, "40 s"), (2, "40 s"), (6, "2 min")):  # 20 epochs of 2 s a stack
+        configs = [make_config("gru", seed, fit__device="cuda", fit__epochs=20) for seed in range(count)]
+        dry_run.show_plan(configs, 1)
+        assert f"about {total} in all" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_dry_run_of_stacks_for_a_cluster_needs_no_card_here(machine, monkeypatch, tmp_path, here):
+    pytest.importorskip("submitit")
+    machine(0)
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    out, _ = here("-m", "model=lstm,gru", "fit.device=cuda", "dry_run=true", "hydra/launcher=slurm")
+    assert "2 trials in 2 kinds of stacks" in out and "the time is not estimated" in " ".join(out.split())
+
+
 def test_training_says_its_card_and_how_large_its_stacks_may_be(machine, tmp_path, capsys):
     machine(1)
     train_jobs(Recorder(), jobs_of(tmp_path, count=2), 3)

@@ -55,6 +55,8 @@ VALUES = {
     "fit.patience=0": ["fit.patience=0", "at least 1"],
     "fit.schedule=linear": ["fit.schedule", "linear", "cosine"],
     "fit.device=tpu": ["fit.device=tpu", "cuda"],
+    "fit.device=cuda:x": ["fit.device=cuda:x", "must be cpu, cuda or cuda:N"],
+    "fit.device=cuda:-1": ["fit.device=cuda:-1", "must be cpu, cuda or cuda:N"],
     "fit.kernel=cudnn": ["fit.kernel=cudnn", "cuda"],
     "fit.kernel=fastest": ["fit.kernel=fastest", "cuda"],
     "fit.precision=tf32": ["fit.precision=tf32", "needs fit.device=cuda", "float32"],

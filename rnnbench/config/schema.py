@@ -1,5 +1,6 @@
 """Defines the typed schema: every value of a trial, its type, its default. The yaml in conf/ only selects."""
 
+import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Optional
@@ -188,7 +189,7 @@ class Fit:
         )
         at_least(0, ("fit.warmup", self.warmup))
         positive(("fit.clip", self.clip), ("fit.decay", self.decay))
-        if self.device != "cpu" and self.device.split(":")[0] != "cuda":
+        if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", self.device):
             refuse("fit.device", self.device, "must be cpu, cuda or cuda:N")
         if self.kernel in (Kernel.cudnn, Kernel.fastest) and self.device == "cpu":
             refuse("fit.kernel", self.kernel, "needs fit.device=cuda")

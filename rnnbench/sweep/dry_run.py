@@ -1,7 +1,7 @@
 """Shows what a sweep would do, for dry_run=true: trials, stacks, memory, time; nothing is trained."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,14 +31,18 @@ def show_plan(configs: Sequence[Config], max_stack: int | None, elsewhere: bool 
         groups.setdefault(shape_key(config), []).append(config)
     kinds = Counter(members[0].fit.device for members in groups.values())
     terminal.say(f"{counted(len(configs), 'trial')} in {counted(len(groups), 'kind')} of stacks")
-    total = 0.0
+    busy: dict[str, float] = defaultdict(
+        float
+    )  # seconds of each device; where stacks train elsewhere, of all together
     for members in groups.values():
         config, shape = members[0], tasks.shape(members[0].data)
         width, stacks = divided(members, kinds[config.fit.device], max_stack, elsewhere)
         memory = resources.data_bytes(shape) + resources.stack_bytes(config, shape)(width)
         epochs = max(member.fit.epochs for member in members)
         seconds = measure(config, shape, width) * stacks * epochs if is_here(config) else None
-        total += (seconds or 0.0) / (1 if elsewhere else len(resources.devices(config.fit.device)))
+        devices = [config.fit.device] if elsewhere else resources.devices(config.fit.device)
+        for _ in range(stacks):  # a device that is free takes the next stack
+            busy[min(devices, key=lambda name: busy[name])] += (seconds or 0.0) / stacks
         terminal.say(
             f"  {len(members)} x {config.model.name}, hidden size {config.model.hidden_size}, "
             f"{counted(config.model.num_layers, 'layer')} on {config.data.name}: "
@@ -48,7 +52,8 @@ def show_plan(configs: Sequence[Config], max_stack: int | None, elsewhere: bool 
         )
     if all(map(is_here, configs)):
         where = configs[0].fit.device if elsewhere else place(configs[0].fit.device)
-        terminal.say(f"about {clock(total)} in all on {where}, early stopping aside; nothing was trained")
+        total = clock(max(busy.values()))
+        terminal.say(f"about {total} in all on {where}, early stopping aside; nothing was trained")
     else:
         terminal.say("the time is not estimated, since there is no card here; nothing was trained")
 
@@ -74,7 +79,8 @@ def divided(members: Sequence[Config], kinds: int, max_stack: int | None, elsewh
 
 def is_here(config: Config) -> bool:
     """Return whether this machine has the device of a trial."""
-    return config.fit.device == "cpu" or cards.count() > 0
+    device = config.fit.device
+    return device == "cpu" or int(device.partition(":")[2] or 0) < cards.count()
 
 
 def place(device: str) -> str:

@@ -178,8 +178,11 @@ class GridSweeper(Sweeper):
             raise ConfigError("hydra/sweeper=grid: gives no trial; a choice() or range() is without values")
         if self.ours:
             self.ours.check([job.tree for job in checked])
-        here = not (self.ours and self.ours.elsewhere) or checked[0].config.dry_run
-        stages.preflight([job.config for job in checked], Path(self.config.hydra.sweep.dir), here)
+        configs = [job.config for job in checked]
+        # A dry run measures stacks for a cluster here, if they need no card.
+        measured = configs[0].dry_run and all(config.fit.device == "cpu" for config in configs)
+        here = measured or not (self.ours and self.ours.elsewhere)
+        stages.preflight(configs, Path(self.config.hydra.sweep.dir), here)
         return checked
 
     def _launch(self, jobs: list[Composed], name: str) -> list[Any]:
