@@ -207,6 +207,7 @@ def test_an_optimiser_of_ones_own_may_renew_the_rows_of_the_stack() -> None:
 def test_fastest_measures_a_trial_alone_once_and_takes_the_faster(monkeypatch, capsys) -> None:
     """On the CPU, where torch's own layers stand for cuDNN."""
     monkeypatch.setattr(kernels, "_FASTER", {})
+    monkeypatch.setattr(kernels, "_ALONE", set())
     task, config = small_task(), make_config(fit__kernel=Kernel.fastest)
     before = choose(config)
     assert before is choose(make_config())
@@ -218,6 +219,9 @@ def test_fastest_measures_a_trial_alone_once_and_takes_the_faster(monkeypatch, c
         kernels.take(config, kernel)
         assert choose(config) is kernel
         assert type(make_compute(config, task)) is type(make_compute(make_config(fit__kernel=kernel), task))
+    others = make_config(seed=1, fit__kernel=Kernel.fastest)  # that may train together
+    kernels.take(config, Kernel.cudnn)
+    assert choose(config) is Kernel.cudnn and choose(others) is before
     without = make_config("mgu", fit__kernel=Kernel.fastest)  # torch.nn has none
     assert fastest.settle(without, task) is choose(make_config("mgu")) and capsys.readouterr().out == ""
 

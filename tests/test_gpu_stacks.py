@@ -136,6 +136,7 @@ def test_a_stack_keeps_its_kernel_where_another_is_found_to_be_the_faster_for_a_
     monkeypatch, tmp_path
 ):
     monkeypatch.setattr(kernels, "_FASTER", {})
+    monkeypatch.setattr(kernels, "_ALONE", set())
     jobs = jobs_of(tmp_path, count=2, fit__kernel=Kernel.fastest)
     recorder = Recorder()
     stack = JobStack(recorder, ["cpu"], lambda: None)

@@ -71,6 +71,7 @@ def reason(config: Config) -> str | None:
 
 # What was measured to be the faster for a trial alone where fit.kernel=fastest, by what its time depends on.
 _FASTER: dict[str, Kernel] = {}
+_ALONE: set[str] = set()  # the trials that train alone; others of their shape may train together
 
 
 def _timed(config: Config) -> str:
@@ -85,21 +86,27 @@ def measured(config: Config) -> Kernel | None:
 
 
 def take(config: Config, kernel: Kernel) -> None:
-    """Have `choose` take this kernel for trials like this one where fit.kernel=fastest, in this process."""
+    """Have `choose` take this kernel, in this process, for a trial that trains alone (fit.kernel=fastest)."""
     _FASTER[_timed(config)] = kernel
+    _ALONE.add(_trial(config))
+
+
+def _trial(config: Config) -> str:
+    return repr((config.model, config.optim, config.data, config.fit, config.seed))
 
 
 def choose(config: Config) -> Kernel:
     """Choose the kernel that `fit.kernel` asks for: compiled, torch or cudnn.
 
-    `fastest` is what `rnnbench.train.fastest` has measured, and as `auto` before it has.
+    `fastest` is for a trial alone what `rnnbench.train.fastest` has measured, and otherwise as `auto`.
 
     Raises:
         ConfigError: compiled kernels or cuDNN are asked for, and cannot compute the trial.
     """
     kernel = config.fit.kernel
     if kernel is Kernel.fastest:
-        kernel = measured(config) or Kernel.auto
+        faster = measured(config) if _trial(config) in _ALONE else None
+        kernel = faster or Kernel.auto
     if kernel is Kernel.cudnn and not cudnn.supports(config):
         raise ConfigError(
             f"fit.kernel=cudnn: torch.nn has no model={config.model.name} for data={config.data.name}, or "

@@ -22,8 +22,11 @@ def settle(config: Config, task: Task) -> Kernel:
     cuDNN trains one trial at a time, so that trials that train together are on the generated kernels.
     """
     kernel = choose(config)
-    if config.fit.kernel is not Kernel.fastest or measured(config) or not cudnn.supports(config):
+    if config.fit.kernel is not Kernel.fastest or not cudnn.supports(config):
         return kernel
+    if known := measured(config):
+        take(config, known)
+        return known
     times = {each: seconds(config, task, each) for each in (kernel, Kernel.cudnn)}
     faster = min(times, key=times.__getitem__)
     take(config, faster)

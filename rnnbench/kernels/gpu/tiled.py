@@ -221,6 +221,8 @@ class TiledScan:
     def _down(self, layer: Layer, d_x: Tensor) -> None:
         """Write the gradient at x."""
         H, add = self.hidden_size, layer.add
+        if not (self.graph.d_x or add):  # a step that does not read x
+            d_x.zero_()
         for factor in self.graph.d_x:
             lefts = (self.writer.lefts[left] for left in factor.operand or ())
             for r, block, count in runs(list(zip(range(*factor.rows), lefts, strict=True))):
