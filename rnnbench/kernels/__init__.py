@@ -7,6 +7,7 @@ nothing over to BLAS: on the CPU, at hidden sizes from 128 to 1,024, they were m
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from torch import Tensor
@@ -92,7 +93,9 @@ def take(config: Config, kernel: Kernel) -> None:
 
 
 def _trial(config: Config) -> str:
-    return repr((config.model, config.optim, config.data, config.fit, config.seed))
+    """Return a trial in words, on whichever card it is placed."""
+    fit = replace(config.fit, device=config.fit.device.partition(":")[0])
+    return repr((config.model, config.optim, config.data, fit, config.seed))
 
 
 def choose(config: Config) -> Kernel:
