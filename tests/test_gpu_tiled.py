@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from rnnbench.bench.layers import Case, arrays, errors, of_trial, run
+from rnnbench.config import Model
 from rnnbench.kernels.generator.graph import Graph
+from rnnbench.kernels.gpu.layer import EVERY, LAST
 from rnnbench.kernels.gpu.tiled import TiledScan
 from rnnbench.kernels.trace import graph_of, stock_models
+from rnnbench.nn.cells import Cell, register_cell
 from tests.test_gpu_scan import CASES
 
 H = 35  # two tiles
@@ -44,6 +47,31 @@ def test_a_cell_is_that_of_the_torch_path(name: str) -> None:
 @pytest.mark.parametrize("name", sampled(CASES, SHORT))
 def test_a_layer_is_that_of_the_torch_path(name: str) -> None:
     case = larger(CASES[name])
+    assert max(errors(case, scan(case)).values()) < 1e-5
+
+
+@register_cell("scaled_products")
+class ScaledProducts(Cell):
+    """A cell of one's own whose products read a state times a number or a vector, or a mean of its rows."""
+
+    gates = 3
+
+    def shapes(self, input_size):
+        return super().shapes(input_size) | {"gain": (self.hidden_size,), "one": (1,)}
+
+    def step(self, a, state, layer):
+        (h,), size = state, self.hidden_size
+        one, two, three = a.split(size, 1)
+        mean = h.mean(1, keepdim=True)
+        one = layer.recurrent(0.5 * h, one)
+        two = layer.recurrent(layer["gain"] * h, two, size)
+        three = layer.recurrent(mean.expand_as(h), three, 2 * size)
+        return (one.tanh() + two.tanh() * three.tanh() + layer["one"] * mean,)
+
+
+@pytest.mark.parametrize("reads", [EVERY, LAST])
+def test_products_read_numbers_vectors_and_rows(reads: str) -> None:
+    case = Case(Model("scaled_products", hidden_size=H), reads, reads == EVERY, lengths=True, T=2, K=1)
     assert max(errors(case, scan(case)).values()) < 1e-5
 
 

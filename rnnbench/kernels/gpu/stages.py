@@ -59,9 +59,13 @@ class Stages:
     def inline(self, number: int) -> bool:
         """Return whether a product may compute an operand of what stands in memory: a masked state."""
         node = self.nodes[number]
-        if number in self.standing:
+        if self._by_rows(number):
             return True
-        return isinstance(node, Value) and node.op == "mul" and all(arg in self.standing for arg in node.args)
+        return isinstance(node, Value) and node.op == "mul" and all(map(self._by_rows, node.args))
+
+    def _by_rows(self, number: int) -> bool:
+        """Return whether a value stands in memory with all of its rows, for each example."""
+        return number in self.standing and self.shapes[number] == "full"
 
     def register(self, number: int, at: int) -> bool:
         """Return whether a value is computed in stage `at` if it is needed there, not read from memory."""
@@ -97,7 +101,7 @@ class Stages:
 
     def _store(self, number: int, wanted: set[int]) -> None:
         self.values[self.of(number)][number] = None
-        if number not in wanted:
+        if number not in wanted or self.shapes[number] != "full":  # what is kept of a row is one number
             self.crossing[number] = None
 
     def value(self, number: int) -> Value:

@@ -200,7 +200,7 @@ class TiledScan:
 
     def _totals(self, layer: Layer) -> None:
         """Write the gradients of vectors and of numbers."""
-        H, scratch = self.hidden_size, self._scratch(layer)
+        H, scratch, values = self.hidden_size, self._scratch(layer), list(self.writer.lefts)
         first: dict[tuple[str, int], int] = {}  # the first sum of each block; others are added to it
         again: list[tuple[str, int, int]] = []
         for each in self.graph.sums:
@@ -213,9 +213,13 @@ class TiledScan:
             more = [(block, left) for weight, block, left in again if weight == name]
             for add, some in ((False, pairs), (True, more)):
                 for block, left, count in runs(some):
+                    once = rows == 0 and self.writer.shapes[values[left]] in (
+                        "row",
+                        "one",
+                    )  # not for each row
                     products.total(
                         scratch, layer.lengths, layer.parts, layer.offsets[name] + H * block,
-                        rows=count * H, row=H * left, whole=rows == 0, add=add,
+                        rows=1 if once else count * H, row=H * left, whole=rows == 0, add=add,
                     )  # fmt: skip
 
     def _down(self, layer: Layer, d_x: Tensor) -> None:

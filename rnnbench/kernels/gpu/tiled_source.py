@@ -197,7 +197,7 @@ class TiledWriter:
 
     def _load(self, half: Stages, number: int, row: str, mask: str) -> str:
         """Return the text that loads rows of a value from where it stands."""
-        if number in self.leaves:
+        if number in self.leaves and self.shapes[number] == "full":
             return self._load_leaf(self.leaves[number], row, mask)
         return f"tl.load({self._place(half, number, row)}, {mask}, 0.0)"
 
@@ -310,11 +310,12 @@ class TiledWriter:
     def _store(self, name: str, half: Stages, step: Step, number: int) -> list[str]:
         """Return the lines that store a value where it is wanted."""
         found = []
-        if name == "forward" and self.shapes[number] == "row":
+        if name == "forward" and number in self.rows:
             n = f"((k * T + at[None, :]) * {len(self.rows)} + {self.rows.index(number)})"
             once = "(ok & (tl.program_id(1) == 0 * length))[None, :]"
             found.append(f"tl.store(KEPT_ROWS + {n} * B + column[None, :], {step.names[number]}, {once})")
-            return found
+            if number not in half.crossing:
+                return found
         if name == "forward":
             for s, after in enumerate(self.graph.after):
                 if after == number:
@@ -328,14 +329,11 @@ class TiledWriter:
                     found.append(f"tl.store({place}, {step.full(number)}, real_ok)")
             if number not in self.lefts and number not in half.crossing:
                 return found
-        value = step.full(number)
-        if self.shapes[number] == "row":  # so that the sum over rows is the row's own
-            value = f"tl.where((row == 0)[:, None], {value}, 0.0)"
         if name == "forward" and number in self.full:
             place = self._place(half, number, "row")
         else:
             place = f"SCRATCH + {self._scratch(self._block(half, number), 'row')}"
-        return [*found, f"tl.store({place}, {value}, real_ok)"]
+        return [*found, f"tl.store({place}, {step.full(number)}, real_ok)"]
 
     def _pass_on(self) -> list[str]:
         """Return the lines that keep the gradient of examples that do not have the step."""
