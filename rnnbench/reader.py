@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Any
 from rnnbench.config import mask
 from rnnbench.mlflow_sync.reading import ClientRuns
 from rnnbench.mlflow_sync.sql import KINDS, OtherSchemaError, SqlRuns
-from rnnbench.record.source import Folders, Record, SearchRecord, Source, confusion, in_order
+from rnnbench.record.source import Folders, Record, SearchRecord, Source, confusion, in_order, once
 from rnnbench.system.files import RecordsWarning
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Folders", "Record", "SearchRecord", "Source", "confusion", "in_order", "open_source", "records"]
+__all__ = [
+    "Folders",
+    "Record",
+    "SearchRecord",
+    "Source",
+    "confusion",
+    "in_order",
+    "once",
+    "open_source",
+    "records",
+]
 
 
 def open_source(where: str | Path) -> Source:
@@ -46,7 +56,7 @@ def records(source: str | Path | Sequence[str | Path] = "multirun") -> "pandas.D
     Columns: status, trial (hash), name, folder, run_id (MLflow's, if delivered), error, started and ended;
     then config values by dotted name (`model.hidden_size`), metrics (`test/accuracy`; the last value of a
     metric that is measured every epoch), and tags (`rnnbench.git_commit`). A trial whose files are damaged is
-    left out, with a warning that names the file.
+    left out, with a warning that names the file; so is one that was reused from another that is read here.
 
     Args:
         source: a job folder, a sweep folder or a folder of them; several of these; or an MLflow tracking
@@ -58,7 +68,8 @@ def records(source: str | Path | Sequence[str | Path] = "multirun") -> "pandas.D
     import pandas
 
     sources = [source] if isinstance(source, (str, Path)) else source
-    rows = [_row(record) for where in sources for record in open_source(where).all()]
+    found = [record for where in sources for record in open_source(where).all()]
+    rows = [_row(record) for record in once(found)]
     rows.sort(key=lambda row: (row["started"] or 0, row["trial"] or ""))
     # Text columns of pandas must be UTF-8. Folder names may not be, so their columns hold objects.
     odd = {name for row in rows for name, value in row.items() if isinstance(value, str) and not _utf8(value)}

@@ -12,7 +12,6 @@ from rnnbench.config import objective
 from rnnbench.job_state import JobState
 from rnnbench.record import abandon, is_job, read_metrics, read_result, workers
 from rnnbench.sweep.job import Job
-from rnnbench.sweep.placing import take_finished
 from rnnbench.sweep.recorder import Recorder
 from rnnbench.sweep.scheduler import by_shape, spread
 from rnnbench.sweep.session import Sweep
@@ -60,10 +59,14 @@ class Dispatch:
 
         Jobs in a stack that was sent already are waited for; the others are sent.
         """
-        todo = {job.folder.name: job for job in take_finished(jobs)}
-        if len(todo) < len(jobs):
-            done = len(jobs) - len(todo)
-            terminal.say(f"{done} of {len(jobs)} trials are finished already in {self.sweep.folder}")
+        taken = self.sweep.library.take(self.sweep, jobs)
+        for line in taken.lines():
+            terminal.say(line)
+        todo = {job.folder.name: job for job in taken.todo}
+        if taken.finished:
+            terminal.say(
+                f"{taken.finished} of {len(jobs)} trials are finished already in {self.sweep.folder}"
+            )
         if not todo:
             return
         there = [stack for stack in self.living if any(entry["folder"] in todo for entry in stack.jobs)]
@@ -85,7 +88,7 @@ class Dispatch:
         Args:
             search: what the worker needs to find the study: hydra.sweeper, hydra.sweep.dir.
         """
-        if take_finished(runs):
+        if self.sweep.library.take(self.sweep, runs).todo:
             stack = self._write(runs, search)
             self._submit([stack])
             self._wait([stack], runs)

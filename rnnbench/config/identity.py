@@ -22,6 +22,7 @@ REVISION = 1
 NOT_IDENTITY = {
     "tracking",
     "dry_run",
+    "reuse",
     "rnnbench_import",  # the hash has the content of what was imported
     "model.budget",  # the hash has the hidden size that follows from it
     "objective",  # the hash has the metric that chooses the best epoch

@@ -54,6 +54,13 @@ class Precision(Enum):
     tf32 = "tf32"  # factors of products on a card are rounded to 10 bits
 
 
+class Reuse(Enum):
+    root = "root"  # finished records of all sweeps below the sweep root
+    sweep = "sweep"  # of this sweep's own folder
+    store = "store"  # of the root, and of the tracking store
+    none = "none"
+
+
 class Artifact(Enum):
     checkpoint = "checkpoint"
     confusion = "confusion"
@@ -241,6 +248,7 @@ class Config:
         None  # a recorded metric; null: the task's own, at the best epoch, on validation
     )
     dry_run: bool = False
+    reuse: Reuse = Reuse.root  # where a finished record of a trial is looked for before it trains
     rnnbench_import: Optional[str] = None  # Python files that register what is one's own, separated by :
 
     def on(self, device: str) -> "Config":

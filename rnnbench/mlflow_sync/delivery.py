@@ -18,6 +18,7 @@ from rnnbench.config.uris import absolute, sqlite_file
 from rnnbench.job_state import JobState
 from rnnbench.mlflow_sync.artifacts import job_artifacts
 from rnnbench.mlflow_sync.connection import connect, permanent, settle, store_errors
+from rnnbench.mlflow_sync.copies import has_run
 from rnnbench.mlflow_sync.fields import (
     DATASET_CHARS,
     DIGEST_CHARS,
@@ -169,6 +170,8 @@ class Delivery:
 
     def _deliver_job(self, runs: Runs, parent: str | None, job: Path) -> None:
         result = read_result(job)  # read before the rows: a job writes its last row before its end
+        if has_run(job, result, self.uri, self.experiment):
+            return
         identity = Identity.of_job(job, result)
         place = {"rnnbench.folder": place_of(job)} | ({} if parent is None else {PARENT: parent})
         state = runs.find_or_make(identity, result["name"], tags=_tags(result), place=place)
@@ -226,6 +229,8 @@ class Delivery:
             runs.client.update_run(run_id, "RUNNING")
         else:
             self._upload(runs, run_id, "comparison.md", "comparison.csv")
+            if "reused" in info:
+                runs.client.set_tag(run_id, "rnnbench.reused", str(info["reused"]))
             if "study" in info:
                 self._deliver_study(runs, run_id, info)
             runs.client.set_terminated(run_id, STATUS[info["status"]], info["ended"])

@@ -13,7 +13,7 @@ from rnnbench.config.advice import either, nearest
 from rnnbench.paper import statistics
 from rnnbench.paper.definition import Table
 from rnnbench.paper.statistics import Difference, Estimate
-from rnnbench.reader import Record, Source
+from rnnbench.reader import Record, Source, once
 
 Key = tuple[Any, ...]  # identifies a row or a group of columns: the values of its keys
 ALPHA = 1 - statistics.CONFIDENCE
@@ -123,7 +123,7 @@ def latest(planned: Sequence[TableTrial], source: Source) -> tuple[dict[str, Rec
     """
     counts: dict[str, Record] = {}
     superseded = []
-    for record in source.find(trial.trial for trial in planned):
+    for record in once(source.find(trial.trial for trial in planned)):
         if record.status in ("running", "interrupted"):
             continue
         before = counts.get(record.trial)

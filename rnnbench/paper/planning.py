@@ -27,7 +27,7 @@ MULTIRUN = Path("multirun")
 RANGE = re.compile(r"[^=]+=((choice|range|interval|glob|tag|sort|shuffle|float|int)\(|[^\[{'\"]*,)")
 # Keys that say where a trial is trained, read and recorded, not what is trained.
 PLACES = ("tracking", "data.root", "data.path", "data.download", "data.source", "data.sha256", "fit.device",
-          "fit.kernel", "dry_run")  # fmt: skip
+          "fit.kernel", "dry_run", "reuse")  # fmt: skip
 
 
 def is_place(key: str) -> bool:
@@ -56,8 +56,10 @@ class TableSearch:
 
     @property
     def done(self) -> bool:
-        """Whether all its trials have ended, and its winner is known."""
-        return self.found is not None and self.drawn >= self.trials
+        """Whether all its trials have ended, or all points of its space, and its winner is known."""
+        if self.found is None:
+            return False
+        return self.drawn >= self.trials or "study/used_up" in self.found.metrics
 
 
 @dataclass

@@ -8,15 +8,19 @@ process beside it, the courier (see `rnnbench.mlflow_sync`), delivers them to ML
 from rnnbench.record.job_folder import (
     JobFolder,
     abandon,
+    begin_from,
+    copy_record,
     inherit,
     is_job,
+    is_whole,
     previous,
     read_delivery,
     read_metrics,
     read_overrides,
     read_result,
+    write_copy,
 )
-from rnnbench.record.provenance import provenance
+from rnnbench.record.provenance import provenance, same_numbers
 from rnnbench.record.sweep_folder import (
     STACKS,
     SweepFolder,
@@ -37,10 +41,13 @@ __all__ = [
     "JobFolder",
     "SweepFolder",
     "abandon",
+    "begin_from",
+    "copy_record",
     "delivered_runs",
     "inherit",
     "is_job",
     "is_sweep",
+    "is_whole",
     "job_folders",
     "new_folder",
     "previous",
@@ -51,8 +58,10 @@ __all__ = [
     "read_result",
     "read_sweep",
     "results",
+    "same_numbers",
     "status_now",
     "sync_command",
     "work",
     "workers",
+    "write_copy",
 ]

@@ -32,6 +32,7 @@ from rnnbench.system.files import (
     DamagedFile,
     check,
     read,
+    read_bytes,
     read_json,
     set_aside,
     sound,
@@ -244,6 +245,9 @@ def read_result(folder: Path | str) -> dict[str, Any]:
     result = read_json(file)
     check(file, result, RESULT)
     check(file, result["dataset"], {"name": str, "checksum": str})
+    if "reused" in result:
+        check(file, result, {"reused": dict})
+        check(file, result["reused"], {"job": str, "folder": str})
     try:
         result["metrics"] = {name: float(value) for name, value in result["metrics"].items()}
     except (ValueError, TypeError, OverflowError) as error:
@@ -291,6 +295,127 @@ def inherit(old: Path, new: Path, checkpoint: str) -> None:
     result["metrics"] = {}
     write_json(new / "result.json", result | {"job": uuid.uuid4().hex, "status": JobState.interrupted.value})
     os.replace(old / checkpoint, new / checkpoint)
+
+
+LEFT = ("metrics.csv", "confusion.csv", "by_length.csv")  # what a trial leaves beside weights and result
+FOREIGN = (
+    "rnnbench.study",
+    "rnnbench.number",
+    "rnnbench.reused",
+)  # tags of the job that trained, not of others
+
+
+def is_whole(folder: Path, result: dict[str, Any]) -> bool:
+    """Return whether the files of a finished record are there and sound, its weights bit for bit."""
+    try:
+        weights = read_bytes(folder / "weights.pt")
+        known = result.get("weights", {}).get("sha256") == hashlib.sha256(weights).hexdigest()
+        return known and len(read_metrics(folder)) > 0
+    except (FileNotFoundError, DamagedFile):
+        return False
+
+
+def copy_record(
+    origin: Path, result: dict[str, Any], folder: Path, *, name: str, config: Config, tags: dict[str, str]
+) -> None:
+    """Write a finished record of the same trial to another job's folder, and say there where it comes from.
+
+    `reused` in result.json has the job that was trained and its folder, as it was then.
+
+    Args:
+        origin: the folder of the record.
+        result: its result.json.
+        name, config: of the job whose folder it becomes.
+        tags: of this job, besides those that say where the numbers come from.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    known = previous(folder)
+    for file in LEFT:
+        if (origin / file).exists():
+            write(folder / file, read_bytes(origin / file))
+    _link(origin / "weights.pt", folder / "weights.pt")
+    _write_copy(
+        folder,
+        result,
+        name=name,
+        config=config,
+        tags=tags,
+        job=known["job"] if known else uuid.uuid4().hex,
+        source=result.get("reused") or {"job": result["job"], "folder": os.path.abspath(origin)},
+    )
+
+
+def _write_copy(
+    folder: Path,
+    result: dict[str, Any],
+    *,
+    name: str,
+    config: Config,
+    tags: dict[str, str],
+    job: str,
+    source: dict[str, str],
+) -> None:
+    """Write config.yaml and result.json of a job whose trial was trained by the job that `source` names."""
+    tree = plain(config)
+    write(folder / "config.yaml", to_yaml(tree))
+    kept = {key: value for key, value in result["tags"].items() if key not in FOREIGN}
+    params = flatten(tree)
+    copy = result | {"job": job, "name": name, "params": params, "reused": source}
+    copy["tags"] = kept | tags | {"rnnbench.reused": source["job"]}
+    JobFolder(folder, copy)._save()
+
+
+def write_copy(
+    folder: Path,
+    result: dict[str, Any],
+    rows: Sequence[dict[str, Any]],
+    *,
+    name: str,
+    config: Config,
+    tags: dict[str, str],
+    source: dict[str, str],
+) -> None:
+    """Write a finished record whose own folder is not here to a job's folder; it has no weights.
+
+    Args:
+        result: what its result.json would hold.
+        rows: of its metrics.csv.
+        source: `job` and `folder` of the record, and where else it is.
+        name, config, tags: as for `copy_record`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    known = previous(folder)
+    record = JobFolder(folder, result)
+    record.names = [name for name in {name: None for row in rows for name in row} if name not in ROW]
+    record._rewrite(rows)
+    job = known["job"] if known else uuid.uuid4().hex
+    _write_copy(folder, result, name=name, config=config, tags=tags, job=job, source=source)
+
+
+def _link(origin: Path, copy: Path) -> None:
+    """Give a file, which is only ever replaced as a whole, a second name; copy it where that cannot be."""
+    copy.unlink(missing_ok=True)
+    try:
+        os.link(origin, copy)
+    except OSError:  # another disk, or a file system without links
+        write(copy, read_bytes(origin))
+
+
+def begin_from(
+    origin: Path, result: dict[str, Any], folder: Path, *, trial: str, tags: dict[str, str]
+) -> None:
+    """Begin the record of a job with the rows of a finished trial that is the same with fewer epochs.
+
+    Args:
+        origin, result: folder and result.json of the finished trial.
+        trial: hash of the trial that goes on.
+        tags: besides those of the finished trial.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "metrics.csv", read_bytes(origin / "metrics.csv"))
+    kept = {key: value for key, value in result["tags"].items() if key not in FOREIGN}
+    begun = result | {"job": uuid.uuid4().hex, "trial": trial, "metrics": {}, "tags": kept | tags}
+    write_json(folder / "result.json", begun | {"status": JobState.interrupted.value})
 
 
 def abandon(folder: Path, error: str | None = None) -> None:

@@ -4,12 +4,13 @@ A trial never fails because of this: what cannot be found out is left out.
 """
 
 import getpass
+import hashlib
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,10 @@ import rnnbench
 from rnnbench.config import mask
 
 PACKAGES = ("torch", "numpy", "hydra-core", "optuna", "mlflow")
+NUMBERS = ("config", "kernels", "nn", "tasks", "train")  # parts of rnnbench that determine numbers
+ROUNDING = (
+    "rnnbench.kernel", "rnnbench.card", "rnnbench.instruction_set", "rnnbench.version.torch"
+)  # fmt: skip
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATIENCE = 10.0  # seconds to wait for git
 
@@ -36,10 +41,16 @@ def provenance(device: str) -> dict[str, str]:
 
 @cache
 def _fixed() -> dict[str, str]:
-    tags = _git(CHECKOUT) | {
-        "rnnbench.version": rnnbench.__version__,
-        "rnnbench.version.python": platform.python_version(),
-    }
+    git = _git(CHECKOUT)
+    edited = {"rnnbench.code": _code()} if git.get("rnnbench.git_dirty") == "true" else {}
+    tags = (
+        git
+        | edited
+        | {
+            "rnnbench.version": rnnbench.__version__,
+            "rnnbench.version.python": platform.python_version(),
+        }
+    )
     found = {f"rnnbench.version.{package}": _fact(metadata.version, package) for package in PACKAGES}
     found["rnnbench.platform"] = _fact(_system)
     found["rnnbench.cpu"], found["rnnbench.instruction_set"] = _cpu()
@@ -48,6 +59,38 @@ def _fixed() -> dict[str, str]:
     found["rnnbench.user"] = _fact(getpass.getuser) or _fact(lambda: f"uid {os.getuid()}")
     found["rnnbench.command"] = mask(shlex.join(sys.argv))
     return tags | {name: _utf8(fact) for name, fact in found.items() if fact}
+
+
+def _code() -> str:
+    """Compute a digest of the source that determines numbers, of a checkout with edits that no commit has."""
+    digest = hashlib.sha256()
+    for part in NUMBERS:
+        for file in sorted((CHECKOUT / "rnnbench" / part).rglob("*.*")):
+            if file.suffix in (".py", ".c", ".h"):
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def same_numbers(there: Mapping[str, str], here: Mapping[str, str]) -> bool:
+    """Return whether two trainings of one trial give the same numbers, by the tags of `provenance`.
+
+    The trial's hash has the engine's revision, its data and the user's own code. Beyond it numbers depend, in
+    their last digits, on the kernel, the kind of device, the card, the instruction set and the version of
+    torch; and on edits of the engine that no commit has.
+    """
+    if "rnnbench.moved" in there or _edits(there) is None:
+        return False
+    kinds = [tags.get("rnnbench.device", "").partition(":")[0] for tags in (there, here)]
+    return (
+        kinds[0] == kinds[1]
+        and _edits(there) == _edits(here)
+        and all(there.get(tag) == here.get(tag) for tag in ROUNDING)
+    )
+
+
+def _edits(tags: Mapping[str, str]) -> str | None:
+    """Return the digest of an engine with edits; "" for one without; None if its edits are not known."""
+    return tags.get("rnnbench.code") if tags.get("rnnbench.git_dirty") == "true" else ""
 
 
 def _fact(look: Callable[..., str], *args: str) -> str | None:

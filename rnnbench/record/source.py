@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,20 @@ class Source(ABC):
 def in_order(records: Iterable[Record]) -> list[Record]:
     """Sort records by start; those that started in the same millisecond by identity."""
     return sorted(records, key=lambda record: (record.started, record.job))
+
+
+def once(records: Sequence[Record]) -> list[Record]:
+    """Leave out records that were reused from one that is there, since they are the same training.
+
+    Of copies of a record that is not there, the first stays.
+    """
+    jobs = {record.job for record in records}
+    kept: dict[str, Record] = {}
+    for record in records:
+        origin = record.tags.get("rnnbench.reused", record.job)
+        if origin == record.job or origin not in jobs:
+            kept.setdefault(origin, record)
+    return list(kept.values())
 
 
 def search_record(tags: dict[str, str], metrics: dict[str, float], run_id: str | None) -> SearchRecord:

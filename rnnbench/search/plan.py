@@ -15,12 +15,12 @@ from optuna.samplers import BaseSampler
 
 from rnnbench import config as schema
 from rnnbench import tasks
-from rnnbench.config import Config, ConfigError, Search, final_metrics, objective, per_epoch
+from rnnbench.config import Config, ConfigError, Reuse, Search, final_metrics, objective, per_epoch
 from rnnbench.config.advice import unknown_key
 from rnnbench.config.keys import is_free, keys
 from rnnbench.config.metrics import at_best
 from rnnbench.search import samplers as by_name
-from rnnbench.search.space import Lookup, Parameter, Space, read_space, text
+from rnnbench.search.space import Lookup, Parameter, Space, is_finite, read_space, text
 from rnnbench.search.storage import check_storage, file_of
 from rnnbench.sweep.compose import Composer
 from rnnbench.sweep.explain import of_point
@@ -46,6 +46,7 @@ class Plan:
     storage: str | None  # URL
     folder: Path
     n_trials: int  # no more than there are points
+    points: int | None  # points of the space, if they are fewer than the trials that are asked for
     samples: list[Config]  # of trials that the search may come to
 
     @property
@@ -123,6 +124,7 @@ def make_plan(
         storage=storage,
         folder=folder,
         n_trials=_n_trials(settings, space, lookup),
+        points=None if base.reuse is Reuse.none else _points(settings, space, lookup),
         samples=samples,
     )
 
@@ -169,6 +171,14 @@ def _n_trials(settings: Search, space: Space, lookup: Lookup) -> int:
     if exhaustive and settings.custom_search_space is None:
         return sum(1 for _ in islice(space.points(lookup), settings.n_trials))
     return settings.n_trials
+
+
+def _points(settings: Search, space: Space, lookup: Lookup) -> int | None:
+    """Count the points of a space, after which a search has nothing to train; None if n_trials are fewer."""
+    if settings.custom_search_space is not None or not all(map(is_finite, space.drawn)):
+        return None
+    count = sum(1 for _ in islice(space.points(lookup), settings.n_trials))
+    return count if count < settings.n_trials else None
 
 
 def _storage(settings: Search, folder: Path) -> str | None:

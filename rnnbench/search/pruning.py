@@ -55,6 +55,16 @@ class Watch:
             self.curves[number] = self._before(job, slot.epoch)
         self.curves[number][slot.epoch] = slot.best[self.metric]
         self.ended[number] = slot.ended
+        self.tell()
+
+    def known(self, job: Job) -> None:
+        """Take a job into account that does not train, since its trial's record is there."""
+        number = self.jobs.index(job)
+        self.curves[number] = self._before(job, job.config.fit.epochs + 1)
+        self.ended[number] = True
+
+    def tell(self) -> None:
+        """Report each epoch that all jobs have reached, until the pruner stops them."""
         epochs = sorted({epoch for curve in self.curves for epoch in curve if epoch > self.told})
         for epoch in epochs:
             reached = [self._reached(run, epoch) for run in range(len(self.jobs))]

@@ -285,6 +285,8 @@ def _facts(
     states = [trial.state.name.lower() for trial in study.done()]
     metrics = {f"study/{state}": float(states.count(state)) for state in sorted(set(states))}
     metrics |= {f"study/importance/{name}": share for name, share in importances.items()}
+    if study.used_up():
+        metrics["study/used_up"] = 1.0
     if len(plan.objectives) == 1:
         metrics[f"study/{plan.objectives[0]}"] = winner.values[0]
         for name, values in confirmed.get(str(winner.number), {}).get("metrics", {}).items():

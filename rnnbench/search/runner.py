@@ -5,6 +5,7 @@ epochs. Under any other launcher each trial is one of that launcher's jobs. Eith
 in flight; Hydra's basic launcher runs one at a time.
 """
 
+import math
 import statistics
 import time
 from abc import ABC, abstractmethod
@@ -35,7 +36,7 @@ from rnnbench.search.study import Study, Suggestion, suggest
 from rnnbench.sweep.hydra_api import is_basic
 from rnnbench.sweep.job import Job
 from rnnbench.sweep.launcher import StackLauncher, job_name
-from rnnbench.sweep.placing import take_finished
+from rnnbench.sweep.reuse import Taken
 from rnnbench.sweep.scheduler import Scheduler, train
 from rnnbench.sweep.session import Sweep
 from rnnbench.train.snapshot import FILE
@@ -74,6 +75,10 @@ class Search(ABC):
         try:
             self._check_failures()
             self._run()
+            done, points = len(self.study.done()), self.study.points
+            if done < self.plan.n_trials and self.study.used_up():
+                said = f"all {points} points of the space are trained, so the search ends"
+                terminal.say(f"{said} after {done} of {self.plan.n_trials} trials")
         finally:
             self.study.release()
             self._bury()
@@ -172,7 +177,12 @@ class Search(ABC):
             )
 
     def _wait_for_others(self) -> bool:
-        """Return False if all n_trials have ended; else wait a moment for other workers and return True."""
+        """Return False if all n_trials have ended; else wait a moment for other workers and return True.
+
+        A space that is used up has no further trials.
+        """
+        if self.study.used_up():
+            return False
         left = self.plan.n_trials - len(self.study.done())
         if left > 0:
             time.sleep(WAIT)
@@ -199,6 +209,7 @@ def open_search(
         pruner=plan.pruner,
         n_trials=plan.n_trials,
     )
+    study.points = plan.points
     OPEN[study.name] = study
     try:
         if isinstance(launcher, StackLauncher):
@@ -219,6 +230,7 @@ class StackSearch(Search):
         self.launcher = launcher
         self.scheduler = Scheduler(sweep.recorder, launcher.max_stack)
         self.running: dict[Job, TrialRuns] = {}  # by job, those that have not ended
+        self.waiting: list[TrialRuns] = []  # suggestions of points that train at this moment
         self.in_flight: list[int] = []  # number of trials in flight at each round
 
     def _run(self) -> None:
@@ -250,10 +262,49 @@ class StackSearch(Search):
             if self.plan.prunes:
                 judge = partial(self.study.report, suggestion)
                 Watch(judge, jobs, short(self.plan.objectives[0]))
-            running = TrialRuns(suggestion, jobs)
-            self.running |= dict.fromkeys(jobs, running)
             self._take_up(suggestion)
-            self.scheduler.add(jobs)
+            self._begin(TrialRuns(suggestion, jobs))
+
+    def _begin(self, runs: TrialRuns) -> None:
+        """Answer a suggestion from the records of its jobs, and train those that have none.
+
+        A suggestion that trains at this moment already is waited for.
+        """
+        trials = {job.trial for other in self.running.values() for job in other.jobs}
+        if self.sweep.library.indexes and any(job.trial in trials for job in runs.jobs):
+            self.waiting.append(runs)
+            return
+        taken = self.sweep.library.take(self.sweep, runs.jobs)
+        self._say_known(runs, taken)
+        if not taken.todo:
+            self._tell_curve(runs)
+            self.conclude(runs.suggestion)
+            return
+        self.running |= dict.fromkeys(taken.todo, runs)
+        self.scheduler.add(taken.todo)
+
+    def _say_known(self, runs: TrialRuns, taken: Taken) -> None:
+        """Print from which records a suggestion is answered, or why it trains from the start."""
+        live = self.sweep.recorder.live
+        assert live is not None
+        for job, origin in taken.reused.items():
+            goal = objective(job.config)
+            value = terminal.number(goal, job.value if job.value is not None else math.nan)
+            line = f"{job.name}: {terminal.title(goal)} {value}, reused from {origin}"
+            live.end(line, job.config.fit.epochs, failed=False)
+        for why in taken.shorter:
+            terminal.say(f"trial {runs.suggestion.number}: trains from the start: {why}")
+
+    def _tell_curve(self, runs: TrialRuns) -> None:
+        """Report the epochs of a suggestion that is answered from records, which the pruner compares with."""
+        watch = runs.jobs[0].watch
+        if isinstance(watch, Watch):
+            watch.judge = partial(self._note, runs.suggestion.id)
+            watch.tell()
+
+    def _note(self, id: int, epoch: int, value: float) -> bool:
+        self.study.storage.set_trial_intermediate_value(id, epoch, value)
+        return False
 
     def _never_trained(self, suggestion: Suggestion, reason: str) -> None:
         live = self.sweep.recorder.live
@@ -265,10 +316,15 @@ class StackSearch(Search):
         """Conclude trials whose jobs have all ended, and ask for others in their places."""
         for job in jobs:
             running = self.running.pop(job)
+            if job.state is JobState.finished:
+                self.sweep.library.add(job)
             if not any(other in self.running for other in running.jobs):
                 deleted = (job.error for job in running.jobs if job.state is JobState.deleted)
                 self.conclude(running.suggestion, next(deleted, None))
         if jobs:
+            waiting, self.waiting = self.waiting, []
+            for runs in waiting:
+                self._begin(runs)
             self._fill()
 
     def occupancy(self) -> str | None:
@@ -288,9 +344,11 @@ class StackSearch(Search):
             job = self.launcher.job([*overrides, f"seed={seed}"], folder)
             job.name, job.tags = f"confirm {number} seed={seed}", tags_of(self.study.name, number)
             jobs.append(job)
-        todo = take_finished(jobs)
-        if todo:
-            train(self.sweep.recorder, todo, self.launcher.max_stack)
+        taken = self.sweep.library.take(self.sweep, jobs)
+        for line in taken.lines():
+            terminal.say(line)
+        if taken.todo:
+            train(self.sweep.recorder, taken.todo, self.launcher.max_stack)
         return [read_result(job.folder) for job in jobs]
 
 

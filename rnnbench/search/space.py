@@ -210,6 +210,14 @@ def values(parameter: Parameter) -> list[Any]:
     )
 
 
+def is_finite(parameter: Parameter) -> bool:
+    """Return whether a parameter has a list of values, as `values` gives it."""
+    over = parameter.over
+    if isinstance(over, FloatDistribution):
+        return over.step is not None
+    return not (isinstance(over, IntDistribution) and over.log)
+
+
 def read_space(
     entries: Mapping[str, Any], overrides: Sequence[str], parser: OverridesParser
 ) -> tuple[list[Parameter], list[str]]:

@@ -86,6 +86,7 @@ class Study:
             load_if_exists=True,
         )
         self.n_trials = n_trials
+        self.points: int | None = None  # points of a finite space, after which the study ends
         check_identity(self.study, identity, directions)
         if IDENTITY not in self.study.user_attrs:
             self.study.set_user_attr(IDENTITY, identity)
@@ -112,8 +113,12 @@ class Study:
         """Return the trials that count and have ended."""
         return [trial for trial in self.trials() if trial.state.is_finished()]
 
+    def used_up(self) -> bool:
+        """Return whether every point of a finite space has a trial that has ended."""
+        return self.points is not None and _distinct(self.done()) >= self.points
+
     def ask(self, point: Callable[[Trial], list[str]]) -> Suggestion | None:
-        """Return the next trial to run; None if all are done or running.
+        """Return the next trial to run; None if all are done or running, or the space is used up.
 
         Args:
             point: draws the trial's parameters and returns its overrides.
@@ -121,7 +126,10 @@ class Study:
         trials = self.study.get_trials(deepcopy=False)
         if self.retire_dead(trials):
             trials = self.study.get_trials(deepcopy=False)
-        if sum(counts(trial) for trial in trials) >= self.n_trials:
+        counted = [trial for trial in trials if counts(trial)]
+        ended = [trial for trial in counted if trial.state.is_finished()]
+        used_up = self.points is not None and _distinct(ended) >= self.points
+        if len(counted) >= self.n_trials or used_up:
             return None
         lost = to_run_again(trials)
         trial = self._begin(trials, lost)
@@ -234,6 +242,11 @@ class Study:
 def counts(trial: FrozenTrial) -> bool:
     """Return whether a trial is one of the n_trials."""
     return trial.state != TrialState.WAITING and not trial.user_attrs.get(RETIRED)
+
+
+def _distinct(trials: Sequence[FrozenTrial]) -> int:
+    """Count the points that trials are of."""
+    return len({repr(sorted(trial.params.items())) for trial in trials})
 
 
 def origin(trial: FrozenTrial) -> int:

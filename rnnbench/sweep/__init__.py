@@ -8,7 +8,8 @@ Its modules; each imports only modules on the lines above it, or before it on it
     compose                                      the configs of jobs from their overrides
     job, placing, hydra_jobs                     jobs, their folders, what Hydra does around a job
     preflight, engine_checks, dry_run            checks before anything is made, the plan of a sweep
-    snapshots, recorder, scheduler, session      training, records of it, an open sweep folder
+    snapshots, recorder, scheduler               training, and records of it
+    reuse, session                               records of earlier sweeps, an open sweep folder
     stages                                       imports what needs torch, when it is reached
     launcher, grid, plan                         Hydra's launcher and sweeper; the trials of a command
 """

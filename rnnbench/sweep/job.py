@@ -21,6 +21,9 @@ class Watcher(Protocol):
     def seen(self, job: "Job", slot: "Slot") -> None:
         """Take the evaluation of the epoch just trained into account."""
 
+    def known(self, job: "Job") -> None:
+        """Take a job into account that does not train, since its trial's record is there."""
+
 
 def do_nothing() -> None:
     """Do nothing: the default for the functions that a job calls."""

@@ -21,7 +21,7 @@ from rnnbench.sweep.hydra_api import IConfigRepository, files_of, files_seen_wit
 from rnnbench.sweep.own_options import offer
 from rnnbench.sweep.repairs import Repairs
 
-OF_THE_SWEEP = ("tracking", "dry_run", "search")  # sections of which a whole sweep has one option
+OF_THE_SWEEP = ("tracking", "dry_run", "reuse", "search")  # sections of which a whole sweep has one option
 
 
 class Checker:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rnnbench import tasks
-from rnnbench.config import Config, ConfigError, Readout, flatten
+from rnnbench.config import Config, ConfigError, Readout, Reuse, flatten
 from rnnbench.config.uris import check_store
 
 ROOM = 2**16  # bytes of a new record, Hydra's files included
@@ -37,6 +37,10 @@ def check(configs: Sequence[Config], folder: Path) -> None:
             )
     check_alike(configs)
     for config in unique(configs, lambda c: repr(c.tracking)):
+        if config.tracking.uri is None and config.reuse is Reuse.store:
+            raise ConfigError(
+                "reuse=store: there is no store (tracking.uri=null); take reuse=root, or give tracking.uri"
+            )
         if config.tracking.uri is not None:
             check_store(config.tracking.uri)
     check_folder(folder)
@@ -45,12 +49,15 @@ def check(configs: Sequence[Config], folder: Path) -> None:
 
 
 def check_alike(configs: Sequence[Config]) -> None:
-    """Refuse trials of one sweep that differ in a setting of the whole sweep: tracking, dry_run.
+    """Refuse trials of one sweep that differ in a setting of the whole sweep: tracking, dry_run, reuse.
 
     Raises:
         ConfigError: names the key and two of its values.
     """
-    first, *others = [flatten({"tracking": asdict(c.tracking), "dry_run": c.dry_run}) for c in configs]
+    first, *others = [
+        flatten({"tracking": asdict(c.tracking), "dry_run": c.dry_run, "reuse": c.reuse.value})
+        for c in configs
+    ]
     for other in others:
         for key in first:
             if other[key] != first[key]:

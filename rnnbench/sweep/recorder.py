@@ -152,6 +152,8 @@ class Recorder:
             record.write_confusion(outcome.confusion.tolist())
         if outcome.by_length is not None:
             record.write_lengths(outcome.by_length.tolist())
+        if job.config.fit.checkpoint_every is not None and outcome.last is not None:
+            snapshots.keep_last(job, outcome.last)
         goal, slot = objective(job.config), outcome.slot
         job.value = outcome.metrics[goal]
         value = f"{terminal.title(goal)} {terminal.number(goal, job.value)}"

@@ -16,6 +16,7 @@ from rnnbench.job_state import JobState
 from rnnbench.mlflow_sync.courier import Courier
 from rnnbench.record import SweepFolder, results, sync_command
 from rnnbench.sweep.recorder import Recorder
+from rnnbench.sweep.reuse import Library
 from rnnbench.system import signals
 from rnnbench.system.files import NO_SPACE
 
@@ -31,6 +32,7 @@ class Sweep:
     folder: Path
     recorder: Recorder
     record: SweepFolder | None  # None if another process holds the folder
+    library: Library  # the records in which its trials are looked up
     compared: bool = True  # whether its table compares all trials
     given: dict[Path, Sequence[str]] = field(default_factory=dict)  # overrides of its jobs, by folder
 
@@ -61,7 +63,7 @@ def open_sweep(
     place = str(folder.resolve())
     if place in OPEN or place in os.environ.get(OWNER, "").split("\n"):
         with signals.listen():
-            yield OPEN.get(place) or Sweep(folder, Recorder(), None)
+            yield OPEN.get(place) or Sweep(folder, Recorder(), None, Library(folder, config))
         return
     claim = SweepFolder.claim(
         folder,
@@ -75,7 +77,7 @@ def open_sweep(
     try:
         with signals.listen(), claim as record:
             courier = Courier(folder, terminal.warn) if config.tracking.uri is not None else None
-            OPEN[place] = sweep = Sweep(folder, Recorder(courier), record)
+            OPEN[place] = sweep = Sweep(folder, Recorder(courier), record, Library(folder, config))
             os.environ[OWNER] = "\n".join(OPEN)  # several if several threads train
             try:
                 yield sweep
@@ -113,6 +115,11 @@ def _close(sweep: Sweep, record: SweepFolder, config: Config, error: BaseExcepti
     lost = sweep.compared and any(result["status"] == JobState.failed for result in there.values())
     state = JobState.failed if lost or error is not None else JobState.finished
     interrupted = isinstance(error, KeyboardInterrupt)
+    if reused := sum("reused" in result for result in there.values()):
+        terminal.say(
+            f"{reused} of {len(there)} trials were reused: each says in its folder from which record"
+        )
+        record.note(reused=reused)
     record.end((JobState.interrupted if interrupted else state).value)
     terminal.say(f"records: {os.path.relpath(sweep.folder)}")
     if courier is not None:

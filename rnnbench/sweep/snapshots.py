@@ -1,6 +1,7 @@
 """Keeps snapshots of jobs in their folders, from which interrupted jobs go on."""
 
 import os
+from pathlib import Path
 
 from rnnbench.kernels import kernel_name
 from rnnbench.kernels.gpu import cards
@@ -14,6 +15,20 @@ from rnnbench.train.stack import Snapshot
 def keep(job: Job, trial: Snapshot) -> None:
     """Write the snapshot of a job to its folder, and replace an earlier one."""
     snapshot.save(job.folder, trial, _made_by(job))
+
+
+def keep_last(job: Job, trial: Snapshot) -> None:
+    """Write the snapshot of a finished job, from which the same trial goes on if fit.epochs is raised."""
+    snapshot.save(job.folder, trial, _made_by(job), snapshot.LAST)
+
+
+def go_on_from(job: Job, origin: Path) -> None:
+    """Give a job the last snapshot of a finished one, the same trial with fewer epochs.
+
+    Raises:
+        Unusable: says why it cannot go on from there.
+    """
+    snapshot.go_on_from(origin, job.folder, _made_by(job))
 
 
 def drop(job: Job) -> None:

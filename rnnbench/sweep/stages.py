@@ -14,7 +14,6 @@ from rnnbench.config import Config
 from rnnbench.sweep import own_options
 from rnnbench.sweep import preflight as light
 from rnnbench.sweep.job import Job
-from rnnbench.sweep.placing import take_finished
 from rnnbench.terminal import say
 
 if TYPE_CHECKING:
@@ -79,17 +78,19 @@ def open_sweep(
 
 
 def run_jobs(sweep: "Sweep", jobs: Sequence[Job], max_stack: int | None) -> None:
-    """Train the jobs that have no finished record of the same trial yet.
+    """Train the jobs whose trials have no finished record yet, and use the records of the others.
 
     Args:
         max_stack: trials that train together at most; None: as many as gain from it.
     """
-    todo = take_finished(jobs)
-    if len(todo) < len(jobs):
-        say(f"{len(jobs) - len(todo)} of {len(jobs)} trials are finished already in {sweep.folder}")
-    elif len(jobs) > 1:
+    taken = sweep.library.take(sweep, jobs)
+    for line in taken.lines():
+        say(line)
+    if taken.finished:
+        say(f"{taken.finished} of {len(jobs)} trials are finished already in {sweep.folder}")
+    elif len(jobs) > 1 and taken.todo:
         say(f"{len(jobs)} trials; each has its folder, by number, in {os.path.relpath(sweep.folder)}")
-    if todo:
+    if taken.todo:
         from rnnbench.sweep.scheduler import train
 
-        train(sweep.recorder, todo, max_stack)
+        train(sweep.recorder, taken.todo, max_stack)

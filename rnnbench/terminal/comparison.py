@@ -18,8 +18,8 @@ from rnnbench.system.plain_text import spreadsheet
 from rnnbench.terminal.formats import mean_sd, title
 
 # Keys that are not compared: the model has its own column, seeds are averaged, the others change no result.
-APART = ("model.name", "seed", "tracking.", "data.metric", "data.root", "data.download", "data.source",
-         "data.sha256")  # fmt: skip
+APART = ("model.name", "seed", "tracking.", "reuse", "data.metric", "data.root", "data.download",
+         "data.source", "data.sha256")  # fmt: skip
 SECONDS = "time/train_seconds"
 Results = Sequence[dict[str, Any]]  # as `rnnbench.record.read_result` gives them
 

@@ -13,6 +13,7 @@ from rnnbench.system import files
 from rnnbench.train.stack import Slot, Snapshot
 
 FILE = "checkpoint.pt"  # in the job folder, while the trial is under way
+LAST = "last.pt"  # after the last epoch of a finished trial, if it was trained with fit.checkpoint_every
 SLOT = [field.name for field in fields(Slot) if field.name != "config"]
 
 
@@ -20,7 +21,7 @@ class Unusable(Exception):
     """A snapshot that a trial cannot go on from; says why."""
 
 
-def save(folder: Path, trial: Snapshot, made_by: dict[str, str]) -> None:
+def save(folder: Path, trial: Snapshot, made_by: dict[str, str], file: str = FILE) -> None:
     """Write a trial's snapshot to its job folder.
 
     Args:
@@ -29,7 +30,7 @@ def save(folder: Path, trial: Snapshot, made_by: dict[str, str]) -> None:
     rows = {name: row.cpu().clone() for name, row in trial.rows.items()}  # a view takes its whole stack along
     slot = {name: getattr(trial.slot, name) for name in SLOT}
     held = {"made_by": made_by, "slot": slot, "rows": rows, "sha256": _digest(slot, rows)}
-    files.write(folder / FILE, serialized(held))
+    files.write(folder / file, serialized(held))
 
 
 def serialized(value: Any) -> bytes:
@@ -55,15 +56,7 @@ def load(folder: Path, fresh: Snapshot, made_by: dict[str, str]) -> Snapshot:
     Raises:
         Unusable: it is damaged, or another trial's, version's or kernel's.
     """
-    try:
-        content = io.BytesIO(files.read_bytes(folder / FILE))
-        held: dict[str, Any] = torch.load(content, weights_only=True, map_location="cpu")
-        theirs, slot, rows, digest = (held[key] for key in ("made_by", "slot", "rows", "sha256"))
-        sound = digest == _digest(slot, rows)
-    except Exception as error:  # a damaged file may raise any exception
-        raise Unusable(f"cannot be read ({(str(error) or type(error).__name__).splitlines()[0]})") from None
-    if not sound:
-        raise Unusable("is damaged: its checksum does not match")
+    theirs, slot, rows = _read(folder / FILE)
     moved = "device" in theirs and theirs["device"] != made_by["device"]
     for what in ("trial",) if moved else ("trial", "kernel"):
         value = made_by[what]
@@ -72,6 +65,40 @@ def load(folder: Path, fresh: Snapshot, made_by: dict[str, str]) -> Snapshot:
     if list(slot) != SLOT or _shapes(rows) != _shapes(fresh.rows):
         raise Unusable("is of another version of rnnbench")
     return Snapshot(Slot(fresh.slot.config, **slot), rows)
+
+
+def go_on_from(folder: Path, new: Path, made_by: dict[str, str]) -> None:
+    """Copy the last snapshot of a finished trial to the folder of a trial that goes on with it.
+
+    Args:
+        made_by: of the trial that goes on; the snapshot has to be of the same device and kernel.
+
+    Raises:
+        Unusable: it is damaged, or another kernel's.
+    """
+    theirs, slot, rows = _read(folder / LAST)
+    if {**theirs, "trial": None} != {**made_by, "trial": None}:
+        raise Unusable(f"is of another kernel ({theirs.get('kernel')}, not {made_by['kernel']})")
+    held = {"made_by": made_by, "slot": slot, "rows": rows, "sha256": _digest(slot, rows)}
+    files.write(new / FILE, serialized(held))
+
+
+def _read(file: Path) -> tuple[dict[str, str], dict[str, Any], State]:
+    """Read a snapshot: what it was made by, the slot, the rows.
+
+    Raises:
+        Unusable: it is not there, or damaged.
+    """
+    try:
+        content = io.BytesIO(files.read_bytes(file))
+        held: dict[str, Any] = torch.load(content, weights_only=True, map_location="cpu")
+        theirs, slot, rows, digest = (held[key] for key in ("made_by", "slot", "rows", "sha256"))
+        sound = digest == _digest(slot, rows)
+    except Exception as error:  # a damaged file may raise any exception
+        raise Unusable(f"cannot be read ({(str(error) or type(error).__name__).splitlines()[0]})") from None
+    if not sound:
+        raise Unusable("is damaged: its checksum does not match")
+    return theirs, slot, rows
 
 
 def _digest(slot: dict[str, Any], rows: State) -> str:

@@ -95,6 +95,7 @@ class Outcome:
     # Of the test set at the best epoch, where a class is asked for at the end:
     confusion: Tensor | None  # (classes, classes) counts, rows the truth
     by_length: Tensor | None  # (lengths, 2) rows of length, accuracy; where lengths vary
+    last: Snapshot | None = None  # after its last epoch
 
 
 class Stack:
@@ -303,7 +304,7 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
             "time/sequences_per_second": slot.sequences / slot.seconds,
         }
         confusion, by_length = answers(stack.task, predictions[k].cpu())
-        outcomes.append(Outcome(slot, metrics, best[k].cpu(), confusion, by_length))
+        outcomes.append(Outcome(slot, metrics, best[k].cpu(), confusion, by_length, trial))
     return outcomes
 
 
