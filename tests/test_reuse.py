@@ -10,6 +10,7 @@ import pytest
 
 import rnnbench
 from rnnbench.config import ConfigError
+from rnnbench.mlflow_sync.courier import undelivered
 from rnnbench.record import provenance, read_metrics, read_result
 from rnnbench.record.index import FILE, Index, roots
 from rnnbench.record.provenance import same_numbers
@@ -182,3 +183,29 @@ def test_files_written_together_take_their_places_at_the_end_or_not_at_all(tmp_p
         write(tmp_path / "a", "newer")
         raise ConfigError("x")
     assert (tmp_path / "a").read_text() == "new" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_store_has_one_run_of_a_trial(here, tmp_path, migrated):
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    stored = [*TINY[:-1], f"tracking.uri={uri}"]
+    here("seed=0", *stored, "hydra.run.dir=multirun/a/0")
+    here("-m", "seed=0,1", *stored, "hydra.sweep.dir=multirun/b")
+    assert undelivered(tmp_path / "multirun" / "b") == []
+    frame = rnnbench.records(uri)
+    assert sorted(frame["seed"]) == [0, 1] and frame["trial"].is_unique
+    # Where its folder is gone the copy gets a run, and the store alone knows the trial.
+    shutil.rmtree(tmp_path / "multirun" / "a")
+    assert len(undelivered(tmp_path / "multirun" / "b")) == 1
+    shutil.rmtree(tmp_path / "multirun")
+    out, _ = here("seed=0", *stored, "reuse=root", "hydra.run.dir=multirun/c/0")
+    assert "reused" not in out
+    shutil.rmtree(tmp_path / "multirun")
+    out, _ = here("seed=1", *stored, "reuse=store", "hydra.run.dir=multirun/d/0")
+    assert "1 of 1 trials is trained already, and reused from sqlite:" in out
+    again = read_result(tmp_path / "multirun" / "d" / "0")
+    (known,) = (row for _, row in rnnbench.records(uri).iterrows() if row["seed"] == 1)
+    assert {name: known[name] for name in again["metrics"]} == again["metrics"]
+    assert again["reused"]["run_id"] == known["run_id"]
+    assert [row["epoch"] for row in read_metrics(tmp_path / "multirun" / "d" / "0")] == [1, 2]
+    assert undelivered(tmp_path / "multirun" / "d") == []

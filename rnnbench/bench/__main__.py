@@ -33,6 +33,7 @@ from rnnbench.bench.load import long_sweep
 from rnnbench.bench.loops import LAYERS, harness, operations, products_per_second, tutorial_loop
 from rnnbench.bench.measure import in_turn, spread
 from rnnbench.bench.records import table_times
+from rnnbench.bench.reuse import reuse_times
 from rnnbench.bench.scan import scan_times
 from rnnbench.bench.search import sweeper_cost
 from rnnbench.bench.startup import first_epoch, import_torch
@@ -250,6 +251,14 @@ def show_load(_: argparse.Namespace) -> None:
     )
 
 
+def show_reuse(_: argparse.Namespace) -> None:
+    """Print the time of a sweep of 5,000 trials of which 4,900 are recorded, beside that of training them."""
+    times = reuse_times(5000, 4900)
+    say(f"{times.known:,} trials trained: {times.trained:.0f} s, records and MLflow in SQLite included")
+    say(f"{times.trials:,} trials, {times.known:,} of them reused: {times.reused:.0f} s, the same included")
+    say(f"their index: {times.built:.2f} s to build, {times.looked:.3f} s to read and compare with folders")
+
+
 def show_gpu(options: argparse.Namespace) -> None:
     """Print and save how fast stacks train on a GPU beside runs of torch.nn one after the other."""
     precisions = [Precision(name) for name in options.precision]
@@ -332,7 +341,7 @@ def show_check(options: argparse.Namespace) -> None:
 
 PARTS = {"cells": show_cells, "data": show_data, "scan": show_scans, "records": show_records}
 PARTS |= {"load": show_load, "traffic": show_traffic, "pixels": show_pixels, "gpu-bound": show_bound}
-PARTS |= {"gpu-check": show_check}
+PARTS |= {"reuse": show_reuse, "gpu-check": show_check}
 
 
 def main() -> None:

@@ -92,6 +92,7 @@ class Dispatch:
             stack = self._write(runs, search)
             self._submit([stack])
             self._wait([stack], runs)
+            self.sweep.library.add(runs)
 
     def _write(self, jobs: Sequence[Job], search: dict[str, Any] | None = None) -> SentStack:
         """Write the file of a stack, and Hydra's files in its jobs' folders."""

@@ -314,10 +314,9 @@ class StackSearch(Search):
 
     def _ended(self, jobs: Sequence[Job]) -> None:
         """Conclude trials whose jobs have all ended, and ask for others in their places."""
+        self.sweep.library.add(jobs)
         for job in jobs:
             running = self.running.pop(job)
-            if job.state is JobState.finished:
-                self.sweep.library.add(job)
             if not any(other in self.running for other in running.jobs):
                 deleted = (job.error for job in running.jobs if job.state is JobState.deleted)
                 self.conclude(running.suggestion, next(deleted, None))

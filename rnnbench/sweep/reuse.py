@@ -5,7 +5,7 @@ A record is used if it is whole, has the job's objective, and was made by what w
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,10 @@ class Taken:
                 f"{place}{more}; reuse=none trains again"
             )
         for why, count in self.shorter.items():
-            yield f"{count} trials have records with fewer epochs, and train from the start: {why}"
+            yield (
+                f"{count} {'trial' if count == 1 else 'trials'} with records of fewer epochs "
+                f"train from the start: {why}"
+            )
 
 
 class Library:
@@ -112,9 +115,9 @@ class Library:
                 job.watch.known(job)
         return taken
 
-    def add(self, job: Job) -> None:
-        """Note that a job has finished."""
-        self.ended[job.trial] = job.folder
+    def add(self, jobs: Iterable[Job]) -> None:
+        """Note which of these jobs have finished."""
+        self.ended |= {job.trial: job.folder for job in jobs if job.state is JobState.finished}
 
     def _find(self, trial: str) -> Iterator[Path]:
         if self.indexes and trial in self.ended:

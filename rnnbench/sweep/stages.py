@@ -94,3 +94,4 @@ def run_jobs(sweep: "Sweep", jobs: Sequence[Job], max_stack: int | None) -> None
         from rnnbench.sweep.scheduler import train
 
         train(sweep.recorder, taken.todo, max_stack)
+        sweep.library.add(taken.todo)
