@@ -162,11 +162,11 @@ def test_the_index_follows_what_happens_in_the_folders(here, tmp_path):
     assert found() == []
 
 
-def test_the_roots_are_multirun_and_what_lies_beside_the_sweep(tmp_path, monkeypatch):
+def test_the_roots_are_multirun_and_outputs_here_and_where_the_sweep_lies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "multirun").mkdir()
     assert [root for root, _ in roots(Path("multirun/x/y"))] == [tmp_path / "multirun"]
-    assert roots(Path("grid"))[1:] == [(tmp_path, 1)]
+    assert roots(Path("grid"))[1:] == [(tmp_path / "grid", 0)]
     elsewhere = tmp_path / "disk" / "multirun"
     elsewhere.mkdir(parents=True)
     assert elsewhere in dict(roots(elsewhere / "a" / "b"))

@@ -167,7 +167,7 @@ def roots(folder: Path) -> list[tuple[Path, int]]:
     """Return the folders in which records of earlier sweeps are looked for, each with how deep.
 
     All sweeps below multirun/ and outputs/ in the working directory, and below the nearest folder of one of
-    these names that the sweep lies in; and the sweeps beside this one.
+    these names that the sweep lies in. A sweep that lies elsewhere has its own folder besides.
 
     Args:
         folder: the sweep folder.
@@ -178,4 +178,4 @@ def roots(folder: Path) -> list[tuple[Path, int]]:
     deep = [root for root in dict.fromkeys(named) if root.is_dir()]
     if any(whole.is_relative_to(root) for root in deep):
         return [(root, DEEP) for root in deep]
-    return [*((root, DEEP) for root in deep), (whole.parent, 1)]
+    return [*((root, DEEP) for root in deep), (whole, 0)]
