@@ -1,4 +1,8 @@
-"""Tells whether the run of a record that was reused is in the store: then the copy needs none of its own."""
+"""Tells whether the run of a record that was reused is in the store: then the copy needs none of its own.
+
+A second run of the same trial would count as another seed where MLflow groups runs. The run is that of the
+folder that trained, which delivers and removes it; where it is gone, the copy gets a run.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,29 +11,25 @@ from rnnbench.record.job_folder import read_delivery, read_result
 from rnnbench.system.files import DamagedFile
 
 
-def has_run(job: Path, result: dict[str, Any], uri: str, experiment: str) -> bool:
-    """Return whether a store has the run of the job that a reused record comes from.
-
-    A second run of the same trial would count as another seed where MLflow groups runs. The run is that of
-    the record's own folder, which delivers it and removes it; where it is gone, the copy gets a run.
+def run_of_origin(result: dict[str, Any], uri: str, experiment: str) -> str | None:
+    """Return the run that the job of a reused record became in a store, by what is on disk; None if none.
 
     Args:
-        job, result: a job folder, and its result.json.
+        result: the result.json of the copy.
         uri, experiment: of the store.
     """
-    if "reused" not in result:
-        return False
-    if result["reused"].get("store") == uri:
-        return True
-    origin = Path(result["reused"]["folder"])
+    reused = result.get("reused")
+    if reused is None:
+        return None
+    if reused.get("store") == uri:
+        return str(reused["run_id"])
+    origin = Path(reused["folder"])
     try:
         theirs = read_result(origin)
     except (OSError, DamagedFile):
-        return False
+        return None
     state = read_delivery(origin)
-    return (
-        theirs["job"] == result["reused"]["job"]
-        and bool(state)
-        and state["final"]
-        and (state["uri"], state["experiment"], state["attempt"]) == (uri, experiment, theirs["started"])
-    )
+    if theirs["job"] != reused["job"] or not state or not state["final"]:
+        return None
+    same = (state["uri"], state["experiment"], state["attempt"]) == (uri, experiment, theirs["started"])
+    return str(state["run_id"]) if same else None

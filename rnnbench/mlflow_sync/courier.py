@@ -17,7 +17,7 @@ from typing import Any
 
 from rnnbench.config.uris import sqlite_file
 from rnnbench.job_state import JobState
-from rnnbench.mlflow_sync.copies import has_run
+from rnnbench.mlflow_sync.copies import run_of_origin
 from rnnbench.record.job_folder import read_delivery
 from rnnbench.record.sweep_folder import held, job_folders, read_sweep, results, sync_command, workers
 
@@ -135,9 +135,9 @@ def undelivered(folder: Path) -> list[Path]:
     others = (info.get("shared", False) and held(folder)) or bool(workers(folder))
 
     def delivered(job: Path, result: dict[str, Any]) -> bool:
-        if has_run(job, result, tracking["uri"], tracking["experiment"]):
-            return True
         state = read_delivery(job)
+        if not state and run_of_origin(result, tracking["uri"], tracking["experiment"]) is not None:
+            return True
         if others and result["status"] == JobState.running:
             return True
         return (

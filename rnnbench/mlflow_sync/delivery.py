@@ -18,7 +18,7 @@ from rnnbench.config.uris import absolute, sqlite_file
 from rnnbench.job_state import JobState
 from rnnbench.mlflow_sync.artifacts import job_artifacts
 from rnnbench.mlflow_sync.connection import connect, permanent, settle, store_errors
-from rnnbench.mlflow_sync.copies import has_run
+from rnnbench.mlflow_sync.copies import run_of_origin
 from rnnbench.mlflow_sync.fields import (
     DATASET_CHARS,
     DIGEST_CHARS,
@@ -170,7 +170,8 @@ class Delivery:
 
     def _deliver_job(self, runs: Runs, parent: str | None, job: Path) -> None:
         result = read_result(job)  # read before the rows: a job writes its last row before its end
-        if has_run(job, result, self.uri, self.experiment):
+        origin = run_of_origin(result, self.uri, self.experiment)
+        if origin is not None and runs.is_active(origin):
             return
         identity = Identity.of_job(job, result)
         place = {"rnnbench.folder": place_of(job)} | ({} if parent is None else {PARENT: parent})

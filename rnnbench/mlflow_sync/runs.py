@@ -55,6 +55,7 @@ class Runs:
         self.first = False  # True if this object alone has made runs of this sweep
         self.made: set[str] = set()  # identities of records for which this object has called create_run
         self.known: set[str] = set()  # ids of runs that are certainly in the store
+        self.active: dict[str, bool] = {}  # whether runs of other folders are in the store, by id
         self.restored = 0  # number of runs restored that had been deleted in MLflow
         self.notes = 0  # how often this object has changed an mlflow.json
 
@@ -72,6 +73,19 @@ class Runs:
             the content of mlflow.json.
         """
         return self._delivered(identity, place) or self._make(identity, name, tags | place)
+
+    def is_active(self, run_id: str) -> bool:
+        """Return whether the store has a run that is not deleted; asked once for each run."""
+        from mlflow.exceptions import MlflowException
+
+        if run_id not in self.active:
+            try:
+                self.active[run_id] = self.client.get_run(run_id).info.lifecycle_stage == "active"
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                self.active[run_id] = False
+        return self.active[run_id]
 
     def note(self, folder: Path, state: dict[str, Any]) -> None:
         """Write to mlflow.json what has been delivered of a folder; call it after MLflow has answered."""
