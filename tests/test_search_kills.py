@@ -26,7 +26,9 @@ from tests.test_app import numbers, run, start
 from tests.test_search import counted, journal, settings, study
 
 # The grid's trials, drawn at random; its pruner sees every epoch, and never has seen enough.
-SEARCH = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1",
+# Its space has two points, each of which is to train again.
+SEARCH = ["-m", "reuse=none", "hydra/sweeper=optuna", "hydra/sweeper/sampler=random",
+          "hydra.sweeper.sampler.seed=1",
           "model=choice(lstm,gru)", "fit.checkpoint_every=1", *SHORT,
           "hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=100",
           *settings(n_trials=4, repeats=2, n_jobs=2, study_name="s")]  # fmt: skip
