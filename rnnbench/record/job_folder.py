@@ -357,9 +357,12 @@ def _write_copy(
 ) -> None:
     """Write config.yaml and result.json of a job whose trial was trained by the job that `source` names."""
     tree = plain(config)
-    write(folder / "config.yaml", to_yaml(tree))
-    kept = {key: value for key, value in result["tags"].items() if key not in FOREIGN}
     params = flatten(tree)
+    file = Path(source["folder"]) / "config.yaml"
+    # Writing YAML takes milliseconds, so the file that says the same is copied.
+    same = result.get("params") == params and file.exists()
+    write(folder / "config.yaml", read_bytes(file) if same else to_yaml(tree))
+    kept = {key: value for key, value in result["tags"].items() if key not in FOREIGN}
     copy = result | {"job": job, "name": name, "params": params, "reused": source}
     copy["tags"] = kept | tags | {"rnnbench.reused": source["job"]}
     JobFolder(folder, copy)._save()
