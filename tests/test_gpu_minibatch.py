@@ -19,7 +19,11 @@ from rnnbench.tasks import Goal, Task
 from rnnbench.train.stack import Stack
 
 STORED = [kind for kind in KINDS if not kind.startswith("made")]
-CASES = [("gru", "bidirectional", kind) for kind in STORED] + [
+QUICK = ("images", "own numbers at every step", "text")  # one of each kind of input
+CASES = [
+    pytest.param("gru", "bidirectional", kind, marks=[] if kind in QUICK else [pytest.mark.slow])
+    for kind in STORED
+] + [
     ("lstm", "several lengths", "own classes at every step"),
     ("lstm", "mean", "words"),
     ("lstm", "all", "text"),

@@ -37,9 +37,17 @@ def test_a_cell_is_that_of_the_torch_path(name: str) -> None:
     assert max(errors(Case(model), scan(model)).values()) < 1e-5
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["gates are kept", "gates are computed again"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_layer_is_that_of_the_torch_path(case: Case, again: bool) -> None:
+AGAIN = ("mean, lengths, bytes", "options of a step")  # of the cases whose gates are computed again
+
+
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [(name, False) for name in CASES]
+    + [pytest.param(name, True, marks=[] if name in AGAIN else [pytest.mark.slow]) for name in CASES],
+)
+def test_a_layer_is_that_of_the_torch_path(name: str, again: bool) -> None:
+    """`again`: the backward pass computes gates again; else they are kept."""
+    case = CASES[name]
     assert max(errors(case, scan(case.model, again)).values()) < 1e-5
 
 
