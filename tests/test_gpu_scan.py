@@ -5,24 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rnnbench.bench.gpu_check import LAYERS
 from rnnbench.bench.layers import Case, arrays, errors, of_trial, run
 from rnnbench.config import Model
 from rnnbench.kernels.generator.graph import Graph
-from rnnbench.kernels.gpu.layer import BYTES, EVERY, FLOATS, MEAN, SYMBOLS
 from rnnbench.kernels.gpu.scan import ResidentScan
 from rnnbench.kernels.trace import graph_of, stock_models
 
 H = 5
-LSTM, GRU = Model("lstm", hidden_size=H), Model("gru", hidden_size=H)
-CASES = {
-    "every step, backwards, a second direction": Case(GRU, EVERY, reverse=True, add=True),
-    "mean, lengths, bytes": Case(LSTM, MEAN, lengths=True, kind=BYTES),
-    "last, lengths backwards, numbers": Case(GRU, reverse=True, lengths=True, kind=FLOATS),
-    "symbols, a state that is handed on": Case(LSTM, EVERY, kind=SYMBOLS, carried=True),
-    "dropout, a learned state": Case(replace(LSTM, learned_state=True), lengths=True, dropout=True),
-    "options of a step": Case(replace(GRU, layer_norm=True, recurrent_dropout=0.2, zoneout=0.5), EVERY),
-    "zoneout backwards": Case(replace(LSTM, zoneout=0.5), MEAN, reverse=True, lengths=True),
-}
+CASES = {name: replace(case, model=replace(case.model, hidden_size=H)) for name, case in LAYERS.items()}
 
 
 def scan(model: Model, again: bool = False) -> ResidentScan:

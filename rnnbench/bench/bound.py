@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from rnnbench.config import Model
-from rnnbench.kernels.generator.graph import Graph, Product, made, parse
-from rnnbench.kernels.gpu.step import kept, reached
+from rnnbench.kernels.generator.graph import Graph, Product, made, parse, reached
+from rnnbench.kernels.gpu.step import kept
 from rnnbench.kernels.libraries import STEPS
 from rnnbench.nn.network import Network
 

@@ -57,14 +57,7 @@ class Step:
         kind = class_of(model.name)
         relu = ["relu"] if model.nonlinearity is Nonlinearity.relu else []
         given = (*relu, *(option for option in (*SWITCHES, *RATES) if getattr(model, option)))
-        # The rates that trials of one stack may differ in are those of rnnbench.train.stack.shape_key.
-        model = replace(
-            model,
-            budget=None,
-            dropout=0.0,
-            recurrent_dropout=model.recurrent_dropout and 0.5,
-            weight_noise=model.weight_noise and 1.0,
-        )
+        model = alike(model)
         own = "" if CELLS.get(model.name) is kind else repr(model)  # a stock cell has one graph for all sizes
         return cls(kind, model.name, given, own, model)
 
@@ -82,6 +75,20 @@ class Step:
     def title(self) -> str:
         """Its name in a message."""
         return f"model={self.name}" + (f" with {', '.join(self.options)}" if self.options else "")
+
+
+def alike(model: Model) -> Model:
+    """Return the model that stands for all of which trials may train together: rates may differ.
+
+    Whether there is recurrent dropout or weight noise at all makes another kernel.
+    """
+    return replace(
+        model,
+        budget=None,
+        dropout=0.0,
+        recurrent_dropout=model.recurrent_dropout and 0.5,
+        weight_noise=model.weight_noise and 1.0,
+    )
 
 
 def find(model: Model) -> Kernels | str:

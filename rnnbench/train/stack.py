@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rnnbench.config import STEPS_PER_EPOCH, Config, Schedule, Select, direction, selection
 from rnnbench.kernels import make_compute
+from rnnbench.kernels.libraries import alike
 from rnnbench.nn import optimisers
 from rnnbench.nn.cells import Draw, Noise
 from rnnbench.tasks import Task
@@ -317,14 +318,7 @@ def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torc
 def shape_key(config: Config) -> tuple[object, ...]:
     """Return what the trials of one stack have in common: whatever fixes a shape, an equation or the data."""
     model, optim, fit = config.model, config.optim, config.fit
-    # Rates may differ; whether there is recurrent dropout or weight noise at all chooses the kernel.
-    model = replace(
-        model,
-        budget=None,
-        dropout=0.0,
-        recurrent_dropout=model.recurrent_dropout and 0.5,
-        weight_noise=model.weight_noise and 1.0,
-    )
+    model = alike(model)
     same: dict[str, Any] = dict.fromkeys(("lr", *optim.hyperparameters), 0.0)
     optim = replace(optim, **same)
     return (

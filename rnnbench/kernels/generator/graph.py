@@ -28,6 +28,7 @@ The text of a graph (`Graph.text`, `parse`):
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 # Leaves, with what stands after the word: a state before the step, the gradient at a state after it, a block
@@ -177,6 +178,18 @@ def read(node: Value | Product) -> tuple[int, ...]:
     if isinstance(node, Value):
         return node.args
     return node.start + tuple(i for factor in node.factors for i in factor.operand or ())
+
+
+def reached(graph: Graph, roots: Iterable[int], ends: Iterable[int] = ()) -> set[int]:
+    """Return the values that roots are computed from, and the roots; not beyond `ends`."""
+    nodes = {number: node for node in graph.nodes for number in made(node)}
+    ends, found, left = set(ends), set[int](), list(roots)
+    while left:
+        number = left.pop()
+        if number not in found:
+            found.add(number)
+            left += () if number in ends else read(nodes[number])
+    return found
 
 
 def together(shapes: set[str]) -> str:

@@ -9,7 +9,7 @@ computed again there; what is not is stored.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .graph import LEAVES, SUM, Graph, Product, Sum, Value, made, read
+from .graph import LEAVES, SUM, Graph, Product, Sum, Value, made, reached, read
 
 EXPENSIVE = ("sigmoid", "tanh", "exp", "log", "sqrt", "sin", "cos", "div")
 
@@ -341,17 +341,7 @@ def _kept(graph: Graph) -> list[int]:
     nodes = {number: node for node in graph.nodes for number in made(node)}
     shapes = graph.shapes()
 
-    def closure(roots: Iterable[int], ends: Iterable[int] = ()) -> set[int]:
-        found: set[int] = set()
-        left = list(roots)
-        while left:
-            number = left.pop()
-            if number not in found:
-                found.add(number)
-                left += () if number in ends else read(nodes[number])
-        return found
-
-    forward = closure(graph.after)
+    forward = reached(graph, graph.after)
     costly = {
         number for number in forward
         if isinstance(node := nodes[number], Product) or node.op == SUM or node.op in EXPENSIVE
@@ -361,5 +351,5 @@ def _kept(graph: Graph) -> list[int]:
     for outer in graph.outers:
         roots += [*outer.left, *(outer.right or ())]
     roots += [i for factor in graph.d_x for i in factor.operand or ()]
-    met = closure(roots, costly | set(graph.after))
+    met = reached(graph, roots, costly | set(graph.after))
     return [number for number in nodes if number in (met & costly) - set(graph.after)]

@@ -16,24 +16,24 @@ from rnnbench.kernels.generator.graph import SUM, Factor, Graph, Product, Sum, V
 from rnnbench.kernels.gpu.coefficients import Coefficients, Multiple, linear
 from rnnbench.kernels.gpu.layer import EVERY, LAST, MEAN
 from rnnbench.kernels.gpu.source import Form
-from rnnbench.kernels.gpu.step import Step
+from rnnbench.kernels.gpu.step import Step, function, indented
 from rnnbench.kernels.libraries import STEPS
 
 HEADER = """\
-    k = tl.program_id(0).to(tl.int64)
-    row = tl.program_id(1) * HT + tl.arange(0, HT)
-    column = tl.program_id(2) * BB + tl.arange(0, BB)
-    there = column < B
-    real = (row < H)[None, :, None]
-    unit = row[None, :, None] * B + column[None, None, :]  # of a block (H, B)
-    here = real & there[None, None, :]
-    nothing = tl.zeros([TT, HT, BB], tl.float32)
-    step = tl.arange(0, TT)
-    last = (step == TT - 1)[:, None, None]
-    length = tl.load(LENGTHS + k * B + column, there, 0).to(tl.int32)
-    chunks = tl.cdiv(tl.max(length, 0), TT)
-    parameters = PARAMETERS + k * P
-    trial = k * T"""
+k = tl.program_id(0).to(tl.int64)
+row = tl.program_id(1) * HT + tl.arange(0, HT)
+column = tl.program_id(2) * BB + tl.arange(0, BB)
+there = column < B
+real = (row < H)[None, :, None]
+unit = row[None, :, None] * B + column[None, None, :]  # of a block (H, B)
+here = real & there[None, None, :]
+nothing = tl.zeros([TT, HT, BB], tl.float32)
+step = tl.arange(0, TT)
+last = (step == TT - 1)[:, None, None]
+length = tl.load(LENGTHS + k * B + column, there, 0).to(tl.int32)
+chunks = tl.cdiv(tl.max(length, 0), TT)
+parameters = PARAMETERS + k * P
+trial = k * T"""
 ARRAYS = (
     *("LENGTHS", "PARAMETERS", "ZONE", "CARRIED", "FRESH", "LEFT", "OUTPUTS", "OTHERS", "KEPT"),
     *("SUMMARY", "D_OUTPUTS", "D_SUMMARY", "PARTS"),
@@ -146,9 +146,8 @@ class LinearWriter:
     def _function(self, name: str, lines: Iterable[str]) -> str:
         offsets = [f"AT_{weight}" for weight in self.graph.weights]
         sizes = [f"{size}: tl.constexpr" for size in SIZES]
-        arguments = ", ".join([*ARRAYS, *NUMBERS, *offsets, *sizes])
-        body = [HEADER, *(f"    {line}" for line in lines)]
-        return "\n".join(["@triton.jit", f"def {name}({arguments}):", *body])
+        body = [*HEADER.splitlines(), *lines]
+        return function(name, ["@triton.jit"], [*ARRAYS, *NUMBERS, *offsets, *sizes], body)
 
     def forward(self) -> str:
         """Write the forward scan."""
@@ -178,7 +177,7 @@ class LinearWriter:
         if form.carried:
             place = f"LEFT + (k * {self.graph.states} + {{}}) * H * B + unit"
             ends += [f"tl.store({place.format(s)}, left_{s}, here)" for s in states]
-        return self._function("forward", [*begin, "for chunk in range(chunks):", *_indented(loop), *ends])
+        return self._function("forward", [*begin, "for chunk in range(chunks):", *indented(loop), *ends])
 
     def backward(self) -> str:
         """Write the backward scan: gradients at the states, then all that follows from these."""
@@ -194,7 +193,7 @@ class LinearWriter:
         loop += [*self._before(" ".join([*lines.loop, *sums.adds])), *lines.loop, *sums.adds]
         begin = [*lines.constants, *self._gradients(), *sums.start]
         ends = [*sums.ends, *self._d_initial()]
-        return self._function("backward", [*begin, "for chunk in range(chunks):", *_indented(loop), *ends])
+        return self._function("backward", [*begin, "for chunk in range(chunks):", *indented(loop), *ends])
 
     def _scan_back(self, each: Multiple, slope: str, rest: str) -> list[str]:
         """Return the lines of the scan that gives the gradient at a state after each step."""
@@ -342,10 +341,6 @@ def whole(graph: Graph) -> bool:
     """Return whether a program has to have all hidden rows, since something is summed over them."""
     rows = any(isinstance(node, Value) and node.op == SUM for node in graph.nodes)
     return rows or any(not graph.weights[each.weight][0] for each in graph.sums)
-
-
-def _indented(lines: Iterable[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
 
 
 if __name__ == "__main__":

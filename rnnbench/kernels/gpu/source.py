@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from rnnbench.kernels.generator.graph import LEAVES, Graph, Value, parse
 from rnnbench.kernels.gpu.gradients import Gradients
 from rnnbench.kernels.gpu.layer import EVERY, HIDDEN, LAST, MEAN
-from rnnbench.kernels.gpu.step import Step, backward_roots, kept
+from rnnbench.kernels.gpu.step import Step, backward_roots, function, indented, kept
 from rnnbench.kernels.libraries import STEPS
 
 
@@ -36,19 +36,19 @@ class Form:
 
 
 HEADER = """\
-    k = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BB + tl.arange(0, BB)
-    there = column < B
-    row = tl.arange(0, HP)
-    feature = tl.arange(0, XP)
-    real = (row < H)[:, None]
-    unit = row[:, None] * B + column[None, :]  # of a block (H, B)
-    here = real & there[None, :]
-    nothing = tl.zeros([HP, BB], tl.float32)
-    length = tl.load(LENGTHS + k * B + column, there, 0)
-    index = tl.load(INDEX + k * B + column, there, 0)
-    steps = tl.max(length, 0)
-    parameters = PARAMETERS + k * P"""
+k = tl.program_id(0).to(tl.int64)
+column = tl.program_id(1) * BB + tl.arange(0, BB)
+there = column < B
+row = tl.arange(0, HP)
+feature = tl.arange(0, XP)
+real = (row < H)[:, None]
+unit = row[:, None] * B + column[None, :]  # of a block (H, B)
+here = real & there[None, :]
+nothing = tl.zeros([HP, BB], tl.float32)
+length = tl.load(LENGTHS + k * B + column, there, 0)
+index = tl.load(INDEX + k * B + column, there, 0)
+steps = tl.max(length, 0)
+parameters = PARAMETERS + k * P"""
 ARRAYS = (
     *("X", "INDEX", "LENGTHS", "DROPOUT", "PARAMETERS", "MASK", "ZONE", "CARRIED", "FRESH", "LEFT"),
     *("OUTPUTS", "OTHERS", "KEPT", "KEPT_ROWS", "SUMMARY", "D_OUTPUTS", "D_SUMMARY", "D_X", "PARTS"),
@@ -80,9 +80,8 @@ class Writer:
     def _function(self, name: str, lines: Iterable[str]) -> str:
         offsets = [f"AT_{weight}" for weight in self.graph.weights]
         sizes = [f"{size}: tl.constexpr" for size in SIZES]
-        arguments = ", ".join([*ARRAYS, *NUMBERS, *offsets, *sizes])
-        body = [HEADER, *(f"    {line}" for line in lines)]
-        return "\n".join(["@triton.jit", f"def {name}({arguments}):", *body])
+        body = [*HEADER.splitlines(), *lines]
+        return function(name, ["@triton.jit"], [*ARRAYS, *NUMBERS, *offsets, *sizes], body)
 
     def forward(self) -> str:
         """Write the forward scan."""
@@ -119,7 +118,7 @@ class Writer:
         lines = [*self._mask(), *step.constants]
         lines += [f"state_{s} = {text}" for s, text in enumerate(self._initial())]
         lines += ["total = nothing"] if form.reads == MEAN else []
-        return self._function("forward", [*lines, "for n in range(steps):", *_indented(loop), *ends])
+        return self._function("forward", [*lines, "for n in range(steps):", *indented(loop), *ends])
 
     def backward(self) -> str:
         """Write the backward scan."""
@@ -144,7 +143,7 @@ class Writer:
         begin += ["share = given / tl.maximum(length, 1)[None, :]"] if form.reads == MEAN else []
         before = [*self._mask(), *step.constants, *begin, *gradients.start]
         after = [*gradients.ends, *self._d_initial()]
-        return self._function("backward", [*before, "for back in range(steps):", *_indented(loop), *after])
+        return self._function("backward", [*before, "for back in range(steps):", *indented(loop), *after])
 
     def _backward_step(self) -> Step:
         """Return the lines of a backward step, which reads what the forward pass has left."""
@@ -261,10 +260,6 @@ class Writer:
 
     def _kept_row(self, n: int) -> str:
         return f"((k * T + at[None, :]) * {len(self.kept_rows)} + {n}) * B + column[None, :]"
-
-
-def _indented(lines: Iterable[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from rnnbench.kernels.generator.graph import LEAVES, SUM, Factor, Graph, Product, Value, made, read
+from rnnbench.kernels.generator.graph import LEAVES, SUM, Factor, Graph, Product, Value, made, reached, read
 from rnnbench.kernels.generator.schedule import EXPENSIVE
 
 UNARY = {
@@ -79,16 +79,14 @@ def backward_roots(graph: Graph, wants_d_x: bool = True) -> list[int]:
     return roots + [i for factor in graph.d_x for i in factor.operand or () if wants_d_x]
 
 
-def reached(graph: Graph, roots: Iterable[int], ends: Iterable[int] = ()) -> set[int]:
-    """Return the values that roots are computed from, and the roots; not beyond `ends`."""
-    nodes = {number: node for node in graph.nodes for number in made(node)}
-    ends, found, left = set(ends), set[int](), list(roots)
-    while left:
-        number = left.pop()
-        if number not in found:
-            found.add(number)
-            left += () if number in ends else read(nodes[number])
-    return found
+def function(name: str, head: list[str], arguments: Iterable[str], lines: Iterable[str]) -> str:
+    """Return the text of a kernel: what stands above its name, its arguments, and its lines."""
+    return "\n".join([*head, f"def {name}({', '.join(arguments)}):", *indented(lines)])
+
+
+def indented(lines: Iterable[str]) -> list[str]:
+    """Return lines as those of a block, one level in."""
+    return [f"    {line}" for line in lines]
 
 
 class Step:

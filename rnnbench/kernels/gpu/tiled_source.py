@@ -13,7 +13,7 @@ from rnnbench.kernels.generator.graph import LEAVES, SUM, Factor, Graph, Product
 from rnnbench.kernels.gpu.layer import EVERY, MEAN
 from rnnbench.kernels.gpu.source import Form
 from rnnbench.kernels.gpu.stages import Stages
-from rnnbench.kernels.gpu.step import Step, kept
+from rnnbench.kernels.gpu.step import Step, function, kept
 
 ARRAYS = (
     *("LENGTHS", "PARAMETERS", "MASK", "ZONE", "INITIAL", "OUTPUTS", "OTHERS", "KEPT", "KEPT_ROWS"),
@@ -22,17 +22,17 @@ ARRAYS = (
 NUMBERS = ("n", "T", "B", "P", "WIDTH", "ROW", "BLOCKS", "zone_rate")
 SIZES = ("H", "TR", "BB", "DEEP", "PRECISION")
 HEADER = """\
-    k = tl.program_id(0).to(tl.int64)
-    row = tl.program_id(1) * TR + tl.arange(0, TR)
-    column = tl.program_id(2) * BB + tl.arange(0, BB)
-    there = column < B
-    length = tl.load(LENGTHS + k * B + column, there, 0)
-    ok = there & (n < length)
-    real = (row < H)[:, None]
-    real_ok = real & ok[None, :]
-    begun = n > 0 * length
-    nothing = tl.zeros([TR, BB], tl.float32)
-    parameters = PARAMETERS + k * P"""
+k = tl.program_id(0).to(tl.int64)
+row = tl.program_id(1) * TR + tl.arange(0, TR)
+column = tl.program_id(2) * BB + tl.arange(0, BB)
+there = column < B
+length = tl.load(LENGTHS + k * B + column, there, 0)
+ok = there & (n < length)
+real = (row < H)[:, None]
+real_ok = real & ok[None, :]
+begun = n > 0 * length
+nothing = tl.zeros([TR, BB], tl.float32)
+parameters = PARAMETERS + k * P"""
 
 
 class TileStep(Step):
@@ -120,9 +120,9 @@ class TiledWriter:
         body = [*self._places(), *step.constants, *products, *loads, *text]
         offsets = [f"AT_{weight}" for weight in self.graph.weights]
         sizes = [f"{size}: tl.constexpr" for size in SIZES]
-        arguments = ", ".join([*ARRAYS, *NUMBERS, *offsets, *sizes])
-        head = ['@triton.jit(do_not_specialize=["n"])', f"def {name}_{at}({arguments}):", HEADER]
-        return "\n".join([*head, *(f"    {line}" for line in body)])
+        head = ['@triton.jit(do_not_specialize=["n"])']
+        arguments = [*ARRAYS, *NUMBERS, *offsets, *sizes]
+        return function(f"{name}_{at}", head, arguments, [*HEADER.splitlines(), *body])
 
     def _places(self) -> list[str]:
         """Return the lines that compute the places in time of this step and of the one before."""
