@@ -21,6 +21,7 @@ from rnnbench.config import (
     check,
     conf_folder,
     direction,
+    folds_of,
     objective,
     plain,
     selection,
@@ -106,6 +107,7 @@ SAME = [
     {"fit": Fit(device="cuda", kernel=Kernel.fastest, precision=Precision.float32)},
     {"objective": "val/accuracy"},
     {"objective": "test/accuracy"},
+    {"data": Images("digits", folds=None, fold=0)},
 ]
 OTHER = [
     {"seed": 1},
@@ -115,6 +117,9 @@ OTHER = [
     {"optim": Adam(lr=0.02)},
     {"data": Images("digits", train_size=9)},
     {"data": Images("digits", split_seed=1)},
+    {"data": Images("digits", folds=5)},
+    {"data": Images("digits", folds=5, fold=1)},
+    {"data": Images("digits", folds=4, fold=1)},
     {"fit": Fit(epochs=21)},
     {"fit": Fit(device="cuda", precision=Precision.tf32)},
     {"fit": Fit(device="cuda", precision=Precision.tf32x3)},
@@ -137,6 +142,13 @@ def test_a_trial_keeps_the_hash_that_it_had_before_a_key_was_added():
     assert trial_hash(make(), "x") == "c61685e66b55a773"
     for fit in (Fit(epochs=7), Fit(epochs=7, device="cuda:1"), Fit(epochs=7, device="cuda")):
         assert trial_hash(make(fit=fit), "x") == "a3408379c8d25428"
+
+
+def test_a_sweep_trains_all_folds_unless_one_is_named():
+    one, two = (make(data=Images("digits", folds=3, fold=k)) for k in (0, 2))
+    assert [*folds_of(one, ["model=gru", "data.folds=3"])] == [0, 1, 2]
+    assert [*folds_of(one, ["data.fold=0"])] == [*folds_of(make(), ["model=gru"])] == [0]
+    assert [*folds_of(two, [])] == [*folds_of(two, ["data.fold=2"])] == [2]
 
 
 def test_the_objective_and_its_direction():

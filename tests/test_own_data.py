@@ -400,6 +400,20 @@ def test_a_damaged_file_is_named_or_reads_as_it_was(place, change, cut):
             assert str(damaged) in str(error)
 
 
+def test_arrays_are_folded_unless_their_file_has_a_validation_set(tmp_path):
+    data = arrays(tmp_path, x_train=X, y_train=X.sum((1, 2)))
+    data.metric, data.folds = "mse", 5
+    parts = [tasks.load(dataclasses.replace(data, fold=k)).splits for k in range(5)]
+    everything = [*range(len(X))]
+    assert sorted(np.concatenate([*(one["val"] for one in parts), parts[0]["test"]])) == everything
+    for splits in parts:
+        assert sorted(np.concatenate([*splits.values()])) == everything
+        assert (splits["test"] == parts[0]["test"]).all()
+    more = arrays(tmp_path, x_train=X, y_train=X.sum((1, 2)), x_val=X, y_val=X.sum((1, 2)))
+    with pytest.raises(ConfigError, match=r"data\.folds=5: the file has x_val; append it to x_train"):
+        tasks.shape(dataclasses.replace(more, metric="mse", folds=5))
+
+
 def test_files_that_hold_no_arrays(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         tasks.shape(Arrays("npz", path="nowhere.npz"))

@@ -51,6 +51,22 @@ def test_splits_are_disjoint_and_cover(val: int | None, train: int | None, seed:
     assert (whole["val"] == splits["val"]).all()
 
 
+@given(folds=st.integers(2, 1437), split_seed=st.integers(0, 2**32 - 1), data=st.data())
+def test_each_example_outside_of_the_test_validates_in_one_fold(folds, split_seed, data):
+    one = Images("digits", split_seed=split_seed, folds=folds)
+    parts = [load(dataclasses.replace(one, fold=k)).splits for k in {0, folds // 2, folds - 1}]
+    whole = load(Images("digits", split_seed=split_seed, val_size=0)).splits
+    for splits in parts:
+        assert set(splits["train"]) | set(splits["val"]) == set(whole["train"])
+        assert len(splits["train"]) + len(splits["val"]) == 1437
+        assert (splits["test"] == whole["test"]).all()
+    few = dataclasses.replace(one, folds=data.draw(st.integers(2, 9)))
+    validate = [load(dataclasses.replace(few, fold=k)).splits["val"] for k in range(few.folds)]
+    assert sorted(np.concatenate(validate)) == sorted(whole["train"])
+    assert {len(part) for part in validate} <= {1437 // few.folds, 1437 // few.folds + 1}
+    assert shape(few).val == len(validate[0])
+
+
 @pytest.mark.parametrize("fill", [None, Fill.noise])
 def test_steps_after_the_image(fill):
     plain, later = load(Images("digits")), load(Images("digits", delay=5, fill=fill))

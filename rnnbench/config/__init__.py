@@ -6,6 +6,7 @@ imported.
 
 from rnnbench.config.checks import check
 from rnnbench.config.folders import conf_folder
+from rnnbench.config.folds import folds_of
 from rnnbench.config.identity import ADDED, REVISION, identifies, is_off, recorded, trial_hash
 from rnnbench.config.metrics import (
     Metric,
@@ -86,6 +87,7 @@ __all__ = [
     "direction",
     "final_metrics",
     "flatten",
+    "folds_of",
     "heading",
     "identifies",
     "is_off",

@@ -133,6 +133,8 @@ class Data:
     train_size: Optional[int] = None  # use this many training examples; null: all
     val_size: Optional[int] = None  # null: as many as the task says
     split_seed: int = 0  # chooses the validation examples
+    folds: Optional[int] = None  # parts of which each validates once; null: one split, of val_size
+    fold: int = 0  # the part that validates, from 0
     options: dict[str, Any] = field(default_factory=dict)  # of a task of one's own
     metrics: Optional[list[str]] = None  # measured besides, such as [balanced_accuracy,macro_f1]
 
@@ -146,9 +148,24 @@ class Data:
         at_least(0, ("data.val_size", self.val_size))
         if not 0 <= self.split_seed < 2**32:
             refuse("data.split_seed", self.split_seed, "must be at least 0 and below 2**32")
+        self._check_folds()
         names = ["loss", self.metric, *(self.metrics or [])]
         if twice := [name for n, name in enumerate(names) if name in names[:n] and n > 1]:
             refuse("data.metrics", twice[0], "is measured already; name it once, or leave it out")
+
+    def _check_folds(self) -> None:
+        at_least(2, ("data.folds", self.folds))
+        if self.folds is None:
+            if self.fold != 0:
+                refuse("data.fold", self.fold, "needs data.folds, the number of folds")
+        elif not 0 <= self.fold < self.folds:
+            refuse(
+                "data.fold", self.fold, f"must be from 0 to {self.folds - 1}, since data.folds={self.folds}"
+            )
+        elif self.val_size is not None:
+            refuse(
+                "data.val_size", self.val_size, f"data.folds={self.folds} sets it; use null for one of them"
+            )
 
 
 # The settings of each task that ships, by data.name: rnnbench.tasks enters them when it is imported.

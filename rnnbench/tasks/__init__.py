@@ -21,9 +21,21 @@ from rnnbench.config.metrics import METRICS, find
 from rnnbench.config.registry import register
 from rnnbench.config.user_code import asked
 from rnnbench.tasks.generated import Made
-from rnnbench.tasks.task import TASKS, Examples, Goal, Kind, Shape, Task, check_examples
+from rnnbench.tasks.task import TASKS, Examples, Goal, Kind, Shape, Task, check_examples, divided
 
-__all__ = ["TASKS", "Examples", "Goal", "Kind", "Shape", "Task", "has_loss", "load", "register_task", "shape"]
+__all__ = [
+    "TASKS",
+    "Examples",
+    "Goal",
+    "Kind",
+    "Shape",
+    "Task",
+    "divided",
+    "has_loss",
+    "load",
+    "register_task",
+    "shape",
+]
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
     import_module(_module.name)
@@ -68,15 +80,18 @@ def kind(data: Data) -> Kind:
     """Return the task that is registered under data.name.
 
     Raises:
-        ConfigError: there is no such task.
+        ConfigError: there is no such task, or data.folds is given and it has no folds.
     """
     entry = registered("task", data.name)
-    if entry is not None:
-        made: Kind = entry.made
-        return made
-    if data.name not in TASKS:
+    if entry is None and data.name not in TASKS:
         raise ConfigError(no_name("data.name", data.name, [*TASKS, *names("task")]))
-    return TASKS[data.name]
+    found: Kind = TASKS[data.name] if entry is None else entry.made
+    instead = getattr(found, "folds", "does not divide its examples by rnnbench.tasks.divided")
+    if data.folds is not None and instead is not True:
+        raise ConfigError(
+            f"data.folds={data.folds}: data={data.name} {instead}, so it has no folds; use null"
+        )
+    return found
 
 
 def shape(data: Data) -> Shape:

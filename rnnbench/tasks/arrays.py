@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from rnnbench.config import ConfigError, Data
 from rnnbench.config.refusals import finite, positive
-from rnnbench.tasks.task import Goal, Labels, Shape, Task, check_metric, enter, held, split_sizes, terminal
+from rnnbench.tasks.task import Goal, Labels, Shape, Task, check_metric, divided, enter, held, terminal
 
 Array = NDArray[Any]
 # Exceptions of numpy and zipfile for a file that is cut off, changed, or of another kind.
@@ -55,6 +55,8 @@ class OwnArrays:
     (null: a sixth) is set aside under data.split_seed. A constant answer scores the share of
     the commonest class, or the variance of y, over the answers that count.
     """
+
+    folds: ClassVar[bool] = True
 
     def shape(self, data: Arrays) -> Shape:
         """Return the sizes; reads the file.
@@ -385,12 +387,11 @@ def split(data: Arrays, sizes: dict[str, int]) -> tuple[dict[str, NDArray[np.int
         how["test"] = "a sixth of x_train, set aside under a fixed seed"
     if "val" in sizes and data.val_size is not None:
         raise ConfigError(f"data.val_size={data.val_size}: the file has x_val; use null")
+    if "val" in sizes and data.folds is not None:
+        raise ConfigError(f"data.folds={data.folds}: the file has x_val; append it to x_train, or use null")
     share = 0 if "val" in sizes else round(len(pool) / 6)
-    train, val = split_sizes(data, len(pool), share)
-    pool = pool[np.random.RandomState(data.split_seed).permutation(len(pool))]
-    splits["train"] = pool[val : val + train]
-    splits.setdefault("val", pool[:val])
-    return splits, how
+    chosen = {part: pool[index] for part, index in divided(data, len(pool), share).items()}
+    return chosen | splits, how
 
 
 enter("npz", OwnArrays(), Arrays)

@@ -8,7 +8,7 @@ under a seed of their own that never changes: these two are the same for all tri
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,7 @@ class Made:
 
     build: Callable[[Any], Sequences]
     source: str
+    folds: ClassVar[str] = "generates its validation examples beside those of training"
 
     def shape(self, data: Any) -> Shape:
         """Return the sizes.

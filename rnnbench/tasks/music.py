@@ -4,7 +4,7 @@ import hashlib
 import io
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class MusicSet:
     files: Files
     baseline: float
     published: Shape  # sizes with uncut pieces
+    folds: ClassVar[str] = "is split as published"
 
     def shape(self, data: Music) -> Shape:
         """Return the sizes; reads the file unless all pieces are used and none is cut.

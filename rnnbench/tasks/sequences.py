@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Optional
+from typing import ClassVar, Optional
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,7 +19,7 @@ from rnnbench.config.secrets import check_secret
 from rnnbench.tasks.download import download
 from rnnbench.tasks.files import Stored, absent, contents, damaged, place
 from rnnbench.tasks.images import DATASETS, Dataset
-from rnnbench.tasks.task import Bytes, Labels, Shape, Task, check_metric, enter, split_sizes
+from rnnbench.tasks.task import Bytes, Labels, Shape, Task, check_metric, divided, enter, split_sizes
 
 PERMUTATION_SEED = 0  # seed of data.order=permuted, one permutation for each number of pixels; never changes
 NOISE_SEED = 0  # seed of data.fill=noise
@@ -70,6 +70,7 @@ class ImageSet:
     """
 
     name: str
+    folds: ClassVar[bool] = True
 
     def shape(self, data: Images) -> Shape:
         """Return the sizes, without reading a file.
@@ -90,7 +91,7 @@ class ImageSet:
         """Return the task; its files are read once in a process, checked, and downloaded if they are missing.
 
         The test examples are the published ones (digits: a fixed choice). The others are permuted under
-        data.split_seed: the first are for validation, the next data.train_size for training.
+        data.split_seed, see `divided`.
 
         Raises:
             ConfigError: as `shape`; or files are damaged, or absent and cannot be downloaded.
@@ -107,13 +108,11 @@ class ImageSet:
             delay=data.delay or 0,
             fill=data.fill or Fill.zeros,
         )
-        drawn = np.random.RandomState(data.split_seed).permutation(dataset.train).astype(np.int64)
         return Task(
             inputs=inputs,
             targets=targets,
             splits={
-                "train": drawn[sizes.val : sizes.val + sizes.train],
-                "val": drawn[: sizes.val],
+                **divided(data, dataset.train, sizes.val),
                 "test": np.arange(dataset.train, dataset.train + dataset.test, dtype=np.int64),
             },
             scale=1 / dataset.white,

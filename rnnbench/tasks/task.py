@@ -133,7 +133,11 @@ def check_examples(task: Task, examples: Examples) -> None:
 
 
 class Kind(Protocol):
-    """Describes a task under its name; `data` has the class of settings that it was registered with."""
+    """Describes a task under its name; `data` has the class of settings that it was registered with.
+
+    An optional attribute `folds` is True if `load` divides the examples by `divided`, so that data.folds has
+    an effect; otherwise it says what the task does instead. Without it data.folds is refused.
+    """
 
     def shape(self, data: Any) -> Shape:
         """Return the sizes of the task that `load` would give, without reading large files.
@@ -221,6 +225,15 @@ def split_sizes(data: Data, available: int, val: int) -> tuple[int, int]:
     Raises:
         ConfigError: there are too few examples.
     """
+    beside = "data.val_size"
+    if data.folds is not None:
+        if data.folds > available:
+            raise ConfigError(
+                f"data.folds={data.folds}: must be at most {available:,}, the examples of "
+                f"data={data.name} that are not for testing"
+            )
+        val = _start(data.fold + 1, data.folds, available) - _start(data.fold, data.folds, available)
+        beside = f"data.folds={data.folds}, a fold"
     val = val if data.val_size is None else data.val_size
     left = available - val
     if val < 0 or left < 1:
@@ -232,9 +245,30 @@ def split_sizes(data: Data, available: int, val: int) -> tuple[int, int]:
     if not 1 <= train <= left:
         raise ConfigError(
             f"data.train_size={train}: must be at least 1 and at most {left}, what data={data.name} has "
-            f"for training beside data.val_size={val}"
+            f"for training beside {beside}={val}"
         )
     return train, val
+
+
+def _start(fold: int, folds: int, available: int) -> int:
+    """Return where a fold begins among the examples; the sizes of two folds differ by at most 1."""
+    return fold * available // folds
+
+
+def divided(data: Data, available: int, val: int) -> dict[str, Labels]:
+    """Return which of the `available` examples are for training and validation (`val` by default).
+
+    They are permuted under data.split_seed. The first are for validation, or under data.folds those of the
+    fold; the examples that follow, and then those from the start on, are for training.
+
+    Raises:
+        ConfigError: there are too few examples.
+    """
+    train, val = split_sizes(data, available, val)
+    drawn = np.random.RandomState(data.split_seed).permutation(available).astype(np.int64)
+    if data.folds is not None:
+        drawn = np.roll(drawn, -_start(data.fold, data.folds, available))
+    return {"train": drawn[val : val + train], "val": drawn[:val]}
 
 
 def check_metric(data: Data, *known: str) -> None:

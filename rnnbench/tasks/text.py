@@ -4,7 +4,7 @@ import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import ClassVar, Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,8 @@ class Characters:
     Metric: bpc, bits per character, the mean cross entropy over ln 2. The best constant answer scores the
     entropy of single characters, about 4.2 for English.
     """
+
+    folds: ClassVar[str] = "validates on the characters that follow those of training"
 
     def shape(self, data: Text) -> Shape:
         """Return the sizes; reads the file.
