@@ -9,12 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rnnbench.paper import statistics
 from rnnbench.paper.statistics import (
     Method,
     bootstrap,
     compare,
     estimate,
+    estimates,
     holm,
     improvement,
     iqm,
@@ -85,7 +85,7 @@ def test_blocks_draw_what_all_at_once_draw(monkeypatch):
         )
 
     whole = found()
-    monkeypatch.setattr(statistics, "BLOCK", 100)
+    monkeypatch.setattr(estimates, "BLOCK", 100)
     assert found() == whole
 
 
