@@ -11,7 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rnnbench.config import ConfigError
+from rnnbench import terminal
+from rnnbench.config import Config, ConfigError
 from rnnbench.config.secrets import check_words
 from rnnbench.record import read_result
 from rnnbench.sweep.compose import compose_one
@@ -50,12 +51,22 @@ def app(cfg: DictConfig) -> float | None:
                 jobs = jobs_of(hydra, name, config, folder)
             else:
                 jobs = [Job(name, config, folder, identity(config))]
+            if not multirun:
+                _say_fold(config)
             with chdir(here):
                 run_jobs(sweep, jobs, len(jobs))
     failed = [str(job.error) for job in jobs if job.state.is_error]
     if failed:
         raise TrialFailed(failed[0])
     return mean_value(jobs)
+
+
+def _say_fold(config: Config) -> None:
+    """Print which fold a single run trains."""
+    if config.data.folds is not None:
+        terminal.say(
+            f"data.fold={config.data.fold} of {config.data.folds} folds validates; -m trains all folds"
+        )
 
 
 def _is_suggestion(hydra: HydraConf, folder: Path) -> bool:
@@ -139,5 +150,6 @@ def run(*overrides: str, folder: str | Path | None = None) -> dict[str, Any]:
     folder = job_folder(Path(folder or own_folder(cfg, "run")))
     job = Job(job_name(overrides, config), config, folder, identity(config))
     with _alone(folder.parent), open_sweep(folder.parent, config, job.name, single=True) as sweep:
+        _say_fold(config)
         run_jobs(sweep, [job], 1)
     return read_result(folder) | {"folder": str(folder.resolve())}

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,28 @@ def test_seeds_share_a_row_and_failures_are_counted():
     assert table.headings() == ["model", "parameters", "val accuracy", "test accuracy", "seconds", "seeds"]
     assert table.lines()[0] == ["lstm", "1,234", "0.8500 ± 0.0707", "0.7500 ± 0.0707", "2.0 ± 0.0", "2"]
     assert table.lines()[1] == ["gru", "", "", "", "", "0, 1 failed"]
+
+
+def test_folds_are_averaged_within_a_seed_and_are_no_seeds():
+    def fold(model, seed, k, accuracy, **more):
+        return result(model, seed, accuracy, **more, **{"data.folds": 2, "data.fold": k})
+
+    reached = zip(product((0, 1), (0, 1)), (0.6, 0.8, 0.8, 0.8), strict=True)
+    two = [fold("lstm", seed, k, accuracy) for (seed, k), accuracy in reached]
+    one = [fold("gru", 0, 0, 0.5), fold("gru", 0, 1, 0.7)]
+    table = compare(
+        [*two, *one, fold("rnn", 0, 0, 0.5), fold("rnn", 0, 1, 0.5, status="failed")], "best/val_accuracy"
+    )
+    assert table.headings()[-1] == "seeds x folds" and "data.fold" not in table.headings()
+    assert [(line[2], line[-1]) for line in table.lines()] == [
+        ("0.7500 ± 0.0707", "2 x 2"),
+        ("0.6000 ± 0.1414", "1 x 2"),
+        ("0.5000", "1 of 1 x 2, 1 failed"),
+    ]
+    assert marked(table) == [0]
+    assert legend(table, None) == ["±: sample standard deviation over seeds, of a single seed over its folds"]
+    three = [result("gru", 0, 0.5, **{"data.folds": 3, "data.fold": k}) for k in range(3)]
+    assert [line[-1] for line in compare([*one, *three]).lines()] == ["1 x 2", "1 x 3"]
 
 
 def test_each_task_has_its_own_metric():

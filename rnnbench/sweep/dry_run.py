@@ -45,7 +45,7 @@ def show_plan(configs: Sequence[Config], max_stack: int | None, elsewhere: bool 
             busy[min(devices, key=lambda name: busy[name])] += (seconds or 0.0) / stacks
         terminal.say(
             f"  {len(members)} x {config.model.name}, hidden size {config.model.hidden_size}, "
-            f"{counted(config.model.num_layers, 'layer')} on {config.data.name}: "
+            f"{counted(config.model.num_layers, 'layer')} on {config.data.name}{fold(config)}: "
             f"{Network(config.model, shape.input_size, shape.outputs).count():,} parameters, "
             f"{counted(stacks, 'stack')} of up to {width}, about {memory / 2**20:,.0f} MiB, "
             f"{'' if seconds is None else clock(seconds) + ', '}{computed_by(config)}"
@@ -126,6 +126,11 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> float:
     watched = shape.val if config.fit.select.value == "val" else shape.test
     train = shape.train or B * (config.fit.steps_per_epoch or STEPS_PER_EPOCH)
     return step * (train + watched / 3 / config.fit.evaluate_every) / B
+
+
+def fold(config: Config) -> str:
+    """Return which fold validates as text; "" where there are no folds."""
+    return f", data.fold={config.data.fold} of {config.data.folds}" if config.data.folds is not None else ""
 
 
 def computed_by(config: Config) -> str:

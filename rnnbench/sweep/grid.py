@@ -17,7 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from rnnbench.config import ConfigError, flatten, plain
+from rnnbench.config import ConfigError, flatten, folds_of, plain
 from rnnbench.record import results
 from rnnbench.sweep import stages
 from rnnbench.sweep.compose import Composer
@@ -171,7 +171,7 @@ class GridSweeper(Sweeper):
         checked = []
         for overrides in points:
             try:
-                checked.append(Composed.of(self.composer, overrides))
+                checked += _folded(self.composer, overrides)
             except ConfigError as error:
                 raise of_point(filter_overrides(overrides), error) from None
         if not checked:
@@ -200,6 +200,19 @@ class GridSweeper(Sweeper):
                 self.launcher.launch(points[first : first + size], initial_job_idx=first)
                 for first in range(0, len(points), size)
             ]
+
+
+def _folded(composer: Composer, overrides: list[str]) -> list[Composed]:
+    """Compose a point of the grid; under data.folds one job for each fold, unless the point names one.
+
+    Raises:
+        ConfigError: it cannot be run.
+    """
+    job = Composed.of(composer, overrides)
+    folds = folds_of(job.config, overrides)
+    if len(folds) == 1:
+        return [job]
+    return [Composed.of(composer, [*overrides, f"data.fold={fold}"]) for fold in folds]
 
 
 def trials(jobs: Sequence[Composed]) -> list[dict[str, Any]]:

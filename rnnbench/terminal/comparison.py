@@ -1,4 +1,4 @@
-"""Compares the trials of a sweep: one row for each configuration, seeds together."""
+"""Compares the trials of a sweep: one row for each configuration, seeds and folds together."""
 
 import hashlib
 import math
@@ -17,15 +17,18 @@ from rnnbench.system.files import write, write_csv
 from rnnbench.system.plain_text import spreadsheet
 from rnnbench.terminal.formats import mean_sd, title
 
-# Keys that are not compared: the model has its own column, seeds are averaged, the others change no result.
+# Keys that are not compared: the model has its own column, seeds and folds are averaged, the others change no
+# result.
 APART = ("model.name", "seed", "tracking.", "reuse", "data.metric", "data.root", "data.download",
          "data.source", "data.sha256")  # fmt: skip
+FOLDS, FOLD = "data.folds", "data.fold"
+SEEDS_FOLDS = "seeds x folds"  # the heading of the last column where there are folds
 SECONDS = "time/train_seconds"
 Results = Sequence[dict[str, Any]]  # as `rnnbench.record.read_result` gives them
 
 
 def compare(results: Results, goal: str | None = None) -> Layout:
-    """Lay out a row for each configuration, seeds together: what varied, parameters, metrics, seconds.
+    """Lay out a row for each configuration, seeds and folds together: what varied, parameters, metrics.
 
     Args:
         goal: the metric by which the best rows are marked; None: no row is marked.
@@ -45,11 +48,12 @@ def compare(results: Results, goal: str | None = None) -> Layout:
         for n, (labels, members) in enumerate(groups.items())
     ]
     spare = ["seconds", "parameters", *(titles[name] for name in reversed(titles) if name != goal)]
-    headings = [*varied, "parameters", *titles.values(), "seconds", "seeds"]
+    number = SEEDS_FOLDS if any(map(_is_fold, results)) else "seeds"
+    headings = [*varied, "parameters", *titles.values(), "seconds", number]
     columns = [
         Column(
             heading,
-            setting=heading in {*varied, "parameters", "seeds"},
+            setting=heading in {*varied, "parameters", number},
             spare=spare.index(heading) + 1 if heading in spare else 0,
         )
         for heading in headings
@@ -68,7 +72,8 @@ def _varied(results: Results) -> list[str]:
     """Return the keys of what was trained that differ between results."""
     keys = sorted({key for result in results for key in result["params"]})
     constant = {key for key in keys if len({str(result["params"].get(key)) for result in results}) == 1}
-    varied = [key for key in keys if key not in constant and not key.startswith(APART)]
+    apart = {FOLD, *(key for key in keys if key.startswith(APART))}
+    varied = [key for key in keys if key not in constant and key not in apart]
     # The choice of a group changes all its values at once, so its name alone is shown.
     for group in ("optim", "data"):
         name = f"{group}.name"
@@ -96,8 +101,7 @@ def _measured(results: Results) -> dict[str, str]:
 
 def _mean_goal(members: Results, goal: str | None) -> float:
     """Return the mean of the goal over the finished trials of a row; nan where none has a finite one."""
-    finished = [member["metrics"] for member in members if member["status"] == JobState.finished]
-    reached = [metrics[goal] for metrics in finished if math.isfinite(metrics[goal])] if goal else []
+    reached = [value for value in _values(members, goal) if math.isfinite(value)] if goal else []
     return statistics.fmean(reached) if reached else math.nan
 
 
@@ -106,13 +110,39 @@ def _cells(members: Results, metrics: Iterable[str]) -> list[str]:
     finished = [member["metrics"] for member in members if member["status"] == JobState.finished]
     counts = [measured["parameters/total"] for measured in finished if "parameters/total" in measured]
     parameters = f"{counts[0]:,.0f}" if counts else ""
-    means = [
-        mean_sd([measured[name] for measured in finished if name in measured], name)
-        for name in (*metrics, SECONDS)
-    ]
+    means = [mean_sd(_values(members, name), name) for name in (*metrics, SECONDS)]
     others = Counter(member["status"] for member in members if member["status"] != JobState.finished)
-    count = ", ".join([str(len(finished)), *(f"{n} {status}" for status, n in sorted(others.items()))])
-    return [parameters, *means, count]
+    count = [_number(members, len(finished)), *(f"{n} {status}" for status, n in sorted(others.items()))]
+    return [parameters, *means, ", ".join(count)]
+
+
+def _is_fold(result: dict[str, Any]) -> bool:
+    """Return whether a trial is one of the folds of its data."""
+    return result["params"].get(FOLDS) is not None
+
+
+def _values(members: Results, metric: str) -> list[float]:
+    """Return a metric of the finished trials of a row, where it is measured.
+
+    Folds share training data, so they are no independent trials: of several seeds each has one value, its
+    mean over folds. A single seed has the value of each fold.
+    """
+    seeds: dict[Any, list[float]] = {}
+    for member in members:
+        if member["status"] == JobState.finished and metric in member["metrics"]:
+            seeds.setdefault(member["params"].get("seed"), []).append(member["metrics"][metric])
+    if len(seeds) > 1 and _is_fold(members[0]):
+        return [statistics.fmean(values) for values in seeds.values()]
+    return [value for values in seeds.values() for value in values]
+
+
+def _number(members: Results, finished: int) -> str:
+    """Return how many seeds of a row have finished; where it has folds, how many seeds and folds."""
+    if not _is_fold(members[0]):
+        return str(finished)
+    seeds, folds = ({member["params"].get(key) for member in members} for key in ("seed", FOLD))
+    whole = f"{len(seeds)} x {len(folds)}"
+    return whole if finished == len(seeds) * len(folds) else f"{finished} of {whole}"
 
 
 def _once(results: Results) -> list[dict[str, Any]]:
@@ -177,7 +207,8 @@ def legend(comparison: Layout, goal: str | None) -> list[str]:
     if goal is not None and any(row.best for row in comparison.rows):
         said.append(f"*: the best {title(goal)}")
     if any("±" in cell for line in comparison.lines() for cell in line):
-        said.append("±: sample standard deviation over seeds")
+        of_folds = ", of a single seed over its folds" if SEEDS_FOLDS in comparison.headings() else ""
+        said.append(f"±: sample standard deviation over seeds{of_folds}")
     return ["; ".join(said)] if said else []
 
 
