@@ -7,10 +7,9 @@ timestamp, value) MLflow keeps one; params stay the same. A job that is trained 
 same steps: it becomes a new run, and the run of its last attempt is deleted.
 """
 
-import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,21 @@ from rnnbench.job_state import JobState
 from rnnbench.mlflow_sync.artifacts import job_artifacts
 from rnnbench.mlflow_sync.connection import connect, permanent, settle, store_errors
 from rnnbench.mlflow_sync.copies import run_of_origin
-from rnnbench.mlflow_sync.fields import (
-    DATASET_CHARS,
-    DIGEST_CHARS,
-    NAME_CHARS,
-    NOT_IN_A_NAME,
-    PARAM_CHARS,
-    PARENT,
-    STATUS,
-    TAG_CHARS,
-    cut,
-    param_name,
-    text,
-)
+from rnnbench.mlflow_sync.entities import dataset_input, log, tags_of
+from rnnbench.mlflow_sync.fields import NOT_IN_A_NAME, PARENT, STATUS, TAG_CHARS, cut, param_name
 from rnnbench.mlflow_sync.runs import HOST, Identity, Runs, place_of
 from rnnbench.mlflow_sync.store import NoAnswer, Refusal, StoreError, first_line
-from rnnbench.record.job_folder import end_of, is_job, read_delivery, read_metrics, read_result
+from rnnbench.record.job_folder import (
+    end_of,
+    is_job,
+    read_delivery,
+    read_metrics,
+    read_overrides,
+    read_result,
+)
 from rnnbench.record.sweep_folder import delete_command, held, job_folders, read_sweep, results, status_now
 from rnnbench.system.files import DamagedFile
 
-PARAMS, METRICS = 100, 900  # largest numbers that MLflow takes in one call
 TRIES = 10  # deliveries without progress until a store that answers with errors is given up
 
 
@@ -175,12 +169,13 @@ class Delivery:
             return
         identity = Identity.of_job(job, result)
         place = {"rnnbench.folder": place_of(job)} | ({} if parent is None else {PARENT: parent})
-        state = runs.find_or_make(identity, result["name"], tags=_tags(result), place=place)
+        state = runs.find_or_make(identity, result["name"], tags=tags_of(result), place=place)
         if state["final"]:
             return
         rows = read_metrics(job)
         result |= {"status": status_now(result, job), "ended": end_of(result, rows)}
-        _log(runs.client, state, result, rows)
+        given = _given(job) if state["epochs"] == 0 else set()
+        log(runs.client, state, result, rows, given)
         runs.note(job, state)
         if result["status"] != JobState.running:
             self._end_job(runs, identity, result, state["run_id"])
@@ -190,7 +185,7 @@ class Delivery:
     def _end_job(self, runs: Runs, identity: Identity, result: dict[str, Any], run_id: str) -> None:
         """Deliver what a job sends once, at its end: dataset, error, artifacts, status."""
         client, status = runs.client, result["status"]
-        client.log_inputs(run_id, [_dataset_input(result["dataset"])])
+        client.log_inputs(run_id, [dataset_input(result["dataset"])])
         if result["error"] is not None:
             client.set_tag(run_id, "rnnbench.error", cut(result["error"], TAG_CHARS))
         if status == JobState.pruned:
@@ -265,48 +260,9 @@ class Delivery:
             runs.restored = 0
 
 
-def _log(client: Any, state: dict[str, Any], result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
-    """Send params, rows and final metrics that are not delivered yet, and count the rows in `state`."""
-    from mlflow.entities import Metric, Param
-
-    params, metrics = [], []
-    if state["epochs"] == 0:
-        params = [Param(param_name(n), cut(text(v), PARAM_CHARS)) for n, v in result["params"].items()]
-    for row in rows:
-        if row["epoch"] > state["epochs"]:
-            epoch, timestamp = row.pop("epoch"), row.pop("timestamp_ms")
-            metrics += [Metric(param_name(name), value, timestamp, epoch) for name, value in row.items()]
-            state["epochs"] = epoch
-    if result["status"] != JobState.running:
-        final, ended = result["metrics"].items(), result["ended"]
-        metrics += [Metric(param_name(name), value, ended, state["epochs"]) for name, value in final]
-    while params or metrics:
-        client.log_batch(state["run_id"], metrics[:METRICS], params[:PARAMS])
-        metrics, params = metrics[METRICS:], params[PARAMS:]
-
-
-def _dataset_input(data: dict[str, Any]) -> Any:
-    """Make MLflow's DatasetInput from the dataset of a record."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(
-        cut(data["name"], DATASET_CHARS),
-        data["checksum"][:DIGEST_CHARS],
-        source_type="code",
-        source=json.dumps({"checksum": data["checksum"]}),
-        profile=json.dumps(data.get("details", {})),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
-
-
-def _tags(result: dict[str, Any]) -> dict[str, str]:
-    """Make the tags of a new run of a job."""
-    given: dict[str, str] = result["tags"]
-    tags = given | {
-        "rnnbench.trial": result["trial"],
-        "rnnbench.data": result["dataset"]["checksum"],
-        "mlflow.source.name": "rnnbench",
-        "mlflow.source.type": "LOCAL",
-    }
-    known = {"rnnbench.git_commit": "mlflow.source.git.commit", "rnnbench.user": "mlflow.user"}
-    return tags | {theirs: cut(given[ours], NAME_CHARS) for ours, theirs in known.items() if ours in given}
+def _given(job: Path) -> set[str]:
+    """Return the keys that the overrides of a job set, as far as its folder tells."""
+    try:
+        return {word.lstrip("+~").partition("=")[0] for word in read_overrides(job)}
+    except (FileNotFoundError, DamagedFile):
+        return set()

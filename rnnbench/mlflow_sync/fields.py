@@ -14,6 +14,7 @@ from rnnbench.job_state import JobState
 PARAM_CHARS, TAG_CHARS, NAME_CHARS, DATASET_CHARS, DIGEST_CHARS = 6000, 8000, 250, 500, 36
 NOT_IN_A_NAME = re.compile(r"[^\w.:/-]+")  # characters that MLflow refuses in a metric's name
 PARENT = "mlflow.parentRunId"  # the tag that names the run of the sweep
+UNSET = "rnnbench.unset"  # the tag that names the keys which are null and no params
 STATUS: dict[str, str] = {
     JobState.finished.value: "FINISHED",
     JobState.failed.value: "FAILED",

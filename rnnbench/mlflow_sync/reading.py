@@ -8,7 +8,7 @@ from typing import Any
 from rnnbench.config import ConfigError, mask
 from rnnbench.config.metrics import remember
 from rnnbench.config.uris import absolute, driven, sqlite_file
-from rnnbench.mlflow_sync.fields import PARENT, RECORDED, number, value
+from rnnbench.mlflow_sync.fields import PARENT, RECORDED, UNSET, number, value
 from rnnbench.mlflow_sync.store import first_line, silence
 from rnnbench.record.source import FIELDS, Record, SearchRecord, Source, in_order, search_record
 
@@ -134,8 +134,14 @@ def record_of(
         run_id=run["run_id"],
         parent=tags.get(PARENT),
         metrics={name: number(metric) for name, metric in metrics.items()},
-        params={key: value(text) for key, text in params.items()},
+        params=_with_unset({key: value(text) for key, text in params.items()}, tags),
         tags={k: v for k, v in tags.items() if not k.startswith("mlflow.") and k not in FIELDS},
         error=tags.get("rnnbench.error"),
         folder=Path(tags.get("rnnbench.folder", "")),
     )
+
+
+def _with_unset(params: dict[str, Any], tags: dict[str, str]) -> dict[str, Any]:
+    """Add the keys that are null, which MLflow has in a tag; {} stays, where params are left out."""
+    unset = tags.get(UNSET)
+    return params | dict.fromkeys(unset.split(", ")) if params and unset else params

@@ -170,6 +170,7 @@ class Runs:
         state = {
             "uri": self.uri,
             "experiment": self.experiment,
+            "experiment_id": self.experiment_id,
             "run_id": run_id,
             "record": identity.value,
             "attempt": identity.attempt,

@@ -274,7 +274,7 @@ class TrialLauncher(Launcher, ABC):
         ):
             jobs = [self._job(each) for each in composed]
             for job, label in zip(jobs, labels(job_overrides), strict=True):
-                job.label = label
+                job.label, job.name = label, label or job.name
             try:
                 with self.around(trees[0]):
                     self.train(sweep, jobs, trees, initial_job_idx)

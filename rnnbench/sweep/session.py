@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rnnbench.config import Config, ConfigError, Select, objective
 from rnnbench.config.uris import ui_command
 from rnnbench.job_state import JobState
 from rnnbench.mlflow_sync.courier import Courier
-from rnnbench.record import SweepFolder, results, sync_command
+from rnnbench.record import SweepFolder, read_delivery, results, sync_command
 from rnnbench.sweep.recorder import Recorder
 from rnnbench.sweep.reuse import Library
 from rnnbench.system import signals
@@ -144,7 +145,14 @@ def _say_store(folder: Path, uri: str, left: int, jobs: int) -> None:
     if left:
         terminal.warn(f"{left} of {jobs} trials are not in MLflow yet: {sync_command(folder)}")
     else:
-        terminal.say(f"compare: {ui_command(uri) if uri.startswith('sqlite') else uri}")
+        terminal.say(f"compare: {_page(folder, uri) if uri.startswith('http') else ui_command(uri)}")
+
+
+def _page(folder: Path, uri: str) -> str:
+    """Return the address of the page of a tracking server that shows the experiment of a sweep."""
+    folders = chain([folder], (file.parent for file in folder.glob("*/mlflow.json")))
+    experiment = next(filter(None, (read_delivery(each).get("experiment_id") for each in folders)), None)
+    return uri if experiment is None else f"{uri.rstrip('/')}/#/experiments/{experiment}"
 
 
 def say_best(
