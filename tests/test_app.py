@@ -92,6 +92,8 @@ def test_the_main_job_is_in_mlflow(sweep):
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert (len(parents), len(children)) == (1, 4)
+    names = {f"{model} seed={seed}" for model in ("lstm", "gru") for seed in (0, 1)}
+    assert {run.info.run_name for run in children} == names  # without what is constant in the sweep
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run_ in children:
         job = next(

@@ -15,8 +15,7 @@ from tests.mlflow_store import assert_exact, claim, client, make_sweep, runs_of,
 def told(source: Source) -> list[Any]:
     """What a place says of its records; nan is equal to nan."""
     return [
-        (record.job, record.name, record.params, record.tags)
-        + tuple(sorted((name, repr(number)) for name, number in record.metrics.items()))
+        (record.job, record.name, record.params, record.tags, sorted(map(repr, record.metrics.items())))
         for record in source.all()
     ]
 

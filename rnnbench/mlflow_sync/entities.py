@@ -89,6 +89,8 @@ def dataset_input(data: dict[str, Any]) -> Any:
 def tags_of(result: dict[str, Any]) -> dict[str, str]:
     """Make the tags of a new run of a job."""
     given: dict[str, str] = result["tags"]
-    tags = given | {"rnnbench.trial": result["trial"], "rnnbench.data": result["dataset"]["checksum"]} | SOURCE
+    tags = (
+        given | {"rnnbench.trial": result["trial"], "rnnbench.data": result["dataset"]["checksum"]} | SOURCE
+    )
     known = {"rnnbench.git_commit": "mlflow.source.git.commit", "rnnbench.user": "mlflow.user"}
     return tags | {theirs: cut(given[ours], NAME_CHARS) for ours, theirs in known.items() if ours in given}
