@@ -129,7 +129,7 @@ class Trained:
                 f"{task.checksum[:12]}, recorded {recorded[:12]}); say where that is: evaluate(data=...)"
             )
         stack = Stack(config, task)
-        (measured,), _ = stack.measure(self.parameters.unsqueeze(0), "test")
+        (measured,) = stack.measure(self.parameters.unsqueeze(0), "test").metrics
         return {f"test/{name}": value for name, value in measured.items()}
 
     def to_torch(self) -> TorchNetwork:

@@ -42,9 +42,9 @@ def test_metrics_of_classes_are_those_of_scikit_learn(kernel):
     task.targets[task.targets == 4] = 0
     names = ["balanced_accuracy", "macro_f1"]
     stack, index = trained(task, data__metrics=names, fit__kernel=kernel)
-    found, predictions = stack.measure(stack.state["parameters"], "test")
+    found = stack.measure(stack.state["parameters"], "test")
     truth = task.targets[index]
-    for measured, said in zip(found, predictions.numpy(), strict=True):
+    for measured, said in zip(found.metrics, found.predictions.numpy(), strict=True):
         assert list(measured) == ["loss", "accuracy", *names]
         assert measured["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, said))
         assert measured["macro_f1"] == pytest.approx(f1_score(truth, said, average="macro"))
@@ -56,7 +56,7 @@ def test_perplexity_is_that_of_the_mean_cross_entropy_of_a_step():
     labels = np.random.RandomState(0).randint(0, 3, (60, 5))
     task = dataclasses.replace(task, targets=labels, goal=Goal.labels)
     stack, _ = trained(task, data__metrics=["perplexity"], fit__kernel=Kernel.torch)
-    for measured in stack.measure(stack.state["parameters"], "test")[0]:
+    for measured in stack.measure(stack.state["parameters"], "test").metrics:
         assert measured["perplexity"] == pytest.approx(np.exp(measured["loss"]))
         assert 1 < measured["perplexity"] < 6
 
@@ -73,7 +73,7 @@ def test_metrics_of_numbers_are_those_of_scikit_learn(outputs, lengths, goal):
     )
     changes = {"data__metric": "mse", "data__metrics": ["mae", "r2"], "fit__kernel": Kernel.torch}
     stack, index = trained(task, **changes)
-    found, _ = stack.measure(stack.state["parameters"], "test")
+    found = stack.measure(stack.state["parameters"], "test").metrics
     evaluation = torch_evaluation(stack.slots[0].config, task, stack.compute)
     ((places, logits, _),) = evaluation._outputs(stack.state["parameters"], index, lambda: None)
     answers = logits.detach().movedim(1, -1).movedim(-2, 1).double().numpy()  # (K, examples, ..., outputs)
@@ -138,7 +138,7 @@ def test_what_is_known_of_a_metric_is_known_of_every_number_that_is_recorded_of_
         assert bounds(recorded) == metric.bounds
     if metric.title is not None:
         assert heading(f"test/{name}") == f"test {metric.title}"
-    assert number(f"test/{name}", 0.5) == ("0.5" if metric.digits is None else "0.5000")
+    assert number(f"test/{name}", 0.5) == ("0.5" if metric.digits is None else f"{0.5:.{metric.digits}f}")
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ class Metric(MetricFacts):
 
     `sums` is given logits (K, outputs, B), or (K, outputs, T, B) where an answer is asked for at every step,
     in float64; y as rnnbench.kernels.losses.measure has it; and counts, (K, B) or (K, T, B), which are 1 for
-    answers that count and 0 for padding. It gives a tuple of tensors (K, ...).
+    answers that count and 0 for padding. It gives a tuple of tensors (K, ...). sums="task" takes the method
+    `sums` of the task, and the metric goes with such tasks alone.
 
     The first two follow from what every kernel's evaluation gives. The third has the torch path evaluate the
     examples again, whatever kernel trains. Each gives (K,).
@@ -54,7 +55,7 @@ class Metric(MetricFacts):
     goals: tuple[str, ...]  # what is asked of the sequences that it goes with: values of rnnbench.tasks.Goal
     of_means: Callable[[Any, Any], Any] | None = None
     of_confusion: Callable[[Any], Any] | None = None
-    sums: Callable[[Any, Any, Any], tuple[Any, ...]] | None = None
+    sums: Callable[[Any, Any, Any], tuple[Any, ...]] | Literal["task"] | None = None
     of_sums: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
@@ -112,6 +113,23 @@ def squares(logits: Any, y: Any, counts: Any) -> tuple[Any, ...]:
     weighted = ((logits - y).square(), y.square(), y)
     error, square, total = ((part * counts.unsqueeze(1)).flatten(2).sum(2) for part in weighted)
     return error, square, total, counts.flatten(1).sum(1)
+
+
+def largest_n(right: Any, words: Any) -> Any:
+    """Return the largest n up to which all words are right, (K,); 0 if the first are not.
+
+    Args:
+        right: (K, n) number of words of each n that are right
+        words: (K, n) number of words of each n; an n without words is passed over
+    """
+    n = words.new_tensor(range(words.shape[1]))
+    unbroken = (right == words).long().cumprod(1) > 0
+    return (n * (unbroken & (words > 0))).amax(1)
+
+
+def word_accuracy(right: Any, words: Any) -> Any:
+    """Return the share of words that are right, (K,); arguments as in `largest_n`."""
+    return right.sum(1) / words.sum(1)
 
 
 def r2(residual: Any, squared: Any, total: Any, answers: Any) -> Any:
@@ -208,6 +226,25 @@ METRICS = {
             goals=NUMBERS,
             sums=squares,
             of_sums=r2,
+        ),
+        Metric(
+            name="largest_n",
+            better="higher",
+            digits=1,
+            title="largest n",
+            goals=("labels",),
+            sums="task",
+            of_sums=largest_n,
+        ),
+        Metric(
+            name="word_accuracy",
+            better="higher",
+            bounds=SHARE,
+            digits=4,
+            title="words right",
+            goals=("labels",),
+            sums="task",
+            of_sums=word_accuracy,
         ),
     )
 }

@@ -91,25 +91,27 @@ class TorchCompute:
         return loss / answers, hits / answers, predictions
 
     @torch.no_grad()
-    def measure(
+    def totals(
         self,
         metrics: Sequence[Metric],
         parameters: Tensor,
         index: Tensor,
         poll: Callable[[], None] = lambda: None,
-    ) -> dict[str, Tensor]:
-        """Compute metrics (k,), by name, from sums over the examples of what logits give; see `Metric`."""
-        totals: dict[str, list[Tensor]] = {}
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Sum over the examples what metrics, by name, are computed from, (k, ...) each; see `Metric`."""
+        totals: dict[str, tuple[Tensor, ...]] = {}
         with torch_precision.of(self.fit):
             for _, logits, batch in self._outputs(parameters, index, poll):
                 counts = counted(self.task.goal, logits, batch.lengths).double()
                 y = batch.y.double() if batch.y.is_floating_point() else batch.y
                 for metric in metrics:
-                    assert metric.sums is not None
-                    parts = metric.sums(logits.double(), y, counts)
-                    before = totals.get(metric.name, [0.0] * len(parts))
-                    totals[metric.name] = [a + b for a, b in zip(before, parts, strict=True)]
-        return {m.name: m.of_sums(*totals[m.name]) for m in metrics if m.of_sums is not None}
+                    summed = self.task.sums if metric.sums == "task" else metric.sums
+                    assert callable(summed)
+                    parts = summed(logits.double(), y, counts)
+                    before = totals.get(metric.name)
+                    sums = parts if before is None else (a + b for a, b in zip(before, parts, strict=True))
+                    totals[metric.name] = tuple(sums)
+        return totals
 
     def _outputs(
         self, parameters: Tensor, index: Tensor, poll: Callable[[], None]

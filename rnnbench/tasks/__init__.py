@@ -103,10 +103,21 @@ def shape(data: Data) -> Shape:
     with asked("data.name", data.name):
         found = kind(data).shape(data)
     for key, name in [("data.metric", data.metric), *(("data.metrics", name) for name in data.metrics or [])]:
-        if (goal := found.goal.value) not in find(name, key).goals:
-            fitting = ", ".join(metric.name for metric in METRICS.values() if goal in metric.goals)
+        goal, metric = found.goal.value, find(name, key)
+        if goal not in metric.goals or (metric.sums == "task" and not has_sums(data)):
+            fitting = ", ".join(
+                metric.name
+                for metric in METRICS.values()
+                if goal in metric.goals and (metric.sums != "task" or has_sums(data))
+            )
             raise ConfigError(f"{key}={name}: does not go with data={data.name}, which has {fitting}")
     return found
+
+
+def has_sums(data: Data) -> bool:
+    """Return whether a task gives sums of its own, which metrics of words are computed from."""
+    found = kind(data)
+    return isinstance(found, Made) and hasattr(found.build(data), "sums")
 
 
 _REPLACED: dict[tuple[Kind, str], bool] = {}  # whether a task of one's own replaces its loss, by its settings

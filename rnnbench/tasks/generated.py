@@ -64,7 +64,8 @@ def integers(u: Uniforms, low: int | NDArray[Any], high: int | NDArray[Any]) -> 
 class Sequences(Protocol):
     """Describes sequences whose examples are made from uniform numbers.
 
-    An optional method `loss(logits, y)` replaces the loss of the goal; see `Task`.
+    An optional method `loss(logits, y)` replaces the loss of the goal, and an optional `sums(logits, y,
+    counts)` gives what the task's own metric is computed from; see `Task`.
     """
 
     goal: Goal
@@ -103,7 +104,7 @@ class Made:
         if lacking := [name for name in needs if not hasattr(sequences, name)]:
             raise ConfigError(f"data.name={data.name}: {self.source} lacks {', '.join(lacking)}")
         check_metric(data, sequences.metric)
-        val = HELD_OUT if data.val_size is None else data.val_size
+        val = self.val_size(data)
         if data.train_size is not None and data.train_size < 1:
             raise ConfigError(f"data.train_size={data.train_size}: must be at least 1; null for endless data")
         test = len(self.test_numbers(data))
@@ -121,10 +122,7 @@ class Made:
             ConfigError: as `shape`.
         """
         shape, sequences = self.shape(data), self.build(data)
-        val = sequences.make(
-            uniforms(np.full(shape.val, data.split_seed), VAL, np.arange(shape.val), sequences.draws)
-        )
-        held_out = joined(val, self.test(sequences, data))
+        held_out = joined(self.val(sequences, data), self.test(sequences, data))
         digest = hashlib.sha256(np.ascontiguousarray(held_out.inputs).data)
         digest.update(np.ascontiguousarray(held_out.targets).data)
         return Task(
@@ -148,7 +146,19 @@ class Made:
             make=sequences.make,
             draws=sequences.draws,
             loss=getattr(sequences, "loss", None),
+            sums=getattr(sequences, "sums", None),
         )
+
+    def val_size(self, data: Any) -> int:
+        """Return the number of validation examples."""
+        return HELD_OUT if data.val_size is None else data.val_size
+
+    def val(self, sequences: Any, data: Any) -> Examples:
+        """Make the validation examples."""
+        numbers = np.arange(self.val_size(data))
+        seeds = np.full(len(numbers), data.split_seed)
+        examples: Examples = sequences.make(uniforms(seeds, VAL, numbers, sequences.draws))
+        return examples
 
     def test_numbers(self, data: Any) -> Labels:
         """Return the numbers of the test examples."""

@@ -90,6 +90,8 @@ class Task:
     # Replaces the loss of the goal: takes logits and y as rnnbench.kernels.losses.measure does, and returns
     # the loss of each answer, (K, B), or (K, T, B) with targets at every step.
     loss: Callable[[Any, Any], Any] | None = None
+    # Gives what the task's own metric is computed from: see `sums` of rnnbench.config.metrics.Metric.
+    sums: Callable[[Any, Any, Any], tuple[Any, ...]] | None = None
     carried: bool = (
         False  # whether examples are windows of one text, each starting from the last state of the one before
     )

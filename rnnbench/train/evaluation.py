@@ -1,6 +1,7 @@
 """Computes the metrics of a stack's trials: from means, from confusion matrices, from the logits."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +12,15 @@ from rnnbench.kernels import Compute, torch_evaluation
 from rnnbench.tasks import Goal, Task
 
 Measured = list[dict[str, float]]  # of each trial, by the metric's name
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What k trials answered to a split."""
+
+    metrics: Measured
+    predictions: Tensor  # (k, examples) classes, where one is asked for at the end
+    words: tuple[Tensor, ...] | None  # (k, n) how many words of each n are right, and all; where words have n
 
 
 class Evaluation:
@@ -34,19 +44,20 @@ class Evaluation:
         metrics = [METRICS["loss"], *self.metrics]
         return {metric.name: metric.of_means(loss, hits) for metric in metrics if metric.of_means}
 
-    def measure(
-        self, parameters: Tensor, index: Tensor, poll: Callable[[], None] = lambda: None
-    ) -> tuple[Measured, Tensor]:
-        """Give all metrics of parameters (k, P) on the examples `index`, and predictions (k, examples)."""
+    def measure(self, parameters: Tensor, index: Tensor, poll: Callable[[], None] = lambda: None) -> Answers:
+        """Evaluate parameters (k, P) on the examples `index`."""
         loss, hits, predictions = self.compute.evaluate(parameters, index, poll)
         found = self.of_means(loss, hits)
         if any(metric.of_confusion for metric in self.metrics):
             counts = confusion(self.task, predictions.cpu(), index)
             found |= {m.name: m.of_confusion(counts) for m in self.metrics if m.of_confusion}
+        words = None
         if self.outputs is not None:
-            found |= self.outputs.measure(self.summed, parameters, index, poll)
+            totals = self.outputs.totals(self.summed, parameters, index, poll)
+            found |= {m.name: m.of_sums(*totals[m.name]) for m in self.summed if m.of_sums}
+            words = next((totals[m.name] for m in self.summed if m.sums == "task"), None)
         order = ["loss", *(metric.name for metric in self.metrics)]
-        return rows({name: found[name] for name in order}), predictions
+        return Answers(rows({name: found[name] for name in order}), predictions, words)
 
 
 def rows(columns: dict[str, Tensor]) -> Measured:
@@ -67,13 +78,18 @@ def confusion(task: Task, predictions: Tensor, index: Tensor) -> Tensor:
     return torch.bincount(pairs.flatten(), minlength=k * C * C).view(k, C, C)
 
 
-def answers(task: Task, predictions: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Give the confusion matrix and the accuracy by length of predictions (test examples,).
+def answers(task: Task, found: Answers, k: int) -> tuple[Tensor | None, Tensor | None]:
+    """Give the confusion matrix and the accuracy by length of trial k, on the test set.
 
     Returns:
         counts (classes, classes) whose rows are the truth, None where no class is asked for at the end; and
-        rows (lengths, 2) of length and accuracy, None where all sequences have one length.
+        rows (lengths, 2) of length and accuracy, None where all sequences have one length. Words that have
+        an n are told apart by it in place of their length.
     """
+    if found.words is not None:
+        right, words = (part[k].cpu() for part in found.words)
+        return None, shares(right, words)
+    predictions = found.predictions[k].cpu()
     if task.goal is not Goal.label:
         return None, None
     test = torch.from_numpy(task.splits["test"])
@@ -84,5 +100,10 @@ def answers(task: Task, predictions: Tensor) -> tuple[Tensor | None, Tensor | No
     right, examples = (
         torch.bincount(lengths, weights) for weights in ((truth == predictions).double(), None)
     )
+    return counts, shares(right, examples)
+
+
+def shares(right: Tensor, examples: Tensor) -> Tensor:
+    """Give rows (lengths, 2) of a length and the share right / examples, for lengths that have examples."""
     known = examples.nonzero().squeeze(1)
-    return counts, torch.stack([known.double(), right[known] / examples[known]], 1)
+    return torch.stack([known.double(), right[known] / examples[known]], 1)

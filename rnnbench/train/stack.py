@@ -25,7 +25,7 @@ from rnnbench.kernels.libraries import alike
 from rnnbench.nn import optimisers
 from rnnbench.nn.cells import Draw, Noise
 from rnnbench.tasks import Task
-from rnnbench.train.evaluation import Evaluation, Measured, answers, rows
+from rnnbench.train.evaluation import Answers, Evaluation, answers, rows
 
 
 @dataclass(eq=False)
@@ -202,14 +202,14 @@ class Stack:
         due = [k for k, slot in enumerate(self.slots) if slot.due and not slot.diverged]
         if not due:
             return
-        found, _ = self.measure(self.state["parameters"][due], self.watched)
+        found = self.measure(self.state["parameters"][due], self.watched).metrics
         for k, measured in zip(due, found, strict=True):
             metrics[k] |= {f"{self.watched}/{name}": value for name, value in measured.items()}
             if self.slots[k].judge(measured):
                 self.state["best"][k] = self.state["parameters"][k]
 
-    def measure(self, parameters: Tensor, split: str) -> tuple[Measured, Tensor]:
-        """Compute all metrics of parameters (k, P) on a split, and the predictions (k, examples)."""
+    def measure(self, parameters: Tensor, split: str) -> Answers:
+        """Compute all metrics of parameters (k, P) on a split, and the predictions."""
         return self.evaluation.measure(parameters, self.splits[split], self.poll)
 
     def _order(self) -> Tensor:
@@ -288,7 +288,7 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
         stack.stop(slots)
         return []
     best = torch.cat([trial.rows["best"] for trial in ended])
-    found, predictions = stack.measure(best, "test")
+    found = stack.measure(best, "test")
     stack.stop(slots)  # last: what raises leaves them where they are
     outcomes = []
     for k, trial in enumerate(ended):
@@ -296,7 +296,7 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
         metrics = {f"best/{watched}_{name}": value for name, value in slot.best.items()}
         metrics["best/epoch"] = slot.best_epoch
         if slot.config.fit.select is Select.val:
-            metrics |= {f"test/{name}": value for name, value in found[k].items()}
+            metrics |= {f"test/{name}": value for name, value in found.metrics[k].items()}
         metrics |= {
             "parameters/total": stack.network.count(),
             "parameters/recurrent": stack.network.count("rnn"),
@@ -304,7 +304,7 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
             "time/train_seconds": slot.seconds,
             "time/sequences_per_second": slot.sequences / slot.seconds,
         }
-        confusion, by_length = answers(stack.task, predictions[k].cpu())
+        confusion, by_length = answers(stack.task, found, k)
         outcomes.append(Outcome(slot, metrics, best[k].cpu(), confusion, by_length, trial))
     return outcomes
 
