@@ -353,3 +353,68 @@ def test_the_files_of_a_job(tmp_path, monkeypatch):
             # To a reader they are what Hydra's own launcher writes.
             written = {"hydra": cfg.hydra}
             assert OmegaConf.load(inner / "hydra.yaml") == OmegaConf.create(OmegaConf.to_yaml(written))
+
+
+def made(composer, overrides):
+    """A job as typed objects and as YAML with its hydra node, or its error."""
+    try:
+        config, tree = composer.job(overrides)
+    except Exception as error:
+        return type(error), str(error)
+    return repr(config), to_yaml(tree)
+
+
+@pytest.fixture(scope="module")
+def composer():
+    with sweep("fit.epochs=3") as (loader, master):
+        return Composer(loader, master)
+
+
+def one_after_another(composer, *jobs):
+    composer.templates.clear()
+    return [made(composer, job) for job in jobs]
+
+
+def alone(composer, job):
+    (one,) = one_after_another(composer, job)
+    return one
+
+
+@pytest.mark.parametrize(
+    "key, values",
+    [
+        ("seed", ["1", "-1", "08", "1.0", "null", "x", "${fit.epochs}", "???"]),
+        ("optim.lr", ["1", "1e-3", "nan", "high", "'1'"]),
+        ("model.readout", ["mean", "MEAN", "nothing"]),
+        ("model.forget_bias", ["1", "null", "true"]),
+        ("model.bidirectional", ["true", "1", "3", "yes"]),
+        ("model.name", ["gru", "nothing"]),
+        ("model.dropout", ["0.5"]),  # refused, since there is one layer
+        ("model.nothing", ["1"]),
+        ("objective", ["best/val_loss", "null", "a/b"]),
+        ("data.metrics", ["[macro_f1]", "[macro_f1,loss]", "null"]),
+        ("tracking.experiment", ["'1e3'", '"a=b, c"', "null"]),
+        ("+more", ["1"]),
+        ("data.sha256", ["{a:b}"]),
+    ],
+)
+def test_a_job_made_of_another_is_as_one_composed_by_itself(composer, key, values):
+    first = "0" if key == "seed" else values[0]
+    jobs = [[f"{key}={value}", "model.hidden_size=4"] for value in (first, *values)]
+    assert one_after_another(composer, *jobs) == [alone(composer, job) for job in jobs]
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from(KEYS.split()), VALUES, VALUES), max_size=4))
+def test_any_job_after_any_other(composer, words):
+    jobs = [[f"{key}={pair[place]}" for key, *pair in words] for place in (0, 1)]
+    assert one_after_another(composer, *jobs) == [alone(composer, job) for job in jobs]
+
+
+def test_a_job_made_of_another_leaves_it_as_it_was(composer):
+    jobs = [composer.job([f"seed={seed}", "optim.lr=0.1"]) for seed in (0, 1, 2, 0)]
+    assert any(composer.templates.values())
+    assert [config.seed for config, _ in jobs] == [tree["seed"] for _, tree in jobs] == [0, 1, 2, 0]
+    names = [tree["hydra"]["job"]["override_dirname"] for _, tree in jobs]
+    assert names[:2] == ["optim.lr=0.1,seed=0", "optim.lr=0.1,seed=1"]
+    assert jobs[0] == jobs[3]

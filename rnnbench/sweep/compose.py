@@ -20,11 +20,12 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from rnnbench.config import conf_folder
+from rnnbench.config import Config, check, conf_folder, typed
 from rnnbench.sweep.explain import explained
 from rnnbench.sweep.hydra_api import apply_values, files_seen_with, initialized, note_overrides, own_globals
 from rnnbench.sweep.overrides import Checker
 from rnnbench.sweep.own_options import offer
+from rnnbench.sweep.template import Template, suits
 
 
 class Composer:
@@ -48,6 +49,41 @@ class Composer:
         self.groups: dict[str, bool] = {}  # whether a key is a config group
         self.chosen: dict[tuple[object, ...], Callable[[], DictConfig]] = {}  # functions that return copies
         self.common: dict[tuple[str, str], Any] = {}  # parts of hydra nodes, by key and repr
+        self.templates: dict[tuple[object, ...], Template | None] = {}  # by choices, own code and keys set
+
+    def job(self, overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
+        """Compose a job and check it: typed, and as plain dicts with the hydra node, see `plain`.
+
+        Raises:
+            ConfigError: the overrides cannot be composed, or have no meaning, or a value cannot be run.
+        """
+        self.check(overrides)
+        with explained(overrides):
+            own = offer(overrides, self.files)
+            parsed = [self._parse(text) for text in overrides]
+        values = [override for override in parsed if not self._is_choice(override)]
+        chosen = tuple(text for text in overrides if self._is_choice(self.parsed[text]))
+        alike = (own, chosen, *(override.key_or_group for override in values))
+        template = self.templates.get(alike)
+        if template is not None and (made := template.job(parsed, values)) is not None:
+            check(made[0])
+            return made
+        with explained(overrides):
+            cfg = self.compose(overrides)
+        config, tree = typed(cfg), self.plain(cfg)
+        if alike not in self.templates:
+            fits = all(map(_is_plain, values)) and suits(values, tree)
+            self.templates[alike] = Template(values, cfg, config, tree) if fits else None
+        return config, tree
+
+    def check(self, overrides: Sequence[str]) -> None:
+        """Check the overrides of a job that were not checked before.
+
+        Raises:
+            ConfigError: they have no meaning.
+        """
+        self.checker.check(overrides, several=False, known=self.meant)
+        self.meant.update(overrides)
 
     def check_and_compose(self, overrides: Sequence[str]) -> DictConfig:
         """Compose as `compose` does, but turn errors into one message that names a form that works.
@@ -55,8 +91,7 @@ class Composer:
         Raises:
             ConfigError: the overrides cannot be composed, or have no meaning.
         """
-        self.checker.check(overrides, several=False, known=self.meant)
-        self.meant.update(overrides)
+        self.check(overrides)
         with explained(overrides):
             return self.compose(overrides)
 

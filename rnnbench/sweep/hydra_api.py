@@ -129,13 +129,24 @@ def note_overrides(overrides: Sequence[Override], cfg: DictConfig) -> None:
     task = [override for override in overrides if not override.is_hydra_override()]
     hydra.overrides.task.clear()
     hydra.overrides.task.extend([override.input_line for override in task])
-    if OmegaConf.is_interpolation(hydra.job, "override_dirname"):
-        return  # Hydra 1.4 reads it from the list above
+    name = override_dirname(task, hydra.job)
+    if name is not None:
+        hydra.job.override_dirname = name
+
+
+def override_dirname(task: Sequence[Override], job: DictConfig) -> str | None:
+    """Return hydra.job.override_dirname of a job with these overrides; None if it is read from their list.
+
+    Args:
+        job: the node hydra.job.
+    """
+    if OmegaConf.is_interpolation(job, "override_dirname"):  # of Hydra 1.4
+        return None
     from hydra._internal.config_loader_impl import get_overrides_dirname
 
-    how = hydra.job.config.override_dirname
-    hydra.job.override_dirname = get_overrides_dirname(
-        overrides=task, kv_sep=how.kv_sep, item_sep=how.item_sep, exclude_keys=how.exclude_keys
+    how = job.config.override_dirname
+    return get_overrides_dirname(
+        overrides=list(task), kv_sep=how.kv_sep, item_sep=how.item_sep, exclude_keys=how.exclude_keys
     )
 
 

@@ -211,8 +211,9 @@ class Composed:
         Raises:
             ConfigError: it cannot be run.
         """
-        cfg = composer.check_and_compose(overrides)
-        return cls(overrides, task_config(cfg), composer.plain(cfg))
+        config, tree = composer.job(overrides)
+        check_given(tree["hydra"]["overrides"]["task"], config)
+        return cls(overrides, stages.sized(own_code(config)), tree)
 
     @cached_property
     def trial(self) -> str:
