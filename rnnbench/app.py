@@ -26,8 +26,8 @@ from rnnbench.sweep.stages import open_sweep, preflight, run_jobs
 def app(cfg: DictConfig) -> float | None:
     """Train the one job that Hydra composed and return its objective.
 
-    Under a launcher that is not rnnbench's, a job of a search is one suggestion with all its repeats: the
-    objective is then the mean over the repeats, or None if the suggestion was pruned.
+    Under a launcher that is not rnnbench's, a job of a search is one suggestion with all its members: the
+    objective is then the mean over them, or None if the suggestion was pruned.
 
     Relative paths in the configuration are relative to the folder of the command; training itself runs in
     the folder that Hydra has changed to (hydra.job.chdir).
@@ -46,15 +46,18 @@ def app(cfg: DictConfig) -> float | None:
         # Hydra's own sweeper does not hold the folder, and its launcher may run several jobs at once.
         with open_sweep(folder.parent, config, name, single=not multirun, shared=multirun) as sweep:
             if multirun and _is_suggestion(hydra, folder):
-                from rnnbench.search.pruning import jobs_of  # late: it needs optuna
+                from rnnbench.search.pruning import turns_in_job  # late: it needs optuna
 
-                jobs = jobs_of(hydra, name, config, folder)
+                turns = turns_in_job(hydra, name, config, folder)
+                jobs, each_turn = list(turns.jobs), iter(turns.next, [])
             else:
                 jobs = [Job(name, config, folder, identity(config))]
+                each_turn = iter([jobs])
             if not multirun:
                 _say_fold(config)
             with chdir(here):
-                run_jobs(sweep, jobs, len(jobs))
+                for turn in each_turn:
+                    run_jobs(sweep, turn, len(turn))
     failed = [str(job.error) for job in jobs if job.state.is_error]
     if failed:
         raise TrialFailed(failed[0])

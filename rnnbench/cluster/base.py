@@ -65,17 +65,20 @@ class RemoteLauncher(TrialLauncher):
         dispatch.train(jobs)
 
     def _train_suggestion(self, dispatch: "Dispatch", job: Job, trial: int) -> None:
-        """Train the repeats of a suggestion as one stack; the job gets their mean as its value.
+        """Train the members of a suggestion as one stack a turn; the job gets their mean as its value.
 
         Args:
             trial: the suggestion's number in the study.
         """
-        from rnnbench.search.pruning import search_of, suggestion_of  # late: it needs optuna
+        from rnnbench.search.pruning import search_of, suggestion_of, turns_of  # late: it needs optuna
 
         sweeper: Any = OmegaConf.to_container(self.config.hydra.sweeper, resolve=True)
         search = {"sweeper": sweeper | {"trial": trial}, "sweep_dir": str(self.config.hydra.sweep.dir)}
-        runs = suggestion_of(search_of(search["sweeper"]), search["sweep_dir"], job)
-        dispatch.train_suggestion(runs, search)
+        settings = search_of(search["sweeper"])
+        runs = suggestion_of(settings, search["sweep_dir"], job)
+        turns = turns_of(settings, search["sweep_dir"], Path.cwd(), runs)
+        while turn := turns.next():
+            dispatch.train_suggestion(turn, search)
         job.error = next((run.error for run in runs if run.error is not None), None)
         job.value = mean_value(runs)
 

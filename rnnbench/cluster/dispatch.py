@@ -83,7 +83,7 @@ class Dispatch:
             self._wait(there + stacks, list(todo.values()))
 
     def train_suggestion(self, runs: Sequence[Job], search: dict[str, Any]) -> None:
-        """Train the repeats of a suggestion of a search as one stack.
+        """Train members of a suggestion of a search as one stack.
 
         Args:
             search: what the worker needs to find the study: hydra.sweeper, hydra.sweep.dir.

@@ -20,8 +20,10 @@ from rnnbench.config.advice import unknown_key
 from rnnbench.config.keys import is_free, keys
 from rnnbench.config.metrics import at_best
 from rnnbench.search import samplers as by_name
+from rnnbench.search.members import Member, members_of
 from rnnbench.search.space import Lookup, Parameter, Space, is_finite, read_space, text
 from rnnbench.search.storage import check_storage, file_of
+from rnnbench.search.turns import NAME, first_turn
 from rnnbench.sweep.compose import Composer
 from rnnbench.sweep.explain import of_point
 from rnnbench.sweep.groups import no_option
@@ -47,6 +49,7 @@ class Plan:
     folder: Path
     n_trials: int  # no more than there are points
     points: int | None  # points of the space, if they are fewer than the trials that are asked for
+    members: list[Member]  # of each suggestion
     samples: list[Config]  # of trials that the search may come to
 
     @property
@@ -73,6 +76,11 @@ class Plan:
     def prunes(self) -> bool:
         """True if there is a pruner."""
         return by_name.name_of("pruner", self.settings.pruner) != "none"
+
+    @property
+    def first_turn(self) -> int | None:
+        """Members that train before the pruner judges them; None: it judges no members."""
+        return first_turn(self.settings.pruner, len(self.members))
 
     @property
     def named(self) -> bool:
@@ -104,7 +112,8 @@ def make_plan(
     space = _space(parameters, lookup, composer.checker)
     objectives = _objectives(settings, base)
     directions = _directions(settings, objectives)
-    pruner = _pruner(settings, objectives, base)
+    members = members_of(settings)
+    pruner = _pruner(settings, objectives, base, len(members))
     sampler = _sampler(settings, space, len(objectives))
     folder = Path(config.hydra.sweep.dir)
     storage = _storage(settings, folder)
@@ -126,6 +135,7 @@ def make_plan(
         n_trials=_n_trials(settings, space, lookup),
         points=None if base.reuse is Reuse.none else _points(settings, space, lookup),
         samples=samples,
+        members=members,
     )
 
 
@@ -147,11 +157,12 @@ def _space(parameters: Sequence[Parameter], lookup: Lookup, checker: Checker) ->
     return Space([p for p in parameters if _matters(p.when, lookup, searched)])
 
 
-def _pruner(settings: Search, objectives: Sequence[str], base: Config) -> BasePruner:
-    """Return the pruner, if it suits the objectives."""
+def _pruner(settings: Search, objectives: Sequence[str], base: Config, members: int) -> BasePruner:
+    """Return the pruner, if it suits the objectives and the number of members."""
     pruner = by_name.pruner_of(settings.pruner, base.fit.epochs)
     if by_name.name_of("pruner", settings.pruner) != "none":
         _check_pruning(settings, objectives, base)
+        first_turn(settings.pruner, members)
     return pruner
 
 
@@ -304,7 +315,7 @@ def _check_pruning(settings: Search, objectives: Sequence[str], base: Config) ->
             f"hydra/sweeper/pruner={name}: Optuna cannot prune where there are several objectives "
             f"({', '.join(objectives)}), since no trial is worse in all before it ends; take pruner=none"
         )
-    if objectives[0] not in watched:
+    if objectives[0] not in watched and name != NAME:
         raise ConfigError(
             f"hydra/sweeper/pruner={name}: {objectives[0]} is known only at the end of a trial; "
             f"take pruner=none, or an objective that each epoch measures: {', '.join(per_epoch(base))}"

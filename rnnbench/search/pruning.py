@@ -1,11 +1,10 @@
-"""Reports the mean over a suggestion's repeats to the pruner after each epoch, and stops them if it says so.
+"""Reports the mean over a suggestion's jobs to the pruner after each epoch, and stops them if it says so.
 
 It is used by our launcher inside the sweeper's process, and by the jobs of any other launcher, which find
-the study in its storage.
+the study in its storage. A pruner that judges whole members takes `rnnbench.search.turns`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,15 @@ from hydra.conf import HydraConf
 from omegaconf import OmegaConf
 
 from rnnbench.config import Config, Search, objective, per_epoch
-from rnnbench.config.metrics import short
+from rnnbench.config.metrics import at_best, short
 from rnnbench.record import read_metrics
 from rnnbench.search import samplers as by_name
 from rnnbench.search.identity import NUMBER, STUDY
+from rnnbench.search.members import jobs_of, members_of
 from rnnbench.search.optuna_api import study_id
 from rnnbench.search.storage import open_storage
 from rnnbench.search.study import Study, report
+from rnnbench.search.turns import NAME, Turns, first_turn
 from rnnbench.sweep.job import Job, identity
 from rnnbench.train.stack import Slot
 
@@ -33,7 +34,7 @@ class Watch:
 
     Args:
         judge: takes an epoch and the mean over the jobs, and returns whether to stop.
-        jobs: the suggestion's jobs, one for each repeat.
+        jobs: the suggestion's jobs, one for each member.
         metric: the metric by which the best epoch is chosen: `loss`, or that of the task.
     """
 
@@ -94,29 +95,19 @@ class Watch:
         return curve[max(curve)]
 
 
-def repeats_of(job: Job, count: int) -> list[Job]:
-    """Return a job and its repeats under the next seeds, in the folders N, N.1, N.2, ..., with its tags."""
-    jobs = [job]
-    for k in range(1, count):
-        config = replace(job.config, seed=job.config.seed + k)
-        folder = job.folder.with_name(f"{job.folder.name}.{k}")
-        name = f"{job.name} seed={config.seed}"
-        jobs.append(Job(name, config, folder, identity(config), tags=job.tags))
-    return jobs
-
-
 def tags_of(study: str, number: int) -> dict[str, str]:
     """Return the tags by which a record names its study, and its trial's number in it."""
     return {STUDY: study, NUMBER: str(number)}
 
 
-def jobs_of(hydra: HydraConf, name: str, config: Config, folder: Path) -> list[Job]:
-    """Return the repeats of a suggestion under another launcher, watched if there is a pruner."""
+def turns_in_job(hydra: HydraConf, name: str, config: Config, folder: Path) -> Turns:
+    """Return the turns of a suggestion under another launcher; a pruner that judges epochs watches them."""
     tree: Any = OmegaConf.to_container(hydra.sweeper, resolve=True)
     settings = search_of(tree | {"trial": hydra.job.num})
-    jobs = suggestion_of(settings, str(hydra.sweep.dir), Job(name, config, folder, identity(config)))
-    watch(settings, str(hydra.sweep.dir), Path(hydra.runtime.cwd), jobs)
-    return jobs
+    place = str(hydra.sweep.dir), Path(hydra.runtime.cwd)
+    jobs = suggestion_of(settings, place[0], Job(name, config, folder, identity(config)))
+    watch(settings, *place, jobs)
+    return turns_of(settings, *place, jobs)
 
 
 def search_of(tree: dict[str, Any]) -> Search:
@@ -125,35 +116,48 @@ def search_of(tree: dict[str, Any]) -> Search:
 
 
 def suggestion_of(settings: Search, sweep_dir: str, job: Job) -> list[Job]:
-    """Return the repeats of a suggestion, with their tags; the first is the given job.
+    """Return the jobs of a suggestion, with their tags; the first is the given job.
 
     Args:
         sweep_dir: hydra.sweep.dir, the name of a study that has no other name.
     """
     assert settings.trial is not None
     job.tags = tags_of(settings.study_name or sweep_dir, settings.trial)
-    return repeats_of(job, settings.repeats)
+    return jobs_of(job, members_of(settings))
 
 
 def watch(settings: Search, sweep_dir: str, cwd: Path, jobs: Sequence[Job]) -> None:
-    """Watch the jobs of a suggestion, if the search has a pruner.
+    """Watch the jobs of a suggestion, if the search has a pruner that judges epochs.
 
     Args:
         cwd: the folder of the command, to which sweep_dir is relative.
     """
-    if by_name.name_of("pruner", settings.pruner) != "none":
-        watched = (settings.objectives or [objective(jobs[0].config)])[0]
-        study = settings.study_name or sweep_dir
-        default = f"journal:///{cwd / sweep_dir / 'journal.log'}"
-        Watch(_judge(settings, study, default, jobs[0].config), jobs, short(watched))
+    if by_name.name_of("pruner", settings.pruner) not in ("none", NAME):
+        judge = _judge(settings, sweep_dir, cwd, jobs[0].config)
+        Watch(judge, jobs, short(_objective(settings, jobs[0].config)))
 
 
-def _judge(settings: Search, name: str, default: str, config: Config) -> Callable[[int, float], bool]:
+def turns_of(settings: Search, sweep_dir: str, cwd: Path, jobs: Sequence[Job]) -> Turns:
+    """Return the turns in which the jobs of a suggestion train: one, unless the pruner judges members."""
+    first = first_turn(settings.pruner, len(jobs))
+    if first is None:
+        return Turns(jobs)
+    config = jobs[0].config
+    judge = _judge(settings, sweep_dir, cwd, config)
+    return Turns(jobs, first, judge, at_best(_objective(settings, config), config))
+
+
+def _objective(settings: Search, config: Config) -> str:
+    return (settings.objectives or [objective(config)])[0]
+
+
+def _judge(settings: Search, sweep_dir: str, cwd: Path, config: Config) -> Callable[[int, float], bool]:
     assert settings.trial is not None
+    name = settings.study_name or sweep_dir
     if name in OPEN:  # the job runs in the sweeper's own process
         storage, study = OPEN[name].storage, OPEN[name].study
     else:
-        storage = open_storage(settings.storage or default)
+        storage = open_storage(settings.storage or f"journal:///{cwd / sweep_dir / 'journal.log'}")
         pruner = by_name.pruner_of(settings.pruner, config.fit.epochs)
         study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
     id = storage.get_trial_id_from_study_id_trial_number(study_id(study), settings.trial)

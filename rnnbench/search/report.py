@@ -64,7 +64,7 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
     commands = {winner.number: command(plan, winner) for winner in winners}
     for winner in winners:
         _tell(plan, winner, confirmed.get(str(winner.number)), commands[winner.number])
-    write_results(plan, winners)
+    write_results(plan, done, winners)
     pictures = plan.folder / "study"
     importances = draw(study.study, plan.objectives, pictures)
     if importances:
@@ -116,6 +116,8 @@ def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial
             _value(name, value) + (f" ± {_value(name, spread[n])}" if spread else "")
             for n, (name, value) in enumerate(zip(plan.objectives, trial.values, strict=True))
         ]
+        if left_out(trial):
+            values[0] += f" ({len(record['jobs'])} of {record['members']} runs)"
         if trial.state == TrialState.PRUNED:
             values[0] += f" (pruned at epoch {trial.last_step})"
         rows.append([str(trial.number), *values, *(_short(given.get(key, "")) for key in keys)])
@@ -134,19 +136,29 @@ def _short(value: str) -> str:
         return value
 
 
+def left_out(trial: FrozenTrial) -> int:
+    """Return how many members of a trial were never trained, since the pruner had seen enough."""
+    record = trial.user_attrs["record"]
+    return int(record["members"]) - len(record["jobs"]) if "members" in record else 0
+
+
 def saved(plan: Plan, done: Sequence[FrozenTrial]) -> str | None:
-    """Return a line on what pruning saved: epochs not trained, and their time at each trial's speed."""
-    seconds, epochs, planned = 0.0, 0, 0
-    pruned = [trial for trial in done if trial.state == TrialState.PRUNED]
+    """Return a line on what pruning saved: epochs or runs, and their time at each trial's speed."""
+    seconds, left, planned = 0.0, 0, 0
+    pruned = [trial for trial in done if trial.state == TrialState.PRUNED or left_out(trial)]
     for trial in pruned:
         record = trial.user_attrs["record"]
-        trained, full = sum(record["epochs"]), plan.base.fit.epochs * len(record["epochs"])
+        if plan.first_turn is None:
+            trained, full = sum(record["epochs"]), plan.base.fit.epochs * len(record["epochs"])
+        else:
+            trained, full = len(record["jobs"]), record["members"]
         seconds += (full - trained) * record["seconds"] / max(trained, 1)
-        epochs, planned = epochs + full - trained, planned + full
+        left, planned = left + full - trained, planned + full
     if not pruned:
         return None
     return (
-        f"pruning stopped {len(pruned)} of {len(done)} trials and saved {epochs} of their {planned} epochs, "
+        f"pruning stopped {len(pruned)} of {len(done)} trials and saved {left} of their {planned} "
+        f"{'epochs' if plan.first_turn is None else 'runs'}, "
         f"about {clock(seconds)} of training one after the other"
     )
 
@@ -247,8 +259,11 @@ def _last(done: Sequence[FrozenTrial]) -> bool:
     return (datetime.now() - ended).total_seconds() > LEASE if here is None else not here
 
 
-def write_results(plan: Plan, winners: Sequence[FrozenTrial]) -> None:
-    """Write optimization_results.yaml as the published plugin does, and a Pareto front as front.csv."""
+def write_results(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial]) -> None:
+    """Write optimization_results.yaml as the published plugin does, and a Pareto front as front.csv.
+
+    A search whose pruner leaves runs out also says how many.
+    """
     if len(plan.objectives) == 1:
         found: dict[str, Any] = {"best_params": winners[0].params, "best_value": winners[0].value}
     else:
@@ -257,6 +272,8 @@ def write_results(plan: Plan, winners: Sequence[FrozenTrial]) -> None:
         heading = ["trial", *plan.objectives, *keys]
         rows = [[t.number, *t.values, *(t.params.get(key, "") for key in keys)] for t in winners]
         write_csv(plan.folder / "front.csv", [heading, *rows])
+    if plan.first_turn is not None:
+        found["runs_saved"] = sum(map(left_out, done))
     write(plan.folder / "optimization_results.yaml", to_yaml({"name": "optuna"} | found))
 
 
@@ -287,6 +304,8 @@ def _facts(
     metrics |= {f"study/importance/{name}": share for name, share in importances.items()}
     if study.used_up():
         metrics["study/used_up"] = 1.0
+    if plan.first_turn is not None:
+        metrics["study/runs_saved"] = float(sum(map(left_out, study.done())))
     if len(plan.objectives) == 1:
         metrics[f"study/{plan.objectives[0]}"] = winner.values[0]
         for name, values in confirmed.get(str(winner.number), {}).get("metrics", {}).items():
@@ -310,8 +329,6 @@ def show_search(plan: Plan, max_stack: int | None, elsewhere: bool) -> None:
         rows.add_row(parameter.key, over, str(parameter.when or ""))
     terminal.show_table(rows)
     aims = ", ".join(f"{way} {name}" for way, name in zip(plan.directions, plan.objectives, strict=True))
-    say(
-        f"{plan.n_trials} trials, {plan.settings.n_jobs} in flight, {plan.settings.repeats} runs each: {aims}"
-    )
+    say(f"{plan.n_trials} trials, {plan.settings.n_jobs} in flight, {len(plan.members)} runs each: {aims}")
     say("for the time of one of them, the corners of the space:")
     show_plan(plan.samples, max_stack, elsewhere)

@@ -1,24 +1,20 @@
 """Runs a search: asks, trains and tells, without waiting for batches, until the study has its n_trials.
 
 Under our own launcher the trials train in this process, in stacks that they join and leave between
-epochs. Under any other launcher each trial is one of that launcher's jobs. Either way up to n_jobs trials are
-in flight; Hydra's basic launcher runs one at a time.
+epochs, up to n_jobs at a time. Other launchers are for `rnnbench.search.launched`.
 """
 
 import math
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import CompactHydraException
-from hydra.plugins.launcher import Launcher
 from hydra.utils import get_method
 from omegaconf import DictConfig
 from optuna.trial import Trial, TrialState
@@ -28,12 +24,11 @@ from rnnbench.config import ConfigError, objective
 from rnnbench.config.metrics import short
 from rnnbench.job_state import JobState
 from rnnbench.record import abandon, inherit, is_job, read_result
+from rnnbench.search.members import folders_of, jobs_of
 from rnnbench.search.plan import Plan
-from rnnbench.search.pruning import OPEN, Watch, repeats_of, tags_of
-from rnnbench.search.retry import RetryingStorage
-from rnnbench.search.storage import open_storage
+from rnnbench.search.pruning import Watch, tags_of
 from rnnbench.search.study import Study, Suggestion, suggest
-from rnnbench.sweep.hydra_api import is_basic
+from rnnbench.search.turns import Turns
 from rnnbench.sweep.job import Job
 from rnnbench.sweep.launcher import StackLauncher, job_name
 from rnnbench.sweep.reuse import Taken
@@ -51,10 +46,15 @@ class SearchFailed(CompactHydraException):
 
 @dataclass
 class TrialRuns:
-    """A suggestion with its jobs, one for each repeat."""
+    """A suggestion with its jobs, one for each member, and the turns in which they train."""
 
     suggestion: Suggestion
-    jobs: list[Job]
+    turns: Turns
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """The jobs of all members."""
+        return self.turns.jobs
 
 
 class Search(ABC):
@@ -91,9 +91,13 @@ class Search(ABC):
                     abandon(job, error)
 
     def _folders(self, number: int) -> list[Path]:
-        """Return the job folders of a trial, one for each repeat."""
-        more = (f"{number}.{k}" for k in range(1, self.plan.settings.repeats))
-        return [self.plan.folder / name for name in (str(number), *more)]
+        """Return the job folders of a trial, one for each member."""
+        return folders_of(self.plan.folder / str(number), len(self.plan.members))
+
+    def _trained(self, number: int) -> list[Path]:
+        """Return the job folders of the members that were trained: all, unless the pruner judges members."""
+        folders = self._folders(number)
+        return folders if self.plan.first_turn is None else [each for each in folders if is_job(each)]
 
     def _take_up(self, suggestion: Suggestion) -> None:
         """Copy the snapshots of earlier attempts to a suggestion's folders, if this machine sees them."""
@@ -142,7 +146,7 @@ class Search(ABC):
         if error is not None:
             record["error"] = error
         else:
-            results = [read_result(folder) for folder in folders]
+            results = [read_result(folder) for folder in self._trained(suggestion.number)]
             record |= {
                 "jobs": [result["job"] for result in results],
                 "epochs": [result["epochs"] for result in results],
@@ -156,11 +160,13 @@ class Search(ABC):
             else:
                 state = TrialState.COMPLETE
                 values = self._values(results, record)
+                if len(results) < len(folders):
+                    record["members"] = len(folders)  # had the pruner not stopped it
         self.study.tell(suggestion, state, values, record)
         self._check_failures()
 
     def _values(self, results: Sequence[dict[str, Any]], record: dict[str, Any]) -> list[float]:
-        """Return the objectives' means over the repeats; their spread goes into the record."""
+        """Return the objectives' means over the members; their spread goes into the record."""
         columns = [[result["metrics"][name] for result in results] for name in self.plan.objectives]
         if len(results) > 1:
             record["spread"] = [statistics.stdev(column) for column in columns]
@@ -189,37 +195,6 @@ class Search(ABC):
         return left > 0
 
 
-@contextmanager
-def open_search(
-    plan: Plan, storage: RetryingStorage | None, config: DictConfig, sweep: Sweep, launcher: Launcher
-) -> Iterator[Search]:
-    """Open the study of a plan, so that jobs in this process find it, and the search that trains its trials.
-
-    Args:
-        storage: the study's storage, if it is open already.
-        config: the config of the sweep, as Hydra composed it.
-    """
-    study = Study(
-        storage or open_storage(plan.storage),
-        plan.name,
-        identity=plan.identity,
-        objectives=plan.objectives,
-        directions=plan.directions,
-        sampler=plan.sampler,
-        pruner=plan.pruner,
-        n_trials=plan.n_trials,
-    )
-    study.points = plan.points
-    OPEN[study.name] = study
-    try:
-        if isinstance(launcher, StackLauncher):
-            yield StackSearch(plan, study, config, sweep, launcher)
-        else:
-            yield JobSearch(plan, study, config, sweep, launcher)
-    finally:
-        del OPEN[study.name]
-
-
 class StackSearch(Search):
     """Trains the trials in this process, in stacks."""
 
@@ -230,12 +205,12 @@ class StackSearch(Search):
         self.launcher = launcher
         self.scheduler = Scheduler(sweep.recorder, launcher.max_stack)
         self.running: dict[Job, TrialRuns] = {}  # by job, those that have not ended
-        self.waiting: list[TrialRuns] = []  # suggestions of points that train at this moment
+        self.waiting: list[tuple[TrialRuns, Sequence[Job]]] = []  # turns whose trials train at this moment
         self.in_flight: list[int] = []  # number of trials in flight at each round
 
     def _run(self) -> None:
-        repeats, epochs = self.plan.settings.repeats, self.plan.base.fit.epochs
-        left = repeats * (self.plan.n_trials - len(self.study.done()))
+        members, epochs = len(self.plan.members), self.plan.base.fit.epochs
+        left = members * (self.plan.n_trials - len(self.study.done()))
         with self.sweep.recorder.progress(objective(self.plan.base), left, left * epochs):
             while True:
                 self._fill()
@@ -258,30 +233,57 @@ class StackSearch(Search):
                 self._never_trained(suggestion, str(error))
                 continue
             job.name, job.tags = name, tags_of(self.study.name, suggestion.number)
-            jobs = repeats_of(job, self.plan.settings.repeats)
-            if self.plan.prunes:
-                judge = partial(self.study.report, suggestion)
-                Watch(judge, jobs, short(self.plan.objectives[0]))
+            jobs = jobs_of(job, self.plan.members)
             self._take_up(suggestion)
-            self._begin(TrialRuns(suggestion, jobs))
+            self._next(TrialRuns(suggestion, self._turns(suggestion, jobs)))
 
-    def _begin(self, runs: TrialRuns) -> None:
-        """Answer a suggestion from the records of its jobs, and train those that have none.
+    def _turns(self, suggestion: Suggestion, jobs: Sequence[Job]) -> Turns:
+        """Return the turns in which a suggestion's jobs train; a pruner that judges epochs watches them."""
+        judge = partial(self.study.report, suggestion)
+        if self.plan.first_turn is not None:
+            return Turns(jobs, self.plan.first_turn, judge, self.plan.objectives[0])
+        if self.plan.prunes:
+            Watch(judge, jobs, short(self.plan.objectives[0]))
+        return Turns(jobs)
 
-        A suggestion that trains at this moment already is waited for.
-        """
-        trials = {job.trial for other in self.running.values() for job in other.jobs}
-        if self.sweep.library.indexes and any(job.trial in trials for job in runs.jobs):
-            self.waiting.append(runs)
+    def _next(self, runs: TrialRuns) -> None:
+        """Begin the next turn of a suggestion; conclude it if there is none."""
+        if turn := runs.turns.next():
+            self._begin(runs, turn)
             return
-        taken = self.sweep.library.take(self.sweep, runs.jobs)
+        self._say_saved(runs)
+        deleted = (job.error for job in runs.jobs if job.state is JobState.deleted)
+        self.conclude(runs.suggestion, next(deleted, None))
+
+    def _begin(self, runs: TrialRuns, turn: Sequence[Job]) -> None:
+        """Answer jobs of a suggestion from their records, and train those that have none.
+
+        Jobs of which one trains at this moment already wait for it.
+        """
+        trials = {job.trial for job in self.running}
+        if self.sweep.library.indexes and any(job.trial in trials for job in turn):
+            self.waiting.append((runs, turn))
+            return
+        taken = self.sweep.library.take(self.sweep, turn)
         self._say_known(runs, taken)
         if not taken.todo:
             self._tell_curve(runs)
-            self.conclude(runs.suggestion)
+            self._next(runs)
             return
         self.running |= dict.fromkeys(taken.todo, runs)
         self.scheduler.add(taken.todo)
+
+    def _say_saved(self, runs: TrialRuns) -> None:
+        """Print why a suggestion has ended before its last members."""
+        saved, live = runs.turns.saved, self.sweep.recorder.live
+        assert live is not None
+        if saved:
+            count = len(runs.jobs)
+            why = "worse than the best" if runs.turns.hopeless else "one has failed"
+            line = (
+                f"trial {runs.suggestion.number}: stopped after {count - len(saved)} of {count} runs, {why}"
+            )
+            live.leave_out(line, len(saved), sum(job.config.fit.epochs for job in saved))
 
     def _say_known(self, runs: TrialRuns, taken: Taken) -> None:
         """Print from which records a suggestion is answered, or why it trains from the start."""
@@ -318,12 +320,11 @@ class StackSearch(Search):
         for job in jobs:
             running = self.running.pop(job)
             if not any(other in self.running for other in running.jobs):
-                deleted = (job.error for job in running.jobs if job.state is JobState.deleted)
-                self.conclude(running.suggestion, next(deleted, None))
+                self._next(running)
         if jobs:
             waiting, self.waiting = self.waiting, []
-            for runs in waiting:
-                self._begin(runs)
+            for runs, turn in waiting:
+                self._begin(runs, turn)
             self._fill()
 
     def occupancy(self) -> str | None:
@@ -349,72 +350,3 @@ class StackSearch(Search):
         if taken.todo:
             train(self.sweep.recorder, taken.todo, self.launcher.max_stack)
         return [read_result(job.folder) for job in jobs]
-
-
-class JobSearch(Search):
-    """Trains each trial as a job of a launcher other than `StackLauncher`."""
-
-    def __init__(
-        self, plan: Plan, study: Study, config: DictConfig, sweep: Sweep, launcher: Launcher
-    ) -> None:
-        super().__init__(plan, study, config, sweep)
-        self.launcher = launcher
-        # Hydra's basic launcher runs its jobs in this process, which can have one HydraConfig only.
-        self.lanes = 1 if is_basic(launcher) else plan.settings.n_jobs
-
-    def _run(self) -> None:
-        pending: dict[Future[Any], Suggestion] = {}
-        if self.lanes == 1:  # in this thread, so that a job may handle signals
-            while True:
-                suggestion = self.study.ask(self.point)
-                if suggestion is not None:
-                    self._conclude(suggestion, self._launch(suggestion))
-                elif not self._wait_for_others():
-                    return
-        with ThreadPoolExecutor(self.lanes) as pool:
-            while True:
-                while len(pending) < self.lanes and (suggestion := self.study.ask(self.point)):
-                    pending[pool.submit(self._launch, suggestion)] = suggestion
-                if not pending and not self._wait_for_others():
-                    return
-                done, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in done:
-                    self._conclude(pending.pop(future), future.result())
-
-    def _launch(self, suggestion: Suggestion) -> str | None:
-        """Train a suggestion; return the error if it raised one, else None."""
-        try:
-            self._take_up(suggestion)
-            overrides = self.overrides(suggestion)
-            (returned,) = self.launcher.launch([overrides], initial_job_idx=suggestion.number)
-            _ = returned.return_value  # raises what the job has raised
-        except Exception as error:  # whatever it is, the sweep goes on
-            return f"{type(error).__name__}: {error}"
-        return None
-
-    def _conclude(self, suggestion: Suggestion, error: str | None) -> None:
-        folder = self.plan.folder / str(suggestion.number)
-        recorded = is_job(folder) and read_result(folder)["status"] != JobState.running
-        if error is not None:
-            terminal.say(f"trial {suggestion.number}: failed: {error}", "red")
-        self.conclude(suggestion, None if recorded else error or "left no record")
-        if error is None and recorded:
-            result = read_result(folder)
-            goal = self.plan.objectives[0]
-            shown = result["metrics"].get(goal)
-            how = (
-                result["status"]
-                if shown is None
-                else f"{terminal.title(goal)} {terminal.number(goal, shown)}"
-            )
-            terminal.say(f"trial {suggestion.number}: {how}")
-
-    def confirm(self, overrides: Sequence[str], number: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
-        folders = [self.plan.folder / f"{number}.c{k}" for k in range(len(seeds))]
-        batch = [
-            [*overrides, f"seed={seed}", f"hydra.sweep.subdir={folder.name}"]
-            for seed, folder in zip(seeds, folders, strict=True)
-        ]
-        for returned in self.launcher.launch(batch, initial_job_idx=number):
-            _ = returned.return_value
-        return [read_result(folder) for folder in folders]

@@ -34,6 +34,7 @@ PRUNERS = {
     "asha": "SuccessiveHalvingPruner",
     "hyperband": "HyperbandPruner",
     "patient": "PatientPruner",
+    "wilcoxon": "WilcoxonPruner",  # judges members, not epochs: rnnbench.search.turns
 }
 FOREIGN = {"MOTPESampler": "tpe"}  # classes that Optuna has removed, and their successors
 # Share of fit.epochs after which asha first prunes: after one epoch of twenty it would stop the later winner.
@@ -87,6 +88,8 @@ def pruner_of(settings: dict[str, Any], epochs: int) -> BasePruner:
     kind = getattr(optuna.pruners, PRUNERS[name])
     if name == "patient":
         inner = arguments.pop("wrapped_pruner", None)
+        if inner == "wilcoxon":
+            raise ConfigError("hydra.sweeper.pruner.wrapped_pruner=wilcoxon: judges no epochs; take median")
         arguments["wrapped_pruner"] = None if inner is None else pruner_of({"name": inner}, epochs)
     _check_arguments("pruner", name, kind, arguments)
     with warnings.catch_warnings():

@@ -68,8 +68,8 @@ class OptunaSweeper(Sweeper):
                 self.launcher.base = tree
             storage = self._storage(plan)
             # Late: importing the engine takes seconds, which a search that is refused need not spend.
+            from rnnbench.search.opening import open_search
             from rnnbench.search.report import close_study, show_search
-            from rnnbench.search.runner import open_search
 
             if plan.base.dry_run:
                 show_search(plan, stacks.max_stack if stacks else 1, elsewhere)

@@ -89,6 +89,14 @@ class Live:
         if self.terminal:
             self.progress.update(self.bar, total=self.epochs, state=self._state())
 
+    def leave_out(self, line: str, trials: int, epochs: int) -> None:
+        """Print why some trials are not trained, and no longer count them."""
+        self.trials -= trials
+        self.epochs -= epochs
+        say(line)
+        if self.terminal:
+            self.progress.update(self.bar, total=self.epochs, state=self._state())
+
     def close(self) -> None:
         """Remove the display."""
         if self.terminal:

@@ -1,0 +1,48 @@
+"""Opens the study of a search, and what trains its trials: `runner` under our launcher, else `launched`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+
+from rnnbench.search.launched import JobSearch
+from rnnbench.search.plan import Plan
+from rnnbench.search.pruning import OPEN
+from rnnbench.search.retry import RetryingStorage
+from rnnbench.search.runner import Search, StackSearch
+from rnnbench.search.storage import open_storage
+from rnnbench.search.study import Study
+from rnnbench.sweep.launcher import StackLauncher
+from rnnbench.sweep.session import Sweep
+
+
+@contextmanager
+def open_search(
+    plan: Plan, storage: RetryingStorage | None, config: DictConfig, sweep: Sweep, launcher: Launcher
+) -> Iterator[Search]:
+    """Open the study of a plan, so that jobs in this process find it, and the search that trains its trials.
+
+    Args:
+        storage: the study's storage, if it is open already.
+        config: the config of the sweep, as Hydra composed it.
+    """
+    study = Study(
+        storage or open_storage(plan.storage),
+        plan.name,
+        identity=plan.identity,
+        objectives=plan.objectives,
+        directions=plan.directions,
+        sampler=plan.sampler,
+        pruner=plan.pruner,
+        n_trials=plan.n_trials,
+    )
+    study.points = plan.points
+    OPEN[study.name] = study
+    try:
+        if isinstance(launcher, StackLauncher):
+            yield StackSearch(plan, study, config, sweep, launcher)
+        else:
+            yield JobSearch(plan, study, config, sweep, launcher)
+    finally:
+        del OPEN[study.name]
