@@ -82,7 +82,7 @@ def test_the_first_turn_ends_where_optunas_pruner_can_first_stop(threshold):
     settings = {"name": "wilcoxon", "p_threshold": threshold}
     pruner = pruner_of(settings, 1)
     known = optuna.create_study(pruner=pruner)
-    best = {step: 0.0 for step in range(9)}
+    best = dict.fromkeys(range(9), 0.0)
     known.add_trial(optuna.trial.create_trial(value=0.0, intermediate_values=best))
 
     def stops(count):

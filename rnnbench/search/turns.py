@@ -89,8 +89,8 @@ def first_turn(pruner: dict[str, Any], count: int) -> int | None:
             return first
     if count < 3:
         raise ConfigError(
-            f"hydra/sweeper/pruner={NAME}: compares suggestions seed by seed, and {count} are too few to stop "
-            "before the last; give hydra.sweeper.repeats=5, or take another pruner"
+            f"hydra/sweeper/pruner={NAME}: compares suggestions seed by seed, and {count} are too few to "
+            "stop before the last; give hydra.sweeper.repeats=5, or take another pruner"
         )
     raise ConfigError(
         f"hydra/sweeper/pruner={NAME}: with hydra.sweeper.pruner.p_threshold={threshold:g} and "
