@@ -1,6 +1,6 @@
 """Reads and checks what a search will do, and refuses it before anything is made if it cannot be run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,6 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import CategoricalDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
@@ -30,6 +31,7 @@ from rnnbench.sweep.groups import no_option
 from rnnbench.sweep.launcher import task_config
 from rnnbench.sweep.overrides import Checker
 from rnnbench.sweep.stages import preflight
+from rnnbench.sweep.swept_options import of_options
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Plan:
     space: Space
     fixed: list[str]  # overrides that all trials have
     base: Config  # what they compose
+    tree: dict[str, Any]  # the same as plain dicts, with the hydra node
     lookup: Lookup  # gives the values of keys that the search does not set
     objectives: list[str]
     directions: list[str]
@@ -106,7 +109,8 @@ def make_plan(
     _check_numbers(settings)
     by_name.notice(settings.sampler)
     parameters, fixed = _read_overrides(settings, loader, composer.checker, arguments)
-    cfg = composer.check_and_compose(fixed)
+    options = _options(parameters, composer.checker)
+    cfg = _base(composer, fixed, options)
     base = task_config(cfg)
     lookup = _lookup(cfg)
     space = _space(parameters, lookup, composer.checker)
@@ -118,13 +122,14 @@ def make_plan(
     folder = Path(config.hydra.sweep.dir)
     storage = _storage(settings, folder)
     _check_custom_space(settings)
-    samples = [_compose(composer, fixed, point) for point in space.corners(lookup)]
+    samples = [_compose(composer, options, fixed, point) for point in space.corners(lookup)]
     preflight(samples, folder, here or base.dry_run)
     return Plan(
         settings=settings,
         space=space,
         fixed=fixed,
         base=base,
+        tree=composer.plain(cfg),
         lookup=lookup,
         objectives=objectives,
         directions=directions,
@@ -322,11 +327,36 @@ def _check_pruning(settings: Search, objectives: Sequence[str], base: Config) ->
         )
 
 
-def _compose(composer: Composer, fixed: Sequence[str], point: Sequence[str]) -> Config:
+def _options(parameters: Sequence[Parameter], checker: Checker) -> dict[str, list[str]]:
+    """Return the options that are searched, by group."""
+    searched = [p for p in parameters if p.when is None and checker.groups.has(p.key)]
+    return {
+        p.key: list(map(text, p.over.choices))
+        for p in searched
+        if isinstance(p.over, CategoricalDistribution)
+    }
+
+
+def _base(composer: Composer, fixed: Sequence[str], options: Mapping[str, Sequence[str]]) -> DictConfig:
+    """Compose what all trials have; with the first of the searched options where the default lacks a key."""
+    try:
+        return composer.check_and_compose(fixed)
+    except ConfigError as error:
+        first = [f"{group}={names[0]}" for group, names in options.items()]
+        try:
+            return composer.check_and_compose([*first, *fixed])
+        except ConfigError as again:
+            raise of_options(composer, options, fixed, [*first, *fixed], again if first else error) from None
+
+
+def _compose(
+    composer: Composer, options: Mapping[str, Sequence[str]], fixed: Sequence[str], point: Sequence[str]
+) -> Config:
     try:
         return task_config(composer.check_and_compose([*fixed, *point]))
     except ConfigError as error:
-        raise of_point(point, error) from None
+        said = of_options(composer, options, fixed, [*fixed, *point], error)
+        raise said if said is not error else of_point(point, error) from None
 
 
 def file_exists(url: str | None) -> bool:

@@ -62,10 +62,9 @@ class OptunaSweeper(Sweeper):
             plan = make_plan(loader, self.config, composer, arguments, here=not elsewhere)
             _check_launcher(plan, self.launcher)
             check_search(self.config)
-            tree = composer.plain(composer.compose(plan.fixed))
             if isinstance(self.launcher, TrialLauncher):
-                self.launcher.check([tree])
-                self.launcher.base = tree
+                self.launcher.check([plan.tree])
+                self.launcher.base = plan.tree
             storage = self._storage(plan)
             # Late: importing the engine takes seconds, which a search that is refused need not spend.
             from rnnbench.search.opening import open_search
@@ -76,7 +75,7 @@ class OptunaSweeper(Sweeper):
                 raise SystemExit(0)
             with (
                 self._open(plan, elsewhere=elsewhere) as sweep,
-                stacks.around(tree) if stacks else nullcontext(),
+                stacks.around(plan.tree) if stacks else nullcontext(),
                 open_search(plan, storage, self.config, sweep, self.launcher) as search,
             ):
                 try:

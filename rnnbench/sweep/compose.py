@@ -102,10 +102,10 @@ class Composer:
             HydraException: the overrides cannot be composed.
         """
         own = offer(overrides, self.files)
-        parsed = [self._parse(text) for text in overrides]
-        values = [override for override in parsed if not self._is_choice(override)]
+        parsed = [self.parse(text) for text in overrides]
+        values = [override for override in parsed if not self.is_choice(override)]
         if all(map(_is_plain, values)):
-            choices = tuple(text for text in overrides if self._is_choice(self.parsed[text]))
+            choices = tuple(text for text in overrides if self.is_choice(self.parsed[text]))
             cfg = self._choose(choices, own)
             try:
                 apply_values(values, cfg)
@@ -127,12 +127,13 @@ class Composer:
             tree["hydra"][key] = self.common.setdefault((key, repr(part)), part)
         return dict(tree)
 
-    def _parse(self, text: str) -> Override:
+    def parse(self, text: str) -> Override:
+        """Return an override as Hydra's grammar reads it."""
         if text not in self.parsed:
             (self.parsed[text],) = self.checker.parser.parse_overrides([text])
         return self.parsed[text]
 
-    def _is_choice(self, override: Override) -> bool:
+    def is_choice(self, override: Override) -> bool:
         """Return whether an override chooses from a group; as in Hydra, a dict is a value, not a choice."""
         key = override.key_or_group
         if key not in self.groups:

@@ -31,6 +31,7 @@ from rnnbench.sweep.launcher import (
     own_folder,
     refusals,
 )
+from rnnbench.sweep.swept_options import of_options, swept_options
 from rnnbench.system.files import write
 from rnnbench.terminal import say
 
@@ -116,7 +117,7 @@ class GridSweeper(Sweeper):
         Raises:
             ConfigError: the grid, or one of its points, cannot be run.
         """
-        checked = self._check(self._expand(arguments))
+        checked = self._check(self._expand(arguments), arguments)
         chosen = checked if self.only is None else _only(self.only, checked)
         distinct: dict[str, Composed] = {}
         for job in chosen:
@@ -161,8 +162,11 @@ class GridSweeper(Sweeper):
                 raise ConfigError(f"{override.input_line}: a grid needs values: a,b,c or choice() or range()")
         return split_points(overrides)
 
-    def _check(self, points: list[list[str]]) -> list[Composed]:
+    def _check(self, points: list[list[str]], words: Sequence[str]) -> list[Composed]:
         """Compose and check all points of the grid.
+
+        Args:
+            words: the overrides that give them.
 
         Raises:
             ConfigError: names the point that cannot be run.
@@ -173,7 +177,9 @@ class GridSweeper(Sweeper):
             try:
                 checked += _folded(self.composer, overrides)
             except ConfigError as error:
-                raise of_point(filter_overrides(overrides), error) from None
+                options = swept_options(self.composer, points)
+                said = of_options(self.composer, options, words, overrides, error)
+                raise said if said is not error else of_point(filter_overrides(overrides), error) from None
         if not checked:
             raise ConfigError("hydra/sweeper=grid: gives no trial; a choice() or range() is without values")
         if self.ours:

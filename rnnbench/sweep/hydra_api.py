@@ -8,10 +8,11 @@ hydra.core.utils, hydra.plugins) is imported where it is used.
 import argparse
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import hydra
+from hydra._internal import hydra as hydra_main
 from hydra._internal import utils
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -23,8 +24,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
-from hydra.types import TaskFunction
+from hydra.types import RunMode, TaskFunction
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
@@ -42,6 +44,7 @@ def run_application(app: TaskFunction, folder: str, config_name: str) -> None:
         Exception: whatever Hydra raises, where hydra.main prints it and ends the process.
     """
     utils.run_and_report = lambda func: func()
+    hydra_main.ConfigLoaderImpl = Loader  # type: ignore[misc]
     with warnings.catch_warnings():
         # Hydra 1.4 warns about each class that a config names, such as the user's callbacks and loggers.
         # Only the warning is suppressed: classes that Hydra refuses are still refused.
@@ -89,7 +92,42 @@ def make_loader(config_path: str, extra: str | None) -> ConfigLoader:
     path = utils.create_config_search_path(config_path)
     if extra is not None:
         path.prepend("command-line", f"file://{extra}", SearchPathQuery(provider="schema"))
-    return ConfigLoaderImpl(path)
+    return Loader(path)
+
+
+class Loader(ConfigLoaderImpl):
+    """Loads configs as Hydra does, but in a sweep over options the default option need not have every key.
+
+    Hydra composes a sweep's own config without what is swept: `optim=sgd,rmsprop optim.momentum=0.5` with
+    the default option of `optim`. A value that this option refuses is left to the jobs, which are composed
+    with the options of the sweep.
+    """
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, *args: Any, **more: Any
+    ) -> DictConfig:
+        load = super().load_configuration
+        if run_mode is not RunMode.MULTIRUN:
+            return load(config_name, overrides, run_mode, *args, **more)
+        parsed, files = self._parse_overrides_and_create_caching_repo(config_name, list(overrides))
+        groups = {o.key_or_group for o in parsed if files.group_exists(o.key_or_group)}
+        values = [
+            override
+            for override in parsed
+            if not (override.is_hydra_override() or override.is_sweep_override())
+            and (override.key_or_group not in groups or isinstance(override.value(), dict))
+        ]
+        if not any(override.is_sweep_override() and override.key_or_group in groups for override in parsed):
+            values = []
+        apart = {id(override) for override in values}
+        first = [word for word, o in zip(overrides, parsed, strict=True) if id(o) not in apart]
+        cfg = load(config_name, first, run_mode, *args, **more)
+        for override in values:
+            with suppress(HydraException):
+                apply_values([override], cfg)
+        if values:
+            note_overrides(parsed, cfg)
+        return cfg
 
 
 def files_of(loader: ConfigLoader) -> IConfigRepository:

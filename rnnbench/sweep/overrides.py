@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Container, Sequence
+from dataclasses import fields
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -12,8 +13,9 @@ from hydra.core.override_parser.types import Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 
 from rnnbench.config import Config, ConfigError
-from rnnbench.config.advice import better, shown, unknown_key, wrong_value
+from rnnbench.config.advice import better, either, nearest, shown, unknown_key, wrong_value
 from rnnbench.config.keys import is_free, keys
+from rnnbench.config.loading import is_ours
 from rnnbench.sweep.arguments import SECTIONS
 from rnnbench.sweep.explain import explained
 from rnnbench.sweep.groups import Groups
@@ -52,12 +54,17 @@ class Checker:
             with explained(words):
                 self.groups = Groups(files_seen_with(self.loader, "config", searched))
         offer(words, self.groups.files)
-        before = ""
+        before, swept = "", {}
         for number, word in enumerate(words):
             if word in known:
                 continue
             after = list(takewhile(lambda text: "=" not in text[1:], words[number + 1 :]))
-            self.check_one(self.parse(word, before, after), several)
+            override = self.parse(word, before, after)
+            self.check_one(override, several)
+            if override.is_sweep_override():
+                swept[override.key_or_group] = word
+            elif override.key_or_group in swept and isinstance(override.value(), dict):
+                raise ConfigError(_replaces(override, swept[override.key_or_group]))
             before = word
 
     def parse(self, word: str, before: str = "", after: Sequence[str] = ()) -> Override:
@@ -88,7 +95,8 @@ class Checker:
         if override.is_sweep_override():
             check_several(override, several)
         if override.package is not None:
-            return  # Hydra checks packages itself
+            self._check_package(override)
+            return
         if held := _sweep_within(parsed_value(override)):
             name = type(held).__name__.lower().removesuffix("sweep")
             raise ConfigError(f"{override.input_line}: inside of a value, {name}(...) stands in quotes")
@@ -97,7 +105,22 @@ class Checker:
         elif not self.groups.has(override.key_or_group):
             self._check_key(override)
         elif not isinstance(override.value(), dict):
+            if override.is_force_add():
+                plain = str(override.input_line).lstrip("+")
+                raise ConfigError(
+                    f"{override.input_line}: an option is chosen without ++; write {shown(plain)}"
+                )
             self.groups.check(override)
+
+    def _check_package(self, override: Override) -> None:
+        """Refuse to put an option of a group into a section that does not exist."""
+        word, group, section = str(override.input_line), override.key_or_group, str(override.package)
+        known = (*SECTIONS, "hydra", "_global_", "_group_", "_here_")
+        if section.partition(".")[0] not in known:
+            form = shown(f"{group}={word.partition('=')[2]}")
+            raise ConfigError(
+                f"{word}: there is no section {section}, where this option of {group} would go; write {form}"
+            )
 
     def _check_deletion(self, override: Override) -> None:
         """Refuse to delete a key or section that each trial has, and an option that is not given by name."""
@@ -147,7 +170,7 @@ def check_several(override: Override, several: bool) -> None:
 
 
 def check_given(words: Sequence[str], config: Config) -> None:
-    """Refuse overrides of a trial that contradict each other, and numbers other than 0 and 1 for a flag.
+    """Refuse overrides of a trial that contradict each other or have no effect, and other flags than 0 and 1.
 
     Raises:
         ConfigError: names the override, and what to do.
@@ -158,11 +181,31 @@ def check_given(words: Sequence[str], config: Config) -> None:
             f"{sized[-1]}: model.budget={config.model.budget} chooses the hidden size; leave one of the two "
             "away, or give model.budget=null"
         )
+    if config.data.options and is_ours("task", config.data.name):
+        raise ConfigError(_no_options(words, config))
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
         flag = key in keys() and keys()[key].kind is bool
         if flag and re.fullmatch(r"[-+]?[\d.]+", value) and value not in ("0", "1"):
             raise ConfigError(wrong_value(key, value))  # OmegaConf takes each number but 0 for true
+
+
+def _no_options(words: Sequence[str], config: Config) -> str:
+    """Return the message for options of a task of one's own that are given to another task."""
+    name, task = next(iter(config.data.options)), config.data.name
+    given = next(
+        (word for word in words if word.lstrip("+").startswith("data.options")), f"data.options.{name}"
+    )
+    near = nearest(name, [field.name for field in fields(config.data)])
+    advice = f"did you mean {either(f'data.{other}' for other in near)}?" if near else "leave it out"
+    return f"{given}: data.options are of a task of your own, and data={task} reads none; {advice}"
+
+
+def _replaces(override: Override, sweep: str) -> str:
+    """Return the message for a mapping that takes the place of the options of a sweep, as Hydra reads it."""
+    word, group = str(override.input_line), override.key_or_group
+    values = " ".join(shown(f"{group}.{key}={value}") for key, value in override.value().items())
+    return f"{word}: takes the place of {sweep} in a sweep; write {values}"
 
 
 def _sweep_within(value: Any) -> Sweep | None:
