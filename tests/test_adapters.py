@@ -7,6 +7,7 @@ import hydra
 import optuna
 import pytest
 from hydra._internal import config_loader_impl, utils
+from hydra._internal import hydra as hydra_main
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -48,6 +49,8 @@ def test_the_functions_take_the_arguments_that_they_are_given():
     loader = config_loader_impl.ConfigLoaderImpl
     first_parameters(loader._parse_overrides_and_create_caching_repo, "self", "config_name", "overrides")
     first_parameters(loader._apply_overrides_to_config, "overrides", "cfg")
+    first_parameters(loader.load_configuration, "self", "config_name", "overrides", "run_mode")
+    assert "= ConfigLoaderImpl(" in inspect.getsource(hydra_main.Hydra.create_main_hydra2)
     first_parameters(BasicSweeper.split_arguments, "overrides", "max_batch_size")
     first_parameters(HydraContext, "config_loader", "callbacks")
     first_parameters(configure_log, "log_config", "verbose_config")

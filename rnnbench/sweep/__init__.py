@@ -5,7 +5,7 @@ Its modules; each imports only modules on the lines above it, or before it on it
     hydra_api, hydra_settings                    Hydra's private names; which of its settings have a use here
     arguments, own_options, groups, repairs      the words of a command line
     explain, overrides                           what is wrong with them, in one message
-    template, compose                            the configs of jobs from their overrides
+    template, compose, swept_options             the configs of jobs; keys that some options lack
     job, placing, hydra_jobs                     jobs, their folders, what Hydra does around a job
     preflight, engine_checks, dry_run            checks before anything is made, the plan of a sweep
     snapshots, recorder, scheduler               training, and records of it

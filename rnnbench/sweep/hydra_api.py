@@ -44,7 +44,7 @@ def run_application(app: TaskFunction, folder: str, config_name: str) -> None:
         Exception: whatever Hydra raises, where hydra.main prints it and ends the process.
     """
     utils.run_and_report = lambda func: func()
-    hydra_main.ConfigLoaderImpl = Loader  # type: ignore[misc]
+    hydra_main.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
     with warnings.catch_warnings():
         # Hydra 1.4 warns about each class that a config names, such as the user's callbacks and loggers.
         # Only the warning is suppressed: classes that Hydra refuses are still refused.

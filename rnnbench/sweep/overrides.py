@@ -54,7 +54,8 @@ class Checker:
             with explained(words):
                 self.groups = Groups(files_seen_with(self.loader, "config", searched))
         offer(words, self.groups.files)
-        before, swept = "", {}
+        before = ""
+        swept: dict[str, str] = {}  # words by key
         for number, word in enumerate(words):
             if word in known:
                 continue
@@ -63,8 +64,8 @@ class Checker:
             self.check_one(override, several)
             if override.is_sweep_override():
                 swept[override.key_or_group] = word
-            elif override.key_or_group in swept and isinstance(override.value(), dict):
-                raise ConfigError(_replaces(override, swept[override.key_or_group]))
+            elif override.key_or_group in swept and isinstance(values := override.value(), dict):
+                raise ConfigError(_replaces(word, values, swept[override.key_or_group]))
             before = word
 
     def parse(self, word: str, before: str = "", after: Sequence[str] = ()) -> Override:
@@ -201,11 +202,11 @@ def _no_options(words: Sequence[str], config: Config) -> str:
     return f"{given}: data.options are of a task of your own, and data={task} reads none; {advice}"
 
 
-def _replaces(override: Override, sweep: str) -> str:
+def _replaces(word: str, values: dict[str, Any], sweep: str) -> str:
     """Return the message for a mapping that takes the place of the options of a sweep, as Hydra reads it."""
-    word, group = str(override.input_line), override.key_or_group
-    values = " ".join(shown(f"{group}.{key}={value}") for key, value in override.value().items())
-    return f"{word}: takes the place of {sweep} in a sweep; write {values}"
+    group = word.lstrip("+").partition("=")[0]
+    forms = " ".join(shown(f"{group}.{key}={value}") for key, value in values.items())
+    return f"{word}: takes the place of {sweep} in a sweep; write {forms}"
 
 
 def _sweep_within(value: Any) -> Sweep | None:
