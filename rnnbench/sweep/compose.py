@@ -60,9 +60,9 @@ class Composer:
         self.check(overrides)
         with explained(overrides):
             own = offer(overrides, self.files)
-            parsed = [self._parse(text) for text in overrides]
-        values = [override for override in parsed if not self._is_choice(override)]
-        chosen = tuple(text for text in overrides if self._is_choice(self.parsed[text]))
+            parsed = [self.parse(text) for text in overrides]
+        values = [override for override in parsed if not self.is_choice(override)]
+        chosen = tuple(text for text in overrides if self.is_choice(self.parsed[text]))
         alike = (own, chosen, *(override.key_or_group for override in values))
         template = self.templates.get(alike)
         if template is not None and (made := template.job(parsed, values)) is not None:
