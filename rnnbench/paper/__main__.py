@@ -185,7 +185,10 @@ def lots(table: Table, plan: Plan) -> list[tuple[list[TableTrial], list[str]]]:
     for wanted in plan.searches:
         mine = [trial for trial in missing if trial.search == wanted.name]
         if mine:
-            fixed = [word for word in mine[0].overrides if not word.startswith("seed=")]
+            fixed = [word for word in mine[0].overrides if not word.startswith(("seed=", "data.fold="))]
+            named = [word for trial in mine for word in trial.overrides if word.startswith("data.fold=")]
+            folds = ",".join(word.partition("=")[2] for word in dict.fromkeys(named))
+            fixed += [f"data.fold={folds}"] if folds else []
             found.append((mine, [*fixed, f"seed={table.tuned.fresh}"]))
     return found
 

@@ -1,6 +1,7 @@
 """Computes the cells of a table from records: values over seeds, their spread, significant differences."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -12,6 +13,7 @@ from rnnbench.config import ConfigError, bounds, direction, identifies, on_test
 from rnnbench.config.advice import either, nearest
 from rnnbench.paper import statistics
 from rnnbench.paper.definition import Table
+from rnnbench.paper.folds import At, averaged, part_of, run_of
 from rnnbench.paper.statistics import Difference, Estimate
 from rnnbench.reader import Record, Source, once
 
@@ -39,14 +41,28 @@ class Cell:
     """Keeps what stands where a row meets a group of columns: records, and a figure for each metric."""
 
     planned: list[TableTrial] = field(default_factory=list)
-    records: dict[tuple[Key, int], Record] = field(default_factory=dict)  # finished trials, by task and seed
+    records: dict[At, Record] = field(default_factory=dict)  # finished trials
     lost: dict[str, int] = field(default_factory=dict)  # number of trials that did not finish, by status
     figures: dict[str, Estimate] = field(default_factory=dict)  # the printed estimate of each metric
+    by_fold: bool = False  # whether a fold counts as a run, since there is one seed alone
 
-    def values(self, metric: str) -> dict[tuple[Key, int], float]:
-        """Return a metric's values by task and seed, for the runs whose value is finite."""
+    def measured(self, metric: str) -> dict[At, float]:
+        """Return a metric's values where they are finite."""
         measured = {at: record.metrics.get(metric, math.nan) for at, record in self.records.items()}
         return {at: value for at, value in measured.items() if math.isfinite(value)}
+
+    def values(self, metric: str) -> dict[tuple[Key, int], float]:
+        """Return the values of a metric by task and seed, each the mean over its folds; see `by_fold`."""
+        return averaged(self.measured(metric), self.by_fold)
+
+    def runs(self) -> int:
+        """Return the number of runs: of finished seeds, see `by_fold`."""
+        return len({run_of(at, self.by_fold) for at in self.records})
+
+    def folds(self) -> int | None:
+        """Return the number of folds of the data; None if no more than one fold is in the cell."""
+        folds = {part_of(trial.params) for trial in self.planned}
+        return next(iter(folds))[0] if len(folds) > 1 else None
 
     def diverged(self, metric: str) -> int:
         """Return how many runs have a metric that is not finite."""
@@ -54,11 +70,30 @@ class Cell:
 
     def tasks(self, metric: str) -> set[Key]:
         """Return the tasks that have a run with the metric."""
-        return {task for task, _ in self.values(metric)}
+        return {task for task, *_ in self.measured(metric)}
 
     def count(self) -> str:
-        """Return the number of runs as text."""
-        return ", ".join([str(len(self.records)), *(f"{n} {status}" for status, n in self.lost.items())])
+        """Return the number of runs as text; where there are folds, of seeds and folds."""
+        return ", ".join([self._finished(), *(f"{n} {status}" for status, n in self.lost.items())])
+
+    def _finished(self) -> str:
+        if self.folds() is None:
+            return str(len(self.records))
+        seeds = len({trial.params["seed"] for trial in self.planned})
+        tasks = len(dict.fromkeys(task for task, *_ in self.records)) or 1
+        named = f"{seeds} seed{'s' if seeds > 1 else ''} x {self._parts()} folds"
+        named += f" x {tasks} tasks" if tasks > 1 else ""
+        return f"{len(self.records)} of {named}" if self.lacks_folds() else named
+
+    def _parts(self) -> int:
+        return len({part_of(trial.params) for trial in self.planned})
+
+    def lacks_folds(self) -> bool:
+        """Return whether a seed has a value on fewer folds than there are in the cell."""
+        seeds = Counter((task, seed) for task, seed, _ in self.records)
+        there = {trial.params["seed"] for trial in self.planned}
+        complete = there == {seed for _, seed in seeds} and set(seeds.values()) == {self._parts()}
+        return self.folds() is not None and not complete
 
 
 @dataclass(frozen=True)
@@ -95,6 +130,11 @@ class FilledTable:
     def records(self) -> list[Record]:
         """Return the runs that the table is made of, in its order."""
         return [record for cell in self.cells.values() for record in cell.records.values()]
+
+    @property
+    def by_fold(self) -> bool:
+        """Whether a fold counts as a run, since there is one seed alone."""
+        return any(cell.by_fold for cell in self.cells.values())
 
     def incomplete(self, column: Key, metric: str) -> set[Key]:
         """Return the rows whose cell lacks a task that another cell of the column has."""
@@ -148,15 +188,18 @@ def fill(table: Table, planned: Sequence[TableTrial], source: Source) -> FilledT
         for trial in _once(cell.planned):
             record = counts.get(trial.trial)
             if record is not None and record.status == "finished":
-                cell.records[_key(trial, table.over), trial.params["seed"]] = record
+                at = _key(trial, table.over), trial.params["seed"], part_of(trial.params)
+                cell.records[at] = record
             else:
                 status = "missing" if record is None else record.status
                 cell.lost[status] = cell.lost.get(status, 0) + 1
     _check_metrics(table, cells)
+    by_fold = _are_runs(table, cells)
     for cell in cells.values():
+        cell.by_fold = by_fold
         for metric in table.metrics:
-            if values := cell.values(metric):
-                cell.figures[metric] = _estimate(table, metric, values)
+            if cell.measured(metric):
+                cell.figures[metric] = _estimate(table, metric, cell)
     rows, columns = (list(dict.fromkeys(at[n] for at in cells)) for n in (0, 1))
     filled = FilledTable(table, rows, columns, cells, [], 0, set(), superseded)
     _compare(filled)
@@ -217,9 +260,9 @@ def _key(trial: TableTrial, keys: Sequence[str]) -> Key:
 
 def _check_alike(table: Table, row: Key, column: Key, cell: Cell) -> None:
     """Refuse to average over anything but seeds, unless the table says so."""
-    named = {*table.rows, *table.columns, *table.over, "seed"}
+    named = {*table.rows, *table.columns, *table.over, "seed", "data.fold"}
     first: dict[Key, dict[str, Any]] = {}
-    seen: dict[tuple[Key, int], str] = {}
+    seen: dict[At, str] = {}
     for trial in cell.planned:
         task = _key(trial, table.over)
         like = first.setdefault(task, trial.params)
@@ -230,7 +273,8 @@ def _check_alike(table: Table, row: Key, column: Key, cell: Cell) -> None:
                     f"{key}: is {a} and {b} in one cell ({' '.join(map(as_text, row + column))}); name it in "
                     "rows or columns, or in over to sum over it"
                 )
-        if seen.setdefault((task, trial.params["seed"]), trial.trial) != trial.trial:
+        at = task, trial.params["seed"], part_of(trial.params)
+        if seen.setdefault(at, trial.trial) != trial.trial:
             raise ConfigError(f"seed={trial.params['seed']}: stands for two trials in one cell")
 
 
@@ -253,9 +297,24 @@ def _check_metrics(table: Table, cells: dict[tuple[Key, Key], Cell]) -> None:
             raise ConfigError(f"metrics: no run has {metric}; there is {', '.join(sorted(there))}")
 
 
-def _estimate(table: Table, metric: str, values: dict[tuple[Key, int], float]) -> Estimate:
+def _are_runs(table: Table, cells: dict[tuple[Key, Key], Cell]) -> bool:
+    """Return whether folds count as runs: of one seed alone, since there is nothing else to compare.
+
+    The correction for what they share is of a mean.
+    """
+    alone = all(len({trial.params["seed"] for trial in cell.planned}) == 1 for cell in cells.values())
+    folds = {cell.folds() for cell in cells.values()}
+    return alone and len(folds) == 1 and None not in folds and table.statistic == "mean" and not table.over
+
+
+def _estimate(table: Table, metric: str, cell: Cell) -> Estimate:
+    values = matrix(cell.values(metric))
+    if cell.by_fold:
+        folds = cell.folds()
+        assert folds is not None
+        return statistics.mean_of_folds(values[:, 0], folds, table.spread == "student", bounds(metric))
     interval = "none" if table.spread == "deviation" else table.spread
-    return statistics.estimate(matrix(values), interval, OF[table.statistic], bounds(metric), table.resamples)
+    return statistics.estimate(values, interval, OF[table.statistic], bounds(metric), table.resamples)
 
 
 def matrix(*samples: dict[tuple[Key, int], float]) -> statistics.Values:
@@ -329,17 +388,23 @@ def _difference(
 ) -> tuple[Difference, statistics.Values, statistics.Values]:
     """Return a row less another, and the values of both, (runs, tasks).
 
-    They are paired by the seeds that both have, if these are most of the runs of each.
+    They are paired by the seeds and folds that both have, if these are most of the runs of each.
     """
-    ours, theirs = (there[key].values(metric) for key in (row, other))
-    a, b = matrix(ours, theirs)
+    cells = there[row], there[other]
+    ours, theirs = (cell.measured(metric) for cell in cells)
+    a, b = matrix(*(cell.values(metric) for cell in cells))
     shared = ours.keys() & theirs.keys()
-    paired = 2 * len(shared) > max(len(ours), len(theirs)) and {task for task, _ in shared} == {
-        task for task, _ in ours
+    paired = 2 * len(shared) > max(len(ours), len(theirs)) and {task for task, *_ in shared} == {
+        task for task, *_ in ours
     }
+    x, y, folds, by_fold = a, b, cells[0].folds(), cells[0].by_fold
+    if paired and folds is not None:
+        pairs = ({at: one[at] for at in one if at in shared} for one in (ours, theirs))
+        x, y = matrix(*(averaged(values, by_fold) for values in pairs))
+    if by_fold and folds is not None:
+        return statistics.compare_folds(x[:, 0], y[:, 0], paired, folds, bounds(metric)), a, b
     method = statistics.Method(table.test, OF[table.statistic], bounds(metric), table.resamples)
-    found = statistics.compare(a, b, paired, method)
-    return found, a, b
+    return statistics.compare(x, y, paired, method), a, b
 
 
 def _draft(
@@ -349,6 +414,8 @@ def _draft(
     difference, a, b = _difference(table, there, row, reference, metric)
     sign = 1 if direction(metric) == "maximize" else -1
     wins = statistics.improvement(sign * a, sign * b, table.resamples)
+    if there[row].by_fold:  # the bootstrap takes runs as independent
+        wins = replace(wins, low=None, high=None)
     ours, theirs = (there[key].figures[metric].value for key in (row, reference))
     shown = 0.0 if statistics.same(ours, theirs) else ours - theirs
     p = difference.p if metric in tested(table.metrics) else None

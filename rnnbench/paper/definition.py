@@ -258,8 +258,9 @@ def _check_keys(table: Table) -> None:
     for keys, names in (("rows, columns, over", _named(table)), ("metrics", table.metrics)):
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(f"{keys}: {twice[0]} is named twice; once is enough")
-    if "seed" in table.over:
-        raise ConfigError("over: a cell always sums over its seeds; name what else it sums over")
+    for key, what in (("seed", "seeds"), ("data.fold", "folds")):
+        if key in table.over:
+            raise ConfigError(f"over: a cell always sums over its {what}; name what else it sums over")
 
 
 def _check_spread(table: Table) -> None:

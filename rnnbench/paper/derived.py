@@ -1,4 +1,4 @@
-"""Derives a table from sweeps: a row for each combination of the values that vary, seeds together."""
+"""Derives a table from sweeps: a row for each combination of what varies, seeds and folds together."""
 
 import os
 import re
@@ -101,7 +101,7 @@ def _overrides(job: Path) -> list[str]:
 
 
 def _rows(planned: Sequence[TableTrial]) -> list[str]:
-    """Return the keys that vary besides the seed, those given on the command line first.
+    """Return the keys that vary besides seed and fold, those given on the command line first.
 
     A key that another key of its group determines, as the optimiser's name does its options, is left out.
     """
@@ -109,7 +109,7 @@ def _rows(planned: Sequence[TableTrial]) -> list[str]:
     keys = dict.fromkeys(["data.name", *typed, *planned[0].params])
     rows = ["model.name"]
     for key in keys:
-        if key not in planned[0].params or key == "seed" or not identifies(key):
+        if key not in planned[0].params or key in ("seed", "data.fold") or not identifies(key):
             continue
         group = [row for row in rows if row.partition(".")[0] == key.partition(".")[0]]
         seen: dict[Any, set[str]] = {}

@@ -2,6 +2,7 @@
 
 from rnnbench.paper.aggregate import ALPHA, Cell, Comparison, FilledTable, Key, judged
 from rnnbench.paper.aggregate import tested as tested_metrics
+from rnnbench.paper.folds import run_of
 from rnnbench.paper.published import beside
 
 STATISTICS = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}
@@ -20,6 +21,8 @@ LEFT_OUT = "Left out, since not finite (diverged): "
 def test_of(filled: FilledTable, paired: bool) -> str:
     """Return the name of the significance test as text."""
     table = filled.table
+    if filled.by_fold:
+        return "corrected resampled t-test (Nadeau, Bengio 2003), paired by fold"
     if table.test == "wilcoxon":
         unpaired = (
             "van Elteren's rank-sum test within tasks" if table.over else "Mann and Whitney's rank-sum test"
@@ -30,25 +33,31 @@ def test_of(filled: FilledTable, paired: bool) -> str:
     else:
         within = " within tasks" if table.over and not paired else ""
         test = f"permutation test{within} of the difference of {OF[table.statistic]}"
-    return f"{test}, {'paired by seed' if paired else 'not paired'}"
+    pairs = "seed and fold" if folded(filled) else "seed"
+    return f"{test}, {f'paired by {pairs}' if paired else 'not paired'}"
+
+
+def folded(filled: FilledTable) -> bool:
+    """Return whether a cell has several folds of a seed."""
+    return any(cell.folds() is not None for cell in filled.cells.values())
 
 
 def notes(filled: FilledTable) -> list[str]:
     """Return the notes below a table, those on published figures last."""
     table = filled.table
     cells = list(filled.cells.values())
-    said = [_counts(filled, cells)]
+    said = [_counts(filled, cells), *_folds(filled)]
     over = "runs and tasks" if table.over else "runs"
     if table.over and table.statistic == "median":
         over = "tasks of each task's mean over runs"
     spread = SPREADS[table.spread].format(resamples=table.resamples)
     said.append(f"{STATISTICS[table.statistic].capitalize()} over {over}{spread}.")
     for metric in table.metrics:
-        lacking = [len(cell.values(metric)) + cell.diverged(metric) < len(cell.records) for cell in cells]
+        lacking = [len(cell.measured(metric)) + cell.diverged(metric) < len(cell.records) for cell in cells]
         if any(lacking) and any(cell.values(metric) for cell in cells):
             said.append(f"Not every run has {table.label(metric)}: table.csv has its n.")
     said += _diverged(filled)
-    if any(len(cell.records) == 1 for cell in cells):
+    if any(cell.runs() == 1 for cell in cells):
         said.append("One run alone has no spread and no test.")
     runs = {figure.n for cell in cells for figure in cell.figures.values()}
     if table.spread == "bootstrap" and any(1 < n < FEW for n in runs):
@@ -73,9 +82,22 @@ def _counts(filled: FilledTable, cells: list[Cell]) -> str:
     counts = {cell.count() for cell in cells}
     if len(counts) > 1:
         return "The number of runs differs between cells: see n."
-    tasks = {task for cell in cells for task, _ in cell.records}
-    of = f", over {len(tasks)} tasks together" if filled.table.over else ""
-    return f"n = {counts.pop()} runs in each cell{of}."
+    tasks = {task for cell in cells for task, *_ in cell.records}
+    of = f", over {len(tasks)} tasks together" if filled.table.over and not folded(filled) else ""
+    return f"n = {counts.pop()}{'' if folded(filled) else ' runs'} in each cell{of}."
+
+
+def _folds(filled: FilledTable) -> list[str]:
+    """Return a note on how folds are counted."""
+    if not folded(filled):
+        return []
+    if filled.by_fold:
+        said = "A run is a fold; folds share training data, for which p and intervals are corrected."
+        none = " The bootstrap has no such correction, so there is no interval of a mean."
+        return [said + (none if filled.table.spread == "bootstrap" else "")]
+    said = "A run is a seed's mean over its folds, since folds share training data"
+    lacking = any(cell.lacks_folds() for cell in filled.cells.values())
+    return [said + ("; a seed that lacks some has the mean of the others." if lacking else ".")]
 
 
 def _diverged(filled: FilledTable) -> list[str]:
@@ -167,14 +189,15 @@ def _tests(filled: FilledTable) -> list[str]:
 
 
 def _pairs(filled: FilledTable, tested: list[Comparison]) -> str:
-    """Return the number of pairs as text, if some runs have no partner with the same seed."""
+    """Return the number of pairs as text, if some runs have no partner with the same seed and fold."""
     found = set()
     for c in tested:
-        ours, theirs = (filled.cell(row, c.column).values(c.metric).keys() for row in (c.row, c.reference))
+        ours, theirs = (filled.cell(row, c.column).measured(c.metric).keys() for row in (c.row, c.reference))
         if c.difference.paired and ours != theirs:
-            found.add(len(ours & theirs))
+            found.add(len({run_of(at, filled.by_fold) for at in ours & theirs}))
     if not found:
         return ""
     low, high = min(found), max(found)
     span = f"{low} to {high}" if low < high else str(high)
-    return f"; by the seeds that both have where one lacks some, {span} pairs"
+    what = "folds" if filled.by_fold else "seeds and folds" if folded(filled) else "seeds"
+    return f"; by the {what} that both have where one lacks some, {span} pairs"

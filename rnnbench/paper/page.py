@@ -13,6 +13,7 @@ from markupsafe import Markup
 from rnnbench.paper.aggregate import Comparison, FilledTable
 from rnnbench.paper.drawing import caption
 from rnnbench.paper.figures import KINDS
+from rnnbench.paper.folds import part_of
 from rnnbench.paper.notes import OF
 from rnnbench.paper.provenance import own_folders
 from rnnbench.render.html import html as table_element
@@ -103,6 +104,8 @@ def _how(filled: FilledTable) -> str:
     )
     if filled.table.over or filled.table.statistic != "mean":
         interval = "bootstrap, each task's runs by themselves"
+    if filled.by_fold:
+        interval = "Student's t on the differences of folds, with Nadeau and Bengio's variance (2003)"
     return (
         f"Interval of the difference: {interval}. p: both sides, after Holm's correction over {filled.tests} "
         "comparisons. P(better): the share of pairs of runs, one of each row, in which the row's is better, "
@@ -148,13 +151,19 @@ def _search(filled: FilledTable, search: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _seed(trial: dict[str, Any]) -> str:
+    """Return the seed of a run, and its fold if its data has folds."""
+    folds, fold = part_of(trial["params"])
+    return f"{trial['seed']}" if folds is None else f"{trial['seed']}, fold {fold} of {folds}"
+
+
 def _run(trial: dict[str, Any]) -> list[str]:
     """Return the cells of a run of provenance.json."""
     return [
         trial["trial"],
         " ".join(map(str, trial["row"])),
         " ".join(map(str, trial["column"])),
-        str(trial["seed"]),
+        _seed(trial),
         trial["run_id"] or "",
         (trial["commit"] or "")[:10] + (" (differs)" if trial["dirty"] else ""),
         trial["tags"].get("kernel", ""),

@@ -183,7 +183,8 @@ def make_plan(table: Table, app: App, where: str | None) -> Plan:
     records = SearchRecords(plan.source())
     budget = app.budget([*table.sweep, *tuned.rows[0].split(), *search_of(tuned)])  # the same for all
     for row, points in bases.items():
-        if len(points) > 1:
+        # A search trains all folds of its suggestions.
+        if len({repr({**point.params, "data.fold": 0}) for point in points}) > 1:
             raise ConfigError(f"tuned.rows: {row} with sweep={table.sweep} is {len(points)} trials, not one")
         search = _search_of_row(app, table, row, trial=points[0].trial, records=records, budget=budget)
         plan.searches.append(search)

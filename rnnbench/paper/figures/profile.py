@@ -32,7 +32,7 @@ def draw(figure: Any, sheet: Sheet) -> None:
         style = sheet.style(row) | {"marker": "", "lw": 1.2, "gid": sheet.series(row)}
         shares = performance_profile(values, sign * thresholds)
         axes.plot(thresholds, shares, label=sheet.row(row), **style)
-        if len(values) > 1:
+        if len(values) > 1 and not cell.by_fold:
             band = profile_band(values, sign * thresholds, sheet.filled.table.resamples)
             axes.fill_between(thresholds, *band, color=style["color"], alpha=0.15, lw=0, gid=style["gid"])
         axes.set(xlabel=f"{sheet.label(sheet.metric)} {'above' if sign > 0 else 'below'}")

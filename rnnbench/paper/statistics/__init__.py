@@ -15,6 +15,7 @@ from rnnbench.paper.statistics.estimates import (
     resampled,
     same,
 )
+from rnnbench.paper.statistics.folds import compare_folds, mean_of_folds
 from rnnbench.paper.statistics.shares import (
     improvement,
     performance_profile,
@@ -24,6 +25,7 @@ from rnnbench.paper.statistics.shares import (
 
 __all__ = [
     "CONFIDENCE", "RESAMPLES", "Difference", "Estimate", "Method", "Statistic", "Values", "bootstrap",
-    "compare", "estimate", "holm", "improvement", "iqm", "mean", "median", "performance_profile",
+    "compare", "compare_folds", "estimate", "holm", "improvement", "iqm", "mean", "mean_of_folds", "median",
+    "performance_profile",
     "probability_of_improvement", "profile_band", "resampled", "same",
 ]  # fmt: skip
