@@ -35,5 +35,6 @@ class Search:
     objectives: Optional[list[str]] = None  # metrics that are recorded; null: the trial's own objective
     use_test_set: bool = False  # whether a test metric may be an objective: then nothing is left to test on
     repeats: int = 1  # seeds of each suggestion; Optuna gets their mean
+    enqueue: Optional[list[str]] = None  # points to train first: overrides each, or best:FOLDER
     confirm: int = 0  # fresh seeds that the winner is trained under at the end
     trial: Optional[int] = None  # a job's number in the study, filled in by the job itself

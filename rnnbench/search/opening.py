@@ -37,7 +37,7 @@ def open_search(
         pruner=plan.pruner,
         n_trials=plan.n_trials,
     )
-    study.points = plan.points
+    study.points, study.known = plan.points, plan.known
     OPEN[study.name] = study
     try:
         if isinstance(launcher, StackLauncher):

@@ -1,7 +1,8 @@
 """Reads and checks what a search will do, and refuses it before anything is made if it cannot be run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ from rnnbench.config.advice import unknown_key
 from rnnbench.config.keys import is_free, keys
 from rnnbench.config.metrics import at_best
 from rnnbench.search import samplers as by_name
+from rnnbench.search.earlier import winners_of
+from rnnbench.search.known import check_points, point_of, read_points
 from rnnbench.search.members import Member, members_of
 from rnnbench.search.space import Lookup, Parameter, Space, is_finite, read_space, text
 from rnnbench.search.storage import check_storage, file_of
+from rnnbench.search.study import Given
 from rnnbench.search.turns import NAME, first_turn
 from rnnbench.sweep.compose import Composer
 from rnnbench.sweep.explain import of_point
@@ -53,6 +57,7 @@ class Plan:
     n_trials: int  # no more than there are points
     points: int | None  # points of the space, if they are fewer than the trials that are asked for
     members: list[Member]  # of each suggestion
+    known: list[Given]  # points to train first
     samples: list[Config]  # of trials that the search may come to
 
     @property
@@ -106,8 +111,6 @@ def make_plan(
         ConfigError: names the key, the value and what would do.
     """
     settings = _settings(config)
-    _check_numbers(settings)
-    by_name.notice(settings.sampler)
     parameters, fixed = _read_overrides(settings, loader, composer.checker, arguments)
     options = _options(parameters, composer.checker)
     cfg = _base(composer, fixed, options)
@@ -121,8 +124,9 @@ def make_plan(
     sampler = _sampler(settings, space, len(objectives))
     folder = Path(config.hydra.sweep.dir)
     storage = _storage(settings, folder)
-    _check_custom_space(settings)
-    samples = [_compose(composer, options, fixed, point) for point in space.corners(lookup)]
+    known = _known(settings, space, lookup, loader, partial(winners_of, folder=folder, storage=storage))
+    points = [*space.corners(lookup), *(point_of(given, space, lookup) for given in known)]
+    samples = [_compose(composer, options, fixed, point) for point in points]
     preflight(samples, folder, here or base.dry_run)
     return Plan(
         settings=settings,
@@ -139,9 +143,33 @@ def make_plan(
         folder=folder,
         n_trials=_n_trials(settings, space, lookup),
         points=None if base.reuse is Reuse.none else _points(settings, space, lookup),
+        known=known,
         samples=samples,
         members=members,
     )
+
+
+def _known(
+    settings: Search,
+    space: Space,
+    lookup: Lookup,
+    loader: ConfigLoader,
+    points_of: Callable[[str], list[str]],
+) -> list[Given]:
+    """Return the points that are trained first.
+
+    Args:
+        points_of: returns the points, as overrides, of an entry of hydra.sweeper.enqueue.
+    """
+    if settings.enqueue and by_name.name_of("sampler", settings.sampler) == "grid":
+        raise ConfigError(
+            "hydra.sweeper.enqueue: hydra/sweeper/sampler=grid trains all points; take brute_force to begin "
+            "with some of them"
+        )
+    points = [point for entry in settings.enqueue or [] for point in points_of(entry)]
+    known = read_points(points, space, lookup, OverridesParser.create(config_loader=loader))
+    check_points(known, settings.n_trials)
+    return known
 
 
 def _read_overrides(
@@ -221,6 +249,9 @@ def _settings(config: DictConfig) -> Search:
     known = {key: value for key, value in tree.items() if key != "_target_"}
     settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Search), known))
     assert isinstance(settings, Search)
+    _check_numbers(settings)
+    _check_custom_space(settings)
+    by_name.notice(settings.sampler)
     return settings
 
 

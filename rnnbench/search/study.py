@@ -30,12 +30,20 @@ from rnnbench.search.space import Parameter
 
 # Attributes of trials
 RETIRED = "retired"  # why the trial does not count
-AGAIN = "again"  # the number of the first trial that had its parameters
+AGAIN = "again"  # its origin: the number of the first trial that had its parameters, or a known point
 LEFT_AT = "left at"  # the times of the snapshots that an attempt began from; equal times show no progress
 
 ATTEMPTS = 3  # attempts without progress after which a trial whose workers die counts as failed
 GIVEN_UP = f"{ATTEMPTS} workers died while they trained it, none of them had a new checkpoint"
 LOOK = 2.0  # seconds between two looks for dead workers
+
+
+@dataclass(frozen=True)
+class Given:
+    """Parameters that a trial is begun with; the sampler draws those that are missing."""
+
+    origin: int | str  # what all trials share that were begun with them
+    parameters: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,7 @@ class Study:
         )
         self.n_trials = n_trials
         self.points: int | None = None  # points of a finite space, after which the study ends
+        self.known: Sequence[Given] = ()  # points to train first
         check_identity(self.study, identity, directions)
         if IDENTITY not in self.study.user_attrs:
             self.study.set_user_attr(IDENTITY, identity)
@@ -131,33 +140,32 @@ class Study:
         used_up = self.points is not None and _distinct(ended) >= self.points
         if len(counted) >= self.n_trials or used_up:
             return None
-        lost = to_run_again(trials)
-        trial = self._begin(trials, lost)
-        # Several workers may have taken the last place, or the same parameters to run again.
-        if trial.number >= self.n_trials or lost is not None:
+        given = to_run_again(trials) or to_run_first(self.known, counted)
+        attempts = [other.number for other in reversed(trials) if given and origin(other) == given.origin]
+        trial = self._begin(trials, given, not attempts)
+        # Several workers may have taken the last place, or the same parameters.
+        if trial.number >= self.n_trials or given is not None:
             before = [other for other in self.trials() if other.number < trial.number]
-            if len(before) >= self.n_trials or (lost and any(origin(t) == origin(lost) for t in before)):
+            if len(before) >= self.n_trials or (given and any(origin(t) == given.origin for t in before)):
                 self.retire(trial_id(trial), "surplus")
                 return None if len(before) >= self.n_trials else self.ask(point)
-        attempts = [other.number for other in reversed(trials) if lost and origin(other) == origin(lost)]
         suggestion = Suggestion(trial.number, trial_id(trial), tuple(point(trial)), tuple(attempts))
         self.running[suggestion.number] = suggestion
         return suggestion
 
-    def _begin(self, trials: list[FrozenTrial], lost: FrozenTrial | None) -> Trial:
+    def _begin(self, trials: list[FrozenTrial], given: Given | None, first: bool) -> Trial:
         """Begin a trial, which is created with its lease in one step.
 
         Args:
             trials: the study's trials, just read, so that the sampler does not read them again.
-            lost: a trial that does not count, whose parameters the new trial gets; None: they are drawn.
+            given: the parameters that it gets; None: all are drawn.
+            first: whether no trial was begun with them before.
         """
-        return begin_trial(
-            self.study,
-            self.storage,
-            trials,
-            attributes={WORKER: self.leases.me} | ({} if lost is None else {AGAIN: origin(lost)}),
-            parameters=None if lost is None else parameters(lost),
-        )
+        attributes: dict[str, Any] = {WORKER: self.leases.me}
+        if given is not None:
+            attributes |= {AGAIN: given.origin} | ({LEFT_AT: []} if first else {})
+        parameters = None if given is None else given.parameters
+        return begin_trial(self.study, self.storage, trials, attributes=attributes, parameters=parameters)
 
     def tell(
         self,
@@ -249,9 +257,10 @@ def _distinct(trials: Sequence[FrozenTrial]) -> int:
     return len({repr(sorted(trial.params.items())) for trial in trials})
 
 
-def origin(trial: FrozenTrial) -> int:
-    """Return the number of the first trial that had its parameters."""
-    return int(trial.user_attrs.get(AGAIN, trial.number))
+def origin(trial: FrozenTrial) -> int | str:
+    """Return what all trials share that were begun with a trial's parameters."""
+    start: int | str = trial.user_attrs.get(AGAIN, trial.number)
+    return start
 
 
 def left_at(trial: FrozenTrial) -> list[int] | None:
@@ -265,14 +274,20 @@ def left_at(trial: FrozenTrial) -> list[int] | None:
 
 def parameters(trial: FrozenTrial) -> dict[str, Any]:
     """Return a trial's parameters, as far as they were drawn."""
-    return trial.params or fixed_parameters(trial)
+    return fixed_parameters(trial) | trial.params
 
 
-def to_run_again(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the first trial that does not count and whose parameters no counting trial has, or None."""
+def to_run_again(trials: Sequence[FrozenTrial]) -> Given | None:
+    """Return the parameters that a trial lost and no counting trial has, or None."""
     taken = {origin(trial) for trial in trials if counts(trial)}
     lost = (trial for trial in trials if not counts(trial) and parameters(trial))
-    return next((trial for trial in lost if origin(trial) not in taken), None)
+    return next((Given(origin(t), parameters(t)) for t in lost if origin(t) not in taken), None)
+
+
+def to_run_first(known: Sequence[Given], counted: Sequence[FrozenTrial]) -> Given | None:
+    """Return the first known point that no counting trial was begun with, or None."""
+    taken = {origin(trial) for trial in counted}
+    return next((point for point in known if point.origin not in taken), None)
 
 
 def report(study: optuna.Study, storage: BaseStorage, id: int, epoch: int, value: float) -> bool:
