@@ -14,9 +14,9 @@ from rnnbench.search.samplers import pruner_of
 from rnnbench.search.turns import Turns, first_turn
 from tests.test_search import counted, journal, settings, study
 
+ALIKE = ["model.hidden_size=4", "reuse=none", "tracking.uri=null", "data=digits", "fit.epochs=1"]
 GRID = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra.sweeper.sampler.seed=1",
-        "model.hidden_size=4", "reuse=none",
-        "tracking.uri=null", "data=digits", "fit.epochs=1", "optim.lr=choice(0.03,1e-6)",
+        *ALIKE, "optim.lr=choice(0.03,1e-6)",
         *settings(n_trials=2, n_jobs=1, repeats=5, study_name="s")]  # fmt: skip
 WILCOXON = ["hydra/sweeper/pruner=wilcoxon", "hydra.sweeper.pruner.p_threshold=0.2"]
 
@@ -30,6 +30,10 @@ def here(here, monkeypatch):
 
 def value(folder):
     return read_result(folder)["metrics"]["best/val_accuracy"]
+
+
+def folds_and_seeds(trained):
+    return [(params.get("data.fold", 0), params["seed"]) for params in trained]
 
 
 def assert_stopped(sweep, trials):
@@ -76,6 +80,25 @@ def test_a_search_that_is_stopped_between_turns_goes_on(here, tmp_path, monkeypa
     assert_stopped(tmp_path / "multirun/s", trials[1:])
 
 
+@pytest.mark.parametrize("launcher", ["stack", "basic"])
+def test_a_suggestion_under_folds_is_the_mean_of_its_single_runs(here, tmp_path, launcher):
+    folds = ["data.folds=3", *settings(repeats=2, n_trials=1, confirm=1)]
+    out, _ = here(*GRID, f"hydra/launcher={launcher}", *folds)
+    (trial,) = study(journal(tmp_path)).get_trials()
+    sweep = tmp_path / "multirun/s"
+    folders = [sweep / name for name in ("0", "0.1", "0.2", "0.3", "0.4", "0.5")]
+    assert trial.value == statistics.fmean(map(value, folders))
+    trained = [read_result(folder)["params"] for folder in folders]
+    assert folds_and_seeds(trained) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    assert not (sweep / "0.6").exists()
+    confirmed = [read_result(sweep / f"0.c{k}")["params"] for k in range(3)]
+    assert folds_and_seeds(confirmed) == [(0, 2), (1, 2), (2, 2)]
+    assert "on 1 fresh seeds of each of 3 folds" in out
+    here(*ALIKE, "data.folds=3", "data.fold=2", "seed=1", "optim.lr=0.03", "hydra.run.dir=one")
+    one, same = tmp_path / "one/0", sweep / "0.5"
+    assert read_result(one)["trial"] == read_result(same)["trial"] and value(one) == value(same)
+
+
 @pytest.mark.parametrize("threshold", [0.05, 0.1, 0.125, 0.2, 0.3, 1.0])
 def test_the_first_turn_ends_where_optunas_pruner_can_first_stop(threshold):
     """Told of members that are all worse, by different amounts."""
@@ -97,7 +120,7 @@ def test_the_first_turn_ends_where_optunas_pruner_can_first_stop(threshold):
     [
         (1, {}, "give hydra.sweeper.repeats=5"),
         (4, {}, "p_threshold above 0.125"),
-        (5, {"p_threshold": 0.0}, "nothing is stopped before all 5 seeds"),
+        (5, {"p_threshold": 0.0}, "nothing is stopped before all 5 runs"),
         (5, {"n_startup_steps": 5}, "n_startup_steps=5 nothing is stopped"),
     ],
 )
@@ -106,6 +129,15 @@ def test_a_test_that_could_save_nothing_is_refused(count, given, message):
         first_turn({"name": "wilcoxon", **given}, count)
 
 
-def test_refusals_make_nothing(here, tmp_path):
-    _, err = here(*GRID, "hydra/sweeper/pruner=wilcoxon", "hydra.sweeper.repeats=1", code=1)
-    assert "hydra/sweeper/pruner=wilcoxon" in err and not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["hydra/sweeper/pruner=wilcoxon", "hydra.sweeper.repeats=1"], "hydra/sweeper/pruner=wilcoxon"),
+        (["data.folds=5", "data.fold=0,1"], "data.fold: a search does not choose among folds"),
+        (["data.folds=2,3"], "data.folds: a search does not choose among folds"),
+        (["data.folds=2000"], "data.folds=2000: must be at most"),
+    ],
+)
+def test_refusals_make_nothing(here, tmp_path, given, message):
+    _, err = here(*GRID, *given, code=1)
+    assert message in err and "Traceback" not in err and not list(tmp_path.iterdir())

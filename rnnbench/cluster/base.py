@@ -54,7 +54,7 @@ class RemoteLauncher(TrialLauncher):
         dispatch = Dispatch(self, sweep, for_workers(trees[0]))
         if self.base is not None and trees[0]["hydra"]["sweep"]["subdir"] in NUMBERS:  # a search suggests it
             jobs[0].folder = sweep.folder / str(first)
-            self._train_suggestion(dispatch, jobs[0], first)
+            self._train_suggestion(dispatch, jobs[0], trees[0], first)
             return
         living = dispatch.find_living()
         if self.base is None:
@@ -64,10 +64,11 @@ class RemoteLauncher(TrialLauncher):
                 job.folder = sweep.folder / tree["hydra"]["sweep"]["subdir"]
         dispatch.train(jobs)
 
-    def _train_suggestion(self, dispatch: "Dispatch", job: Job, trial: int) -> None:
+    def _train_suggestion(self, dispatch: "Dispatch", job: Job, tree: dict[str, Any], trial: int) -> None:
         """Train the members of a suggestion as one stack a turn; the job gets their mean as its value.
 
         Args:
+            tree: the job's config, as plain dicts with the hydra node.
             trial: the suggestion's number in the study.
         """
         from rnnbench.search.pruning import search_of, suggestion_of, turns_of  # late: it needs optuna
@@ -75,7 +76,7 @@ class RemoteLauncher(TrialLauncher):
         sweeper: Any = OmegaConf.to_container(self.config.hydra.sweeper, resolve=True)
         search = {"sweeper": sweeper | {"trial": trial}, "sweep_dir": str(self.config.hydra.sweep.dir)}
         settings = search_of(search["sweeper"])
-        runs = suggestion_of(settings, search["sweep_dir"], job)
+        runs = suggestion_of(settings, search["sweep_dir"], job, tree["hydra"]["overrides"]["task"])
         turns = turns_of(settings, search["sweep_dir"], Path.cwd(), runs)
         while turn := turns.next():
             dispatch.train_suggestion(turn, search)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from rnnbench import terminal
 from rnnbench.job_state import JobState
 from rnnbench.record import is_job, read_result
+from rnnbench.search.members import Member
 from rnnbench.search.plan import Plan
 from rnnbench.search.runner import Search
 from rnnbench.search.study import Study, Suggestion
@@ -80,11 +81,13 @@ class JobSearch(Search):
             )
             terminal.say(f"trial {suggestion.number}: {how}")
 
-    def confirm(self, overrides: Sequence[str], number: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
-        folders = [self.plan.folder / f"{number}.c{k}" for k in range(len(seeds))]
+    def confirm(
+        self, overrides: Sequence[str], number: int, members: Sequence[Member]
+    ) -> list[dict[str, Any]]:
+        folders = [self.plan.folder / f"{number}.c{k}" for k in range(len(members))]
         batch = [
-            [*overrides, f"seed={seed}", f"hydra.sweep.subdir={folder.name}"]
-            for seed, folder in zip(seeds, folders, strict=True)
+            [*overrides, *member.words(self.plan.base.seed), f"hydra.sweep.subdir={folder.name}"]
+            for member, folder in zip(members, folders, strict=True)
         ]
         for returned in self.launcher.launch(batch, initial_job_idx=number):
             _ = returned.return_value

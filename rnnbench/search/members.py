@@ -1,13 +1,13 @@
 """Says which jobs a suggestion of a search has, and in which folders: its members.
 
-Everything that trains, prunes, concludes, buries or reports a suggestion asks here.
+Everything that trains, prunes, concludes, buries, confirms or reports a suggestion asks here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rnnbench.config import Search
+from rnnbench.config import Config, folds_of
 from rnnbench.sweep.job import Job, identity
 
 
@@ -15,12 +15,28 @@ from rnnbench.sweep.job import Job, identity
 class Member:
     """What one job of a suggestion has of its own."""
 
+    fold: int | None  # the value of data.fold; None: as the suggestion has it
     seed: int  # how many seeds after the suggestion's own
 
+    def words(self, seed: int) -> list[str]:
+        """Return its overrides.
 
-def members_of(settings: Search) -> list[Member]:
-    """Return the members of every suggestion, in the order of their folders."""
-    return [Member(seed) for seed in range(settings.repeats)]
+        Args:
+            seed: the suggestion's own.
+        """
+        return [*([] if self.fold is None else [f"data.fold={self.fold}"]), f"seed={seed + self.seed}"]
+
+
+def members_of(config: Config, words: Iterable[str], seeds: Sequence[int]) -> list[Member]:
+    """Return the members of a suggestion in the order of their folders: fold by fold, each under all seeds.
+
+    Args:
+        config: of any suggestion.
+        words: the overrides that it has.
+        seeds: how many seeds after the suggestion's own.
+    """
+    folds = folds_of(config, words)
+    return [Member(fold if len(folds) > 1 else None, seed) for fold in folds for seed in seeds]
 
 
 def folders_of(first: Path, count: int) -> list[Path]:
@@ -37,6 +53,8 @@ def jobs_of(job: Job, members: Sequence[Member]) -> list[Job]:
     jobs = [job]
     for member, folder in list(zip(members, folders_of(job.folder, len(members)), strict=True))[1:]:
         config = replace(job.config, seed=job.config.seed + member.seed)
-        name = f"{job.name} seed={config.seed}"
+        if member.fold is not None:
+            config = replace(config, data=replace(config.data, fold=member.fold))
+        name = " ".join([job.name, *member.words(job.config.seed)])
         jobs.append(Job(name, config, folder, identity(config), tags=job.tags))
     return jobs

@@ -119,7 +119,7 @@ def make_plan(
     space = _space(parameters, lookup, composer.checker)
     objectives = _objectives(settings, base)
     directions = _directions(settings, objectives)
-    members = members_of(settings)
+    members = members_of(base, fixed, range(settings.repeats))
     pruner = _pruner(settings, objectives, base, len(members))
     sampler = _sampler(settings, space, len(objectives))
     folder = Path(config.hydra.sweep.dir)

@@ -105,7 +105,8 @@ def turns_in_job(hydra: HydraConf, name: str, config: Config, folder: Path) -> T
     tree: Any = OmegaConf.to_container(hydra.sweeper, resolve=True)
     settings = search_of(tree | {"trial": hydra.job.num})
     place = str(hydra.sweep.dir), Path(hydra.runtime.cwd)
-    jobs = suggestion_of(settings, place[0], Job(name, config, folder, identity(config)))
+    job = Job(name, config, folder, identity(config))
+    jobs = suggestion_of(settings, place[0], job, list(hydra.overrides.task))
     watch(settings, *place, jobs)
     return turns_of(settings, *place, jobs)
 
@@ -115,15 +116,16 @@ def search_of(tree: dict[str, Any]) -> Search:
     return Search(**{key: value for key, value in tree.items() if not key.startswith("_")})
 
 
-def suggestion_of(settings: Search, sweep_dir: str, job: Job) -> list[Job]:
+def suggestion_of(settings: Search, sweep_dir: str, job: Job, words: Sequence[str]) -> list[Job]:
     """Return the jobs of a suggestion, with their tags; the first is the given job.
 
     Args:
         sweep_dir: hydra.sweep.dir, the name of a study that has no other name.
+        words: the job's overrides.
     """
     assert settings.trial is not None
     job.tags = tags_of(settings.study_name or sweep_dir, settings.trial)
-    return jobs_of(job, members_of(settings))
+    return jobs_of(job, members_of(job.config, words, range(settings.repeats)))
 
 
 def watch(settings: Search, sweep_dir: str, cwd: Path, jobs: Sequence[Job]) -> None:

@@ -18,6 +18,7 @@ from rnnbench.record import delivered_runs
 from rnnbench.render.layout import Layout
 from rnnbench.search.identity import STUDY
 from rnnbench.search.lease import LEASE, WORKER, myself, runs_here
+from rnnbench.search.members import members_of
 from rnnbench.search.pictures import draw
 from rnnbench.search.plan import Plan
 from rnnbench.search.runner import Search, SearchFailed, StackSearch
@@ -176,7 +177,9 @@ def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None, lin
         )
     else:
         for name, values in confirmed["metrics"].items():
-            say(f"  {terminal.title(name)} on {len(values)} fresh seeds: {mean_sd(values, name)}")
+            seeds = len(confirmed["seeds"])
+            folds = f" of each of {len(values) // seeds} folds" if len(values) > seeds else ""
+            say(f"  {terminal.title(name)} on {seeds} fresh seeds{folds}: {mean_sd(values, name)}")
     if line is not None:
         say(f"  {line}")
 
@@ -220,22 +223,24 @@ def _confirm(
         return known
     with FileLock(plan.folder / ".confirm.lock"):
         known = dict(study.study.user_attrs.get(CONFIRMED, {}))
-        first = plan.base.seed + plan.settings.repeats
+        first = plan.settings.repeats
+        members = members_of(plan.base, plan.fixed, range(first, first + count))
         for trial in todo:
             if len(known.get(str(trial.number), {}).get("seeds", [])) >= count:
                 continue  # another process did it while this one waited
             say(f"confirming trial {trial.number} on {count} fresh seeds")
             record = trial.user_attrs["record"]
-            seeds = list(range(first, first + count))
             overrides = recorded(record["overrides"], plan.space)
-            results = search.confirm([*plan.fixed, *overrides], trial.number, seeds)
+            results = search.confirm([*plan.fixed, *overrides], trial.number, members)
             failed = [result for result in results if result["status"] != JobState.finished]
             if failed:
-                terminal.warn(f"{len(failed)} of {count} fresh seeds failed: {failed[0]['error']}")
+                terminal.warn(
+                    f"{len(failed)} of {len(members)} runs on fresh seeds failed: {failed[0]['error']}"
+                )
                 continue
             names = dict.fromkeys([*plan.objectives, objective(plan.base), f"test/{plan.base.data.metric}"])
             known[str(trial.number)] = {
-                "seeds": seeds,
+                "seeds": [plan.base.seed + seed for seed in range(first, first + count)],
                 "jobs": [result["job"] for result in results],
                 "metrics": {
                     name: [result["metrics"][name] for result in results]

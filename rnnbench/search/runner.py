@@ -24,7 +24,7 @@ from rnnbench.config import ConfigError, objective
 from rnnbench.config.metrics import short
 from rnnbench.job_state import JobState
 from rnnbench.record import abandon, inherit, is_job, read_result
-from rnnbench.search.members import folders_of, jobs_of
+from rnnbench.search.members import Member, folders_of, jobs_of
 from rnnbench.search.plan import Plan
 from rnnbench.search.pruning import Watch, tags_of
 from rnnbench.search.study import Study, Suggestion, suggest
@@ -32,7 +32,7 @@ from rnnbench.search.turns import Turns
 from rnnbench.sweep.job import Job
 from rnnbench.sweep.launcher import StackLauncher, job_name
 from rnnbench.sweep.reuse import Taken
-from rnnbench.sweep.scheduler import Scheduler, train
+from rnnbench.sweep.scheduler import Scheduler, by_shape, train
 from rnnbench.sweep.session import Sweep
 from rnnbench.train.snapshot import FILE
 
@@ -115,8 +115,10 @@ class Search(ABC):
     def _run(self) -> None: ...
 
     @abstractmethod
-    def confirm(self, overrides: Sequence[str], number: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
-        """Train a configuration under fresh seeds, in the folders N.c0, N.c1, ...; return the results."""
+    def confirm(
+        self, overrides: Sequence[str], number: int, members: Sequence[Member]
+    ) -> list[dict[str, Any]]:
+        """Train a configuration as fresh members, in the folders N.c0, N.c1, ...; return the results."""
 
     def point(self, trial: Trial) -> list[str]:
         """Draw a trial's parameters and return its overrides."""
@@ -271,7 +273,8 @@ class StackSearch(Search):
             self._next(runs)
             return
         self.running |= dict.fromkeys(taken.todo, runs)
-        self.scheduler.add(taken.todo)
+        for alike in by_shape(taken.todo).values():  # folds differ
+            self.scheduler.add(alike)
 
     def _say_saved(self, runs: TrialRuns) -> None:
         """Print why a suggestion has ended before its last members."""
@@ -337,12 +340,14 @@ class StackSearch(Search):
             f"{trials:.1f} runs a stack"
         )
 
-    def confirm(self, overrides: Sequence[str], number: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    def confirm(
+        self, overrides: Sequence[str], number: int, members: Sequence[Member]
+    ) -> list[dict[str, Any]]:
         jobs = []
-        for k, seed in enumerate(seeds):
-            folder = self.plan.folder / f"{number}.c{k}"
-            job = self.launcher.job([*overrides, f"seed={seed}"], folder)
-            job.name, job.tags = f"confirm {number} seed={seed}", tags_of(self.study.name, number)
+        for k, member in enumerate(members):
+            words = member.words(self.plan.base.seed)
+            job = self.launcher.job([*overrides, *words], self.plan.folder / f"{number}.c{k}")
+            job.name, job.tags = " ".join([f"confirm {number}", *words]), tags_of(self.study.name, number)
             jobs.append(job)
         taken = self.sweep.library.take(self.sweep, jobs)
         for line in taken.lines():

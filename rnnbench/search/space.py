@@ -254,6 +254,11 @@ def read_space(
             "seed: a search does not choose among seeds, since the best seed is chance; "
             "hydra.sweeper.repeats=3 trains each suggestion under three"
         )
+    if folds := space.keys() & {"data.folds", "data.fold"}:
+        raise ConfigError(
+            f"{min(folds)}: a search does not choose among folds; data.folds=5 trains each suggestion "
+            "under all five"
+        )
     parameters = [parameter for alternatives in space.values() for parameter in alternatives]
     for parameter in parameters:
         _check_condition(parameter, space)

@@ -89,12 +89,12 @@ def first_turn(pruner: dict[str, Any], count: int) -> int | None:
             return first
     if count < 3:
         raise ConfigError(
-            f"hydra/sweeper/pruner={NAME}: compares suggestions seed by seed, and {count} are too few to "
-            "stop before the last; give hydra.sweeper.repeats=5, or take another pruner"
+            f"hydra/sweeper/pruner={NAME}: compares suggestions seed by seed and fold by fold, and {count} "
+            "are too few to stop before the last; give hydra.sweeper.repeats=5, or take another pruner"
         )
     raise ConfigError(
         f"hydra/sweeper/pruner={NAME}: with hydra.sweeper.pruner.p_threshold={threshold:g} and "
-        f"n_startup_steps={startup:g} nothing is stopped before all {count} seeds have trained (n seeds that "
+        f"n_startup_steps={startup:g} nothing is stopped before all {count} runs have ended (n runs that "
         "are all worse have p = 2**-n); give more hydra.sweeper.repeats, or a p_threshold above "
         f"{2.0 ** -(count - 1):g}"
     )
