@@ -118,7 +118,6 @@ def make_plan(
     lookup = _lookup(cfg)
     space = _space(parameters, lookup, composer.checker)
     objectives = _objectives(settings, base)
-    directions = _directions(settings, objectives)
     members = members_of(base, fixed, range(settings.repeats))
     pruner = _pruner(settings, objectives, base, len(members))
     sampler = _sampler(settings, space, len(objectives))
@@ -136,7 +135,7 @@ def make_plan(
         tree=composer.plain(cfg),
         lookup=lookup,
         objectives=objectives,
-        directions=directions,
+        directions=_directions(settings, objectives),
         sampler=sampler,
         pruner=pruner,
         storage=storage,
