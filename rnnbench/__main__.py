@@ -10,7 +10,7 @@ from rnnbench import __version__
 from rnnbench.app import app
 from rnnbench.config import ConfigError, conf_folder
 from rnnbench.config.secrets import check_words
-from rnnbench.sweep.arguments import is_sweep, loader_of, read_arguments
+from rnnbench.sweep.arguments import as_hydra_reads, is_sweep, loader_of, read_arguments
 from rnnbench.sweep.explain import explained
 from rnnbench.sweep.hydra_api import run_application
 from rnnbench.sweep.launcher import refusals, register
@@ -36,7 +36,7 @@ def main() -> None:
             if not arguments.shell_completion:
                 Checker(loader_of(arguments)).check(arguments.overrides, several=is_sweep(arguments))
             with explained(arguments.overrides):
-                run_application(app, str(conf_folder()), "config")
+                run_application(app, str(conf_folder()), "config", as_hydra_reads)
     except KeyboardInterrupt as stopped:
         complain("interrupted; the same command on the same folder goes on from here")
         sys.exit(128 + getattr(stopped, "number", signal.SIGINT))

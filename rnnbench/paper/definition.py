@@ -22,6 +22,7 @@ from rnnbench.config import ConfigError, conf_folder, heading
 from rnnbench.config.advice import either, nearest
 from rnnbench.paper.figures import kind_names, load_kind
 from rnnbench.paper.statistics import RESAMPLES
+from rnnbench.sweep.points import as_words
 
 STATISTICS = ("mean", "median", "iqm")
 SPREADS = ("deviation", "student", "bootstrap", "none")
@@ -159,6 +160,8 @@ def table_of(tree: Any, folders: Sequence[Path] = ()) -> Table:
     Raises:
         ConfigError: names the key whose value would not do.
     """
+    if isinstance(tree, dict) and isinstance(tree.get("sweep"), list):
+        tree = tree | {"sweep": as_words(tree["sweep"])}
     table: Table = _made(Table, tree, "")
     _check(table, folders)
     return table

@@ -14,6 +14,7 @@ from rnnbench.config import Config, ConfigError, conf_folder
 from rnnbench.config.advice import either, nearest, shown
 from rnnbench.config.keys import keys
 from rnnbench.sweep.hydra_api import arguments_parser, flags_of, make_loader
+from rnnbench.sweep.points import for_hydra, names_a_file
 
 SHELLS = ("bash", "fish", "zsh")
 COMPLETION = ("install", "uninstall", "query")  # the words of --shell-completion, each followed by =SHELL
@@ -46,17 +47,27 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 def is_sweep(arguments: argparse.Namespace) -> bool:
-    """Return whether a command line asks for a sweep, by -m or by hydra.mode=MULTIRUN.
+    """Return whether a command line asks for a sweep, by -m, sweep=NAME or hydra.mode=MULTIRUN.
 
     Raises:
         ConfigError: it asks for both a sweep and a single run.
     """
     modes = [word.rpartition("=")[2] for word in arguments.overrides if word.startswith("hydra.mode=")]
-    if modes[-1:] == ["RUN"] and arguments.multirun:
+    files = [word for word in arguments.overrides if names_a_file(word)]
+    if modes[-1:] == ["RUN"] and (arguments.multirun or files):
         raise ConfigError(
-            "hydra.mode=RUN: is of a single run, and -m makes this a sweep; leave one of the two out"
+            f"hydra.mode=RUN: is of a single run, and {[*files, '-m'][0]} makes this a sweep; leave one of "
+            "the two out"
         )
-    return bool(arguments.multirun or modes[-1:] == ["MULTIRUN"])
+    return bool(arguments.multirun or files or modes[-1:] == ["MULTIRUN"])
+
+
+def as_hydra_reads(arguments: argparse.Namespace) -> argparse.Namespace:
+    """Return the arguments with words that Hydra can read, and with -m where a sweep is from a file."""
+    multirun = arguments.multirun or any(map(names_a_file, arguments.overrides))
+    return argparse.Namespace(
+        **vars(arguments) | {"multirun": multirun, "overrides": for_hydra(arguments.overrides)}
+    )
 
 
 def loader_of(arguments: argparse.Namespace) -> ConfigLoader:
@@ -125,6 +136,9 @@ def _check_modes(arguments: argparse.Namespace) -> None:
     chosen = [flag for flag, given in modes.items() if given]
     if len(chosen) > 1:
         raise ConfigError(f"{' '.join(chosen)}: only one of these at a time")
+    file = next(filter(names_a_file, arguments.overrides), None)
+    if file is not None and chosen and not arguments.multirun:
+        raise ConfigError(f"{file}: is a sweep, and {chosen[0]} is of a single run; leave one of the two out")
     if arguments.resolve and not (arguments.cfg or arguments.help):
         raise ConfigError("--resolve: goes with --cfg job")
     if arguments.help and (bare := next((w for w in arguments.overrides if "=" not in w), None)):

@@ -22,7 +22,6 @@ from rnnbench.record import results
 from rnnbench.sweep import stages
 from rnnbench.sweep.compose import Composer
 from rnnbench.sweep.explain import of_point
-from rnnbench.sweep.hydra_api import split_points
 from rnnbench.sweep.hydra_jobs import NUMBERED, TrialFailed, check_names, folder_name
 from rnnbench.sweep.launcher import (
     Composed,
@@ -31,6 +30,7 @@ from rnnbench.sweep.launcher import (
     own_folder,
     refusals,
 )
+from rnnbench.sweep.points import Expansion
 from rnnbench.sweep.swept_options import of_options, swept_options
 from rnnbench.system.files import write
 from rnnbench.terminal import say
@@ -154,13 +154,8 @@ class GridSweeper(Sweeper):
             )
         if not isinstance(self.params, Mapping):
             raise ConfigError("hydra.sweeper.params: must be a mapping, such as {seed: '0,1'}")
-        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        self.composer.checker.check(words, several=True)
-        overrides = self.composer.checker.parser.parse_overrides(words)
-        for override in overrides:
-            if override.is_sweep_override() and not override.is_discrete_sweep():
-                raise ConfigError(f"{override.input_line}: a grid needs values: a,b,c or choice() or range()")
-        return split_points(overrides)
+        points = Expansion(self.composer.checker).expand(list(_words(self.params)), arguments)
+        return list(map(list, points))
 
     def _check(self, points: list[list[str]], words: Sequence[str]) -> list[Composed]:
         """Compose and check all points of the grid.
@@ -219,6 +214,13 @@ def _folded(composer: Composer, overrides: list[str]) -> list[Composed]:
     if len(folds) == 1:
         return [job]
     return [Composed.of(composer, [*overrides, f"data.fold={fold}"]) for fold in folds]
+
+
+def _words(params: Mapping[str, Any]) -> Iterator[str]:
+    """Yield hydra.sweeper.params as words; several exclusions are a list."""
+    for key, value in params.items():
+        several = key == "exclude" and not isinstance(value, str)
+        yield from (f"{key}={one}" for one in (value if several else [value]))
 
 
 def trials(jobs: Sequence[Composed]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ hydra.core.utils, hydra.plugins) is imported where it is used.
 """
 
 import argparse
+import importlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -37,14 +38,24 @@ BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}  # 1.4 has one 
 GLOBALS = (GlobalHydra, JobRuntime, VersionBase)  # the singletons that composing a config sets
 
 
-def run_application(app: TaskFunction, folder: str, config_name: str) -> None:
+def run_application(
+    app: TaskFunction,
+    folder: str,
+    config_name: str,
+    changed: Callable[[argparse.Namespace], argparse.Namespace] = lambda arguments: arguments,
+) -> None:
     """Read the command line and run the application, by hydra.main.
+
+    Args:
+        changed: returns the flags and overrides that Hydra takes for those that it has read.
 
     Raises:
         Exception: whatever Hydra raises, where hydra.main prints it and ends the process.
     """
     utils.run_and_report = lambda func: func()
     hydra_main.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
+    main: Any = importlib.import_module("hydra.main")
+    main._run_hydra = lambda args, **rest: utils._run_hydra(args=changed(args), **rest)
     with warnings.catch_warnings():
         # Hydra 1.4 warns about each class that a config names, such as the user's callbacks and loggers.
         # Only the warning is suppressed: classes that Hydra refuses are still refused.

@@ -44,6 +44,7 @@ from rnnbench.sweep.hydra_settings import check_settings
 from rnnbench.sweep.job import Job, identity
 from rnnbench.sweep.overrides import check_given
 from rnnbench.sweep.placing import place
+from rnnbench.sweep.points import as_typed, combines
 from rnnbench.system.files import write
 from rnnbench.terminal import refuse
 
@@ -96,6 +97,7 @@ class Gate(Callback):
         with fatal(), refusals():
             check_settings(config, "sweep")
             check_tree(OmegaConf.to_container(config))
+            check_sweeper(config)
             if "rnnbench" not in str(config.hydra.sweeper._target_):  # others create it at once
                 own_folder(config, "sweep")
 
@@ -138,6 +140,23 @@ def refusals() -> Iterator[None]:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         raise refuse(str(error)) from None
+
+
+def check_sweeper(config: DictConfig) -> None:
+    """Refuse words that combine the values of a grid, if the sweeper is not the one that expands them.
+
+    Raises:
+        ConfigError: names the word.
+    """
+    if str(config.hydra.sweeper._target_).endswith(".GridSweeper"):
+        return
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    if found := next(filter(combines, [*params, *config.hydra.overrides.task]), None):
+        sweeper = config.hydra.runtime.choices.get("hydra/sweeper")
+        raise ConfigError(
+            f"{as_typed(found)}: is of a grid, which hydra/sweeper={sweeper} cannot train; "
+            "take hydra/sweeper=grid"
+        )
 
 
 def check_distinct(jobs: Sequence["Composed"]) -> None:
@@ -183,7 +202,7 @@ def job_folder(folder: Path) -> Path:
 def job_name(overrides: Sequence[str], config: Config) -> str:
     """Return a readable name of a job: its overrides, without those that do not change the trial."""
     aside = ("hydra.", "hydra/", "tracking.", "tracking=", "data.root=")
-    keep = [text for text in overrides if not text.startswith(aside)]
+    keep = [as_typed(text) for text in overrides if not text.startswith(aside)]
     return " ".join(keep) or f"{config.model.name} {config.data.name}"
 
 

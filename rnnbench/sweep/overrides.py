@@ -21,6 +21,7 @@ from rnnbench.sweep.explain import explained
 from rnnbench.sweep.groups import Groups
 from rnnbench.sweep.hydra_api import IConfigRepository, files_of, files_seen_with, parsed_value
 from rnnbench.sweep.own_options import offer
+from rnnbench.sweep.points import as_typed, combines, names_a_file
 from rnnbench.sweep.repairs import Repairs
 
 OF_THE_SWEEP = ("tracking", "dry_run", "reuse", "search")  # sections of which a whole sweep has one option
@@ -59,6 +60,10 @@ class Checker:
         for number, word in enumerate(words):
             if word in known:
                 continue
+            if combines(word) and not several:
+                raise ConfigError(f"{as_typed(word)}: is of a sweep: put -m before all values")
+            if combines(word) and not names_a_file(word):
+                continue  # its parts are checked where it is expanded
             after = list(takewhile(lambda text: "=" not in text[1:], words[number + 1 :]))
             override = self.parse(word, before, after)
             self.check_one(override, several)

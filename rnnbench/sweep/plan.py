@@ -13,7 +13,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rnnbench.config.secrets import check_tree, check_words
-from rnnbench.sweep.arguments import loader_of, read_arguments
+from rnnbench.sweep.arguments import as_hydra_reads, loader_of, read_arguments
 from rnnbench.sweep.compose import separate_hydra
 from rnnbench.sweep.explain import explained
 from rnnbench.sweep.grid import trials
@@ -66,7 +66,7 @@ def _composed(words: Sequence[str], mode: RunMode) -> Iterator[tuple[ConfigLoade
     loader = loader_of(arguments)
     Checker(loader).check(arguments.overrides, several=mode is RunMode.MULTIRUN)
     with separate_hydra(), explained(arguments.overrides):
-        given = [*arguments.overrides, f"hydra.mode={mode.name}"]
+        given = [*as_hydra_reads(arguments).overrides, f"hydra.mode={mode.name}"]
         yield loader, loader.load_configuration("config", given, mode)
 
 
