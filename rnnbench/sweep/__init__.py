@@ -3,6 +3,7 @@
 Its modules; each imports only modules on the lines above it, or before it on its line:
 
     hydra_api, hydra_settings                    Hydra's private names; which of its settings have a use here
+    points                                       the points of a grid, from its words
     arguments, own_options, groups, repairs      the words of a command line
     explain, overrides                           what is wrong with them, in one message
     template, compose, swept_options             the configs of jobs; keys that some options lack

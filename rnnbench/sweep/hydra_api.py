@@ -22,7 +22,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
@@ -128,7 +128,7 @@ class Loader(ConfigLoaderImpl):
             if not (override.is_hydra_override() or override.is_sweep_override())
             and (override.key_or_group not in groups or isinstance(override.value(), dict))
         ]
-        if not any(override.is_sweep_override() and override.key_or_group in groups for override in parsed):
+        if not any(o.is_sweep_override() and (o.key_or_group in groups or _is_text(o)) for o in parsed):
             values = []
         apart = {id(override) for override in values}
         first = [word for word, o in zip(overrides, parsed, strict=True) if id(o) not in apart]
@@ -139,6 +139,12 @@ class Loader(ConfigLoaderImpl):
         if values:
             note_overrides(parsed, cfg)
         return cfg
+
+
+def _is_text(override: Override) -> bool:
+    """Return whether a sweep is over one text: a word of rnnbench.sweep.points, which may be of groups."""
+    sweep = override.value()
+    return isinstance(sweep, ChoiceSweep) and [type(value) for value in sweep.list] == [QuotedString]
 
 
 def files_of(loader: ConfigLoader) -> IConfigRepository:

@@ -318,7 +318,7 @@ def _members(inside: str) -> list[str]:
     for member in _split(inside, f";|{COMMA_OF_A_KEY}"):
         key, equals, value = (part.strip() for part in member.partition("="))
         if value.startswith("[") and re.fullmatch("_+", _masked(value)):
-            value = f"choice({value[1:-1]})"
+            value = value[1:-1]
         members.append(f"{key}{equals}{','.join(_split(value, ','))}")
     return members
 
