@@ -22,7 +22,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
@@ -144,7 +144,7 @@ class Loader(ConfigLoaderImpl):
 def _is_text(override: Override) -> bool:
     """Return whether a sweep is over one text: a word of rnnbench.sweep.points, which may be of groups."""
     sweep = override.value()
-    return isinstance(sweep, ChoiceSweep) and [type(value) for value in sweep.list] == [QuotedString]
+    return isinstance(sweep, ChoiceSweep) and [type(value) for value in sweep.list] == [str]
 
 
 def files_of(loader: ConfigLoader) -> IConfigRepository:

@@ -67,7 +67,7 @@ def as_typed(word: str) -> str:
         return word
     override = OverridesParser.create().parse_override(word)
     sweep: Any = override.value()
-    (value,) = [part.text if isinstance(part, QuotedString) else str(part) for part in sweep.list]
+    (value,) = sweep.list
     return f"{override.key_or_group}={value}"
 
 
