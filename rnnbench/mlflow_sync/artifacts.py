@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from rnnbench.config import ConfigError, mask
 from rnnbench.config.uris import absolute, driven
 from rnnbench.mlflow_sync import pictures
+from rnnbench.mlflow_sync.fields import CELL, NAME
 from rnnbench.mlflow_sync.reading import connect_reader
 from rnnbench.mlflow_sync.store import StoreError, first_line
 from rnnbench.record.job_folder import NETWORK, is_job, read_metrics, read_result
@@ -86,6 +87,11 @@ def download(run_id: str) -> Path:
     except MlflowException:
         raise ConfigError(f"{run_id}: no such folder, and no such run in {mask(uri)}") from None
     tags = run.data.tags
+    if CELL in tags:
+        raise ConfigError(
+            f"{run_id}: is the mean of several trials, {tags['rnnbench.jobs']} of {tags[NAME]}; give the run "
+            "of one of them"
+        )
     folder = Path(tags.get("rnnbench.folder", ""))
     # The job may have been trained again since, or the folder may be on another machine.
     attempt = tags.get("rnnbench.attempt")

@@ -16,10 +16,11 @@ from typing import Any
 from rnnbench.config.uris import absolute, sqlite_file
 from rnnbench.job_state import JobState
 from rnnbench.mlflow_sync.artifacts import job_artifacts
+from rnnbench.mlflow_sync.cells import cells_of, deliver_cells
 from rnnbench.mlflow_sync.connection import connect, permanent, settle, store_errors
 from rnnbench.mlflow_sync.copies import run_of_origin
-from rnnbench.mlflow_sync.entities import dataset_input, log, tags_of
-from rnnbench.mlflow_sync.fields import NOT_IN_A_NAME, PARENT, STATUS, TAG_CHARS, cut, param_name
+from rnnbench.mlflow_sync.entities import dataset_input, log, sweep_facts, sweep_name, tags_of
+from rnnbench.mlflow_sync.fields import NAME, NOT_IN_A_NAME, PARENT, STATUS, TAG_CHARS, cut, param_name
 from rnnbench.mlflow_sync.runs import HOST, Identity, Runs, place_of
 from rnnbench.mlflow_sync.store import NoAnswer, Refusal, StoreError, first_line
 from rnnbench.record.job_folder import (
@@ -123,7 +124,7 @@ class Delivery:
         """Find or make the sweep's own run, and return its id."""
         info = read_sweep(self.sweep)
         tags = {"rnnbench.command": " ".join(info["command"]), "rnnbench.host": HOST}
-        place = {"rnnbench.folder": place_of(self.sweep)}
+        place = {"rnnbench.folder": place_of(self.sweep), NAME: sweep_name(self.sweep)}
         state = runs.find_or_make(Identity.of_sweep(self.sweep, info), info["name"], tags=tags, place=place)
         return str(state["run_id"])
 
@@ -169,7 +170,8 @@ class Delivery:
             return
         identity = Identity.of_job(job, result)
         place = {"rnnbench.folder": place_of(job)} | ({} if parent is None else {PARENT: parent})
-        state = runs.find_or_make(identity, result["name"], tags=tags_of(result), place=place)
+        tags = tags_of(result) | ({} if parent is None else {NAME: sweep_name(self.sweep)})
+        state = runs.find_or_make(identity, result["name"], tags=tags, place=place)
         if state["final"]:
             return
         rows = read_metrics(job)
@@ -219,18 +221,28 @@ class Delivery:
             moments = [info["started"]]
             moments += [result["ended"] or result["started"] for result in results(self.sweep).values()]
             info |= {"status": JobState.interrupted.value, "ended": max(moments)}
+        if info["ended"] is not None:
+            self._deliver_cells(runs, run_id)
         if state.get("status") == info["status"] and state["ended"] == info["ended"]:
             return
         if info["ended"] is None:
             runs.client.update_run(run_id, "RUNNING")
         else:
             self._upload(runs, run_id, "comparison.md", "comparison.csv")
-            if "reused" in info:
-                runs.client.set_tag(run_id, "rnnbench.reused", str(info["reused"]))
+            metrics, tags = sweep_facts(self.sweep, info)
+            runs.client.log_batch(run_id, metrics, tags=tags)
             if "study" in info:
                 self._deliver_study(runs, run_id, info)
             runs.client.set_terminated(run_id, STATUS[info["status"]], info["ended"])
         runs.note(self.sweep, state | {"status": info["status"], "ended": info["ended"]})
+
+    def _deliver_cells(self, runs: Runs, parent: str) -> None:
+        """Deliver the means over seeds; twice, if the server may have carried out a call that timed out."""
+        cells = cells_of(results(self.sweep))
+        tags = {"rnnbench.host": HOST, NAME: sweep_name(self.sweep)}
+        changed = deliver_cells(runs, parent, cells, tags)
+        if changed and sqlite_file(self.uri) is None:
+            deliver_cells(runs, parent, cells, tags)
 
     def _deliver_study(self, runs: Runs, run_id: str, info: dict[str, Any]) -> None:
         """Deliver the results of a search: tags, metrics, pictures."""

@@ -1,7 +1,8 @@
-"""Makes the params, metrics, tags and dataset that MLflow is sent of a record."""
+"""Makes the params, metrics, tags and dataset that MLflow is sent of a record or of a sweep."""
 
 import json
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from rnnbench.job_state import JobState
@@ -9,6 +10,7 @@ from rnnbench.mlflow_sync.fields import (
     DATASET_CHARS,
     DIGEST_CHARS,
     NAME_CHARS,
+    NOTE,
     PARAM_CHARS,
     TAG_CHARS,
     UNSET,
@@ -16,6 +18,8 @@ from rnnbench.mlflow_sync.fields import (
     param_name,
     text,
 )
+from rnnbench.record.job_folder import read_result
+from rnnbench.system.files import DamagedFile, read
 
 PARAMS, METRICS = 100, 900  # largest numbers that MLflow takes in one call
 SOURCE = {"mlflow.source.name": "rnnbench", "mlflow.source.type": "LOCAL"}
@@ -94,3 +98,41 @@ def tags_of(result: dict[str, Any]) -> dict[str, str]:
     )
     known = {"rnnbench.git_commit": "mlflow.source.git.commit", "rnnbench.user": "mlflow.user"}
     return tags | {theirs: cut(given[ours], NAME_CHARS) for ours, theirs in known.items() if ours in given}
+
+
+def sweep_name(sweep: Path) -> str:
+    """Return the name by which the runs of a sweep are found: its folder, with the one that this is in."""
+    return "/".join(sweep.resolve().parts[-2:])
+
+
+def sweep_facts(sweep: Path, info: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Make the metrics and tags of a sweep that has ended: the figures of its best trial, its table.
+
+    Args:
+        info: the content of its sweep.json, with the moment when it ended.
+    """
+    from mlflow.entities import Metric, RunTag
+
+    tags = {"rnnbench.reused": str(info["reused"])} if "reused" in info else {}
+    if (sweep / "comparison.md").exists():
+        tags[NOTE] = _note(read(sweep / "comparison.md"))
+    metrics: dict[str, float] = {}
+    if info.get("best") is not None:
+        try:
+            metrics = read_result(sweep / info["best"])["metrics"]
+            tags["rnnbench.best_trial"] = info["best"]
+        except (FileNotFoundError, DamagedFile):  # removed since
+            pass
+    batch = [Metric(param_name(name), value, info["ended"], 0) for name, value in metrics.items()]
+    return batch, [RunTag(name, value) for name, value in tags.items()]
+
+
+def _note(table: str) -> str:
+    """Return the table of a sweep as a run's description: as many of its rows as it may hold."""
+    lines = cut(table, len(table) * 10).splitlines()
+    end = "\n\n±: sample standard deviation over seeds" if "±" in table else ""
+    kept, room = 0, TAG_CHARS - 200
+    while kept < len(lines) and (room := room - len(lines[kept]) - 1) >= 0:
+        kept += 1
+    more = f"\n\n{len(lines) - kept} more rows: comparison.md" if kept < len(lines) else ""
+    return "\n".join(lines[:kept]) + end + more

@@ -14,6 +14,11 @@ from rnnbench.job_state import JobState
 PARAM_CHARS, TAG_CHARS, NAME_CHARS, DATASET_CHARS, DIGEST_CHARS = 6000, 8000, 250, 500, 36
 NOT_IN_A_NAME = re.compile(r"[^\w.:/-]+")  # characters that MLflow refuses in a metric's name
 PARENT = "mlflow.parentRunId"  # the tag that names the run of the sweep
+CELL = "rnnbench.cell"  # the tag of a run that has the means over the seeds of a configuration
+NAME, NOTE = (
+    "rnnbench.sweep_name",
+    "mlflow.note.content",
+)  # tags with the name of a sweep, and its description
 UNSET = "rnnbench.unset"  # the tag that names the keys which are null and no params
 STATUS: dict[str, str] = {
     JobState.finished.value: "FINISHED",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.config.uris import sqlite_file
-from rnnbench.mlflow_sync.fields import NAME_CHARS, PARENT, TAG_CHARS, cut
+from rnnbench.mlflow_sync.fields import CELL, NAME_CHARS, PARENT, TAG_CHARS, cut
 from rnnbench.record.job_folder import read_delivery, write_delivery
 from rnnbench.system.files import DamagedFile, read
 
@@ -104,13 +104,30 @@ class Runs:
 
     def tagged(self, tag: str, value: str) -> list[Any]:
         """Find the runs of the experiment that have a tag."""
-        return list(self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'"))
+        return self._search(f"tags.`{tag}` = '{value}'")
 
     def below(self, parent: str, folder: Path) -> list[str]:
-        """Find the runs of a sweep with folders inside `folder`, also of jobs that were removed by hand."""
+        """Find the runs of a sweep: cells, and jobs with folders inside `folder`, also if removed by hand."""
         inside = place_of(folder) + "/"
-        runs = self.tagged(PARENT, parent)
-        return [r.info.run_id for r in runs if r.data.tags.get("rnnbench.folder", "").startswith(inside)]
+        return [
+            run.info.run_id
+            for run in self.tagged(PARENT, parent)
+            if CELL in run.data.tags or run.data.tags.get("rnnbench.folder", "").startswith(inside)
+        ]
+
+    def cells(self, parent: str) -> list[Any]:
+        """Find the runs of a sweep that have the means of its configurations."""
+        return self._search(f"tags.`{PARENT}` = '{parent}' AND tags.`{CELL}` != ''")
+
+    def _search(self, query: str) -> list[Any]:
+        """Find the runs of the experiment that a query is true of."""
+        found, page = [], None
+        while True:
+            runs = self.client.search_runs([self.experiment_id], query, page_token=page)
+            found += runs
+            page = runs.token
+            if not page:
+                return found
 
     def only(self, identity: Identity) -> str | None:
         """Keep one run of this attempt, delete the folder's other runs, and return its id or None."""

@@ -158,6 +158,22 @@ def delete(folder: Path, yes: bool) -> int:
         say(f"error: {folder}: its runs cannot be removed, so it stays: MLflow at {uri} says: {error}")
         return 1
     say(f"removed {what}")
+    return 0 if whole or not found else sync_means(sweep)
+
+
+def sync_means(sweep: Path) -> int:
+    """Deliver a sweep's own runs again, whose means over seeds no longer have a trial that was removed.
+
+    Returns:
+        0 if they are delivered, else 1.
+    """
+    try:
+        with FileLock(sweep / LOCK, timeout=0):
+            Delivery(sweep, say).deliver([])
+    except (StoreError, Timeout) as error:
+        say(f"error: {sweep}: its means over seeds in MLflow are those with the removed trial ({error}); "
+            f"{sync_command(sweep)} corrects them")  # fmt: skip
+        return 1
     return 0
 
 

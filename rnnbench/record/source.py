@@ -16,7 +16,9 @@ from rnnbench.system.files import read, sound
 TRIAL = re.compile(r'"trial": "([0-9a-f]+)"')
 STUDY = re.compile(r'"rnnbench.study": "([^"]*)"')
 # Tags of a run in MLflow that a record has as fields.
-FIELDS = {f"rnnbench.{name}" for name in ("trial", "job", "error", "folder", "attempt", "unset")}
+FIELDS = {
+    f"rnnbench.{name}" for name in ("trial", "job", "error", "folder", "attempt", "unset", "sweep_name")
+}
 STATE = {"rnnbench.status", "rnnbench.last_epoch"}  # tags that say how far a trial was trained
 
 

@@ -283,7 +283,8 @@ def read_sweep(path: Path) -> dict[str, Any]:
     check(file, info, SWEEP)
     check(file, info["tracking"], TRACKING)
     check(file, info["holder"], {"pid": int, "host": str})
-    check(file, {"shared": False, "elsewhere": False} | info, {"shared": bool, "elsewhere": bool})
+    known = {"shared": False, "elsewhere": False, "best": None} | info
+    check(file, known, {"shared": bool, "elsewhere": bool, "best": (str, type(None))})
     if "study" in info:
         check(file, info, {"study": dict})
         check(file, info["study"], FOUND)

@@ -109,7 +109,9 @@ def _close(sweep: Sweep, record: SweepFolder, config: Config, error: BaseExcepti
         return
     there = results(sweep.folder)
     if there:
-        _compare(sweep, there, objective(config))
+        best = _compare(sweep, there, objective(config))
+        if sweep.compared and not record.info["single"]:
+            record.note(best=None if best is None else best.name)
     if config.fit.select is Select.test:
         terminal.say("This protocol watches the test set: its accuracies are optimistic.", "yellow")
     # A failed trial fails a grid, but not a search, which does without it.
@@ -128,8 +130,12 @@ def _close(sweep: Sweep, record: SweepFolder, config: Config, error: BaseExcepti
         _say_store(sweep.folder, str(config.tracking.uri), left, len(there))
 
 
-def _compare(sweep: Sweep, there: dict[Path, dict[str, Any]], goal: str) -> None:
-    """Save the table of a sweep; print it, with the best trial, if it compares all of them."""
+def _compare(sweep: Sweep, there: dict[Path, dict[str, Any]], goal: str) -> Path | None:
+    """Save the table of a sweep; print it, with the best trial, if it compares all of them.
+
+    Returns:
+        the folder of the best trial, if it is printed.
+    """
     folders, ended = list(there), list(there.values())
     judged = terminal.judge(goal, ended)
     comparison = terminal.compare(ended, judged)
@@ -137,7 +143,8 @@ def _compare(sweep: Sweep, there: dict[Path, dict[str, Any]], goal: str) -> None
     if sweep.compared:
         whole = os.path.relpath(sweep.folder / "comparison.md")
         terminal.print_layout(comparison, terminal.legend(comparison, judged), whole)
-        say_best(judged, folders, ended, sweep.given)
+        return say_best(judged, folders, ended, sweep.given)
+    return None
 
 
 def _say_store(folder: Path, uri: str, left: int, jobs: int) -> None:
@@ -160,8 +167,11 @@ def say_best(
     folders: Sequence[Path],
     results: Sequence[dict[str, Any]],
     given: dict[Path, Sequence[str]],
-) -> None:
+) -> Path | None:
     """Print the best trial of a grid: its value, its folder, and the command that trains it again.
+
+    Returns:
+        its folder; None if there is none.
 
     Args:
         goal: the metric that trials are compared by; None if no metric suits all of them.
@@ -172,10 +182,11 @@ def say_best(
     values = [result["metrics"].get(goal, math.nan) for result in results]
     best = terminal.chosen(values, goal) if goal is not None else []
     if goal is None or not best:
-        return
+        return None
     folder, value = folders[best[0]], terminal.number(goal, values[best[0]])
     terminal.say(
         f"best: trial {folder.name}, {terminal.title(goal)} {value}; {os.path.relpath(folder)}", "bold"
     )
     if folder in given:
         terminal.say(f"  {terminal.train_command(given[folder])}")
+    return folder

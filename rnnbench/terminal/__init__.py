@@ -5,7 +5,7 @@ character, a pipe is closed or a device is full.
 """
 
 from rnnbench.terminal.commands import train_command
-from rnnbench.terminal.comparison import chosen, compare, judge, legend, save_comparison
+from rnnbench.terminal.comparison import chosen, compare, grouped, judge, legend, save_comparison
 from rnnbench.terminal.formats import mean_sd, number, title
 from rnnbench.terminal.lines import complain, err, out, refuse, say, warn
 from rnnbench.terminal.progress import Live
@@ -13,7 +13,7 @@ from rnnbench.terminal.streams import Stream, open_streams, stderr, stdout, visi
 from rnnbench.terminal.tables import print_layout, show_table
 
 __all__ = [
-    "Live", "Stream", "chosen", "compare", "complain", "err", "judge", "legend", "mean_sd", "number",
-    "open_streams", "out", "print_layout", "refuse", "save_comparison", "say", "show_table", "stderr",
-    "stdout", "title", "train_command", "visible", "warn",
+    "Live", "Stream", "chosen", "compare", "complain", "err", "grouped", "judge", "legend", "mean_sd",
+    "number", "open_streams", "out", "print_layout", "refuse", "save_comparison", "say", "show_table",
+    "stderr", "stdout", "title", "train_command", "visible", "warn",
 ]  # fmt: skip

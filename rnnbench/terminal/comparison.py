@@ -33,19 +33,19 @@ def compare(results: Results, goal: str | None = None) -> Layout:
     Args:
         goal: the metric by which the best rows are marked; None: no row is marked.
     """
-    results = _once(_with_code(results))
-    varied = _varied(results)
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for result in results:
-        values = tuple(_text(result["params"].get(key, "")) for key in varied)
-        groups.setdefault((str(result["params"].get("model.name", "")), *values), []).append(result)
+    varied, groups = grouped(results)
+    results = [member for members in groups for member in members]
     titles = _measured(results)
-    goals = [_mean_goal(members, goal) for members in groups.values()]
+    goals = [_mean_goal(members, goal) for members in groups]
     one_task = len({result["params"].get("data.metric", "accuracy") for result in results}) == 1
     best = chosen(goals, goal) if goal and one_task else []
     rows = [
-        Row(labels[0], [TextCell(text) for text in (*labels[1:], *_cells(members, titles))], best=n in best)
-        for n, (labels, members) in enumerate(groups.items())
+        Row(
+            str(members[0]["params"].get("model.name", "")),
+            [TextCell(text) for text in (*_texts(members[0], varied), *_cells(members, titles))],
+            best=n in best,
+        )
+        for n, members in enumerate(groups)
     ]
     spare = ["seconds", "parameters", *(titles[name] for name in reversed(titles) if name != goal)]
     number = SEEDS_FOLDS if any(map(_is_fold, results)) else "seeds"
@@ -59,6 +59,25 @@ def compare(results: Results, goal: str | None = None) -> Layout:
         for heading in headings
     ]
     return Layout("model", columns, rows)
+
+
+def grouped(results: Results) -> tuple[list[str], list[list[dict[str, Any]]]]:
+    """Put the trials of each configuration together, whatever their seeds and folds, each trial once.
+
+    Returns:
+        the keys besides the model that vary, and the trials of each configuration.
+    """
+    results = _once(_with_code(results))
+    varied = _varied(results)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        values = [result["params"].get(key) for key in ("model.name", *varied)]
+        groups.setdefault(repr(values), []).append(result)
+    return varied, list(groups.values())
+
+
+def _texts(result: dict[str, Any], varied: Sequence[str]) -> list[str]:
+    return [_text(result["params"].get(key, "")) for key in varied]
 
 
 def save_comparison(layout: Layout, folder: Path) -> None:
