@@ -18,9 +18,18 @@ import pytest
 from conftest import made_once, make_config
 
 from rnnbench.config import Artifact, Tracking
+from rnnbench.mlflow_sync.cells import cells_of
 from rnnbench.mlflow_sync.courier import undelivered
 from rnnbench.mlflow_sync.fields import value
-from rnnbench.record import JobFolder, SweepFolder, job_folders, read_metrics, read_result, read_sweep
+from rnnbench.record import (
+    JobFolder,
+    SweepFolder,
+    job_folders,
+    read_metrics,
+    read_result,
+    read_sweep,
+    results,
+)
 from rnnbench.record.job_folder import read_delivery
 
 CHECKOUT = Path(__file__).parents[1]
@@ -200,6 +209,7 @@ def assert_exact(uri: str, sweep: Path) -> None:
         wanted = read_sweep(sweep)["status"]
         assert parent.info.status == STATUS[wanted]
         assert parent.info.start_time == read_sweep(sweep)["started"]
+        assert_cells(uri, sweep)
     assert undelivered(sweep) == []
     for job in job_folders(sweep):
         result, rows = read_result(job), read_metrics(job)
@@ -230,6 +240,26 @@ def assert_exact(uri: str, sweep: Path) -> None:
         (data,) = run.inputs.dataset_inputs
         known = result["dataset"]["name"], result["dataset"]["checksum"][:36]
         assert (data.dataset.name, data.dataset.digest) == known
+
+
+def cells(uri: str, sweep: Path) -> list[Any]:
+    """The runs below a sweep's own run that have means over seeds, in order of their names."""
+    (parent,) = runs_of(uri, sweep)[1]
+    query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' AND tags.`rnnbench.cell` != ''"
+    found = client(uri).search_runs([parent.info.experiment_id], query)
+    return sorted(found, key=lambda run: str(run.info.run_name))
+
+
+def assert_cells(uri: str, sweep: Path) -> None:
+    """MLflow holds the means over seeds that the folders give: each once, and no others."""
+    wanted = {cell.digest: cell for cell in cells_of(results(sweep))}
+    there = cells(uri, sweep)
+    assert sorted(run.data.tags["rnnbench.cell"] for run in there) == sorted(wanted)
+    for run in there:
+        cell = wanted[run.data.tags["rnnbench.cell"]]
+        assert (run.info.status, run.info.run_name) == ("FINISHED", cell.name)
+        assert run.data.metrics == cell.metrics
+        assert {name: value(text) for name, text in run.data.params.items()} == cell.params
 
 
 def trouble(warnings: list[str]) -> list[str]:

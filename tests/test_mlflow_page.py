@@ -1,15 +1,37 @@
 """The laws of what MLflow's pages show of a sweep: bars, params that somebody set, means over seeds."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+
+from rnnbench.config.metrics import bounds
+from rnnbench.mlflow_sync import entities
+from rnnbench.mlflow_sync.cells import cells_of
 from rnnbench.mlflow_sync.delivery import Delivery
 from rnnbench.mlflow_sync.fields import UNSET, value
 from rnnbench.mlflow_sync.reading import ClientRuns
 from rnnbench.mlflow_sync.sql import SqlRuns
-from rnnbench.reader import Folders, Source
-from rnnbench.record import job_folders, read_result
-from tests.mlflow_store import assert_exact, claim, client, make_sweep, runs_of, train
+from rnnbench.paper import statistics
+from rnnbench.reader import Folders, Source, records
+from rnnbench.record import JobFolder, job_folders, read_result
+from rnnbench.record.__main__ import delete
+from tests.conftest import make_config
+from tests.mlflow_store import (
+    DATASET,
+    TAGS,
+    assert_cells,
+    assert_exact,
+    cells,
+    claim,
+    client,
+    epoch,
+    make_sweep,
+    runs_of,
+    train,
+)
 
 
 def told(source: Source) -> list[Any]:
@@ -70,3 +92,121 @@ def test_a_metric_that_is_measured_every_epoch_too_ends_with_its_final_value(
     Delivery(tmp_path / "sweep").deliver_all()
     (record,) = SqlRuns(store).all()
     assert record.metrics["train/loss"] == 7.0
+
+
+def trained(folder: Path, number: int, seed: int, *, status: str = "finished", **model: Any) -> None:
+    """A job of a sweep, with final metrics that depend on its number."""
+    job = JobFolder.start(
+        folder / str(number),
+        name=f"seed={seed}",
+        config=make_config(seed=seed, **model),
+        trial=f"{number:016x}",
+        dataset=DATASET,
+        tags=TAGS,
+    )
+    epoch(job, 1)
+    found = {"best/val_accuracy": 0.9 + number / 97, "test/loss": 1 / (number + 3), "parameters/total": 44.0}
+    job.end(status, found if status == "finished" else {}, error="why" if status == "failed" else None)
+
+
+def seeds(folder: Path, store: str, numbers: range = range(6)) -> Path:
+    """A sweep of two models with three seeds each; that of number 7 failed."""
+    with claim(folder, store) as sweep:
+        for number in numbers:
+            kind = "lstm" if number % 2 else "gru"
+            status = "failed" if number == 7 else "finished"
+            trained(folder, number, number // 2, status=status, model__name=kind)
+        (folder / "comparison.md").write_text("| model |\n| --- |\n| lstm ± 1 |\n")
+        sweep.note(best="5")
+        sweep.end("finished")
+    return folder
+
+
+def test_a_run_of_each_configuration_has_the_figures_of_a_table(store: str, tmp_path: Path) -> None:
+    folder = seeds(tmp_path / "lr", store, range(8))
+    Delivery(folder).deliver_all()
+    assert_exact(store, folder)
+    gru, lstm = cells(store, folder)
+    assert (gru.info.run_name, lstm.info.run_name) == ("gru: mean of 4", "lstm: mean of 3")
+    assert lstm.data.tags["rnnbench.jobs"] == "1, 3, 5"  # not the one that failed
+    assert lstm.data.params["model.name"] == "lstm" and "seed" not in lstm.data.params
+    for name in ("best/val_accuracy", "test/loss"):
+        values = np.array([read_result(folder / job)["metrics"][name] for job in "135"])
+        figure = statistics.estimate(values, bounds=bounds(name))
+        found = {end: lstm.data.metrics[f"{name}/{end}"] for end in ("mean", "deviation", "low", "high")}
+        assert found == {
+            "mean": figure.value,
+            "deviation": figure.deviation,
+            "low": pytest.approx(figure.low, rel=1e-12),
+            "high": pytest.approx(figure.high, rel=1e-12),
+        }
+    assert (lstm.data.metrics["n"], lstm.data.metrics["parameters/total"]) == (3.0, 44.0)
+    (parent,) = runs_of(store, folder)[1]
+    assert parent.data.tags["mlflow.note.content"].startswith("| model |\n| --- |\n| lstm ± 1 |")
+    assert parent.data.tags["rnnbench.best_trial"] == "5"
+    assert parent.data.metrics == read_result(folder / "5")["metrics"]
+    assert {run.data.tags["rnnbench.sweep_name"] for run in (parent, gru, lstm)} == {f"{tmp_path.name}/lr"}
+    # Nobody who reads the store takes these runs for trials.
+    for source in (SqlRuns(store), ClientRuns(store)):
+        assert told(source) == told(Folders(folder)) and source.searches() == {}
+    assert len(records(store)) == 8
+
+
+def test_runs_of_configurations_follow_the_records(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = seeds(tmp_path / "sweep", store)
+    Delivery(folder).deliver_all()
+    first = {run.info.run_id for run in cells(store, folder)}
+    (folder / "mlflow.json").unlink()
+    Delivery(folder).deliver_all()  # not even who delivered is known
+    assert {run.info.run_id for run in cells(store, folder)} == first
+    shutil.copytree(folder, tmp_path / "copy")
+    Delivery(tmp_path / "copy").deliver_all()
+    seeds(folder, store, range(6, 8))  # goes on with further seeds, of which one fails
+    Delivery(folder).deliver_all()
+    for sweep in (folder, tmp_path / "copy"):
+        query = f"tags.`rnnbench.folder` = '{sweep}'"
+        (parent,) = client(store).search_runs(["1"], query)
+        query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' AND tags.`rnnbench.cell` != ''"
+        names = sorted(str(run.info.run_name) for run in client(store).search_runs(["1"], query))
+        assert names == [f"gru: mean of {4 if sweep == folder else 3}", "lstm: mean of 3"]
+    assert delete(tmp_path / "copy", yes=True) == 0
+    assert_cells(store, folder)
+    assert delete(folder / "3", yes=True) == 0
+    assert [run.info.run_name for run in cells(store, folder)] == ["gru: mean of 4", "lstm: mean of 2"]
+    assert_cells(store, folder)
+    assert delete(folder, yes=True) == 0
+    assert client(store).search_runs(["1"]) == []
+
+
+def test_only_seeds_of_one_configuration_have_a_mean(tmp_path: Path) -> None:
+    none = {"rnnbench.study": "s"}
+    trial = {"metrics": {"test/loss": 1.0}, "status": "finished", "started": 1, "ended": 2, "tags": none}
+
+    def found(*jobs: tuple[str, int, float]) -> list[tuple[str, list[str]]]:
+        given = {
+            Path(name): trial
+            | {"job": name, "trial": name, "params": {"model.name": "lstm", "seed": seed, "optim.lr": rate}}
+            for name, seed, rate in jobs
+        }
+        return [(cell.name, cell.jobs) for cell in cells_of(given)]
+
+    assert found(("0", 0, 0.1), ("1", 0, 0.2)) == []
+    # A suggestion of a search has its repeats; the seeds that confirm the winner are none of them.
+    winner = [("0.c0", 8, 0.1), ("0.c1", 9, 0.1)]
+    assert found(("0", 0, 0.1), ("1", 0, 0.2), *winner) == []
+    assert found(("0", 0, 0.1), ("0.1", 1, 0.1), ("1", 0, 0.2), ("1.1", 1, 0.2), *winner) == [
+        ("optim.lr=0.1: mean of 2", ["0", "0.1"]),
+        ("optim.lr=0.2: mean of 2", ["1", "1.1"]),
+    ]
+    # Numbers that a table rounds to the same digits are two configurations all the same.
+    assert len(found(("0", 0, 0.12345671), ("1", 1, 0.12345671), ("2", 0, 0.12345672))) == 2
+
+
+def test_a_long_table_is_cut_between_its_rows() -> None:
+    rows = [f"| {number} | {'x' * 90} |" for number in range(200)]
+    note = entities._note("\n".join(rows) + "\n")
+    assert len(note) <= 8000 and note.endswith("more rows: comparison.md")
+    kept = note.splitlines()[:-2]
+    assert kept == rows[: len(kept)] and f"{200 - len(kept)} more rows" in note

@@ -132,12 +132,15 @@ def _figures(values: Sequence[float], within: tuple[float, float]) -> dict[str, 
     return {"mean": mean, "deviation": deviation, "low": low, "high": high}
 
 
-def deliver_cells(runs: Runs, parent: str, cells: Sequence[Cell], tags: dict[str, str]) -> bool:
+def deliver_cells(
+    runs: Runs, parent: str, cells: Sequence[Cell], *, tags: dict[str, str], ended: int
+) -> bool:
     """Make the runs of cells that are missing, and delete those that hold no longer.
 
     Args:
         parent: id of the sweep's own run.
         tags: of every new run.
+        ended: when the sweep ended, ms since 1970.
 
     Returns:
         whether there was anything to do.
@@ -155,22 +158,23 @@ def deliver_cells(runs: Runs, parent: str, cells: Sequence[Cell], tags: dict[str
     missing = [cell for digest, cell in wanted.items() if digest not in kept]
     broken_off = [run for run in kept.values() if run.info.status != "FINISHED"]
     for run in broken_off:
-        _fill(runs.client, run.info.run_id, wanted[run.data.tags[CELL]])
-    for cell in missing:
+        _fill(runs.client, run.info, wanted[run.data.tags[CELL]])
+    for place, cell in enumerate(missing):
         own = {CELL: cell.digest, "rnnbench.jobs": ", ".join(cell.jobs), PARENT: parent} | SOURCE | tags
         own = {tag: cut(value, TAG_CHARS) for tag, value in own.items()}
-        run = runs.client.create_run(runs.experiment_id, cell.ended, own, cut(cell.name, NAME_CHARS))
-        _fill(runs.client, run.info.run_id, cell)
+        # The page shows the youngest first: above the trials, in the order of the sweep's table.
+        run = runs.client.create_run(runs.experiment_id, ended - place, own, cut(cell.name, NAME_CHARS))
+        _fill(runs.client, run.info, cell)
     return bool(spare or missing or broken_off)
 
 
-def _fill(client: Any, run_id: str, cell: Cell) -> None:
+def _fill(client: Any, run: Any, cell: Cell) -> None:
     """Send the params and metrics of a cell, and end its run."""
     from mlflow.entities import Metric, Param
 
     params = [Param(param_name(key), cut(text(value), PARAM_CHARS)) for key, value in cell.params.items()]
     metrics = [Metric(param_name(name), value, cell.ended, 0) for name, value in cell.metrics.items()]
     while params or metrics:
-        client.log_batch(run_id, metrics[:METRICS], params[:PARAMS])
+        client.log_batch(run.run_id, metrics[:METRICS], params[:PARAMS])
         metrics, params = metrics[METRICS:], params[PARAMS:]
-    client.set_terminated(run_id, "FINISHED", cell.ended)
+    client.set_terminated(run.run_id, "FINISHED", run.start_time)

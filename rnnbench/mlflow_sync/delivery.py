@@ -222,7 +222,7 @@ class Delivery:
             moments += [result["ended"] or result["started"] for result in results(self.sweep).values()]
             info |= {"status": JobState.interrupted.value, "ended": max(moments)}
         if info["ended"] is not None:
-            self._deliver_cells(runs, run_id)
+            self._deliver_cells(runs, run_id, info["ended"])
         if state.get("status") == info["status"] and state["ended"] == info["ended"]:
             return
         if info["ended"] is None:
@@ -236,13 +236,13 @@ class Delivery:
             runs.client.set_terminated(run_id, STATUS[info["status"]], info["ended"])
         runs.note(self.sweep, state | {"status": info["status"], "ended": info["ended"]})
 
-    def _deliver_cells(self, runs: Runs, parent: str) -> None:
+    def _deliver_cells(self, runs: Runs, parent: str, ended: int) -> None:
         """Deliver the means over seeds; twice, if the server may have carried out a call that timed out."""
         cells = cells_of(results(self.sweep))
         tags = {"rnnbench.host": HOST, NAME: sweep_name(self.sweep)}
-        changed = deliver_cells(runs, parent, cells, tags)
+        changed = deliver_cells(runs, parent, cells, tags=tags, ended=ended)
         if changed and sqlite_file(self.uri) is None:
-            deliver_cells(runs, parent, cells, tags)
+            deliver_cells(runs, parent, cells, tags=tags, ended=ended)
 
     def _deliver_study(self, runs: Runs, run_id: str, info: dict[str, Any]) -> None:
         """Deliver the results of a search: tags, metrics, pictures."""

@@ -156,10 +156,10 @@ def _say_store(folder: Path, uri: str, left: int, jobs: int) -> None:
 
 
 def _page(folder: Path, uri: str) -> str:
-    """Return the address of the page of a tracking server that shows the experiment of a sweep."""
+    """Return the address of the page of a tracking server that shows the runs of a sweep's experiment."""
     folders = chain([folder], (file.parent for file in folder.glob("*/mlflow.json")))
     experiment = next(filter(None, (read_delivery(each).get("experiment_id") for each in folders)), None)
-    return uri if experiment is None else f"{uri.rstrip('/')}/#/experiments/{experiment}"
+    return uri if experiment is None else f"{uri.rstrip('/')}/#/experiments/{experiment}/runs"
 
 
 def say_best(
