@@ -90,8 +90,14 @@ def test_the_main_job_is_in_mlflow(sweep):
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("rnnbench").experiment_id])
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    children = [run for run in runs if "rnnbench.job" in run.data.tags]
+    means = sorted(run.info.run_name for run in runs if "rnnbench.cell" in run.data.tags)
     assert (len(parents), len(children)) == (1, 4)
+    assert means == ["gru: mean of 2", "lstm: mean of 2"]
+    assert parents[0].data.metrics["best/val_accuracy"] == max(
+        read_result(job)["metrics"]["best/val_accuracy"] for job in jobs(folder / "s")
+    )
+    assert parents[0].data.tags["mlflow.note.content"].startswith("| model |")
     names = {f"{model} seed={seed}" for model in ("lstm", "gru") for seed in (0, 1)}
     assert {run.info.run_name for run in children} == names  # without what is constant in the sweep
     assert {run.info.status for run in runs} == {"FINISHED"}

@@ -43,7 +43,8 @@ def test_a_grid_in_processes_gives_the_numbers_of_stacks(tmp_path, store, stacke
     client = MlflowClient(store)
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     (parent,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    below = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    children = [r for r in below if "rnnbench.job" in r.data.tags]
     assert len(children) == 4 and {r.info.status for r in [parent, *children]} == {"FINISHED"}
 
     before = [read_result(job)["ended"] for job in jobs(tmp_path / "s")]
