@@ -48,10 +48,13 @@ def task_of(kind: str, lengths: bool = False) -> Task:
     }
     numbers = rng.randn(N, T, OUTPUTS).astype(np.float32)
     classes = rng.randint(0, OUTPUTS, (N, T))
+    some = np.where(np.arange(N)[:, None] * 5 % (3 + np.arange(T)) < 2, classes, -1)
+    some[:, 0], some[:, 2] = classes[:, 0], -1  # at the first step all are asked, at the third none
     inputs, targets, goal = {
         "images": (x["bytes"], classes[:, 0], Goal.label),
         "own classes": (x["floats"], classes[:, 0], Goal.label),
         "own classes at every step": (x["floats"], classes, Goal.labels),
+        "own classes at some steps": (x["floats"], some, Goal.labels),
         "own numbers": (x["floats"], numbers[:, 0], Goal.value),
         "own numbers at every step": (x["floats"], numbers, Goal.values),
         "words": (x["symbols"], classes[:, 0], Goal.label),
@@ -85,7 +88,7 @@ def task_of(kind: str, lengths: bool = False) -> Task:
 
 KINDS = [
     *("images", "own classes", "own classes at every step", "own numbers", "own numbers at every step"),
-    *("words", "music", "text", "made numbers", "made words"),
+    *("own classes at some steps", "words", "music", "text", "made numbers", "made words"),
 ]
 OPTIONS = {
     "plain": {},

@@ -46,6 +46,8 @@ class Case:
             targets = targets.byte()
         elif numbers:
             targets = torch.randn(shape, generator=g)
+        elif every:  # some steps are asked for nothing
+            targets[:, 1:][torch.rand(N, self.T, generator=g) < 0.3] = -1
         index = torch.randint(N, (K, B), generator=g)
         lengths = torch.randint(1, self.T + 1, (K, B), generator=g)
         index[:, -1], lengths[:, -1] = -1, 0
@@ -59,11 +61,18 @@ class Case:
             targets,
             index,
             lengths,
+            asked(targets, index, lengths) if self.goal is Goal.labels else lengths,
             torch.randn(K, self.P, generator=g) / 3,
             **head.answers(K, T, B, torch.device("cpu")),
             d_h=torch.full_like(h, torch.nan),
             parts=torch.zeros(K, -(-B // COLUMNS), self.P),
         )
+
+
+def asked(targets: Tensor, index: Tensor, lengths: Tensor) -> Tensor:
+    """Return how many answers each example is asked for, (K, B)."""
+    there = (targets[index] >= 0) & (torch.arange(targets.shape[1]) < lengths.unsqueeze(-1))
+    return there.sum(-1)
 
 
 def counted(lengths: Tensor, T: int) -> Tensor:

@@ -486,7 +486,11 @@ def test_a_text_has_the_characters_of_its_file(content):
     "change, message",
     [
         ({"targets": np.zeros((60, 5), np.float32)}, r"numbers of shape \(60, 5, 2\), as goal = Goal.values"),
-        ({"targets": np.zeros((60, 5)), "goal": Goal.labels}, "whole numbers from 0 to 1 of shape"),
+        ({"targets": np.zeros((60, 5)), "goal": Goal.labels}, "whole numbers from -1 to 1 of shape"),
+        (
+            {"targets": np.where(np.arange(60)[:, None] == 3, -1, 0).repeat(5, 1), "goal": Goal.labels},
+            "targets of example 3 are all -1; each example must ask for an answer",
+        ),
         ({"targets": Y, "goal": Goal.label}, r"targets have shape \(60,\) .* from 0 to 1"),
         ({"inputs": X[:, :, 0], "tokens": 3}, r"inputs .*must be tokens .* from 0 to 2"),
         ({"inputs": X[:, :, 0].astype("M8[s]")[..., None]}, r"must be numbers \(N, T, 1\)"),

@@ -17,9 +17,9 @@ Measured = tuple[Tensor, Tensor, Tensor]  # (K, B) each: loss, right answers, an
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return loss and hits, (K, ...) each, of logits (K, classes, ...) and y (K, ...)."""
+    """Return loss and hits, (K, ...) each, of logits (K, classes, ...) and y (K, ...); 0 where y is -1."""
     hits = (logits.detach().argmax(1) == y).float()
-    return torch.nn.functional.cross_entropy(logits, y, reduction="none"), hits
+    return torch.nn.functional.cross_entropy(logits, y, reduction="none", ignore_index=-1), hits
 
 
 def measure(
@@ -45,7 +45,7 @@ def measure(
             hits = torch.zeros_like(loss)
     if own is not None:
         loss = own(logits, y)
-    counts = counted(goal, logits, lengths)
+    counts = counted(goal, logits, y, lengths)
     if not goal.every_step:
         return loss, hits, counts
     if lengths is not None:
@@ -53,10 +53,10 @@ def measure(
     return loss.sum(1), hits.sum(1), counts.sum(1)
 
 
-def counted(goal: Goal, logits: Tensor, lengths: Tensor | None) -> Tensor:
-    """1 for each answer of logits that counts and 0 for padding: (K, B), of every step (K, T, B)."""
-    ones = torch.ones_like(logits[:, 0])
+def counted(goal: Goal, logits: Tensor, y: Tensor, lengths: Tensor | None) -> Tensor:
+    """Give 1 for each answer that counts, and 0 for padding and where y is -1: (K, B), or (K, T, B)."""
+    counts = (y >= 0).to(logits.dtype) if goal is Goal.labels else torch.ones_like(logits[:, 0])
     if not goal.every_step or lengths is None:
-        return ones
-    steps = torch.arange(ones.shape[1], device=ones.device).view(1, -1, 1)
-    return (steps < lengths.unsqueeze(1)).to(ones.dtype)
+        return counts
+    steps = torch.arange(counts.shape[1], device=counts.device).view(1, -1, 1)
+    return counts * (steps < lengths.unsqueeze(1))

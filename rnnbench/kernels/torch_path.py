@@ -102,7 +102,7 @@ class TorchCompute:
         totals: dict[str, tuple[Tensor, ...]] = {}
         with torch_precision.of(self.fit):
             for _, logits, batch in self._outputs(parameters, index, poll):
-                counts = counted(self.task.goal, logits, batch.lengths).double()
+                counts = counted(self.task.goal, logits, batch.y, batch.lengths).double()
                 y = batch.y.double() if batch.y.is_floating_point() else batch.y
                 for metric in metrics:
                     summed = self.task.sums if metric.sums == "task" else metric.sums

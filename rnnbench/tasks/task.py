@@ -24,7 +24,8 @@ class Goal(Enum):
 
     label = "label"  # a class at the end: targets (N,) integers; cross entropy
     value = "value"  # numbers at the end: targets (N, outputs) float32; squared error, mean over outputs
-    labels = "labels"  # a class at every step: targets (N, T) integers; cross entropy, mean over steps
+    labels = "labels"  # a class at every step: targets (N, T) integers, -1 at steps that are asked for
+    # nothing; cross entropy, mean over the others
     keys = "keys"  # binary keys at every step: targets (N, T, outputs) bytes; cross entropy, sum over
     # keys, mean over steps
     values = "values"  # numbers at every step: targets (N, T, outputs) float32; squared error, mean over
@@ -120,9 +121,10 @@ def check_examples(task: Task, examples: Examples) -> None:
     classes = task.goal in (Goal.label, Goal.labels)
     wanted = x.shape[: 2 if task.goal.every_step else 1] + (() if classes else (task.outputs,))
     shaped = y.shape == wanted or (task.loss is not None and y.ndim == len(wanted) and len(y) == len(x))
-    known = not classes or (y.dtype.kind in "iu" and y.min() >= 0 and y.max() < task.outputs)
+    least = -1 if task.goal is Goal.labels else 0
+    known = not classes or (y.dtype.kind in "iu" and y.min() >= least and y.max() < task.outputs)
     if not shaped or not known:
-        kind = f"whole numbers from 0 to {task.outputs - 1}" if classes else "numbers"
+        kind = f"whole numbers from {least} to {task.outputs - 1}" if classes else "numbers"
         raise ConfigError(
             f"targets have shape {y.shape} of {y.dtype}; must be {kind} of shape {wanted}, as goal = "
             f"Goal.{task.goal.value} asks for"
@@ -132,6 +134,12 @@ def check_examples(task: Task, examples: Examples) -> None:
         n.shape != x.shape[:1] or n.dtype.kind not in "iu" or n.min() < 1 or n.max() > x.shape[1]
     ):
         raise ConfigError(f"lengths must be {len(x)} whole numbers from 1 to {x.shape[1]}")
+    if task.goal is Goal.labels and y.shape == wanted and y.min() < 0:
+        asked = y >= 0 if n is None else (y >= 0) & (np.arange(y.shape[1]) < n[:, None])
+        if (without := ~asked.any(1)).any():
+            raise ConfigError(
+                f"targets of example {int(without.argmax())} are all -1; each example must ask for an answer"
+            )
 
 
 class Kind(Protocol):

@@ -31,6 +31,7 @@ class Answers:
     targets: Tensor  # of all examples, as a Task has them: (N,), (N, outputs), (N, T) or (N, T, outputs)
     index: Tensor  # (K, B) int64: which example; -1 where there is none
     lengths: Tensor  # (K, B) int64: steps of each example, 0 where there is none
+    asked: Tensor  # (K, B) int64: answers of each example; where each step has one, its steps
     parameters: Tensor  # (K, P)
     # Forward:
     logits: Tensor  # (K, T, outputs, B); in evaluation 0 where no answer counts
@@ -93,7 +94,8 @@ class Head:
         }  # fmt: skip
         every = self.goal.every_step
         forward[(places, parts, K)](
-            answers.h, **self._read(answers), **written, **sizes, EVERY=every, TRAINING=training,
+            answers.h, ASKED=answers.asked, **self._read(answers), **written, **sizes,
+            EVERY=every, TRAINING=training,
             num_warps=self.warps,
         )  # fmt: skip
         if every:
@@ -161,6 +163,7 @@ def d_logits(
         greatest = tl.load(MEASURED + step * 4 * B + column, ok, 0.0)
         total = tl.load(MEASURED + (step * 4 + 1) * B + column, ok, 1.0)
         label = tl.load(TARGETS + index * STORED + t, ok, 0).to(tl.int32)
+        real = real & (label >= 0)[None, :]
         right = tl.where(row[:, None] == label[None, :], 1.0, 0.0)
         d = tl.exp(logits - greatest[None, :]) / total[None, :] - right
     elif LOSS == NUMBERS:
@@ -223,18 +226,18 @@ def distance(logits, aim, OUTPUTS: tl.constexpr, LOSS: tl.constexpr):
 
 
 @triton.jit
-def count_answers(LENGTHS, COUNT, T, B):
+def count_answers(ASKED, COUNT, T, B):
     """Write how many answers the examples of a trial have."""
     count = tl.zeros([128], tl.int64)
     for first in range(0, B, 128):
         at = first + tl.arange(0, 128)
-        count += tl.minimum(tl.load(LENGTHS + at, at < B, 0), T)
+        count += tl.minimum(tl.load(ASKED + at, at < B, 0), T)
     tl.store(COUNT, tl.sum(count, 0).to(tl.float32))
 
 
 @triton.jit
 def forward(
-    H, TARGETS, INDEX, LENGTHS, PARAMETERS, LOGITS, MEASURED, LOSSES, HITS, COUNT, PREDICTIONS,
+    H, TARGETS, INDEX, LENGTHS, ASKED, PARAMETERS, LOGITS, MEASURED, LOSSES, HITS, COUNT, PREDICTIONS,
     T, B, P, STORED, AT_WEIGHT, AT_BIAS,
     OUTPUTS: tl.constexpr, WIDTH: tl.constexpr, OB: tl.constexpr, WB: tl.constexpr, STEPS: tl.constexpr,
     BB: tl.constexpr, LOSS: tl.constexpr, PRECISION: tl.constexpr, EVERY: tl.constexpr,
@@ -269,6 +272,7 @@ def forward(
     there = (t < T) & (column < B)
     if LOSS == CLASSES:
         loss = tl.log(total) + (greatest - right)
+        loss = tl.where(label >= 0, loss, 0.0)
         right = tl.where(guess == label, 1.0, 0.0)
         tl.store(MEASURED + step * 4 * B + column, greatest, ok)
         tl.store(MEASURED + (step * 4 + 1) * B + column, total, ok)
@@ -281,7 +285,7 @@ def forward(
         tl.store(HITS + k * B + column, right, there)
         tl.store(PREDICTIONS + k * B + column, guess.to(tl.int64), there)
     if (first == 0) & (part == 0):
-        count_answers(LENGTHS + k * B, COUNT + k, T, B)
+        count_answers(ASKED + k * B, COUNT + k, T, B)
 
 
 @triton.jit

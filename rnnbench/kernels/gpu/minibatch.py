@@ -83,6 +83,7 @@ class Minibatch:
         self.device = device = examples.inputs.device
         self.index = torch.full((K, B), -1, dtype=torch.int64, device=device)
         self.lengths = torch.zeros(K, B, dtype=torch.int64, device=device)
+        self.asked = torch.zeros_like(self.lengths) if goal is Goal.labels else self.lengths
         # A state that is handed on has gone through all steps, whether their answers count or not.
         self.steps = torch.zeros_like(self.lengths) if carried else self.lengths
         self.parameters = self._zeros(self.P)
@@ -132,7 +133,7 @@ class Minibatch:
         every = self.goal.every_step
         h = self.outputs[-1] if every else self.summary
         self.answers = Answers(
-            h, self.examples.targets, self.index, self.lengths, self.parameters,
+            h, self.examples.targets, self.index, self.lengths, self.asked, self.parameters,
             **self.head.answers(self.K, self.T if every else 1, self.B, self.device),
             d_h=torch.zeros_like(h) if self.training else None,
             parts=self.parts if self.training else None,
@@ -219,10 +220,14 @@ class Minibatch:
         self.fresh.zero_()
 
     def _count_steps(self) -> None:
-        """Write the steps of each example: 0 where there is none."""
+        """Write the steps of each example, and how many answers it is asked for: 0 where there is none."""
         lengths = self.examples.lengths
         steps = self.T if lengths is None else lengths[self.index.clamp(min=0)]
         self.lengths.copy_(torch.where(self.index >= 0, steps, 0))
+        if self.asked is not self.lengths:
+            classes = self.examples.targets[self.index.clamp(min=0)]  # (K, B, T)
+            step = torch.arange(classes.shape[2], device=self.device)
+            self.asked.copy_(((classes >= 0) & (step < self.lengths.unsqueeze(-1))).sum(-1))
         if self.steps is not self.lengths:
             self.steps.copy_(torch.where(self.index >= 0, self.T, 0))
 

@@ -235,6 +235,16 @@ static void read_out_backward(const struct shape *s, struct work *w, const struc
     if (s->directions == 2) memcpy(d_out + half, w->d_summary + half, sizeof(float) * half);
 }
 
+static int64_t class_of(const struct examples *e, int64_t example, int t) {
+    return ((const int64_t *)e->targets)[example * e->target_stride + t];
+}
+
+// Whether column j is asked for an answer at step t: within its length, and where its class is not -1.
+static int asked(const struct shape *s, const struct examples *e, const struct chunk *c, int j, int t) {
+    if (j >= c->count || (every_step(s) && c->lengths && t >= c->lengths[j])) return 0;
+    return s->goal != LABELS || class_of(e, c->index[j], t) >= 0;
+}
+
 // The loss of w->logits, of step t where there is an answer at every step; see loss.h.
 static void cost(const struct shape *s, const struct examples *e, struct work *w, const struct chunk *c, int t,
                  double *sums, int64_t *answers) {
@@ -242,14 +252,13 @@ static void cost(const struct shape *s, const struct examples *e, struct work *w
     int64_t classes[CHUNK];
     const int N = c->N, outputs = s->outputs;
     for (int j = 0; j < N; j++) {
-        const int counts = j < c->count && (!every_step(s) || !c->lengths || t < c->lengths[j]);
+        const int counts = asked(s, e, c, j, t);
         share[j] = counts ? c->share : 0;
         sums[2] += counts;
     }
     const long at = (long)t * outputs;
     if (s->goal == LABEL || s->goal == LABELS) {
-        for (int j = 0; j < N; j++)
-            classes[j] = ((const int64_t *)e->targets)[c->index[example_of(c, j)] * e->target_stride + t];
+        for (int j = 0; j < N; j++) classes[j] = class_of(e, c->index[example_of(c, j)], t);
         cross_entropy(outputs, N, w->logits, classes, share, c->train, sums, answers);
         return;
     }
@@ -287,6 +296,12 @@ static void answer(const struct shape *s, const struct examples *e, struct work 
     if (every_step(s)) {
         for (int t = 0; t < c->T; t++) {
             const long at = (long)t * width * N;
+            int answers_of_step = 0;
+            for (int j = 0; j < c->count; j++) answers_of_step += asked(s, e, c, j, t);
+            if (!answers_of_step) {
+                if (c->train) memset(w->d_out[0] + at, 0, sizeof(float) * width * N);
+                continue;
+            }
             head_forward(s, w, p, w->out[s->layers - 1] + at, N);
             cost(s, e, w, c, t, sums, 0);
             if (c->train) head_backward(s, w, p, w->out[s->layers - 1] + at, w->d_out[0] + at, N);

@@ -113,8 +113,9 @@ static struct minibatch minibatch_of(const struct call *c, int64_t k, int64_t nu
     struct minibatch m = {.index = c->order + k * c->stride + at, .number = number, .k = k,
                           .size = c->count - at < c->batch ? c->count - at : c->batch};
     for (int64_t i = 0; i < m.size; i++) {
-        const int64_t length = length_of(c->examples, m.index[i]);
-        m.answers += every_step(c->shape) ? length : 1;
+        const int64_t length = every_step(c->shape) ? length_of(c->examples, m.index[i]) : 1;
+        for (int64_t t = 0; t < length; t++)
+            m.answers += c->shape->goal != LABELS || class_of(c->examples, m.index[i], t) >= 0;
     }
     return m;
 }
