@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import Container, OmegaConf, open_dict
 
 from rnnbench.app import app
-from rnnbench.config import conf_folder, to_yaml, typed
+from rnnbench.config import SharedYaml, conf_folder, to_yaml, typed
 from rnnbench.sweep import launcher
 from rnnbench.sweep.compose import Composer
 
@@ -418,3 +418,12 @@ def test_a_job_made_of_another_leaves_it_as_it_was(composer):
     names = [tree["hydra"]["job"]["override_dirname"] for _, tree in jobs]
     assert names[:2] == ["optim.lr=0.1,seed=0", "optim.lr=0.1,seed=1"]
     assert jobs[0] == jobs[3]
+
+
+def test_trees_that_share_parts_are_written_as_each_alone():
+    part = {"a": 1, "long": "word " * 40, "empty": {}, "list": [1, {"b": None}]}
+    trees = [{"part": part, "other": {"b": [number]}, "seed": number, "none": {}} for number in range(3)]
+    shared = SharedYaml()
+    for tree in [*trees, *trees]:
+        assert shared.write(tree) == to_yaml(tree)
+        assert shared.write(tree, "hydra") == to_yaml({"hydra": tree})

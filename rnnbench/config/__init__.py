@@ -45,7 +45,7 @@ from rnnbench.config.schema import (
 from rnnbench.config.search import Drawn, Search
 from rnnbench.config.secrets import mask
 from rnnbench.config.slurm import Slurm
-from rnnbench.config.trees import flatten, plain, to_yaml, typed
+from rnnbench.config.trees import SharedYaml, flatten, plain, to_yaml, typed
 from rnnbench.config.uris import check_uri
 
 __all__ = [
@@ -77,6 +77,7 @@ __all__ = [
     "Search",
     "Select",
     "Sgd",
+    "SharedYaml",
     "Slurm",
     "Tracking",
     "bounds",

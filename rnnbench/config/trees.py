@@ -1,7 +1,7 @@
 """Converts a configuration between typed objects, plain dicts and YAML, and refuses a tree of other keys."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -60,18 +60,23 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def plain(config: Config) -> dict[str, Any]:
     """Turn a configuration into JSON types, enums by name."""
-
-    def simple(value: Any) -> Any:
-        if isinstance(value, Enum):
-            return value.value
-        if isinstance(value, dict):
-            return {key: simple(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [simple(item) for item in value]
-        return str(value) if isinstance(value, str) else value  # a name of one's own is text here
-
-    tree: dict[str, Any] = simple(asdict(config))
+    tree: dict[str, Any] = _plain(config)
     return tree
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, str) else value  # a name of one's own is text here
+
+
+MOST_SHARED = 500  # parts of trees whose YAML is kept
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
@@ -96,6 +101,33 @@ def to_yaml(tree: Any) -> str:
         return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
     except UnicodeEncodeError:  # a file name that is not UTF-8: the C library has no escapes for it
         return str(yaml.dump(tree, Dumper=yaml.SafeDumper, sort_keys=False))
+
+
+class SharedYaml:
+    """Writes many trees as `to_yaml` does, of which most parts are the same objects: each of those once."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, int], tuple[Any, str]] = {}  # parts and their YAML, by key and object
+
+    def write(self, tree: dict[str, Any], within: str = "") -> str:
+        """Return the YAML of a tree.
+
+        Args:
+            within: the key that the tree is the value of in the file.
+        """
+        head = f"{within}:\n" if within else ""
+        return head + "".join(self._part(key, part, within, head) for key, part in tree.items())
+
+    def _part(self, key: str, part: Any, within: str, head: str) -> str:
+        place = (f"{within}.{key}", id(part))
+        known = self.known.pop(place, None)
+        if known is None:
+            text = to_yaml({within: {key: part}} if within else {key: part}).removeprefix(head)
+            known = (part, text)  # the part is kept, so that no other object gets its id
+        self.known[place] = known  # the one used last stands at the end
+        if len(self.known) > MOST_SHARED:
+            del self.known[next(iter(self.known))]
+        return known[1]
 
 
 def stray_keys(tree: DictConfig) -> Iterator[str]:

@@ -45,7 +45,6 @@ class Composer:
         self.files = files_seen_with(loader, master.hydra.job.config_name, settings)
         self.checker = Checker(loader, self.files)
         self.meant: set[str] = set()  # overrides that were checked
-        self.parsed: dict[str, Override] = {}
         self.groups: dict[str, bool] = {}  # whether a key is a config group
         self.chosen: dict[tuple[object, ...], Callable[[], DictConfig]] = {}  # functions that return copies
         self.common: dict[tuple[str, str], Any] = {}  # parts of hydra nodes, by key and repr
@@ -60,9 +59,9 @@ class Composer:
         self.check(overrides)
         with explained(overrides):
             own = offer(overrides, self.files)
-            parsed = [self.parse(text) for text in overrides]
+            parsed = [self.checker.read(text) for text in overrides]
         values = [override for override in parsed if not self.is_choice(override)]
-        chosen = tuple(text for text in overrides if self.is_choice(self.parsed[text]))
+        chosen = tuple(text for text in overrides if self.is_choice(self.checker.read(text)))
         alike = (own, chosen, *(override.key_or_group for override in values))
         template = self.templates.get(alike)
         if template is not None and (made := template.job(parsed, values)) is not None:
@@ -102,10 +101,10 @@ class Composer:
             HydraException: the overrides cannot be composed.
         """
         own = offer(overrides, self.files)
-        parsed = [self.parse(text) for text in overrides]
+        parsed = [self.checker.read(text) for text in overrides]
         values = [override for override in parsed if not self.is_choice(override)]
         if all(map(_is_plain, values)):
-            choices = tuple(text for text in overrides if self.is_choice(self.parsed[text]))
+            choices = tuple(text for text in overrides if self.is_choice(self.checker.read(text)))
             cfg = self._choose(choices, own)
             try:
                 apply_values(values, cfg)
@@ -126,12 +125,6 @@ class Composer:
             # Shared only under one key: YAML would write one object in two places of a file as a reference.
             tree["hydra"][key] = self.common.setdefault((key, repr(part)), part)
         return dict(tree)
-
-    def parse(self, text: str) -> Override:
-        """Return an override as Hydra's grammar reads it."""
-        if text not in self.parsed:
-            (self.parsed[text],) = self.checker.parser.parse_overrides([text])
-        return self.parsed[text]
 
     def is_choice(self, override: Override) -> bool:
         """Return whether an override chooses from a group; as in Hydra, a dict is a value, not a choice."""

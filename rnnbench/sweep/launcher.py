@@ -25,7 +25,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from rnnbench import config as schema
-from rnnbench.config import Config, ConfigError, to_yaml, typed
+from rnnbench.config import Config, ConfigError, SharedYaml, to_yaml, typed
 from rnnbench.config.secrets import check_tree
 from rnnbench.config.user_code import own_code
 from rnnbench.record import new_folder
@@ -255,6 +255,7 @@ class TrialLauncher(Launcher, ABC):
         self.max_stack = max_stack
         self.checked: dict[tuple[str, ...], Composed] = {}  # by overrides; our sweeper fills it
         self.base: dict[str, Any] | None = None  # in a search, the config that its jobs are compared with
+        self.yaml = SharedYaml()  # of the parts that the configs of jobs share
         self.composing = Lock()  # jobs of a search may be launched from several threads
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -378,8 +379,8 @@ class TrialLauncher(Launcher, ABC):
         inner = folder / name
         inner.mkdir(parents=True, exist_ok=True)
         tree = {key: part for key, part in tree.items() if key != "hydra"}
-        write(inner / "config.yaml", to_yaml(tree))
-        write(inner / "hydra.yaml", to_yaml({"hydra": hydra}))
+        write(inner / "config.yaml", self.yaml.write(tree))
+        write(inner / "hydra.yaml", self.yaml.write(hydra, "hydra"))
         write(inner / "overrides.yaml", to_yaml(hydra["overrides"]["task"]))
 
     def _result(self, overrides: Sequence[str], job: Job) -> JobReturn:

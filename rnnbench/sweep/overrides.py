@@ -39,6 +39,7 @@ class Checker:
         self.loader = loader
         self.groups = Groups(files or files_of(loader))
         self.parser = OverridesParser.create(config_loader=loader)
+        self.parsed: dict[str, Override] = {}  # the words that could be read
 
     def check(self, words: Sequence[str], several: bool, known: Container[str] = ()) -> None:
         """Refuse overrides that have no meaning.
@@ -73,8 +74,18 @@ class Checker:
                 raise ConfigError(_replaces(word, values, swept[override.key_or_group]))
             before = word
 
+    def read(self, word: str) -> Override:
+        """Return an override as Hydra's grammar reads it; what was read once is kept.
+
+        Raises:
+            HydraException, ValueError: it cannot be read.
+        """
+        if word not in self.parsed:
+            (self.parsed[word],) = self.parser.parse_overrides([word])
+        return self.parsed[word]
+
     def parse(self, word: str, before: str = "", after: Sequence[str] = ()) -> Override:
-        """Return an override as Hydra's grammar reads it.
+        """Return an override as `read` does, or say what is wrong with it.
 
         Args:
             before, after: the neighbouring words, which may have been meant as part of this one.
@@ -83,7 +94,7 @@ class Checker:
             ConfigError: it cannot be read.
         """
         try:
-            (override,) = self.parser.parse_overrides([word])
+            override = self.read(word)
             if override.key_or_group:
                 return override
             reason = "has no key before ="

@@ -13,7 +13,7 @@ def swept_options(composer: Composer, points: Iterable[Sequence[str]]) -> dict[s
     """Return the options that the points of a sweep choose from each group, where they are several."""
     found: dict[str, dict[str, None]] = {}
     for word in dict.fromkeys(word for point in points for word in point):
-        override = composer.parse(word)
+        override = composer.checker.read(word)
         if composer.is_choice(override):
             found.setdefault(override.key_or_group, {})[str(override.value())] = None
     return {group: list(names) for group, names in found.items() if len(names) > 1}
@@ -34,12 +34,12 @@ def of_options(
         point: the overrides of the point, which could not be composed.
         error: what was said of it.
     """
-    chosen = [word for word in point if composer.is_choice(composer.parse(word))]
-    for override in map(composer.parse, point):
+    chosen = [word for word in point if composer.is_choice(composer.checker.read(word))]
+    for override in map(composer.checker.read, point):
         if composer.is_choice(override) or not _sets(override) or _has(composer, chosen, override):
             continue
         for group, names in options.items():
-            others = [word for word in chosen if composer.parse(word).key_or_group != group]
+            others = [word for word in chosen if composer.checker.read(word).key_or_group != group]
             having = [name for name in names if _has(composer, [*others, f"{group}={name}"], override)]
             if having and len(having) < len(names):
                 lacking = [name for name in names if name not in having]
