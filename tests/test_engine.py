@@ -11,6 +11,7 @@ from rnnbench.config import AdamW, Readout, RMSprop, Schedule, Select, Sgd
 from rnnbench.kernels.compiled import instruction_sets
 from rnnbench.nn.cells import CELLS
 from rnnbench.nn.network import Network, to_torch
+from rnnbench.tasks import load
 from rnnbench.train.stack import Stack, conclude, shape_key
 
 
@@ -82,6 +83,19 @@ def test_a_stack_equals_its_singles(kind):
     assert len({shape_key(config) for config in configs}) == 1
     for together, alone in zip(run(configs), [run([config])[0] for config in configs], strict=True):
         assert_same(together, alone)
+
+
+def test_folds_train_in_one_stack_as_alone():
+    """The first and the second of five folds of the digits validate on 287 examples, the third on 288."""
+    same = {"data__folds": 5, "data__metrics": ["macro_f1"], "data__train_size": 64, "fit__epochs": 2}
+    configs = [make_config("gru", s, data__fold=k, **same) for s, k in ((0, 0), (1, 1), (0, 2), (0, 1))]
+    assert len({shape_key(config) for config in configs}) == 1
+    whole = [shape_key(make_config(data__folds=5, data__fold=k)) for k in range(3)]
+    assert whole[0] == whole[1] != whole[2]
+    together = run(configs, load(configs[0].data))
+    for config, one in zip(configs, together, strict=True):
+        assert_same(one, run([config], load(config.data))[0])
+    assert together[0][0] != together[3][0]
 
 
 @pytest.mark.parametrize("name", CELLS)

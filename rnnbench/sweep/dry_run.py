@@ -45,7 +45,7 @@ def show_plan(configs: Sequence[Config], max_stack: int | None, elsewhere: bool 
             busy[min(devices, key=lambda name: busy[name])] += (seconds or 0.0) / stacks
         terminal.say(
             f"  {len(members)} x {config.model.name}, hidden size {config.model.hidden_size}, "
-            f"{counted(config.model.num_layers, 'layer')} on {config.data.name}{fold(config)}: "
+            f"{counted(config.model.num_layers, 'layer')} on {config.data.name}{folds_in(members)}: "
             f"{Network(config.model, shape.input_size, shape.outputs).count():,} parameters, "
             f"{counted(stacks, 'stack')} of up to {width}, about {memory / 2**20:,.0f} MiB, "
             f"{'' if seconds is None else clock(seconds) + ', '}{computed_by(config)}"
@@ -128,9 +128,11 @@ def measure(config: Config, shape: tasks.Shape, width: int) -> float:
     return step * (train + watched / 3 / config.fit.evaluate_every) / B
 
 
-def fold(config: Config) -> str:
-    """Return which fold validates as text; "" where there are no folds."""
-    return f", data.fold={config.data.fold} of {config.data.folds}" if config.data.folds is not None else ""
+def folds_in(members: Sequence[Config]) -> str:
+    """Return the folds of trials as text; "" where there are none."""
+    if (folds := members[0].data.folds) is None:
+        return ""
+    return f", data.fold={','.join(map(str, sorted({one.data.fold for one in members})))} of {folds}"
 
 
 def computed_by(config: Config) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnnbench import tasks
 from rnnbench.config import STEPS_PER_EPOCH, Config, Schedule, Select, direction, selection
 from rnnbench.kernels import make_compute
 from rnnbench.kernels.libraries import alike
@@ -112,7 +113,8 @@ class Stack:
         self.device = torch.device(config.fit.device)
         self.watched = config.fit.select.value  # the split that chooses the best epoch
         self.task = task
-        self.splits = {name: torch.from_numpy(index) for name, index in task.splits.items()}
+        self.splits = _tensors(task)
+        self.folds = {config.data.fold: self.splits}  # without data.folds all trials have fold 0
         self.compute = make_compute(config, task)
         self.network = self.compute.network
         self.evaluation = Evaluation(config, task, self.compute)
@@ -202,15 +204,32 @@ class Stack:
         due = [k for k, slot in enumerate(self.slots) if slot.due and not slot.diverged]
         if not due:
             return
-        found = self.measure(self.state["parameters"][due], self.watched).metrics
-        for k, measured in zip(due, found, strict=True):
-            metrics[k] |= {f"{self.watched}/{name}": value for name, value in measured.items()}
-            if self.slots[k].judge(measured):
-                self.state["best"][k] = self.state["parameters"][k]
+        alike: dict[int, list[int]] = {}
+        for k in due:
+            alike.setdefault(self.slots[k].config.data.fold, []).append(k)
+        for places in alike.values():
+            of = self.slots[places[0]]
+            found = self.measure(self.state["parameters"][places], self.watched, of).metrics
+            for k, measured in zip(places, found, strict=True):
+                metrics[k] |= {f"{self.watched}/{name}": value for name, value in measured.items()}
+                if self.slots[k].judge(measured):
+                    self.state["best"][k] = self.state["parameters"][k]
 
-    def measure(self, parameters: Tensor, split: str) -> Answers:
-        """Compute all metrics of parameters (k, P) on a split, and the predictions."""
-        return self.evaluation.measure(parameters, self.splits[split], self.poll)
+    def _split(self, slot: Slot, name: str) -> Tensor:
+        """Return the places of the examples of a split, where the slot's fold validates."""
+        data = slot.config.data
+        if data.fold not in self.folds:
+            self.folds[data.fold] = _tensors(tasks.load(data))
+        return self.folds[data.fold][name]
+
+    def measure(self, parameters: Tensor, split: str, of: Slot | None = None) -> Answers:
+        """Compute all metrics of parameters (k, P) on a split, and the predictions.
+
+        Args:
+            of: a slot with the fold whose split it is; None: that of the stack's task.
+        """
+        index = self.splits[split] if of is None else self._split(of, split)
+        return self.evaluation.measure(parameters, index, self.poll)
 
     def _order(self) -> Tensor:
         """Order the training examples of each trial's next epoch, (K, examples).
@@ -228,8 +247,9 @@ class Stack:
             return torch.stack(
                 [torch.arange(slot.epoch * size, (slot.epoch + 1) * size) for slot in self.slots]
             )
-        orders = [train[torch.randperm(len(train), generator=stream(slot, 1))] for slot in self.slots]
-        return torch.stack(orders)
+        orders = [torch.randperm(len(train), generator=stream(slot, 1)) for slot in self.slots]
+        of_folds = (self._split(slot, "train") for slot in self.slots)
+        return torch.stack([split[order] for split, order in zip(of_folds, orders, strict=True)])
 
     def _noise(self) -> Noise:
         """Draw what this epoch of training needs, each trial from its own streams; rates may differ."""
@@ -309,6 +329,11 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
     return outcomes
 
 
+def _tensors(task: Task) -> dict[str, Tensor]:
+    """Return the places of the examples of each split."""
+    return {name: torch.from_numpy(index) for name, index in task.splits.items()}
+
+
 def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Make the generator of random numbers for each (seed, epoch, purpose)."""
     words = np.random.SeedSequence((slot.config.seed, slot.epoch, purpose)).generate_state(2)
@@ -316,12 +341,18 @@ def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torc
 
 
 def shape_key(config: Config) -> tuple[object, ...]:
-    """Return what the trials of one stack have in common: whatever fixes a shape, an equation or the data."""
+    """Return what the trials of one stack have in common: whatever fixes a shape, an equation or the data.
+
+    Folds with equally many training examples share a stack: each trial has an order of its own in any case.
+    """
+    data, size = config.data, None
+    if data.folds is not None:
+        data, size = replace(data, fold=0), tasks.shape(data).train
     model, optim, fit = config.model, config.optim, config.fit
     model = alike(model)
     same: dict[str, Any] = dict.fromkeys(("lr", *optim.hyperparameters), 0.0)
     optim = replace(optim, **same)
     return (
-        *(repr(model), repr(optim), repr(config.data)),
+        *(repr(model), repr(optim), repr(data), size),
         *(fit.batch_size, fit.steps_per_epoch, fit.select, fit.device, fit.kernel, fit.precision),
     )
