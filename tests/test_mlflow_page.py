@@ -204,6 +204,24 @@ def test_only_seeds_of_one_configuration_have_a_mean(tmp_path: Path) -> None:
     assert len(found(("0", 0, 0.12345671), ("1", 1, 0.12345671), ("2", 0, 0.12345672))) == 2
 
 
+def test_a_configurations_figures_are_over_seeds_each_the_mean_of_its_folds() -> None:
+    template = {"status": "finished", "tags": {}, "started": 1, "ended": 2}
+    params = {"model.name": "lstm", "data.folds": 2}
+    given = {
+        Path(f"{seed}{fold}"): template
+        | {"job": f"{seed}{fold}", "trial": f"{seed}{fold}", "metrics": {"test/accuracy": accuracy}}
+        | {"params": params | {"seed": seed, "data.fold": fold}}
+        for (seed, fold), accuracy in {(0, 0): 0.5, (0, 1): 0.7, (1, 0): 0.6, (1, 1): 0.8}.items()
+    }
+    (cell,) = cells_of(given)
+    assert cell.name == "lstm: mean of 2 x 2 folds" and cell.params == params
+    assert (cell.metrics["n"], cell.metrics["folds"]) == (2, 2)
+    assert cell.metrics["test/accuracy/mean"] == pytest.approx(0.65)
+    assert cell.metrics["test/accuracy/deviation"] == pytest.approx(0.1 / 2**0.5)
+    (alone,) = cells_of(dict(list(given.items())[:2]))
+    assert alone.metrics == {"n": 1, "folds": 2, "test/accuracy/mean": pytest.approx(0.6)}
+
+
 def test_a_long_table_is_cut_between_its_rows() -> None:
     rows = [f"| {number} | {'x' * 90} |" for number in range(200)]
     note = entities._note("\n".join(rows) + "\n")

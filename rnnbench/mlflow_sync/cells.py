@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rnnbench.config.metrics import bounds
@@ -34,7 +35,8 @@ from rnnbench.terminal import grouped
 
 CONFIRMS = re.compile(r"\d+\.c\d+")  # folders of a search whose trials train its winner under fresh seeds
 CONFIDENCE = 0.95
-APART = ("seed", "data.fold", "tracking.", "reuse")  # keys of a trial that are none of its configuration
+FOLD = "data.fold"
+APART = ("seed", "tracking.", "reuse")  # keys of a trial, beside the fold, that are none of its configuration
 
 
 @dataclass(frozen=True)
@@ -80,18 +82,40 @@ def _cell(members: Sequence[dict[str, Any]], varied: Sequence[str], names: Mappi
     shared = {
         key: value
         for key, value in first.items()
-        if not key.startswith(APART)
+        if not (key == FOLD or key.startswith(APART))
         and (value is not None or key in varied)
         and all(member["params"].get(key) == value for member in members)
     }
+    runs = _runs(members)
+    folds = len({member["params"].get(FOLD) for member in members})
+    counted = f"{len(runs)} x {folds} folds" if folds > 1 else f"{len(runs)}"
     return Cell(
-        name=f"{label}: mean of {len(members)}",
+        name=f"{label}: mean of {counted}",
         params=shared,
-        metrics=means([member["metrics"] for member in members]),
+        metrics=means(runs) | ({"folds": float(folds)} if folds > 1 else {}),
         jobs=[names[member["job"]] for member in members],
         attempts=[[member["job"], member["started"]] for member in members],
         ended=max(member["ended"] or member["started"] for member in members),
     )
+
+
+def _runs(members: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+    """Return the metrics of each trial; where the data has folds, each seed's means over its folds.
+
+    Folds share training data: as runs of their own they would make deviation and interval too small.
+    """
+    if members[0]["params"].get("data.folds") is None:
+        return [member["metrics"] for member in members]
+    seeds: dict[Any, list[dict[str, float]]] = {}
+    for member in members:
+        seeds.setdefault(member["params"]["seed"], []).append(member["metrics"])
+    return [
+        {
+            name: fmean(fold[name] for fold in folds if name in fold)
+            for name in dict.fromkeys(name for fold in folds for name in fold)
+        }
+        for folds in seeds.values()
+    ]
 
 
 def _word(key: str, value: Any) -> str:
