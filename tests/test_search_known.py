@@ -3,13 +3,16 @@
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
-from rnnbench.config import ConfigError
+from rnnbench.config import ConfigError, Search
 from rnnbench.record import read_result
+from rnnbench.search.constraints import Constraint, read_constraints
+from rnnbench.search.ending import Ending, without_improvement
 from rnnbench.search.known import check_points, point_of, read_point, read_points
 from rnnbench.search.space import Space, read_space
 from rnnbench.search.study import Given
+from tests.conftest import make_config
 from tests.test_search import counted, journal, search, settings, study
 from tests.test_search_faults import ELSEWHERE, draw, in_between, worker_of
 from tests.test_search_faults import journal as storage_in
@@ -160,3 +163,120 @@ def test_a_point_that_was_lost_before_it_was_drawn_keeps_its_values(tmp_path):
     a.retire(begun._trial_id, "dead")
     assert a.ask(draw).overrides == ("x=0.25",)
     assert a.study.get_trials()[0].state == TrialState.FAIL
+
+
+COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
+
+
+@pytest.mark.parametrize(
+    "values, since",
+    [
+        ([3, 1, 2, 2], 2),
+        ([3, 1, 1], 1),  # as good is no improvement
+        ([1], 0),
+        ([], 0),
+        ([1, None, PRUNED, FAIL, 2], 2),  # one that failed says nothing
+        ([(1, 5), (5, 1), (3, 3), (4, 4), (3, 3)], 2),  # of several objectives: whatever enters the front
+        ([2, "infeasible"], 1),
+    ],
+)
+def test_trials_without_improvement_are_counted(values, since):
+    trials = []
+    for value in filter(lambda value: value is not None, values):
+        state = value if isinstance(value, TrialState) else COMPLETE
+        best = {"infeasible": (0.0,)}.get(value, value if isinstance(value, tuple) else (value,))
+        trials.append(
+            create_trial(
+                state=state,
+                values=list(best) if state == COMPLETE else None,
+                system_attrs={"constraints:size<=1": 1.0} if value == "infeasible" else {},
+            )
+        )
+        trials[-1].number = len(trials)
+    directions = ["minimize"] * (2 if (1, 5) in values else 1)
+    assert without_improvement(list(reversed(trials)), directions) == since
+
+
+def test_a_search_without_improvement_or_time_begins_no_trial(tmp_path):
+    a, b = (worker_of(storage_in(tmp_path), 20) for _ in range(2))
+    a.ending, b.ending = (Ending(Search(stop_after=3), ["minimize"]) for _ in range(2))
+    for value in (5.0, 1.0, 2.0, 3.0):
+        worker = a if value < 3 else b  # the study counts, not the worker
+        assert worker.tell(worker.ask(draw), COMPLETE, [value], {})
+    last, other = a.ask(draw), b.ask(draw)
+    assert a.tell(last, COMPLETE, [4.0], {})
+    assert a.ask(draw) is None and "stop_after=3" in a.over()
+    assert b.tell(other, COMPLETE, [0.5], {})  # what is in flight ends, and may be better
+    assert a.over() is None and a.ask(draw) is not None
+
+    late = worker_of(storage_in(tmp_path), 20)
+    late.ending = Ending(Search(timeout=0.5), ["minimize"])
+    suggestion = late.ask(draw)
+    late.ending.began -= 1799
+    assert late.over() is None
+    late.ending.began -= 1
+    assert late.ask(draw) is None and "hydra.sweeper.timeout=0.5" in late.over()
+    assert late.tell(suggestion, COMPLETE, [1.0], {})
+
+
+@pytest.mark.parametrize(
+    "line, value, kept",
+    [
+        ("parameters/total<=700", 700, True),
+        ("parameters/total<700", 700, False),
+        ("parameters/total > 700", 700, False),
+        ("parameters/total>=7e2", 700, True),
+        ("val/accuracy>=0.9", 0.89, False),
+    ],
+)
+def test_a_constraint_is_kept_where_optuna_is_told_at_most_0(line, value, kept):
+    (constraint,) = read_constraints([line], make_config(), use_test_set=False)
+    assert (constraint.excess(value) <= 0) == kept
+    assert constraint.metric in ("parameters/total", "best/val_accuracy")
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("parameters/totl<=3", "must be on a metric that is recorded: best/val_accuracy"),
+        ("parameters/total=3", "must be like parameters/total<=20000"),
+        ("parameters/total<=x", "must be like parameters/total<=20000"),
+        ("test/accuracy>0.5", "no honest test figure"),
+    ],
+)
+def test_constraints_are_refused(line, message):
+    with pytest.raises(ConfigError) as refusal:
+        read_constraints([line], make_config(), use_test_set=False)
+    assert str(refusal.value).startswith(f"hydra.sweeper.constraints={line}: ") and message in str(
+        refusal.value
+    )
+    assert read_constraints(["test/accuracy>0.5"], make_config(), use_test_set=True) == [
+        Constraint("test/accuracy", ">", 0.5)
+    ]
+
+
+def test_the_winner_keeps_the_constraints_and_what_is_too_large_is_not_trained(here, tmp_path):
+    size = ["model=gru", "model.hidden_size=choice(4,8,32)", "optim.lr=choice(0.001,0.02)", "fit.epochs=1"]
+    more = settings(n_trials=9, n_jobs=1, study_name="s", stop_after=4)
+    kept = settings(constraints="['parameters/total<=1000','parameters/total>300']")
+    known = settings(enqueue="['model.hidden_size=32','model.hidden_size=4','model.hidden_size=8']")
+    out, _ = here(*search(*more, *kept, *known, space=size))
+    s = study(journal(tmp_path))
+    trials = s.get_trials()
+    assert [trial.state for trial in trials[:3]] == [PRUNED, PRUNED, COMPLETE]
+    assert trials[0].constraints == {
+        "parameters/total<=1000": 4362 - 1000,
+        "parameters/total>300": 300 - 4362,
+    }
+    assert not (tmp_path / "multirun/s/0").exists() and (tmp_path / "multirun/s/2").exists()
+    assert {t.params["model.hidden_size"] for t in trials if t.state == COMPLETE} == {8}
+    assert f"best: trial {s.best_trial.number}," in out
+    assert "trial 0: " in out and "not trained, breaks parameters/total<=1000" in out
+    assert "trials broke a constraint by size, and were not trained" in out
+    assert (
+        "hydra.sweeper.stop_after=4: as many trials have not improved on the best, so the search ends" in out
+    )
+    _, err = here(*search(*more, space=size), code=1)
+    assert "hydra.sweeper.study_name=s: is there, with another constraint" in err
+    _, err = here(*search(*settings(n_trials=1, constraints="['val/accuracy>1']"), space=size), code=1)
+    assert "no trial keeps the constraints: 1 of 1 break best/val_accuracy>1" in err

@@ -42,7 +42,8 @@ def check_identity(study: optuna.Study, identity: dict[str, Any], directions: Se
     if known is None:
         return
     for what, value in json.loads(json.dumps(identity)).items():
-        there = known.get(what, value)  # studies of earlier versions do not say everything
+        # Studies of earlier versions do not say everything; they had no constraints.
+        there = known.get(what, [] if what == "constraint" else value)
         if _stated(there) != _stated(value):
             raise ConfigError(
                 f"hydra.sweeper.study_name={name}: is there, with another {what}: "

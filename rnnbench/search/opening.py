@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
+from rnnbench.search.ending import Ending
 from rnnbench.search.launched import JobSearch
 from rnnbench.search.plan import Plan
 from rnnbench.search.pruning import OPEN
@@ -38,6 +39,7 @@ def open_search(
         n_trials=plan.n_trials,
     )
     study.points, study.known = plan.points, plan.known
+    study.ending = Ending(plan.settings, plan.directions)
     OPEN[study.name] = study
     try:
         if isinstance(launcher, StackLauncher):

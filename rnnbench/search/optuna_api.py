@@ -15,6 +15,8 @@ __all__ = ["BaseJournalFileLock"]
 
 FIXED = "fixed_params"  # Optuna's system attribute for parameters that are given, not drawn
 
+CONSTRAINT = "constraints:"  # begins Optuna's system attributes for constraints
+
 
 def study_id(study: Study) -> int:
     """Return the number by which a storage knows a study."""
@@ -53,6 +55,11 @@ def begin_trial(
 def fixed_parameters(trial: FrozenTrial) -> dict[str, Any]:
     """Return the parameters that a trial was begun with; {} if the sampler draws them."""
     return dict(trial.system_attrs.get(FIXED, {}))
+
+
+def set_constraint(storage: BaseStorage, id: int, name: str, excess: float) -> None:
+    """Set a constraint of a running trial as Trial.set_constraint() does; at most 0 says that it is kept."""
+    storage.set_trial_system_attr(id, f"{CONSTRAINT}{name}", excess)
 
 
 def silence_database() -> None:

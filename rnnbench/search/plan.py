@@ -22,6 +22,7 @@ from rnnbench.config.advice import unknown_key
 from rnnbench.config.keys import is_free, keys
 from rnnbench.config.metrics import at_best
 from rnnbench.search import samplers as by_name
+from rnnbench.search.constraints import Constraint, read_constraints
 from rnnbench.search.earlier import winners_of
 from rnnbench.search.known import check_points, point_of, read_points
 from rnnbench.search.members import Member, members_of
@@ -58,6 +59,7 @@ class Plan:
     points: int | None  # points of the space, if they are fewer than the trials that are asked for
     members: list[Member]  # of each suggestion
     known: list[Given]  # points to train first
+    constraints: list[Constraint]  # that the winner has to keep
     samples: list[Config]  # of trials that the search may come to
 
     @property
@@ -72,6 +74,7 @@ class Plan:
             "space": [*self.space.identity(), *filter(None, [self.settings.custom_search_space])],
             "objective": self.objectives,
             "repeats": self.settings.repeats,
+            "constraint": sorted(map(str, self.constraints)),
             "setting": {k: v for k, v in flat.items() if schema.identifies(k) and k not in searched},
         }
 
@@ -119,15 +122,11 @@ def make_plan(
     space = _space(parameters, lookup, composer.checker)
     objectives = _objectives(settings, base)
     members = members_of(base, fixed, range(settings.repeats))
-    pruner = _pruner(settings, objectives, base, len(members))
-    sampler = _sampler(settings, space, len(objectives))
     folder = Path(config.hydra.sweep.dir)
     storage = _storage(settings, folder)
     known = _known(settings, space, lookup, loader, partial(winners_of, folder=folder, storage=storage))
     points = [*space.corners(lookup), *(point_of(given, space, lookup) for given in known)]
-    samples = [_compose(composer, options, fixed, point) for point in points]
-    preflight(samples, folder, here or base.dry_run)
-    return Plan(
+    plan = Plan(
         settings=settings,
         space=space,
         fixed=fixed,
@@ -136,16 +135,29 @@ def make_plan(
         lookup=lookup,
         objectives=objectives,
         directions=_directions(settings, objectives),
-        sampler=sampler,
-        pruner=pruner,
+        sampler=_sampler(settings, space, len(objectives)),
+        pruner=_pruner(settings, objectives, base, len(members)),
         storage=storage,
         folder=folder,
         n_trials=_n_trials(settings, space, lookup),
         points=None if base.reuse is Reuse.none else _points(settings, space, lookup),
         known=known,
-        samples=samples,
+        constraints=_constraints(settings, base),
+        samples=[_compose(composer, options, fixed, point) for point in points],
         members=members,
     )
+    preflight(plan.samples, folder, here or base.dry_run)
+    return plan
+
+
+def _constraints(settings: Search, base: Config) -> list[Constraint]:
+    """Return the constraints; a sampler that would warn at each trial that it ignores them is refused."""
+    name = by_name.name_of("sampler", settings.sampler)
+    if settings.constraints and name == "cmaes":
+        raise ConfigError(
+            "hydra.sweeper.constraints: hydra/sweeper/sampler=cmaes ignores them; take tpe, gp or nsgaii"
+        )
+    return read_constraints(settings.constraints, base, use_test_set=settings.use_test_set)
 
 
 def _known(
@@ -259,6 +271,10 @@ def _check_numbers(settings: Search) -> None:
         value = getattr(settings, key)
         if value < least:
             raise ConfigError(f"hydra.sweeper.{key}={value}: must be a whole number of at least {least}")
+    if settings.stop_after is not None and settings.stop_after < 1:
+        raise ConfigError(f"hydra.sweeper.stop_after={settings.stop_after}: must be at least 1 trial")
+    if settings.timeout is not None and not settings.timeout > 0:
+        raise ConfigError(f"hydra.sweeper.timeout={settings.timeout:g}: must be hours, such as 0.5, above 0")
     rate = settings.max_failure_rate
     if not 0 <= rate <= 1:
         raise ConfigError(f"hydra.sweeper.max_failure_rate={rate}: must be between 0 and 1")

@@ -16,6 +16,7 @@ from rnnbench.config import ConfigError, objective, recorded, to_yaml
 from rnnbench.job_state import JobState
 from rnnbench.record import delivered_runs
 from rnnbench.render.layout import Layout
+from rnnbench.search.constraints import broken, is_feasible
 from rnnbench.search.identity import STUDY
 from rnnbench.search.lease import LEASE, WORKER, myself, runs_here
 from rnnbench.search.members import members_of
@@ -54,13 +55,12 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
     if len(done) > plan.n_trials:
         say(f"hydra.sweeper.n_trials={plan.n_trials}: {len(done)} trials are done already")
     if not winners:
-        failed = sum(trial.state == TrialState.FAIL for trial in done)
-        raise SearchFailed(f"no trial has a result: {failed} of {len(done)} failed; see above")
+        raise SearchFailed(_nothing(done))
     confirmed = _confirm(search, done, winners)
     terminal.print_layout(table(plan, done, winners))
     if isinstance(search, StackSearch) and (line := search.occupancy()):
         say(line)
-    if line := saved(plan, done):
+    for line in filter(None, (saved(plan, done), turned_down(done))):
         say(line)
     commands = {winner.number: command(plan, winner) for winner in winners}
     for winner in winners:
@@ -80,9 +80,8 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
 
 
 def best(study: Study, done: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the best trial, or for several objectives the Pareto front; [] if no trial is complete."""
-    complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
-    if not complete:
+    """Return the best trial that keeps the constraints, or the Pareto front; [] if there is none."""
+    if not any(trial.state == TrialState.COMPLETE and is_feasible(trial) for trial in done):
         return []
     if len(study.study.directions) > 1:
         return sorted(study.study.best_trials, key=lambda trial: trial.values)
@@ -92,19 +91,23 @@ def best(study: Study, done: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial]) -> Layout:
     """Lay out the best ten trials, or the Pareto front: values, spread over repeats, parameters.
 
-    Pruned trials stand below those that trained to their end, with the values that they had reached.
+    Pruned trials stand below those that trained to their end, with the values that they had reached, and
+    those that break a constraint below both.
     """
-    complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
+    trained = [trial for trial in done if trial.values]
     if len(plan.objectives) > 1:
         chosen = list(winners)
     else:
         sign = -1 if plan.directions[0] == "maximize" else 1
-        pruned = [trial for trial in done if trial.state == TrialState.PRUNED and trial.values]
-        chosen = [
-            trial
-            for trials in (complete, pruned)
-            for trial in sorted(trials, key=lambda trial: (sign * trial.values[0], trial.number))
-        ][:SHOWN]
+        chosen = sorted(
+            trained,
+            key=lambda trial: (
+                bool(broken(trial)),
+                trial.state == TrialState.PRUNED,
+                sign * trial.values[0],
+                trial.number,
+            ),
+        )[:SHOWN]
     keys = list(
         dict.fromkeys(item.partition("=")[0] for t in chosen for item in t.user_attrs["record"]["overrides"])
     )
@@ -121,6 +124,8 @@ def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial
             values[0] += f" ({len(record['jobs'])} of {record['members']} runs)"
         if trial.state == TrialState.PRUNED:
             values[0] += f" (pruned at epoch {trial.last_step})"
+        if names := broken(trial):
+            values[0] += f" (breaks {', '.join(names)})"
         rows.append([str(trial.number), *values, *(_short(given.get(key, "")) for key in keys)])
     return Layout.of_text(["trial", *map(terminal.title, plan.objectives), *keys], rows)
 
@@ -143,10 +148,37 @@ def left_out(trial: FrozenTrial) -> int:
     return int(record["members"]) - len(record["jobs"]) if "members" in record else 0
 
 
+def is_turned_down(trial: FrozenTrial) -> bool:
+    """Return whether a trial was not trained, since its size breaks a constraint."""
+    return trial.state == TrialState.PRUNED and "jobs" not in trial.user_attrs["record"]
+
+
+def turned_down(done: Sequence[FrozenTrial]) -> str | None:
+    """Return a line on the trials that were not trained, since their sizes break constraints."""
+    count = sum(map(is_turned_down, done))
+    return (
+        None
+        if not count
+        else f"{count} of {len(done)} trials broke a constraint by size, and were not trained"
+    )
+
+
+def _nothing(done: Sequence[FrozenTrial]) -> str:
+    """Say why no trial has won."""
+    failed = sum(trial.state == TrialState.FAIL for trial in done)
+    if over := [trial for trial in done if broken(trial)]:
+        names = ", ".join(sorted({name for trial in over for name in broken(trial)}))
+        return (
+            f"no trial keeps the constraints: {len(over)} of {len(done)} break {names}; loosen "
+            "hydra.sweeper.constraints, or search where they can be kept"
+        )
+    return f"no trial has a result: {failed} of {len(done)} failed; see above"
+
+
 def saved(plan: Plan, done: Sequence[FrozenTrial]) -> str | None:
     """Return a line on what pruning saved: epochs or runs, and their time at each trial's speed."""
     seconds, left, planned = 0.0, 0, 0
-    pruned = [trial for trial in done if trial.state == TrialState.PRUNED or left_out(trial)]
+    pruned = [t for t in done if (t.state == TrialState.PRUNED and not is_turned_down(t)) or left_out(t)]
     for trial in pruned:
         record = trial.user_attrs["record"]
         if plan.first_turn is None:
@@ -307,6 +339,8 @@ def _facts(
     states = [trial.state.name.lower() for trial in study.done()]
     metrics = {f"study/{state}": float(states.count(state)) for state in sorted(set(states))}
     metrics |= {f"study/importance/{name}": share for name, share in importances.items()}
+    if count := sum(map(is_turned_down, study.done())):
+        metrics["study/not_trained"] = float(count)
     if study.used_up():
         metrics["study/used_up"] = 1.0
     if plan.first_turn is not None:

@@ -24,9 +24,11 @@ from rnnbench.config import ConfigError, objective
 from rnnbench.config.metrics import short
 from rnnbench.job_state import JobState
 from rnnbench.record import abandon, inherit, is_job, read_result
+from rnnbench.search.constraints import excesses
 from rnnbench.search.members import Member, folders_of, jobs_of
 from rnnbench.search.plan import Plan
 from rnnbench.search.pruning import Watch, tags_of
+from rnnbench.search.sizes import broken_by
 from rnnbench.search.study import Study, Suggestion, suggest
 from rnnbench.search.turns import Turns
 from rnnbench.sweep.job import Job
@@ -75,10 +77,9 @@ class Search(ABC):
         try:
             self._check_failures()
             self._run()
-            done, points = len(self.study.done()), self.study.points
-            if done < self.plan.n_trials and self.study.used_up():
-                said = f"all {points} points of the space are trained, so the search ends"
-                terminal.say(f"{said} after {done} of {self.plan.n_trials} trials")
+            done = len(self.study.done())
+            if done < self.plan.n_trials and (why := self.study.over()):
+                terminal.say(f"{why}, so the search ends after {done} of {self.plan.n_trials} trials")
         finally:
             self.study.release()
             self._bury()
@@ -154,6 +155,7 @@ class Search(ABC):
                 "epochs": [result["epochs"] for result in results],
                 "seconds": sum(result["ended"] - result["started"] for result in results) / 1000,
             }
+            record["constraints"] = self._excesses(results)
             states = {result["status"] for result in results}
             if JobState.failed in states:
                 record["error"] = next(result["error"] for result in results if result["error"])
@@ -174,6 +176,12 @@ class Search(ABC):
             record["spread"] = [statistics.stdev(column) for column in columns]
         return [statistics.fmean(column) for column in columns]
 
+    def _excesses(self, results: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """Return by how much the means over the members break each constraint."""
+        names = set.intersection(*(set(result["metrics"]) for result in results))
+        means = {name: statistics.fmean(result["metrics"][name] for result in results) for name in names}
+        return excesses(self.plan.constraints, means)
+
     def _check_failures(self) -> None:
         done = self.study.done()
         failed = sum(trial.state == TrialState.FAIL for trial in done)
@@ -185,11 +193,8 @@ class Search(ABC):
             )
 
     def _wait_for_others(self) -> bool:
-        """Return False if all n_trials have ended; else wait a moment for other workers and return True.
-
-        A space that is used up has no further trials.
-        """
-        if self.study.used_up():
+        """Return False if the search has ended; else wait a moment for other workers and return True."""
+        if self.study.over():
             return False
         left = self.plan.n_trials - len(self.study.done())
         if left > 0:
@@ -233,6 +238,9 @@ class StackSearch(Search):
                 job = self.launcher.job(self.overrides(suggestion), self.plan.folder / str(suggestion.number))
             except ConfigError as error:
                 self._never_trained(suggestion, str(error))
+                continue
+            if found := broken_by(self.plan.constraints, job.config):
+                self._turn_down(suggestion, name, found)
                 continue
             job.name, job.tags = name, tags_of(self.study.name, suggestion.number)
             jobs = jobs_of(job, self.plan.members)
@@ -316,6 +324,16 @@ class StackSearch(Search):
         assert live is not None
         live.end(f"trial {suggestion.number}: failed: {reason}", 0, failed=True)
         self.conclude(suggestion, reason)
+
+    def _turn_down(self, suggestion: Suggestion, name: str, excess: dict[str, float]) -> None:
+        """Tell the study that a suggestion breaks constraints on its size, without training it."""
+        count, live = len(self.plan.members), self.sweep.recorder.live
+        assert live is not None
+        broken = ", ".join(constraint for constraint, over in excess.items() if over > 0)
+        live.leave_out(f"{name}: not trained, breaks {broken}", count, count * self.plan.base.fit.epochs)
+        folder = str(self._folders(suggestion.number)[0].absolute())
+        record = {"folder": folder, "overrides": list(suggestion.overrides), "constraints": excess}
+        self.study.tell(suggestion, TrialState.PRUNED, None, record)
 
     def _ended(self, jobs: Sequence[Job]) -> None:
         """Conclude trials whose jobs have all ended, and ask for others in their places."""

@@ -22,9 +22,10 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from rnnbench.search.ending import Ending
 from rnnbench.search.identity import IDENTITY, check_identity
 from rnnbench.search.lease import WORKER, Heartbeat, Leases, myself
-from rnnbench.search.optuna_api import begin_trial, fixed_parameters, trial_id
+from rnnbench.search.optuna_api import begin_trial, fixed_parameters, set_constraint, trial_id
 from rnnbench.search.retry import RetryingStorage
 from rnnbench.search.space import Parameter
 
@@ -96,6 +97,7 @@ class Study:
         self.n_trials = n_trials
         self.points: int | None = None  # points of a finite space, after which the study ends
         self.known: Sequence[Given] = ()  # points to train first
+        self.ending: Ending | None = None  # None: it ends after its n_trials
         check_identity(self.study, identity, directions)
         if IDENTITY not in self.study.user_attrs:
             self.study.set_user_attr(IDENTITY, identity)
@@ -122,12 +124,21 @@ class Study:
         """Return the trials that count and have ended."""
         return [trial for trial in self.trials() if trial.state.is_finished()]
 
+    def over(self) -> str | None:
+        """Return why no further trial is begun although n_trials are not done; None if one is."""
+        return self._over(self.done())
+
+    def _over(self, ended: Sequence[FrozenTrial]) -> str | None:
+        if self.points is not None and _distinct(ended) >= self.points:
+            return f"all {self.points} points of the space are trained"
+        return None if self.ending is None else self.ending.reason(ended)
+
     def used_up(self) -> bool:
         """Return whether every point of a finite space has a trial that has ended."""
         return self.points is not None and _distinct(self.done()) >= self.points
 
     def ask(self, point: Callable[[Trial], list[str]]) -> Suggestion | None:
-        """Return the next trial to run; None if all are done or running, or the space is used up.
+        """Return the next trial to run; None if all are done or running, or the search ends before.
 
         Args:
             point: draws the trial's parameters and returns its overrides.
@@ -137,8 +148,7 @@ class Study:
             trials = self.study.get_trials(deepcopy=False)
         counted = [trial for trial in trials if counts(trial)]
         ended = [trial for trial in counted if trial.state.is_finished()]
-        used_up = self.points is not None and _distinct(ended) >= self.points
-        if len(counted) >= self.n_trials or used_up:
+        if len(counted) >= self.n_trials or self._over(ended):
             return None
         given = to_run_again(trials) or to_run_first(self.known, counted)
         attempts = [other.number for other in reversed(trials) if given and origin(other) == given.origin]
@@ -185,6 +195,8 @@ class Study:
         del self.running[suggestion.number]
         try:
             self.storage.set_trial_user_attr(suggestion.id, "record", record)
+            for name, excess in record.get("constraints", {}).items():
+                set_constraint(self.storage, suggestion.id, name, excess)
             self.study.tell(suggestion.number, values=values, state=state)
         except (UpdateFinishedTrialError, ValueError):
             trial = self.storage.get_trial(suggestion.id)
