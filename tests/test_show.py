@@ -227,6 +227,17 @@ def test_the_best_trial_of_a_grid_can_be_trained_again_from_its_line(
     assert given == ["python", "-m", "rnnbench", "--config-dir", "my conf", *words]
 
 
+def test_of_folds_the_best_is_that_of_their_mean_and_the_command_trains_all(tmp_path: Path, capsys) -> None:
+    reached = {("lstm", 0): 0.7, ("lstm", 1): 0.95, ("gru", 0): 0.9, ("gru", 1): 0.9}
+    results = [result(m, 0, value, **{"data.folds": 2, "data.fold": k}) for (m, k), value in reached.items()]
+    folders = [tmp_path / str(n) for n in range(4)]
+    given = {folders[n]: [f"model={m}", "data.folds=2", f"data.fold={k}"] for n, (m, k) in enumerate(reached)}
+    assert say_best("best/val_accuracy", folders, results, given) == folders[2]
+    best, command = capsys.readouterr().out.splitlines()
+    assert best.startswith("best: trial 2, val/accuracy 0.9000 in the mean over 2 folds; ")
+    assert command.endswith(" -m model=gru data.folds=2")
+
+
 def test_no_command_is_printed_ready_to_paste_that_a_file_in_a_folder_says(tmp_path: Path, capsys) -> None:
     inner = tmp_path / "1" / ".hydra"
     inner.mkdir(parents=True)

@@ -131,6 +131,7 @@ def _note(table: str) -> str:
     """Return the table of a sweep as a run's description: as many of its rows as it may hold."""
     lines = cut(table, len(table) * 10).splitlines()
     end = "\n\n±: sample standard deviation over seeds" if "±" in table else ""
+    end += ", of a single seed over its folds" if end and "seeds x folds" in lines[0] else ""
     kept, room = 0, TAG_CHARS - 200
     while kept < len(lines) and (room := room - len(lines[kept]) - 1) >= 0:
         kept += 1

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rnnbench import terminal
@@ -170,6 +171,8 @@ def say_best(
 ) -> Path | None:
     """Print the best trial of a grid: its value, its folder, and the command that trains it again.
 
+    Folds validate on different examples, so the trials of all folds are judged together, by their mean.
+
     Returns:
         its folder; None if there is none.
 
@@ -179,14 +182,35 @@ def say_best(
         given: overrides by folder, of the jobs of this command. For other jobs no command is printed: their
             overrides stand only in files, which somebody else may have written.
     """
-    values = [result["metrics"].get(goal, math.nan) for result in results]
+    alike = _all_folds(results)
+    values = [fmean(results[at]["metrics"].get(goal, math.nan) for at in places) for places in alike]
     best = terminal.chosen(values, goal) if goal is not None else []
     if goal is None or not best:
         return None
-    folder, value = folders[best[0]], terminal.number(goal, values[best[0]])
-    terminal.say(
-        f"best: trial {folder.name}, {terminal.title(goal)} {value}; {os.path.relpath(folder)}", "bold"
-    )
+    folder, places = folders[best[0]], alike[best[0]]
+    several = len(places) > 1
+    value = f"{terminal.title(goal)} {terminal.number(goal, values[best[0]])}"
+    value += f" in the mean over {len(places)} folds" if several else ""
+    terminal.say(f"best: trial {folder.name}, {value}; {os.path.relpath(folder)}", "bold")
     if folder in given:
-        terminal.say(f"  {terminal.train_command(given[folder])}")
+        words = list(given[folder])
+        if several:
+            folds = ",".join(str(results[at]["params"]["data.fold"]) for at in places)
+            named = (
+                [] if len(places) == results[places[0]]["params"]["data.folds"] else [f"data.fold={folds}"]
+            )
+            words = ["-m", *(word for word in words if not word.startswith("data.fold=")), *named]
+        terminal.say(f"  {terminal.train_command(words)}")
     return folder
+
+
+def _all_folds(results: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """Return for each trial the places of the trials that differ from it in nothing but the fold."""
+    places: dict[str, list[int]] = {}
+    names = []
+    for place, result in enumerate(results):
+        folded = result["params"].get("data.folds") is not None
+        rest = {key: value for key, value in result["params"].items() if key != "data.fold"}
+        names.append(repr(rest) if folded else f"{place}")
+        places.setdefault(names[-1], []).append(place)
+    return [places[name] for name in names]
