@@ -10,7 +10,7 @@ from rnnbench import __version__
 from rnnbench.app import app
 from rnnbench.config import ConfigError, conf_folder
 from rnnbench.config.secrets import check_words
-from rnnbench.sweep.arguments import as_hydra_reads, is_sweep, loader_of, read_arguments
+from rnnbench.sweep.arguments import as_hydra_reads, completable, is_sweep, loader_of, read_arguments
 from rnnbench.sweep.explain import explained
 from rnnbench.sweep.hydra_api import run_application
 from rnnbench.sweep.launcher import refusals, register
@@ -33,7 +33,9 @@ def main() -> None:
             check_here()
             check_words(words)  # before Hydra, whose messages quote what they cannot read
             arguments = read_arguments(words)
-            if not arguments.shell_completion:
+            if arguments.shell_completion:
+                os.environ["COMP_LINE"] = completable(os.environ.get("COMP_LINE", ""))  # Hydra reads it
+            else:
                 Checker(loader_of(arguments)).check(arguments.overrides, several=is_sweep(arguments))
             with explained(arguments.overrides):
                 run_application(app, str(conf_folder()), "config", as_hydra_reads)

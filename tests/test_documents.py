@@ -4,6 +4,7 @@ import ast
 import contextlib
 import functools
 import io
+import itertools
 import re
 import runpy
 import shlex
@@ -22,6 +23,8 @@ from rnnbench import tasks
 from rnnbench.paper.definition import find_table, read_table
 from rnnbench.sweep import launcher
 from rnnbench.sweep.compose import compose_one, separate_hydra
+from rnnbench.sweep.overrides import Checker
+from rnnbench.sweep.points import Expansion, combines
 from rnnbench.tasks.arrays import Arrays
 
 ROOT = Path(__file__).parents[1]
@@ -79,8 +82,10 @@ OTHERS = {(module, words) for _, module, words in COMMANDS if module != "rnnbenc
 
 def split(words: str) -> list[str]:
     """The words of a command as a shell takes them, with a value for each placeholder in capitals."""
-    own = re.split(r" [&|>]|; ", words)[0]
-    return [re.sub(r"=[A-Z_]+$", "=lstm", word) for word in shlex.split(own)]
+    tokens = shlex.shlex(words, posix=True, punctuation_chars="&|;>")
+    tokens.whitespace_split, tokens.commenters = True, ""
+    own = itertools.takewhile(lambda token: not set(token) <= set("&|;>"), tokens)
+    return [re.sub(r"=[A-Z_]+$", "=lstm", word) for word in own]
 
 
 def first(override: Override) -> str:
@@ -98,8 +103,10 @@ def compose(words: list[str]) -> None:
     launcher.register()
     given = [word for word in words if word != "-m"]
     with separate_hydra():
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        one = [first(override) for override in parser.parse_overrides(given)]
+        loader = GlobalHydra.instance().config_loader()
+        if any(map(combines, given)):
+            given = list(Expansion(Checker(loader)).expand(given)[0])
+        one = [first(override) for override in OverridesParser.create(loader).parse_overrides(given)]
     launcher.task_config(compose_one(one))
 
 

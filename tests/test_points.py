@@ -2,17 +2,20 @@
 
 import itertools
 import shlex
+from contextlib import nullcontext
 
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 import rnnbench
 from rnnbench.config import ConfigError, conf_folder
 from rnnbench.paper.definition import read_table
 from rnnbench.sweep import launcher
+from rnnbench.sweep.arguments import as_hydra_reads, completable, is_sweep, read_arguments
 from rnnbench.sweep.compose import separate_hydra
 from rnnbench.sweep.overrides import Checker
 from rnnbench.sweep.plan import plan_grid
@@ -165,8 +168,14 @@ REFUSED = {
     "'a=union(seed=0,1; seed=1,2)'": "has seed=1 twice; leave one of the two out",
     "'a=union()'": "has no grid",
     "'a=union(sweep=optimisers; seed=1)'": "cannot stand inside of another word",
-    "model=lstm,gru exclude=model=rnn": "excludes nothing, since no point has all of this",
-    "model=lstm,gru exclude=seed=1": "excludes nothing, since no point sets seed",
+    "model=lstm,gru exclude=model=rnn": "excludes nothing with model=rnn, which no point has",
+    "model=lstm,gru exclude=seed=1": "excludes nothing with seed=1, which no point has",
+    "model=lstm,gru exclude=model=lstm,seed=0 seed=0,1 exclude=model=gru,seed=1 exclude=model=lstm,seed=1 "
+    "exclude=seed=0": "excludes all points",
+    "'a=union(model=lstm seed=0; model=gru seed=1)' exclude=model=lstm,seed=1": "no point has all of it",
+    "'pair=zp(model=lstm,gru; seed=1,2)'": "there is no zp(); did you mean zip(...)?",
+    "'+pair=zip(model=lstm,gru; seed=1,2)'": "needs a name that is no key",
+    "'pair=zip(optim=sgd,adam; optim.lr=0.1,0.01)' optim.momentum=0.5": "optim=adam has no momentum",
     "model=lstm,gru exclude=model=lstm,gru": "excludes all points",
     "model=lstm,gru exclude=lstm": "write 'exclude=model=rnn,optim=sgd'",
     "sweep=optimiser": "did you mean sweep=optimisers?",
@@ -244,6 +253,15 @@ def test_hydra_sweeper_params_say_the_same(tmp_path):
     ]
 
 
+def test_a_key_that_all_options_of_a_zip_have_composes():
+    """The default option need not have it."""
+    found = overrides("-m", "pair=zip(optim=sgd,rmsprop; optim.lr=0.1,0.01)", "optim.momentum=0.5")
+    assert [words[:3] for words in found] == [
+        ["optim=sgd", "optim.lr=0.1", "optim.momentum=0.5"],
+        ["optim=rmsprop", "optim.lr=0.01", "optim.momentum=0.5"],
+    ]
+
+
 def test_a_table_is_of_the_same_words(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(f"title: a\nsweep: ['{PAIR}', [seed=0], [seed=1, optim=sgd]]\nmetrics: [test/accuracy]\n")
@@ -260,6 +278,36 @@ def test_a_table_is_of_the_same_words(tmp_path):
 def test_every_file_composes(name):
     found = plan_grid([f"sweep={name}"])
     assert len({trial["trial"] for trial in found}) == len(found) > 10
+
+
+def test_other_sweepers_and_modes_refuse_them():
+    for sweeper in ("optuna", "basic"):
+        hidden = {"task": for_hydra([PAIR])}
+        for params, task, refused in (
+            ({"pair": PAIR[5:]}, {"task": []}, True),
+            ({}, hidden, True),
+            ({}, {"task": ["seed=0,1"]}, False),
+        ):
+            node = {"sweeper": {"_target_": sweeper, "params": params}, "overrides": task}
+            config = OmegaConf.create({"hydra": node | {"runtime": {"choices": {"hydra/sweeper": sweeper}}}})
+            with (
+                pytest.raises(ConfigError, match=f"hydra/sweeper={sweeper} cannot")
+                if refused
+                else nullcontext()
+            ):
+                launcher.check_sweeper(config)
+    for words in (["--cfg", "job", "sweep=optimisers"], ["sweep=optimisers", "hydra.mode=RUN"]):
+        with pytest.raises(ConfigError, match="leave one of the two out"):
+            is_sweep(read_arguments(words))
+
+
+def test_a_file_needs_no_m_and_the_shell_completes_what_comes_after():
+    arguments = read_arguments(["sweep=optimisers", PAIR, "seed=1"])
+    assert is_sweep(arguments) and not arguments.multirun
+    given = as_hydra_reads(arguments)
+    assert given.multirun and given.overrides[0] == "sweep=choice(optimisers)"
+    assert completable(f"rnnbench -m '{PAIR}' seed=1 sweep=opt") == "rnnbench -m seed=1 sweep=opt"
+    assert completable("rnnbench sweep=optimisers ") == "rnnbench "
 
 
 @pytest.mark.parametrize("word", [PAIR, "exclude=model=rnn", "sweep=optimisers", "a=union(seed=0; seed=1)"])

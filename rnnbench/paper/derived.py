@@ -15,6 +15,7 @@ from rnnbench.paper.planning import MULTIRUN
 from rnnbench.paper.provenance import RunsOfTable
 from rnnbench.reader import Folders, Record, Source, in_order
 from rnnbench.record import is_sweep, read_overrides, read_sweep
+from rnnbench.sweep.points import names_a_file
 from rnnbench.system.files import sound
 
 MANY = 12  # with more rows than this, none is tested against the best
@@ -136,6 +137,6 @@ def _grid(folder: Path) -> list[str]:
         words: list[str] = read_sweep(folder)["command"]
     except ConfigError:  # a damaged file is no obstacle, since the trials have their own records
         return []
-    if "-m" not in words and "--multirun" not in words:
+    if not ("-m" in words or "--multirun" in words or any(map(names_a_file, words))):
         return []
     return [word for word in words[1:] if "=" in word and not word.startswith(("-", "hydra"))]

@@ -14,7 +14,7 @@ from rnnbench.config import Config, ConfigError, conf_folder
 from rnnbench.config.advice import either, nearest, shown
 from rnnbench.config.keys import keys
 from rnnbench.sweep.hydra_api import arguments_parser, flags_of, make_loader
-from rnnbench.sweep.points import for_hydra, names_a_file
+from rnnbench.sweep.points import combines, for_hydra, names_a_file
 
 SHELLS = ("bash", "fish", "zsh")
 COMPLETION = ("install", "uninstall", "query")  # the words of --shell-completion, each followed by =SHELL
@@ -68,6 +68,12 @@ def as_hydra_reads(arguments: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(
         **vars(arguments) | {"multirun": multirun, "overrides": for_hydra(arguments.overrides)}
     )
+
+
+def completable(line: str) -> str:
+    """Return a line whose last word the shell asks to complete, without words that Hydra cannot read."""
+    words = re.findall(r"(?:'[^']*'|\"[^\"]*\"|\S)+\s*", line)
+    return "".join(word for word in words if not (word[-1].isspace() and combines(word.strip(" '\""))))
 
 
 def loader_of(arguments: argparse.Namespace) -> ConfigLoader:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Point = tuple[str, ...]  # overrides with one value each
 
 COMBINED = re.compile(r"\s*([^=]*?)\s*=\s*(zip|union)\s*\(")
-FOR_HYDRA = re.compile(r"(\w+)=choice\((?=['\"](zip|union)\s*\()|(exclude|sweep)=choice\(")
+FOR_HYDRA = re.compile(r"[^=]+=choice\((?=['\"](zip|union)\s*\()|(exclude|sweep)=choice\(")
 COMMA_OF_A_KEY = r",(?=\s*[+~]*[\w./@:-]+\s*=)"  # a comma that ends the values of the key before
 BLANKS = r"(?<![\s,=])\s+(?![\s,=])"
 EXAMPLE = "'pair=zip(model=lstm,gru; model.hidden_size=48,56)'"
@@ -68,7 +68,7 @@ def as_typed(word: str) -> str:
     override = OverridesParser.create().parse_override(word)
     sweep: Any = override.value()
     (value,) = sweep.list
-    return f"{override.key_or_group}={value}"
+    return f"{word.partition('=')[0]}={value}"
 
 
 def as_words(entries: Sequence[Any]) -> list[Any]:
@@ -144,17 +144,22 @@ class Expansion:
         words = _replaced(*(list(map(as_typed, source)) for source in sources))
         file = words.pop("sweep", None)
         if file is None:
-            self.checker.check(list(self.plain(list(words.values()))), several=True)
-            return self.points(list(words.values()))
+            return self._checked(list(words.values()))
+        given = [word for word in words.values() if not word.startswith("exclude=")]
         found: list[Point] = []
         for name in self._values(self.checker.parse(_for_hydra(file))):
             own = words_of_file(name.partition("=")[2], self.checker.groups.files)
             for word in self.plain(own):
                 _check_no_setting(word)
-            grid = list(_replaced(own, list(words.values())).values())
-            self.checker.check(list(self.plain(grid)), several=True)
-            found += self.points(grid)
+            found += self._checked(list(_replaced(own, given).values()))
+        for word in words.values():
+            found = self._without(found, word) if word.startswith("exclude=") else found
         return self.distinct(found, file)
+
+    def _checked(self, words: Sequence[str]) -> list[Point]:
+        """Return the points of one grid, whose overrides are checked first."""
+        self.checker.check(list(self.plain(words)), several=True)
+        return self.points(words)
 
     def plain(self, words: Sequence[str]) -> Iterator[str]:
         """Yield the ordinary overrides among the words, and inside of them.
@@ -259,24 +264,24 @@ class Expansion:
 
     def _without(self, points: list[Point], word: str) -> list[Point]:
         """Return the points that an `exclude` leaves."""
+        there = {self._setting(each) for point in points for each in point}
         unwanted: dict[str, set[Any]] = {}
         for part in _split(word.partition("=")[2], COMMA_OF_A_KEY):
             if "=" not in part:
                 raise ConfigError(f"{word}: write 'exclude=model=rnn,optim=sgd': keys with their values")
             for value in self._values(self.checker.parse(part)):
                 key, held = self._setting(value)
+                if (key, held) not in there:
+                    raise ConfigError(f"{word}: excludes nothing with {value}, which no point has")
                 unwanted.setdefault(key, set()).add(held)
         given = [dict(map(self._setting, point)) for point in points]
-        for key in unwanted:
-            if not any(key in point for point in given):
-                raise ConfigError(f"{word}: excludes nothing, since no point sets {key}")
         left = [
             point
             for point, values in zip(points, given, strict=True)
             if not all(key in values and values[key] in held for key, held in unwanted.items())
         ]
         if len(left) == len(points):
-            raise ConfigError(f"{word}: excludes nothing, since no point has all of this; leave it out")
+            raise ConfigError(f"{word}: excludes nothing, since no point has all of it; leave it out")
         if not left:
             raise ConfigError(f"{word}: excludes all points; name more keys, or leave it out")
         return left

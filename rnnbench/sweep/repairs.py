@@ -13,7 +13,8 @@ from rnnbench.sweep.arguments import SECTIONS
 from rnnbench.sweep.groups import Groups, several_options
 
 EXAMPLES = {"choice": "a,b", "range": "3", "interval": "0.1,1", "glob": "*"}
-FUNCTIONS = ("choice", "range", "interval", "glob", "tag", "sort", "shuffle", "int", "float", "str", "bool")
+FUNCTIONS = ("choice", "range", "interval", "glob", "tag", "sort", "shuffle", "int", "float", "str", "bool",
+             "zip", "union")  # fmt: skip
 
 # The text around the reason in a message of Hydra's parser; the first line appears since Hydra 1.4.
 PLACE = r"^(Error when parsing index: .*\n)?(Error parsing override .*\n)?"
@@ -41,7 +42,9 @@ class Repairs:
             before, after: the neighbouring words, which may have been meant as part of this one.
             reason: Hydra's message.
         """
-        if function := re.search(r"Unknown function '(\w+)'", reason):
+        unknown = re.search(r"Unknown function '(\w+)'", reason)
+        function = unknown or re.match(r"[^=]+=\s*(\w+)\s*\([^=()]*=", word)  # as in pair=zip(model=
+        if function and function[1] not in FUNCTIONS:
             near = nearest(function[1], FUNCTIONS, 2) or FUNCTIONS[:2]
             return f"{word}: there is no {function[1]}(); did you mean {either(f'{n}(...)' for n in near)}?"
         if "=" not in word:
