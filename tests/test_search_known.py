@@ -1,5 +1,9 @@
 """A search that knows something: points to train first, an earlier study, when to end."""
 
+import json
+import subprocess
+import sys
+
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -7,11 +11,14 @@ from optuna.trial import TrialState, create_trial
 
 from rnnbench.config import ConfigError, Search
 from rnnbench.record import read_result
+from rnnbench.search import lease
+from rnnbench.search import study as study_module
 from rnnbench.search.constraints import Constraint, read_constraints
 from rnnbench.search.ending import Ending, without_improvement
 from rnnbench.search.known import check_points, point_of, read_point, read_points
 from rnnbench.search.space import Space, read_space
 from rnnbench.search.study import Given
+from rnnbench.search.warm import _begin, copy_trials
 from tests.conftest import make_config
 from tests.test_search import counted, journal, search, settings, study
 from tests.test_search_faults import ELSEWHERE, draw, in_between, worker_of
@@ -102,14 +109,19 @@ def test_known_points_are_trained_first_and_once(here, tmp_path):
     assert len(rates) == 5 and rates[3] == 0.02 and len(set(rates)) == 5
 
     best = study(journal(tmp_path)).best_trial
-    more = settings(n_trials=1, study_name="other", enqueue="['best:s']")
+    more = settings(n_trials=1, study_name="other", enqueue="['best:s']", warm_start="s")
     out, _ = here(*search(*more, space=lr))
     (result,) = [read_result(folder) for folder in (tmp_path / "multirun/other").glob("[0-9]")]
-    assert (result["params"]["optim.lr"], best.value) == (
-        best.params["optim.lr"],
-        result["metrics"]["best/val_accuracy"],
-    )
-    assert "reused from" in out
+    assert result["params"]["optim.lr"] == best.params["optim.lr"]
+    assert result["metrics"]["best/val_accuracy"] == best.value
+    assert "reused from" in out and "the sampler knows 5 trials of s; they do not count among the 1" in out
+    assert f"best: trial {best.number} ({best.number} of s), " in out
+    facts = json.loads((tmp_path / "multirun/other/sweep.json").read_text())["study"]["metrics"]
+    assert (facts["study/complete"], facts["study/earlier"]) == (1, 5)
+    more = settings(n_trials=1, study_name="third", warm_start="multirun/s")
+    _, err = here(*search(*more, "fit.clip=1", space=lr), code=1)
+    assert "hydra.sweeper.warm_start=multirun/s: has another setting: fit.clip is None there and 1" in err
+    assert not (tmp_path / "multirun/third").exists()
 
 
 @pytest.mark.parametrize(
@@ -118,6 +130,8 @@ def test_known_points_are_trained_first_and_once(here, tmp_path):
         (settings(enqueue="['best:nowhere']"), "hydra.sweeper.enqueue=best:nowhere: there is no such study"),
         (["hydra/sweeper/sampler=grid", "optim.lr=0.01,0.02", *settings(enqueue="['model=lstm']")],
          "hydra/sweeper/sampler=grid trains all points"),
+        (settings(warm_start="s", study_name="s"), "hydra.sweeper.warm_start=s: is this search itself"),
+        (["hydra/sweeper/sampler=random", *settings(warm_start="s")], "sampler=random learns nothing"),
     ],
 )  # fmt: skip
 def test_refusals_make_nothing(here, tmp_path, arguments, message):
@@ -280,3 +294,87 @@ def test_the_winner_keeps_the_constraints_and_what_is_too_large_is_not_trained(h
     assert "hydra.sweeper.study_name=s: is there, with another constraint" in err
     _, err = here(*search(*settings(n_trials=1, constraints="['val/accuracy>1']"), space=size), code=1)
     assert "no trial keeps the constraints: 1 of 1 break best/val_accuracy>1" in err
+
+
+def earlier_study(folder):
+    """A study with a trial of each state, in a journal of its own."""
+    folder.mkdir()
+    old = worker_of(storage_in(folder), 4, name="old")
+    for value in (0.3, 0.1):
+        suggestion = old.ask(draw)
+        assert old.tell(suggestion, COMPLETE, [value], {"overrides": list(suggestion.overrides)})
+    stopped = old.ask(draw)
+    old.report(stopped, 1, 0.7)
+    assert old.tell(stopped, PRUNED, None, {}) and old.tell(old.ask(draw), FAIL, None, {})
+    return old.study
+
+
+def told(trials):
+    """What a sampler learns of trials."""
+    return [(t.state, t.values, t.params, t.distributions, t.intermediate_values) for t in trials]
+
+
+def test_an_earlier_study_is_told_to_the_sampler_and_does_not_count(tmp_path):
+    source = earlier_study(tmp_path / "a")
+    worker = worker_of(storage_in(tmp_path), 2)
+    copy_trials(worker, source)
+    copy_trials(worker, source)
+    copies = worker.earlier()
+    assert told(copies) == told(source.get_trials()[:3]) and len(worker.study.get_trials()) == 3
+    assert [copy.user_attrs["earlier"] for copy in copies] == [["old", n] for n in range(3)]
+    assert worker.study.best_trial.user_attrs["record"] == source.best_trial.user_attrs["record"]
+    assert worker.done() == worker.trials() == []
+    assert [worker.ask(draw).number, worker.ask(draw).number, worker.ask(draw)] == [3, 4, None]
+    worker.points = 3
+    assert worker.used_up() and "all 3 points" in worker.over()
+
+
+def test_what_a_worker_has_not_copied_before_it_died_another_copies(tmp_path, monkeypatch):
+    source = earlier_study(tmp_path / "a")
+    monkeypatch.setattr(study_module, "LOOK", 0.0)
+    monkeypatch.setattr(lease, "LEASE", -1.0)
+    dead = worker_of(storage_in(tmp_path), 2, me=ELSEWHERE)
+    _begin(dead, ("old", 0), source.get_trials()[0])
+    worker = worker_of(storage_in(tmp_path), 2)
+    copy_trials(worker, source)
+    assert sorted(map(str, told(worker.earlier()))) == sorted(map(str, told(source.get_trials()[:3])))
+    assert worker.study.get_trials()[0].user_attrs["retired"] == "dead"
+    assert worker.ask(draw).attempts == () and len(worker.trials()) == 1  # a copy is not trained
+
+
+RACE = """
+import sys
+from rnnbench.search.study import Given
+from rnnbench.search.warm import copy_trials
+from tests.test_search_faults import draw, journal, worker_of
+from optuna import load_study
+from optuna.trial import TrialState
+from pathlib import Path
+folder = Path(sys.argv[1])
+worker = worker_of(journal(folder), 12)
+worker.known = [Given(f"x={n / 10}", {"x": n / 10}) for n in range(6)]
+print(flush=True)
+sys.stdin.readline()
+copy_trials(worker, load_study(study_name="old", storage=journal(folder / "a")))
+while suggestion := worker.ask(draw):
+    worker.tell(suggestion, TrialState.COMPLETE, [1.0], {})
+worker.release()
+"""
+
+
+def test_two_processes_copy_and_train_what_is_known_once(tmp_path):
+    source = earlier_study(tmp_path / "a")
+    command = [sys.executable, "-c", RACE, str(tmp_path)]
+    workers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for worker in workers:
+        worker.stdout.readline()
+    for worker in workers:  # at once
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    assert [worker.wait(60) for worker in workers] == [0, 0]
+    there = worker_of(storage_in(tmp_path), 12)
+    assert sorted(map(str, told(there.earlier()))) == sorted(map(str, told(source.get_trials()[:3])))
+    drawn = [trial.params["x"] for trial in there.done()]
+    assert len(drawn) == 12 and [drawn.count(n / 10) for n in range(6)] == [1] * 6

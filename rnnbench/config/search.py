@@ -36,6 +36,9 @@ class Search:
     use_test_set: bool = False  # whether a test metric may be an objective: then nothing is left to test on
     repeats: int = 1  # seeds of each suggestion; Optuna gets their mean
     enqueue: Optional[list[str]] = None  # points to train first: overrides each, or best:FOLDER
+    warm_start: Optional[str] = (
+        None  # a search's folder or a study's name: its trials are told to the sampler
+    )
     timeout: Optional[float] = None  # hours after which this command begins no further trial
     stop_after: Optional[int] = None  # trials without an improvement after which the search ends
     constraints: Optional[list[str]] = None  # on recorded metrics, such as parameters/total<=20000

@@ -31,24 +31,41 @@ def check_identity(study: optuna.Study, identity: dict[str, Any], directions: Se
     Raises:
         ConfigError: names the study and what differs.
     """
-    name = study.study_name
+    if differs := difference(study, identity, directions):
+        raise ConfigError(
+            f"hydra.sweeper.study_name={study.study_name}: is there, with {differs}; give another name"
+        )
+
+
+def check_earlier(
+    study: optuna.Study, identity: dict[str, Any], directions: Sequence[str], said: str
+) -> None:
+    """Refuse to begin with what another study has found, if it searches something else.
+
+    Args:
+        said: the key and value that name the study.
+
+    Raises:
+        ConfigError: names the study and what differs.
+    """
+    if IDENTITY not in study.user_attrs:
+        raise ConfigError(f"{said}: is no study of rnnbench")
+    if differs := difference(study, identity, directions):
+        raise ConfigError(f"{said}: has {differs}; only a study of the same search can be begun with")
+
+
+def difference(study: optuna.Study, identity: dict[str, Any], directions: Sequence[str]) -> str | None:
+    """Say how a study differs from a search; None if it does not."""
     theirs = [direction.name.lower() for direction in study.directions]
     if theirs != list(directions):
-        raise ConfigError(
-            f"hydra.sweeper.study_name={name}: exists, with the directions {', '.join(theirs)}, "
-            f"not {', '.join(directions)}; give another name"
-        )
-    known = study.user_attrs.get(IDENTITY)
-    if known is None:
-        return
+        return f"the directions {', '.join(theirs)}, not {', '.join(directions)}"
+    known = study.user_attrs.get(IDENTITY, {})
     for what, value in json.loads(json.dumps(identity)).items():
         # Studies of earlier versions do not say everything; they had no constraints.
-        there = known.get(what, [] if what == "constraint" else value)
+        there = known.get(what, [] if what == "constraint" and known else value)
         if _stated(there) != _stated(value):
-            raise ConfigError(
-                f"hydra.sweeper.study_name={name}: is there, with another {what}: "
-                f"{_difference(there, value)}; give another name"
-            )
+            return f"another {what}: {_difference(there, value)}"
+    return None
 
 
 def check_records(storage: BaseStorage | None, name: str, folder: Path) -> None:

@@ -14,8 +14,10 @@ from rnnbench.search.retry import RetryingStorage
 from rnnbench.search.runner import Search, StackSearch
 from rnnbench.search.storage import open_storage
 from rnnbench.search.study import Study
+from rnnbench.search.warm import copy_trials, said_of
 from rnnbench.sweep.launcher import StackLauncher
 from rnnbench.sweep.session import Sweep
+from rnnbench.terminal import say
 
 
 @contextmanager
@@ -40,6 +42,9 @@ def open_search(
     )
     study.points, study.known = plan.points, plan.known
     study.ending = Ending(plan.settings, plan.directions)
+    if plan.earlier is not None:
+        copy_trials(study, plan.earlier)
+        say(f"the sampler knows {said_of(study.earlier())}; they do not count among the {plan.n_trials}")
     OPEN[study.name] = study
     try:
         if isinstance(launcher, StackLauncher):

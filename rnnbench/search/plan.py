@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.study import Study
 
 from rnnbench import config as schema
 from rnnbench import tasks
@@ -23,7 +24,7 @@ from rnnbench.config.keys import is_free, keys
 from rnnbench.config.metrics import at_best
 from rnnbench.search import samplers as by_name
 from rnnbench.search.constraints import Constraint, read_constraints
-from rnnbench.search.earlier import winners_of
+from rnnbench.search.earlier import find_study, winners_of
 from rnnbench.search.known import check_points, point_of, read_points
 from rnnbench.search.members import Member, members_of
 from rnnbench.search.space import Lookup, Parameter, Space, is_finite, read_space, text
@@ -37,6 +38,8 @@ from rnnbench.sweep.launcher import task_config
 from rnnbench.sweep.overrides import Checker
 from rnnbench.sweep.stages import preflight
 from rnnbench.sweep.swept_options import of_options
+
+COUNTED = 10_000  # points of a space up to which an earlier study may have used it up
 
 
 @dataclass
@@ -59,6 +62,7 @@ class Plan:
     points: int | None  # points of the space, if they are fewer than the trials that are asked for
     members: list[Member]  # of each suggestion
     known: list[Given]  # points to train first
+    earlier: Study | None  # whose trials the sampler is told of
     constraints: list[Constraint]  # that the winner has to keep
     samples: list[Config]  # of trials that the search may come to
 
@@ -142,12 +146,29 @@ def make_plan(
         n_trials=_n_trials(settings, space, lookup),
         points=None if base.reuse is Reuse.none else _points(settings, space, lookup),
         known=known,
+        earlier=_earlier(settings, folder, storage),
         constraints=_constraints(settings, base),
         samples=[_compose(composer, options, fixed, point) for point in points],
         members=members,
     )
     preflight(plan.samples, folder, here or base.dry_run)
     return plan
+
+
+def _earlier(settings: Search, folder: Path, storage: str | None) -> Study | None:
+    """Return the study that the search begins with; samplers that do not learn from it are refused."""
+    where = settings.warm_start
+    if where is None:
+        return None
+    name = by_name.name_of("sampler", settings.sampler)
+    if name not in by_name.LEARN:
+        raise ConfigError(
+            f"hydra.sweeper.warm_start={where}: hydra/sweeper/sampler={name} learns nothing from trials of "
+            f"another study; take {', '.join(sorted(by_name.LEARN))}"
+        )
+    if where == settings.study_name or Path(where).resolve() == folder.resolve():
+        raise ConfigError(f"hydra.sweeper.warm_start={where}: is this search itself; name an earlier one")
+    return find_study(where, folder, storage, f"hydra.sweeper.warm_start={where}")
 
 
 def _constraints(settings: Search, base: Config) -> list[Constraint]:
@@ -232,8 +253,9 @@ def _points(settings: Search, space: Space, lookup: Lookup) -> int | None:
     """Count the points of a space, after which a search has nothing to train; None if n_trials are fewer."""
     if settings.custom_search_space is not None or not all(map(is_finite, space.drawn)):
         return None
-    count = sum(1 for _ in islice(space.points(lookup), settings.n_trials))
-    return count if count < settings.n_trials else None
+    most = settings.n_trials if settings.warm_start is None else max(settings.n_trials, COUNTED)
+    count = sum(1 for _ in islice(space.points(lookup), most))
+    return count if count < most else None
 
 
 def _storage(settings: Search, folder: Path) -> str | None:

@@ -23,7 +23,8 @@ from rnnbench.search.members import members_of
 from rnnbench.search.pictures import draw
 from rnnbench.search.plan import Plan
 from rnnbench.search.runner import Search, SearchFailed, StackSearch
-from rnnbench.search.study import Study
+from rnnbench.search.study import EARLIER, Study, is_earlier
+from rnnbench.search.warm import said_of
 from rnnbench.sweep.dry_run import clock
 from rnnbench.sweep.stages import show_plan
 from rnnbench.system.files import write, write_csv
@@ -44,8 +45,8 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
         SearchFailed: no trial has a result.
     """
     plan, study = search.plan, search.study
-    done = study.done()
-    winners = best(study, done)
+    done, earlier = study.done(), study.earlier()
+    winners = best(study, [*done, *earlier])
     if error is not None:
         if winners:
             say(f"best so far: {_values(plan, winners[0])}, trial {winners[0].number}")
@@ -57,7 +58,7 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
     if not winners:
         raise SearchFailed(_nothing(done))
     confirmed = _confirm(search, done, winners)
-    terminal.print_layout(table(plan, done, winners))
+    terminal.print_layout(table(plan, [*done, *earlier], winners))
     if isinstance(search, StackSearch) and (line := search.occupancy()):
         say(line)
     for line in filter(None, (saved(plan, done), turned_down(done))):
@@ -70,7 +71,8 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
     importances = draw(study.study, plan.objectives, pictures)
     if importances:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in importances.items())
-        say(f"importances for {terminal.title(plan.objectives[0])}: {shares}")
+        among = f" (with {said_of(earlier)})" if earlier else ""
+        say(f"importances for {terminal.title(plan.objectives[0])}{among}: {shares}")
     say(f"pictures: {pictures}")
     assert search.sweep.record is not None
     line = commands[winners[0].number]
@@ -126,8 +128,16 @@ def table(plan: Plan, done: Sequence[FrozenTrial], winners: Sequence[FrozenTrial
             values[0] += f" (pruned at epoch {trial.last_step})"
         if names := broken(trial):
             values[0] += f" (breaks {', '.join(names)})"
-        rows.append([str(trial.number), *values, *(_short(given.get(key, "")) for key in keys)])
+        rows.append([_named(trial), *values, *(_short(given.get(key, "")) for key in keys)])
     return Layout.of_text(["trial", *map(terminal.title, plan.objectives), *keys], rows)
+
+
+def _named(trial: FrozenTrial) -> str:
+    """Return a trial's number, and for one of an earlier study whose it is."""
+    if not is_earlier(trial):
+        return str(trial.number)
+    study, number = trial.user_attrs[EARLIER]
+    return f"{trial.number} ({number} of {study})"
 
 
 def _value(name: str, value: float) -> str:
@@ -201,7 +211,7 @@ def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None, lin
     record = winner.user_attrs["record"]
     kind = "best" if len(plan.objectives) == 1 else "on the front"
     folder = os.path.relpath(record["folder"])
-    say(f"{kind}: trial {winner.number}, {_values(plan, winner)}; {folder}", "bold")
+    say(f"{kind}: trial {_named(winner)}, {_values(plan, winner)}; {folder}", "bold")
     if confirmed is None:
         say(
             "  the best of many is better than it will be again; "
@@ -286,6 +296,8 @@ def _confirm(
 
 def _last(done: Sequence[FrozenTrial]) -> bool:
     """Return whether the last trial to end was trained by this process, or by a worker that has ended."""
+    if not done:  # all that is known is of an earlier study
+        return True
     last = max(done, key=lambda trial: (trial.datetime_complete, trial.number))
     if last.user_attrs.get(WORKER) == myself():
         return True
@@ -339,6 +351,8 @@ def _facts(
     states = [trial.state.name.lower() for trial in study.done()]
     metrics = {f"study/{state}": float(states.count(state)) for state in sorted(set(states))}
     metrics |= {f"study/importance/{name}": share for name, share in importances.items()}
+    if earlier := study.earlier():
+        metrics["study/earlier"] = float(len(earlier))
     if count := sum(map(is_turned_down, study.done())):
         metrics["study/not_trained"] = float(count)
     if study.used_up():

@@ -41,6 +41,7 @@ FOREIGN = {"MOTPESampler": "tpe"}  # classes that Optuna has removed, and their 
 FIRST_RUNG = 0.2
 # Samplers whose workers must share a seed, since they divide one sequence of points among themselves.
 COMMON_SEED = {"grid", "qmc"}
+LEARN = {"tpe", "gp", "brute_force"}  # from trials that they did not suggest
 ONE_OBJECTIVE = {"cmaes"}
 EXHAUSTIVE = {
     "grid",

@@ -32,6 +32,7 @@ from rnnbench.search.space import Parameter
 # Attributes of trials
 RETIRED = "retired"  # why the trial does not count
 AGAIN = "again"  # its origin: the number of the first trial that had its parameters, or a known point
+EARLIER = "earlier"  # the study and number of the trial that this one is a copy of, which does not count
 LEFT_AT = "left at"  # the times of the snapshots that an attempt began from; equal times show no progress
 
 ATTEMPTS = 3  # attempts without progress after which a trial whose workers die counts as failed
@@ -124,9 +125,14 @@ class Study:
         """Return the trials that count and have ended."""
         return [trial for trial in self.trials() if trial.state.is_finished()]
 
+    def earlier(self) -> list[FrozenTrial]:
+        """Return the trials of an earlier study that the sampler was told of."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if is_earlier(trial) and trial.state.is_finished()]
+
     def over(self) -> str | None:
         """Return why no further trial is begun although n_trials are not done; None if one is."""
-        return self._over(self.done())
+        return self._over([*self.done(), *self.earlier()])
 
     def _over(self, ended: Sequence[FrozenTrial]) -> str | None:
         if self.points is not None and _distinct(ended) >= self.points:
@@ -135,7 +141,7 @@ class Study:
 
     def used_up(self) -> bool:
         """Return whether every point of a finite space has a trial that has ended."""
-        return self.points is not None and _distinct(self.done()) >= self.points
+        return self.points is not None and _distinct([*self.done(), *self.earlier()]) >= self.points
 
     def ask(self, point: Callable[[Trial], list[str]]) -> Suggestion | None:
         """Return the next trial to run; None if all are done or running, or the search ends before.
@@ -147,7 +153,7 @@ class Study:
         if self.retire_dead(trials):
             trials = self.study.get_trials(deepcopy=False)
         counted = [trial for trial in trials if counts(trial)]
-        ended = [trial for trial in counted if trial.state.is_finished()]
+        ended = [t for t in trials if t.state.is_finished() and (counts(t) or is_earlier(t))]
         if len(counted) >= self.n_trials or self._over(ended):
             return None
         given = to_run_again(trials) or to_run_first(self.known, counted)
@@ -261,7 +267,13 @@ class Study:
 
 def counts(trial: FrozenTrial) -> bool:
     """Return whether a trial is one of the n_trials."""
-    return trial.state != TrialState.WAITING and not trial.user_attrs.get(RETIRED)
+    own = not trial.user_attrs.get(RETIRED) and EARLIER not in trial.user_attrs
+    return own and trial.state != TrialState.WAITING
+
+
+def is_earlier(trial: FrozenTrial) -> bool:
+    """Return whether a trial is a copy of one of an earlier study."""
+    return EARLIER in trial.user_attrs and not trial.user_attrs.get(RETIRED)
 
 
 def _distinct(trials: Sequence[FrozenTrial]) -> int:
@@ -292,7 +304,7 @@ def parameters(trial: FrozenTrial) -> dict[str, Any]:
 def to_run_again(trials: Sequence[FrozenTrial]) -> Given | None:
     """Return the parameters that a trial lost and no counting trial has, or None."""
     taken = {origin(trial) for trial in trials if counts(trial)}
-    lost = (trial for trial in trials if not counts(trial) and parameters(trial))
+    lost = (t for t in trials if not counts(t) and EARLIER not in t.user_attrs and parameters(t))
     return next((Given(origin(t), parameters(t)) for t in lost if origin(t) not in taken), None)
 
 

@@ -86,7 +86,7 @@ class OptunaSweeper(Sweeper):
 
     def _storage(self, plan: "Plan") -> "RetryingStorage | None":
         """Open the study's storage if it may exist, and refuse the study or records of another search."""
-        from rnnbench.search.identity import check_records, check_study
+        from rnnbench.search.identity import check_earlier, check_records, check_study
         from rnnbench.search.plan import file_exists
         from rnnbench.search.storage import open_storage
 
@@ -97,6 +97,9 @@ class OptunaSweeper(Sweeper):
         if storage is not None:
             check_study(storage, plan.name, plan.identity, plan.directions)
         check_records(storage, plan.name, plan.folder)
+        if plan.earlier is not None:
+            said = f"hydra.sweeper.warm_start={plan.settings.warm_start}"
+            check_earlier(plan.earlier, plan.identity, plan.directions, said)
         return storage
 
     @contextmanager
