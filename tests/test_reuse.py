@@ -11,11 +11,12 @@ import pytest
 import rnnbench
 from rnnbench.config import ConfigError
 from rnnbench.mlflow_sync.courier import undelivered
-from rnnbench.record import provenance, read_metrics, read_result
+from rnnbench.record import is_whole, job_folders, provenance, read_metrics, read_result
 from rnnbench.record.index import FILE, Index, roots
 from rnnbench.record.provenance import same_numbers
 from rnnbench.system.files import together, write
 from rnnbench.train.snapshot import LAST
+from tests.forked import Forked
 
 TINY = ["fit.epochs=2", "model.hidden_size=4", "data.train_size=64", "tracking=none"]
 
@@ -160,6 +161,40 @@ def test_the_index_follows_what_happens_in_the_folders(here, tmp_path):
     for name in ("c", "day/b"):
         shutil.rmtree(root / name / "0")
     assert found() == []
+
+
+def test_two_sweeps_at_once_on_one_root_end_whole_and_agree_to_the_bit(here, tmp_path):
+    """Each looks its trials up when it begins, so a trial that both begin with is trained by both."""
+    grids = {"a": range(6), "b": range(3, 9)}
+    words = [*TINY, "fit.epochs=3", "reuse=root"]
+    started = [
+        Forked(
+            "rnnbench",
+            ["-m", f"seed={','.join(map(str, seeds))}", *words, f"hydra.sweep.dir=multirun/{name}"],
+            tmp_path,
+        )
+        for name, seeds in grids.items()
+    ]
+    said = ["".join(process.communicate(timeout=300)) for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    found = {}
+    for name, seeds in grids.items():
+        jobs = job_folders(tmp_path / "multirun" / name)
+        assert len(jobs) == len(seeds)
+        for job in jobs:
+            result = read_result(job)
+            assert result["status"] == "finished" and is_whole(job, result)
+            numbers = {key: value for key, value in result["metrics"].items() if not key.startswith("time/")}
+            found.setdefault(result["params"]["seed"], []).append(
+                (numbers, (job / "weights.pt").read_bytes())
+            )
+    assert {seed: len(both) for seed, both in found.items()} == dict.fromkeys(range(9), 1) | dict.fromkeys(
+        (3, 4, 5), 2
+    )
+    assert all(one == other for one, other in (found[seed] for seed in (3, 4, 5)))
+    # What both left is found by a third, the index included that they wrote at the same time.
+    out, _ = here("-m", "seed=range(9)", *words, "hydra.sweep.dir=multirun/c")
+    assert "9 of 9 trials were reused" in out
 
 
 def test_the_roots_are_multirun_and_outputs_here_and_where_the_sweep_lies(tmp_path, monkeypatch):
