@@ -16,6 +16,7 @@ from rnnbench.config.secrets import check_words
 from rnnbench.mlflow_sync.artifacts import upload_figures
 from rnnbench.mlflow_sync.store import StoreError
 from rnnbench.paper.aggregate import FilledTable, TableTrial, arrange, fill
+from rnnbench.paper.claims import claims
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.derived import derive, name_of, table_file
 from rnnbench.paper.drawing import draw
@@ -24,6 +25,8 @@ from rnnbench.paper.layout import layout
 from rnnbench.paper.planning import MULTIRUN, App, Plan, TableSearch, make_plan, portable, searched
 from rnnbench.paper.provenance import warnings
 from rnnbench.paper.published import cited
+from rnnbench.paper.verdict_table import verdict_layout
+from rnnbench.paper.verdicts import judge
 from rnnbench.paper.verification import verify
 from rnnbench.reader import Source
 from rnnbench.system.files import show_warnings, write
@@ -234,6 +237,9 @@ def write_all(
         write(folder / file, text)
     shown = layout(filled)
     print_layout(shown, shown.notes)
+    if verdicts := judge(filled):
+        judged = verdict_layout(filled, verdicts)
+        print_layout(judged, [*claims(filled, verdicts), *judged.notes])
     for cell in filled.cells.values():
         if "failed" in cell.lost:
             warn("some trials failed, and stand as such; delete their records to run them again")

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rnnbench.config import ConfigError, bounds, direction, identifies, on_test
+from rnnbench.config import ConfigError, bounds, direction, identifies
 from rnnbench.config.advice import either, nearest
 from rnnbench.paper import statistics
 from rnnbench.paper.definition import Table
+from rnnbench.paper.figures import KINDS
 from rnnbench.paper.folds import At, averaged, part_of, run_of
+from rnnbench.paper.margins import judged, tested
 from rnnbench.paper.statistics import Difference, Estimate
 from rnnbench.reader import Record, Source, once
 
@@ -211,7 +213,7 @@ def arrange(table: Table, planned: Sequence[TableTrial]) -> dict[tuple[Key, Key]
 
     Raises:
         ConfigError: what stands in a cell varies with more than the seed; protocols are mixed; the row that
-            the others are to be compared with is not there.
+            the others are to be compared with is not there; a figure cannot show such cells.
     """
     cells: dict[tuple[Key, Key], Cell] = {}
     for trial in planned:
@@ -220,6 +222,10 @@ def arrange(table: Table, planned: Sequence[TableTrial]) -> dict[tuple[Key, Key]
     for (row, column), cell in cells.items():
         _check_alike(table, row, column, cell)
     _check_protocols(table, planned)
+    places = {(*at, _key(trial, table.over)) for at, cell in cells.items() for trial in cell.planned}
+    for kind in dict.fromkeys(figure.kind for figure in table.figures.values()):
+        if (refuse := KINDS[kind].check) is not None:
+            refuse(table, places)
     rows = dict.fromkeys(row for row, _ in cells)
     if table.compare not in (None, "best") and not any(_is_named(table, row) for row in rows):
         names = ", ".join(" ".join(map(as_text, row)) for row in rows)
@@ -240,11 +246,6 @@ def row_name(table: Table, key: Key) -> str:
 def _once(planned: Sequence[TableTrial]) -> list[TableTrial]:
     """Return each trial once, however often it is planned."""
     return list({trial.trial: trial for trial in planned}.values())
-
-
-def judged(metric: str) -> bool:
-    """Return whether a metric has a better direction, so that its values can be ranked."""
-    return not metric.startswith(("parameters/", "time/")) and metric != "best/epoch"
 
 
 def _key(trial: TableTrial, keys: Sequence[str]) -> Key:
@@ -329,15 +330,6 @@ def matrix(*samples: dict[tuple[Key, int], float]) -> statistics.Values:
         [[[values.get((task, seed), np.nan) for task in tasks] for seed in seeds] for values in samples]
     )
     return found if len(samples) > 1 else found[0]
-
-
-def tested(metrics: Sequence[str]) -> list[str]:
-    """Return the metrics whose differences are tested: those on the test set, if there are any.
-
-    A metric that chose an epoch or a trial is biased, so it is not tested beside the result.
-    """
-    worth = [metric for metric in metrics if judged(metric)]
-    return [metric for metric in worth if on_test(metric)] or worth
 
 
 def _compare(filled: FilledTable) -> None:

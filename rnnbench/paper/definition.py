@@ -21,12 +21,14 @@ from yaml import MarkedYAMLError
 from rnnbench.config import ConfigError, conf_folder, heading
 from rnnbench.config.advice import either, nearest
 from rnnbench.paper.figures import kind_names, load_kind
+from rnnbench.paper.margins import check_margins
 from rnnbench.paper.statistics import RESAMPLES
 from rnnbench.sweep.points import as_words
 
 STATISTICS = ("mean", "median", "iqm")
 SPREADS = ("deviation", "student", "bootstrap", "none")
 TESTS = ("permutation", "wilcoxon")
+RANK_TESTS = ("nemenyi", "wilcoxon")  # of a figure critical_difference
 FILE_NAME = re.compile(r"\w[\w .-]{0,99}")
 
 
@@ -63,6 +65,7 @@ class FigureSettings:
     x: str = "parameters/total"  # metric of the x axis, for pareto and scatter
     y: Optional[str] = None  # metric of the y axis; null: the table's last
     parameter: str = "optim.lr"  # hyperparameter of the x axis, for sensitivity
+    test: str = "nemenyi"  # of critical_difference: nemenyi, or wilcoxon (signed ranks, Holm's correction)
     title: Optional[str] = None
 
 
@@ -85,6 +88,12 @@ class Table:
     resamples: int = RESAMPLES  # number of bootstrap resamples
     compare: Optional[str] = "best"  # best: the best of a column; a row's label: that row; null: none
     test: str = "permutation"  # permutation or wilcoxon
+    margin: dict[str, str] = field(
+        default_factory=dict
+    )  # by metric, in its units or as 2%: a difference below it counts as none, and each row gets a verdict
+    tasks: list[str] = field(
+        default_factory=list
+    )  # keys of columns (or over) that name a task, the others name settings; []: all name it
     labels: dict[str, str] = field(default_factory=dict)  # how keys, values and metrics are printed
     digits: dict[str, int] = field(default_factory=dict)  # decimals by metric
     mixed_protocols: bool = False  # whether trials that watch the test set may stand beside others
@@ -234,6 +243,7 @@ def _check(table: Table, folders: Sequence[Path]) -> None:
     if not 100 <= table.resamples <= 10_000_000:
         raise ConfigError(f"resamples={table.resamples}: must be from 100 to 10,000,000")
     _check_spread(table)
+    _check_margin(table)
     if table.published is not None and table.published.ours not in table.metrics:
         raise ConfigError(f"published.ours={table.published.ours}: is none of the table's metrics")
     _check_tuned(table)
@@ -252,6 +262,8 @@ def _check_figures(table: Table, folders: Sequence[Path]) -> None:
             )
         if kind.of_searches and table.tuned is None:
             raise ConfigError(f"figures.{name}.kind={figure.kind}: is of searches, and this table has none")
+        if figure.test not in RANK_TESTS:
+            raise ConfigError(f"figures.{name}.test={figure.test}: must be one of {', '.join(RANK_TESTS)}")
 
 
 def _check_keys(table: Table) -> None:
@@ -275,6 +287,27 @@ def _check_spread(table: Table) -> None:
         )
     if table.spread == "deviation" and table.over:
         raise ConfigError(f"spread=deviation: over={table.over} mixes tasks; take bootstrap")
+
+
+def _check_margin(table: Table) -> None:
+    """Refuse margins without a row that was named beforehand, or for what has no test of equivalence."""
+    for key in table.tasks:
+        if key not in (*table.columns, *table.over):
+            there = ", ".join((*table.columns, *table.over)) or "none"
+            raise ConfigError(f"tasks: {key} is neither in columns nor in over; of these there is {there}")
+    if left := [key for key in table.over if table.tasks and key not in table.tasks]:
+        raise ConfigError(f"tasks: {left[0]} is in over, so a task too; name it in tasks or in columns")
+    check_margins(table.margin, table.metrics)
+    if table.margin and table.compare in (None, "best"):
+        raise ConfigError(
+            f"compare={table.compare or 'null'}: with a margin each row is compared with one that is named "
+            "beforehand, not by its result; compare: lstm"
+        )
+    if table.margin and (table.statistic != "mean" or table.over):
+        raise ConfigError(
+            f"margin: equivalence is tested on the mean difference in a task; instead of statistic="
+            f"{table.statistic} and over={table.over} take statistic: mean, and name the tasks in columns"
+        )
 
 
 def _check_tuned(table: Table) -> None:

@@ -10,6 +10,8 @@ from rnnbench.paper.long import long
 from rnnbench.paper.page import report
 from rnnbench.paper.planning import TableSearch
 from rnnbench.paper.provenance import provenance
+from rnnbench.paper.verdict_table import verdict_layout
+from rnnbench.paper.verdicts import judge
 from rnnbench.render.html import html
 from rnnbench.render.latex import latex
 from rnnbench.render.markdown import markdown
@@ -23,11 +25,20 @@ def texts(filled: FilledTable, searches: Sequence[TableSearch], folder: Path) ->
     """
     shown = layout(filled)
     facts = provenance(filled, searches)
-    return {
+    verdicts = judge(filled)
+    judged = verdict_layout(filled, verdicts) if verdicts else None
+    found = {
         "table.md": markdown(shown),
-        "table.csv": long(filled),
+        "table.csv": long(filled, verdicts),
         "table.html": html(shown),
         "table.tex": latex(shown, folder.name, filled.table.wide),
         "provenance.json": json.dumps(facts, indent=1, allow_nan=False) + "\n",
-        "report.html": report(filled, shown, facts, folder),
+        "report.html": report(filled, [shown, *([judged] if judged else [])], facts, folder),
     }
+    if judged is not None:
+        found |= {
+            "verdicts.md": markdown(judged),
+            "verdicts.html": html(judged),
+            "verdicts.tex": latex(judged, f"{folder.name}-verdicts", filled.table.wide),
+        }
+    return found

@@ -1,8 +1,9 @@
 """Writes the notes below a table: number of runs, statistics, tests, how epochs and trials were chosen."""
 
-from rnnbench.paper.aggregate import ALPHA, Cell, Comparison, FilledTable, Key, judged
-from rnnbench.paper.aggregate import tested as tested_metrics
+from rnnbench.paper.aggregate import ALPHA, Cell, Comparison, FilledTable, Key
 from rnnbench.paper.folds import run_of
+from rnnbench.paper.margins import judged
+from rnnbench.paper.margins import tested as tested_metrics
 from rnnbench.paper.published import beside
 
 STATISTICS = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}

@@ -24,7 +24,8 @@ CELL = re.compile(r"\\(?:bfseries|pm|dagger|num|,)|[{}$*^†]")  # markup around
 # Columns of table.csv without and with a dependence on tests or intervals.
 EXACT = ("n", "mean", "median", "iqm", "deviation")
 TESTED = ("low", "high", "difference", "difference_low", "difference_high", "p_holm", "p_improvement",
-          "p_improvement_low", "p_improvement_high")  # fmt: skip
+          "p_improvement_low", "p_improvement_high", "margin", "p_equivalent_holm", "a12",
+          "a12_low", "a12_high", "seeds", "seeds_of_margin")  # fmt: skip
 # Keys of provenance.json whose text is not compared.
 WORDS = ("table", "versions", "warnings", "rerun", "winner_command", "overrides")
 

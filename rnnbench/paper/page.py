@@ -3,6 +3,7 @@
 import base64
 import re
 import shlex
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,21 +42,26 @@ def _template() -> Template:
     return environment.get_template("report.html.jinja")
 
 
-def report(filled: FilledTable, shown: Layout, facts: dict[str, Any], folder: Path) -> str:
+def report(filled: FilledTable, layouts: Sequence[Layout], facts: dict[str, Any], folder: Path) -> str:
     """Return the page of a table whose figures are drawn already.
 
     Args:
-        shown: the table's layout.
+        layouts: the table's, and that of its verdicts if it has any.
         facts: the content of provenance.json.
         folder: the table's folder, with the figures.
     """
     name = folder.name
+    shown, *judged = layouts
     place = [word for word in filled.command if word.startswith("source=")]
     return _template().render(
         table=filled.table,
         warnings=facts["warnings"],
         element=Markup(table_element(shown)),
         notes=" ".join(shown.notes),
+        verdicts=[
+            {"words": one.caption, "element": Markup(table_element(one)), "notes": " ".join(one.notes)}
+            for one in judged
+        ],
         comparisons=_comparisons(filled),
         explanation=_how(filled),
         rows=[filled.name(row) for row in filled.rows],
@@ -72,7 +78,7 @@ def _comparisons(filled: FilledTable) -> list[list[str]]:
     headings = ["row", "against", "metric", f"difference of {OF[filled.table.statistic]}", "95 % interval",
                 "p (Holm)", "P(better) [95 %]", "n"]  # fmt: skip
     several = ["column"] if len(filled.columns) > 1 else []
-    lines = [_comparison(filled, comparison) for comparison in filled.comparisons]
+    lines = [_comparison(filled, c) for c in filled.comparisons if c.metric not in filled.table.margin]
     return [several + headings, *lines] if lines else []
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rnnbench.paper.aggregate import FilledTable, TableTrial
+from rnnbench.paper.definition import FigureSettings, Table
 from rnnbench.paper.planning import TableSearch, is_place, portable
 from rnnbench.reader import Record, Source
 
@@ -14,6 +15,8 @@ from rnnbench.reader import Record, Source
 # table has its number of bootstrap resamples, and the median over several tasks is that of the tasks' means.
 VERSIONS = {"renderer": 2, "statistics": 3}
 EARLIER_RESAMPLES = 2_000  # number of resamples before version 3
+LATER = ("margin", "tasks")  # keys of a table that version 2 of the renderer did not have from the start
+LATER_OF_FIGURES = ("test",)
 MIXED = ("rnnbench.kernel", "rnnbench.device", "rnnbench.card")
 
 
@@ -28,7 +31,7 @@ def provenance(filled: FilledTable, searches: Sequence[TableSearch]) -> dict[str
             trials.append({"row": list(row), "column": list(column)} | _trial(filled, trial, record))
     return {
         "versions": dict(VERSIONS),
-        "table": asdict(filled.table) | {"sweep": portable(filled.table.sweep)},
+        "table": _declared(filled.table) | {"sweep": portable(filled.table.sweep)},
         "command": filled.command,
         "source": filled.place,
         "warnings": warnings(filled),
@@ -36,6 +39,19 @@ def provenance(filled: FilledTable, searches: Sequence[TableSearch]) -> dict[str
         "superseded": filled.superseded,
         "trials": trials,
     }
+
+
+def _declared(table: Table) -> dict[str, Any]:
+    """Return a table's keys, without those that came later where they are not set, so that bytes stay."""
+    tree = asdict(table)
+    for key in LATER:
+        if tree[key] == getattr(Table(), key):
+            del tree[key]
+    for figure in tree["figures"].values():
+        for key in LATER_OF_FIGURES:
+            if figure[key] == getattr(FigureSettings(), key):
+                del figure[key]
+    return tree
 
 
 def _trial(filled: FilledTable, planned: TableTrial, record: Record | None) -> dict[str, Any]:

@@ -6,6 +6,8 @@ A module says how the figure is read, and draws it:
     OF_SEARCHES = False  # optional: whether it shows searches, which only a tuned table has
     WIDE = False  # optional: whether the page gives it a line of its own
 
+    def check(table, places): ...  # optional: refuses a table of these (row, column, over), before training
+
     def draw(figure, sheet): ...  # on a matplotlib Figure, from a rnnbench.paper.sheet.Sheet
 
 A kind of one's own is the file figure/KIND.py in a folder that --config-dir names.
@@ -32,6 +34,7 @@ class FigureKind:
     draw: Callable[[Any, Any], None]
     of_searches: bool
     wide: bool
+    check: Callable[[Any, Any], None] | None = None
 
 
 STOCK = sorted(module.name for module in pkgutil.iter_modules(__path__))
@@ -82,4 +85,5 @@ def _kind(module: ModuleType, file: Path) -> FigureKind:
     caption, draw = getattr(module, "CAPTION", None), getattr(module, "draw", None)
     if not isinstance(caption, str) or not callable(draw):
         raise ConfigError(f"{file}: a figure needs a text CAPTION and a function draw(figure, sheet)")
-    return FigureKind(caption, draw, getattr(module, "OF_SEARCHES", False), getattr(module, "WIDE", False))
+    of_searches, wide = getattr(module, "OF_SEARCHES", False), getattr(module, "WIDE", False)
+    return FigureKind(caption, draw, of_searches, wide, getattr(module, "check", None))

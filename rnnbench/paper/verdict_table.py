@@ -1,0 +1,118 @@
+"""Lays out the verdicts of a table: a row for each task and row, with the words on what they add up to."""
+
+from collections.abc import Sequence
+
+from rnnbench.paper.aggregate import ALPHA, FilledTable
+from rnnbench.paper.claims import claims, listed, seeds
+from rnnbench.paper.layout import decimals, number
+from rnnbench.paper.notes import test_of
+from rnnbench.paper.settings import setting_name, setting_of, task_name
+from rnnbench.paper.statistics.equivalence import MOST, SHARE
+from rnnbench.paper.verdicts import UNDECIDED, Verdict
+from rnnbench.render.layout import Column, Layout, Row, TextCell
+
+
+def verdict_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout:
+    """Return the table of verdicts, the paragraphs of `claims` as its caption."""
+    table = filled.table
+    keys = [table.label(key) for key in table.columns if table.tasks and key not in table.tasks]
+    corner = ", ".join(table.label(key) for key in table.columns if not table.tasks or key in table.tasks)
+    other = f"less {table.label(str(table.compare))}"
+    several = len({v.comparison.metric for v in verdicts}) > 1
+    columns = [
+        *([Column(", ".join(keys))] if keys else []),
+        Column(", ".join(map(table.label, table.rows))),
+        *([Column("metric")] if several else []),
+        *(Column(title, right=True) for title in (other, "margin", "p", "p equivalent", "A12")),
+        Column("verdict"),
+        Column("n", right=True),
+        Column("seeds", right=True),
+    ]
+    rows = [_row(filled, v, bool(keys), several) for v in verdicts]
+    return Layout(
+        corner or "task",
+        columns,
+        rows,
+        f"{table.title}: verdicts",
+        " ".join(claims(filled, verdicts)),
+        verdict_notes(filled, verdicts),
+    )
+
+
+def _row(filled: FilledTable, verdict: Verdict, setting: bool, several: bool) -> Row:
+    """Return the cells of a verdict.
+
+    Args:
+        setting: whether the setting has a column.
+        several: whether the metric has one.
+    """
+    c = verdict.comparison
+    table, digits = filled.table, decimals(filled, c.metric)
+    d, wins = c.difference, verdict.effect
+    cells = [TextCell(setting_name(table, setting_of(table, c.column)))] if setting else []
+    cells.append(TextCell(filled.name(c.row)))
+    if several:
+        cells.append(TextCell(table.label(c.metric)))
+    interval = ""
+    if d.low is not None and d.high is not None:
+        interval = f"[{number(d.low, digits, '+')}, {number(d.high, digits, '+')}]"
+    cells.append(TextCell(number(d.value, digits, "+"), interval=interval, sort=d.value))
+    cells.append(TextCell(f"{verdict.margin:.4g}", sort=verdict.margin))
+    cells += [_p(c.p), _p(verdict.p)]
+    span = "" if wins.low is None else f"[{wins.low:.2f}, {wins.high:.2f}]"
+    cells.append(TextCell(f"{wins.value:.2f}", interval=span, sort=wins.value))
+    cells.append(TextCell(verdict.word, best=verdict.word != UNDECIDED))
+    return Row(task_name(filled, c.column), [*cells, TextCell(str(d.n), sort=d.n), _seeds(verdict.seeds)])
+
+
+def _p(p: float | None) -> TextCell:
+    if p is None:
+        return TextCell("")
+    return TextCell(f"{p:.4f}", sort=p) if p >= 1e-4 else TextCell(f"{p:.0e}" if p else "0", sort=p)
+
+
+def _seeds(number: int | None) -> TextCell:
+    if number is None:
+        return TextCell("")
+    return TextCell(f"{number:,}" if number <= MOST else f"> {MOST:,}", sort=number)
+
+
+def verdict_notes(filled: FilledTable, verdicts: Sequence[Verdict]) -> list[str]:
+    """Return the notes below the verdicts: margins, tests, effect size, seeds."""
+    table = filled.table
+    other = table.label(str(table.compare))
+    margins = listed([f"{width} of {table.label(metric)}" for metric, width in table.margin.items()])
+    paired = sorted({v.comparison.difference.paired for v in verdicts}, reverse=True)
+    tests = "; ".join(test_of(filled, one) for one in paired)
+    one_sided = listed(["t tests of pairs" if one else "Welch's t tests" for one in paired])
+    equivalences = sum(v.p is not None for v in verdicts)
+    said = [
+        f"Each row less {other}, with 95 % interval; margin, stated beforehand: {margins}.",
+        f"Equivalent: the difference is below the margin by two one-sided tests (TOST, {one_sided}) at the "
+        f"level {ALPHA:.2f}, Holm's correction over {equivalences}.",
+        f"Better, worse: not shown to be equivalent, and told apart at that level ({tests}; Holm's "
+        f"correction over {filled.tests}).",
+        f"A12: probability that a run of the row is better than one of {other}, a tie for half, with "
+        "Newcombe's 95 % interval.",
+    ]
+    if any(v.word == UNDECIDED for v in verdicts):
+        said.append(
+            f"Seeds: of so many {SHARE:.0%} would decide, at the difference and the spread that are recorded "
+            "here and the level that Holm's correction leaves to what is undecided."
+        )
+    return said + _telling(filled, verdicts)
+
+
+def _telling(filled: FilledTable, verdicts: Sequence[Verdict]) -> list[str]:
+    """Return a note on how many seeds tell a difference of the margin apart, for each metric."""
+    said = []
+    for metric in filled.table.margin:
+        numbers = [v.telling for v in verdicts if v.comparison.metric == metric and v.telling is not None]
+        if numbers:
+            low, high = min(numbers), max(numbers)
+            span = seeds(high) if low == high else f"{low:,} to {seeds(high)}"
+            said.append(
+                f"A difference of the margin in {filled.table.label(metric)} would be found with {span} in "
+                f"{SHARE:.0%} of tables, by the spread on each task."
+            )
+    return said
