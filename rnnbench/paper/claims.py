@@ -76,7 +76,7 @@ def _by_verdict(filled: FilledTable, verdicts: Sequence[Verdict], left_out: Sequ
         WORSE: "worse on",
         UNDECIDED: "undecided on",
     }
-    several = len({v.comparison.metric for v in verdicts}) > 1
+    several = len({v.comparison.column for v in verdicts}) < len(verdicts)
     parts = []
     for word, text in words.items():
         names = [_named(filled, v, several) for v in verdicts if v.word == word]

@@ -93,12 +93,13 @@ class Table:
     )  # by metric, in its units or as 2%: a difference below it counts as none, and each row gets a verdict
     tasks: list[str] = field(
         default_factory=list
-    )  # keys of columns (or over) that name a task, the others name settings; []: all name it
+    )  # keys of columns (or over) that name a task, of which each has its own metrics; []: all keys name it
     labels: dict[str, str] = field(default_factory=dict)  # how keys, values and metrics are printed
     digits: dict[str, int] = field(default_factory=dict)  # decimals by metric
     mixed_protocols: bool = False  # whether trials that watch the test set may stand beside others
     published: Optional[Publication] = None
     figures: dict[str, FigureSettings] = field(default_factory=dict)
+    transpose: bool = False  # whether each column becomes a line, and the rows stand side by side
     wide: bool = False  # whether LaTeX sets it across both columns of a page (table*)
 
     def label(self, key: str) -> str:

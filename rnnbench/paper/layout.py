@@ -48,9 +48,7 @@ def layout(filled: FilledTable) -> Layout:
     table = filled.table
     published = beside(filled)
     counted = len({cell.count() for cell in filled.cells.values()}) > 1
-    columns = [
-        column for at in filled.columns for column in _columns(filled, _group(filled, at), published, counted)
-    ]
+    columns = [column for at in filled.columns for column in _columns(filled, at, published, counted)]
     rows = [
         Row(
             filled.name(row),
@@ -59,19 +57,40 @@ def layout(filled: FilledTable) -> Layout:
         for row in filled.rows
     ]
     corner = ", ".join(map(table.label, table.rows))
-    return _parameters_once(Layout(corner, columns, rows, table.title, table.caption, notes(filled)))
+    found = Layout(corner, columns, rows, table.title, table.caption, notes(filled))
+    return _transposed(found) if table.transpose else _parameters_once(found)
 
 
-def _columns(
-    filled: FilledTable, group: str, published: PublishedValues | None, counted: bool
-) -> list[Column]:
+def _metrics(filled: FilledTable, column: Key) -> list[str]:
+    """Return the metrics that a group of columns shows: of a task those that its trials measure.
+
+    Where the table does not say what a task is, every group shows all of the table's metrics.
+    """
+    measured = {
+        name
+        for (_, at), cell in filled.cells.items()
+        for record in (cell.records.values() if at == column else ())
+        for name in record.metrics
+    }
+    return [name for name in filled.table.metrics if not filled.table.tasks or name in measured]
+
+
+def _transposed(layout: Layout) -> Layout:
+    """Return the layout with a row for each column, and a column for each row."""
+    corner = "" if any(column.group for column in layout.columns) else "metric"
+    columns = [Column(row.label, right=True) for row in layout.rows]
+    rows = [Row(column.heading(), layout.column(n)) for n, column in enumerate(layout.columns)]
+    return replace(layout, corner=corner, columns=columns, rows=rows)
+
+
+def _columns(filled: FilledTable, at: Key, published: PublishedValues | None, counted: bool) -> list[Column]:
     """Return the headings of a group of columns.
 
     Args:
         counted: whether the number of runs has its own column.
     """
-    columns = []
-    for metric in filled.table.metrics:
+    columns, group = [], _group(filled, at)
+    for metric in _metrics(filled, at):
         titles = [filled.table.label(metric)]
         if published is not None and metric == published.ours:
             titles += ["published", "difference"]
@@ -85,7 +104,7 @@ def _cells(
     """Return the printed cells of a row in a group of columns."""
     cell = filled.cell(row, column)
     shown: list[TextCell] = []
-    for metric in filled.table.metrics:
+    for metric in _metrics(filled, column):
         shown.append(_shown(filled, row, column, metric))
         if published is not None and metric == published.ours:
             shown += _beside(filled, published, row, cell.figures.get(metric))

@@ -54,7 +54,8 @@ def notes(filled: FilledTable) -> list[str]:
     spread = SPREADS[table.spread].format(resamples=table.resamples)
     said.append(f"{STATISTICS[table.statistic].capitalize()} over {over}{spread}.")
     for metric in table.metrics:
-        lacking = [len(cell.measured(metric)) + cell.diverged(metric) < len(cell.records) for cell in cells]
+        there = [cell for cell in cells if not table.tasks or cell.values(metric)]
+        lacking = [len(cell.measured(metric)) + cell.diverged(metric) < len(cell.records) for cell in there]
         if any(lacking) and any(cell.values(metric) for cell in cells):
             said.append(f"Not every run has {table.label(metric)}: table.csv has its n.")
     said += _diverged(filled)

@@ -59,7 +59,11 @@ def report(filled: FilledTable, layouts: Sequence[Layout], facts: dict[str, Any]
         element=Markup(table_element(shown)),
         notes=" ".join(shown.notes),
         verdicts=[
-            {"words": one.caption, "element": Markup(table_element(one)), "notes": " ".join(one.notes)}
+            {
+                "claims": one.caption.split("\n\n"),
+                "element": Markup(table_element(one)),
+                "notes": " ".join(one.notes),
+            }
             for one in judged
         ],
         comparisons=_comparisons(filled),

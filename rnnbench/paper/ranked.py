@@ -82,7 +82,7 @@ def _ranked(filled: FilledTable, how: FigureSettings, setting: Key, columns: lis
     for column, metric in metrics.items():
         of_rows = [_scores(filled, filled.cell(row, column), metric) for row in rows]
         for over in sorted(set[Key]().union(*of_rows), key=repr):
-            tasks.append(" ".join(filter(None, (task_name(filled, column), filled.name(over)))))
+            tasks.append(task_name(filled, column, over))
             scores.append([found.get(over, np.nan) for found in of_rows])
     matrix = np.array(scores)
     if gaps := [

@@ -5,28 +5,32 @@ from rnnbench.paper.definition import Table
 from rnnbench.paper.sheet import in_words
 
 
+def setting_keys(table: Table) -> list[str]:
+    """Return the keys of the columns that name no task; [] where all keys name it."""
+    return [key for key in table.columns if table.tasks and key not in table.tasks]
+
+
 def setting_of(table: Table, column: Key) -> Key:
-    """Return the values of the keys of a column that name no task; () where all keys name it."""
-    return tuple(
-        value
-        for key, value in zip(table.columns, column, strict=True)
-        if table.tasks and key not in table.tasks
-    )
+    """Return the values of a column's keys that name no task."""
+    keys = setting_keys(table)
+    return tuple(value for key, value in zip(table.columns, column, strict=True) if key in keys)
 
 
 def setting_name(table: Table, setting: Key) -> str:
     """Return how a setting is printed; "" where there is none."""
-    return in_words(table, [key for key in table.columns if key not in table.tasks], setting)
+    return in_words(table, setting_keys(table), setting)
 
 
-def task_name(filled: FilledTable, column: Key) -> str:
-    """Return how the task of a column is printed; that of the trials where no key names it."""
+def task_name(filled: FilledTable, column: Key, over: Key = ()) -> str:
+    """Return how a task is printed; by what the trials' data are called where no key names it.
+
+    Args:
+        over: the values of the keys that a cell sums over, where the task is one of these.
+    """
     table = filled.table
-    named = {
-        key: value
-        for key, value in zip(table.columns, column, strict=True)
-        if not table.tasks or key in table.tasks
-    }
+    settings = setting_keys(table)
+    named = {key: value for key, value in zip(table.columns, column, strict=True) if key not in settings}
+    named |= dict(zip(table.over, over, strict=False))
     if named:
         return in_words(table, list(named), tuple(named.values()))
     cells: list[Cell] = [cell for (_, at), cell in filled.cells.items() if at == column]

@@ -6,27 +6,29 @@ from rnnbench.paper.aggregate import ALPHA, FilledTable
 from rnnbench.paper.claims import claims, listed, seeds
 from rnnbench.paper.layout import decimals, number
 from rnnbench.paper.notes import test_of
-from rnnbench.paper.settings import setting_name, setting_of, task_name
+from rnnbench.paper.settings import setting_keys, setting_name, setting_of, task_name
 from rnnbench.paper.statistics.equivalence import MOST, SHARE
 from rnnbench.paper.verdicts import UNDECIDED, Verdict
 from rnnbench.render.layout import Column, Layout, Row, TextCell
 
+PERCENT = f"{100 * SHARE:.0f} %"
+
 
 def verdict_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout:
-    """Return the table of verdicts, the paragraphs of `claims` as its caption."""
+    """Return the table of verdicts, the paragraphs of `claims` as its caption, a blank line between them."""
     table = filled.table
-    keys = [table.label(key) for key in table.columns if table.tasks and key not in table.tasks]
-    corner = ", ".join(table.label(key) for key in table.columns if not table.tasks or key in table.tasks)
+    settings = setting_keys(table)
+    keys = list(map(table.label, settings))
+    corner = ", ".join(table.label(key) for key in table.columns if key not in settings)
     other = f"less {table.label(str(table.compare))}"
     several = len({v.comparison.metric for v in verdicts}) > 1
     columns = [
         *([Column(", ".join(keys))] if keys else []),
         Column(", ".join(map(table.label, table.rows))),
-        *([Column("metric")] if several else []),
-        *(Column(title, right=True) for title in (other, "margin", "p", "p equivalent", "A12")),
         Column("verdict"),
-        Column("n", right=True),
         Column("seeds", right=True),
+        *([Column("metric")] if several else []),
+        *(Column(title, right=True) for title in (other, "margin", "A12", "p", "p equivalent", "n")),
     ]
     rows = [_row(filled, v, bool(keys), several) for v in verdicts]
     return Layout(
@@ -34,7 +36,7 @@ def verdict_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout:
         columns,
         rows,
         f"{table.title}: verdicts",
-        " ".join(claims(filled, verdicts)),
+        "\n\n".join(claims(filled, verdicts)),
         verdict_notes(filled, verdicts),
     )
 
@@ -51,18 +53,18 @@ def _row(filled: FilledTable, verdict: Verdict, setting: bool, several: bool) ->
     d, wins = c.difference, verdict.effect
     cells = [TextCell(setting_name(table, setting_of(table, c.column)))] if setting else []
     cells.append(TextCell(filled.name(c.row)))
+    cells += [TextCell(verdict.word, best=verdict.word != UNDECIDED), _seeds(verdict.seeds)]
     if several:
         cells.append(TextCell(table.label(c.metric)))
-    interval = ""
+    interval = span = ""
     if d.low is not None and d.high is not None:
         interval = f"[{number(d.low, digits, '+')}, {number(d.high, digits, '+')}]"
+    if wins.low is not None:
+        span = f"[{wins.low:.2f}, {wins.high:.2f}]"
     cells.append(TextCell(number(d.value, digits, "+"), interval=interval, sort=d.value))
     cells.append(TextCell(f"{verdict.margin:.4g}", sort=verdict.margin))
-    cells += [_p(c.p), _p(verdict.p)]
-    span = "" if wins.low is None else f"[{wins.low:.2f}, {wins.high:.2f}]"
     cells.append(TextCell(f"{wins.value:.2f}", interval=span, sort=wins.value))
-    cells.append(TextCell(verdict.word, best=verdict.word != UNDECIDED))
-    return Row(task_name(filled, c.column), [*cells, TextCell(str(d.n), sort=d.n), _seeds(verdict.seeds)])
+    return Row(task_name(filled, c.column), [*cells, _p(c.p), _p(verdict.p), TextCell(str(d.n), sort=d.n)])
 
 
 def _p(p: float | None) -> TextCell:
@@ -81,7 +83,9 @@ def verdict_notes(filled: FilledTable, verdicts: Sequence[Verdict]) -> list[str]
     """Return the notes below the verdicts: margins, tests, effect size, seeds."""
     table = filled.table
     other = table.label(str(table.compare))
-    margins = listed([f"{width} of {table.label(metric)}" for metric, width in table.margin.items()])
+    margins = listed(
+        [f"{width.replace('%', ' %')} of {table.label(metric)}" for metric, width in table.margin.items()]
+    )
     paired = sorted({v.comparison.difference.paired for v in verdicts}, reverse=True)
     tests = "; ".join(test_of(filled, one) for one in paired)
     one_sided = listed(["t tests of pairs" if one else "Welch's t tests" for one in paired])
@@ -89,15 +93,15 @@ def verdict_notes(filled: FilledTable, verdicts: Sequence[Verdict]) -> list[str]
     said = [
         f"Each row less {other}, with 95 % interval; margin, stated beforehand: {margins}.",
         f"Equivalent: the difference is below the margin by two one-sided tests (TOST, {one_sided}) at the "
-        f"level {ALPHA:.2f}, Holm's correction over {equivalences}.",
+        f"level {ALPHA:.2f}, Holm's correction over {equivalences} comparisons.",
         f"Better, worse: not shown to be equivalent, and told apart at that level ({tests}; Holm's "
-        f"correction over {filled.tests}).",
+        f"correction over {filled.tests} comparisons).",
         f"A12: probability that a run of the row is better than one of {other}, a tie for half, with "
         "Newcombe's 95 % interval.",
     ]
     if any(v.word == UNDECIDED for v in verdicts):
         said.append(
-            f"Seeds: of so many {SHARE:.0%} would decide, at the difference and the spread that are recorded "
+            f"Seeds: of so many {PERCENT} would decide, at the difference and the spread that are recorded "
             "here and the level that Holm's correction leaves to what is undecided."
         )
     return said + _telling(filled, verdicts)
@@ -113,6 +117,6 @@ def _telling(filled: FilledTable, verdicts: Sequence[Verdict]) -> list[str]:
             span = seeds(high) if low == high else f"{low:,} to {seeds(high)}"
             said.append(
                 f"A difference of the margin in {filled.table.label(metric)} would be found with {span} in "
-                f"{SHARE:.0%} of tables, by the spread on each task."
+                f"{PERCENT} of tables, by the spread on each task."
             )
     return said
