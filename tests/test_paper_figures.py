@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from test_paper import (
     ACCURACIES,
     CELLS,
+    NEED_MORE,
     PARAMETERS,
     PLANNED,
     SEEDS,
@@ -102,7 +103,7 @@ def test_every_row_and_column_of_a_figure_has_a_look_of_its_own(tmp_path):
     assert in_words(by_decay, by_decay.columns, (0.9,)) == "optim.beta1 = 0.9"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in STOCK if kind not in ("sensitivity", "importances")])
+@pytest.mark.parametrize("kind", [kind for kind in STOCK if kind not in NEED_MORE])
 def test_names_stand_for_themselves_in_a_figure_and_its_page(kind, runs, tmp_path):
     names = [*NAMES[:12], *NAMES[-6:], "$a$ and " * 40]
     planned = []

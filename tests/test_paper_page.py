@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, chromium
-from test_paper import CELLS, SEEDS, config_of, leave, planned_of, runs, table, write_out
+from test_paper import CELLS, NEED_MORE, SEEDS, config_of, leave, planned_of, runs, table, write_out
 from test_plain_text import NAMES
 
 from rnnbench.paper.aggregate import fill
@@ -16,7 +16,7 @@ from rnnbench.paper.files import texts
 from rnnbench.reader import Folders
 
 __all__ = ["runs"]  # a fixture
-FIGURES = {kind: {"kind": kind} for kind in STOCK if kind not in ("sensitivity", "importances")}
+FIGURES = {kind: {"kind": kind} for kind in STOCK if kind not in NEED_MORE}
 COLUMN = """
 const rows = [...document.querySelector('table.paper').tBodies[0].rows]
 return rows.map(row => row.children[arguments[0]].textContent)"""

@@ -2,16 +2,19 @@
 
 from itertools import combinations
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from kept import Kept, kept
 from matplotlib.figure import Figure
 from scipy import stats
+from test_plain_text import NAMES
 
 from rnnbench.config import ConfigError
 from rnnbench.paper.aggregate import FilledTable, arrange, fill
 from rnnbench.paper.definition import FigureSettings, Table, table_of
+from rnnbench.paper.drawing import draw
 from rnnbench.paper.figures import load_kind
 from rnnbench.paper.ranked import rank_rows
 from rnnbench.paper.sheet import Sheet
@@ -129,6 +132,21 @@ def test_the_diagram_names_rows_tests_and_the_critical_difference():
     ranks = drawn(filled(cells()), "wilcoxon").axes[0]
     text = "".join(part.get_text() for part in ranks.texts)
     assert "Wilcoxon's signed ranks, Holm's correction" in text and "CD" not in text
+
+
+def test_names_stand_for_themselves_and_bytes_are_the_same_each_time(tmp_path):
+    names = [r"$\frac{1}{$ <b>", *NAMES[:5]]
+    runs = {(name, f"task{n}"): [0.1 * n + 0.01 * len(name)] for name in names for n in range(3)}
+    result = filled(runs)
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        draw(result, Kept([]), [], folder)
+    svg = (tmp_path / "a" / "ranks.svg").read_text(encoding="utf-8")
+    assert r"$\frac{1}{$ <b>" in "".join(ElementTree.fromstring(svg).itertext())
+    for form in ("svg", "pdf", "png"):
+        assert (tmp_path / "a" / f"ranks.{form}").read_bytes() == (
+            tmp_path / "b" / f"ranks.{form}"
+        ).read_bytes()
 
 
 def test_settings_have_panels_of_their_own():

@@ -13,7 +13,7 @@ from scipy import stats
 
 from rnnbench.config import ConfigError
 from rnnbench.paper import statistics
-from rnnbench.paper.aggregate import FilledTable, fill
+from rnnbench.paper.aggregate import FilledTable, arrange, fill
 from rnnbench.paper.claims import claims
 from rnnbench.paper.definition import Table, table_of
 from rnnbench.paper.files import texts
@@ -174,6 +174,17 @@ def test_settings_stand_apart_and_a_task_without_runs_is_said():
 def test_a_margin_that_cannot_be_judged_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         table(**changes)
+
+
+def test_folds_of_one_seed_have_no_verdict():
+    planned = []
+    for fold in range(3):
+        runs = {(model, "digits"): [0.9] for model in ("lstm", "gru")}
+        planned += kept(runs, data__folds=3, data__fold=fold)[0]
+    with pytest.raises(
+        ConfigError, match="margin: the folds of one seed are not independent runs; add seeds"
+    ):
+        arrange(table(), planned)
 
 
 def test_verdicts_are_in_every_file_and_verified(tmp_path: Path):

@@ -226,6 +226,8 @@ def arrange(table: Table, planned: Sequence[TableTrial]) -> dict[tuple[Key, Key]
     for kind in dict.fromkeys(figure.kind for figure in table.figures.values()):
         if (refuse := KINDS[kind].check) is not None:
             refuse(table, places)
+    if table.margin and _are_runs(table, cells):
+        raise ConfigError("margin: the folds of one seed are not independent runs; add seeds: seed=range(5)")
     rows = dict.fromkeys(row for row, _ in cells)
     if table.compare not in (None, "best") and not any(_is_named(table, row) for row in rows):
         names = ", ".join(" ".join(map(as_text, row)) for row in rows)
@@ -375,25 +377,31 @@ def _comparable(filled: FilledTable, column: Key, metric: str) -> dict[Key, Cell
     return {row: cell for row, cell in cells.items() if metric in cell.figures and row not in incomplete}
 
 
-def _difference(
-    table: Table, there: dict[Key, Cell], row: Key, other: Key, metric: str
-) -> tuple[Difference, statistics.Values, statistics.Values]:
-    """Return a row less another, and the values of both, (runs, tasks).
+def pairs(ours: Cell, theirs: Cell, metric: str) -> tuple[statistics.Values, statistics.Values, bool]:
+    """Return the values of two cells (runs, tasks), and whether equal indices have equal seeds.
 
     They are paired by the seeds and folds that both have, if these are most of the runs of each.
     """
-    cells = there[row], there[other]
-    ours, theirs = (cell.measured(metric) for cell in cells)
-    a, b = matrix(*(cell.values(metric) for cell in cells))
-    shared = ours.keys() & theirs.keys()
-    paired = 2 * len(shared) > max(len(ours), len(theirs)) and {task for task, *_ in shared} == {
-        task for task, *_ in ours
+    a, b = ours.measured(metric), theirs.measured(metric)
+    shared = a.keys() & b.keys()
+    paired = 2 * len(shared) > max(len(a), len(b)) and {task for task, *_ in shared} == {
+        task for task, *_ in a
     }
-    x, y, folds, by_fold = a, b, cells[0].folds(), cells[0].by_fold
-    if paired and folds is not None:
-        pairs = ({at: one[at] for at in one if at in shared} for one in (ours, theirs))
-        x, y = matrix(*(averaged(values, by_fold) for values in pairs))
-    if by_fold and folds is not None:
+    if paired and ours.folds() is not None:
+        a, b = ({at: one[at] for at in one if at in shared} for one in (a, b))
+    x, y = matrix(averaged(a, ours.by_fold), averaged(b, theirs.by_fold))
+    return x, y, paired
+
+
+def _difference(
+    table: Table, there: dict[Key, Cell], row: Key, other: Key, metric: str
+) -> tuple[Difference, statistics.Values, statistics.Values]:
+    """Return a row less another, and the values of both, (runs, tasks)."""
+    cells = there[row], there[other]
+    a, b = matrix(*(cell.values(metric) for cell in cells))
+    x, y, paired = pairs(*cells, metric)
+    folds = cells[0].folds()
+    if cells[0].by_fold and folds is not None:
         return statistics.compare_folds(x[:, 0], y[:, 0], paired, folds, bounds(metric)), a, b
     method = statistics.Method(table.test, OF[table.statistic], bounds(metric), table.resamples)
     return statistics.compare(x, y, paired, method), a, b

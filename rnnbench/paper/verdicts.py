@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rnnbench.config import direction
 from rnnbench.paper import statistics
-from rnnbench.paper.aggregate import ALPHA, Comparison, FilledTable, matrix
+from rnnbench.paper.aggregate import ALPHA, Comparison, FilledTable, pairs
 from rnnbench.paper.margins import margin_of
 from rnnbench.paper.statistics import Estimate, Gap
 
@@ -86,6 +86,5 @@ def _margin(filled: FilledTable, c: Comparison) -> float:
 
 def _values(filled: FilledTable, c: Comparison) -> tuple[statistics.Values, statistics.Values]:
     """Return the runs of the row and of the one that it is compared with, equal seeds at equal indices."""
-    ours, theirs = (filled.cell(row, c.column).values(c.metric) for row in (c.row, c.reference))
-    a, b = matrix(ours, theirs)
+    a, b, _ = pairs(filled.cell(c.row, c.column), filled.cell(c.reference, c.column), c.metric)
     return a[:, 0], b[:, 0]
