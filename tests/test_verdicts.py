@@ -96,7 +96,7 @@ def test_the_number_of_seeds_that_would_decide_is_that_of_the_recorded_spread():
     found = Gap(0.004, 0.02, 10, True)
     assert verdict.seeds == deciding_seeds(found, 0.01, 0.05, 0.05)
     enough, fewer = (
-        max(power_of_equivalence(found, n, 0.01, 0.05), power_of_difference(found, n, 0.05))
+        power_of_equivalence(found, n, 0.01, 0.05) + power_of_difference(found, n, 0.05)
         for n in (verdict.seeds, verdict.seeds - 1)
     )
     assert enough >= 0.8 > fewer
@@ -239,7 +239,8 @@ def test_statsmodels_says_the_same():
         needed = power.TTestIndPower().solve_power(size, alpha=0.05, power=0.8)
         assert telling_seeds(Gap(0.0, 2**0.5, 5, False, 2.0), size, 0.05) == np.ceil(needed)
     assert power_of_difference(Gap(0.4, 1.0, 5, True), 30, 0.05) == pytest.approx(
-        power.TTestPower().power(0.4, 30, 0.05)
+        power.TTestPower().power(0.4, 30, 0.05),
+        abs=1e-4,  # which counts the wrong way round too
     )
     assert telling_seeds(Gap(0.0, 1.0, 5, True), 1e-3, 0.05) == MOST + 1
 
@@ -259,21 +260,21 @@ def test_equivalence_is_rarely_claimed_at_the_margins_edge(n, paired):
 @pytest.mark.slow
 @pytest.mark.parametrize("test", ["permutation", "wilcoxon"])
 @pytest.mark.parametrize("paired", [True, False])
-@pytest.mark.parametrize(("difference", "level"), [(0.0, 0.05), (0.2, 0.05), (0.6, 0.05), (1.2, 0.01)])
+@pytest.mark.parametrize(("difference", "level"), [(0.0, 0.05), (0.2, 0.05), (0.6, 0.01)])
 def test_the_number_of_seeds_decides_in_the_stated_share(difference, level, paired, test):
-    """Of 1,000 samples of so many seeds, about 80 % show the difference or that it is below the margin."""
+    """Of 500 samples of so many seeds, about 80 % show the difference or that it is below the margin."""
     scatter = 1.0 if paired else 2**0.5
     n = deciding_seeds(
         Gap(difference, scatter, 5, paired, 1.0 if paired else 2.0), 0.5, level, level, test=test
     )
     rng = np.random.default_rng(7)
     decided = 0
-    for _ in range(1_000):
+    for _ in range(500):
         a, b = rng.normal(0.0, scatter / 2**0.5, (2, n))
         p = compare(a + difference, b, paired, Method(test)).p
         same = equivalence(a + difference, b, paired, 0.5)
         decided += p < level or same < level
-    assert 0.74 <= decided / 1_000 <= 0.92, (n, decided)
+    assert 0.74 <= decided / 500 <= 0.9, (n, decided)
 
 
 @pytest.mark.slow

@@ -51,16 +51,11 @@ def long(filled: FilledTable, verdicts: Sequence[Verdict] = ()) -> str:
                 line += [" ".join(map(str, c.reference)), d.value, d.low, d.high, d.paired, c.p]
                 line += [wins.value, wins.low, wins.high]
             if v := judgements.get((row, column, metric)):
-                line += [
-                    v.margin,
-                    v.p,
-                    v.effect.value,
-                    v.effect.low,
-                    v.effect.high,
-                    v.word,
-                    v.seeds,
-                    v.telling,
-                ]
+                line += _judgement(v)
             line += [""] * (len(table.rows) + len(table.columns) + len(names) - len(line))
             write(line)
     return out.getvalue()
+
+
+def _judgement(v: Verdict) -> list[object]:
+    return [v.margin, v.p, v.effect.value, v.effect.low, v.effect.high, v.word, v.seeds, v.telling]

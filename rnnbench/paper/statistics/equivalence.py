@@ -106,7 +106,8 @@ def power_of_equivalence(found: Gap, n: int, margin: float, level: float) -> flo
 def power_of_difference(found: Gap, n: int, level: float, test: str = "permutation") -> float:
     """Return the probability that the test of n seeds finds the difference, if it and the scatter are true.
 
-    It is that of the t test at the highest level that so few permutations can have.
+    It is that of the t test at the highest level that so few permutations can have; to find it the wrong
+    way round does not count.
 
     Args:
         test: permutation, or wilcoxon, whose ranks need more seeds for the same power.
@@ -117,13 +118,13 @@ def power_of_difference(found: Gap, n: int, level: float, test: str = "permutati
             (math.ceil(level * ways / 2) - 1) * 2 / ways
         )  # p is a multiple of 2 / ways, and below the level
     if level <= 0 or found.value == 0:
-        return max(0.0, level)
+        return 0.0
     if found.scatter == 0:
         return 1.0
     freedom = found.freedom * (n - 1)
     shift = abs(found.value) / found.scatter * math.sqrt(n * (EFFICIENCY if test == "wilcoxon" else 1))
     edge = stats.t.isf(level / 2, freedom)
-    return _beyond(edge, freedom, shift) + _beyond(edge, freedom, -shift)
+    return _beyond(edge, freedom, shift)
 
 
 def _beyond(edge: float, freedom: float, shift: float) -> float:
@@ -136,17 +137,18 @@ def deciding_seeds(
 ) -> int:
     """Return of how many seeds a share of 0.8 decides, if the true difference and scatter are as found.
 
-    They decide if they find the difference, or show that it is within the margin. More than 10,000 are
-    returned as 10,001.
+    They decide if they find the difference, or show that it is within the margin. At a given spread these
+    two exclude each other, or nothing is left between them, so that their probabilities add up. More than
+    10,000 are returned as 10,001.
 
     Args:
         of_difference: the level of the test of the difference, after correction.
         of_equivalence: the level of the test of equivalence, after correction.
     """
     return _fewest(
-        lambda n: max(
-            power_of_equivalence(found, n, margin, of_equivalence),
-            power_of_difference(found, n, of_difference, test),
+        lambda n: (
+            power_of_equivalence(found, n, margin, of_equivalence)
+            + power_of_difference(found, n, of_difference, test)
         )
     )
 
