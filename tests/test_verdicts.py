@@ -249,12 +249,12 @@ def test_statsmodels_says_the_same():
 @pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("n", [5, 10, 30])
 def test_equivalence_is_rarely_claimed_at_the_margins_edge(n, paired):
-    """Of 4,000 samples whose true difference is the margin, no more than 5 % are called equivalent."""
+    """Of 2,000 samples whose true difference is the margin, no more than 5 % are called equivalent."""
     rng = np.random.default_rng(n)
     found = [
-        equivalence(*rng.normal([[0.5], [0.0]], [[0.3], [0.2]], (2, n)), paired, 0.5) for _ in range(4_000)
+        equivalence(*rng.normal([[0.5], [0.0]], [[0.3], [0.2]], (2, n)), paired, 0.5) for _ in range(2_000)
     ]
-    assert np.mean(np.array(found) < 0.05) <= 0.05 + 3 * (0.05 * 0.95 / 4_000) ** 0.5
+    assert np.mean(np.array(found) < 0.05) <= 0.05 + 3 * (0.05 * 0.95 / 2_000) ** 0.5
 
 
 @pytest.mark.slow
@@ -262,19 +262,19 @@ def test_equivalence_is_rarely_claimed_at_the_margins_edge(n, paired):
 @pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize(("difference", "level"), [(0.0, 0.05), (0.2, 0.05), (0.6, 0.01)])
 def test_the_number_of_seeds_decides_in_the_stated_share(difference, level, paired, test):
-    """Of 500 samples of so many seeds, about 80 % show the difference or that it is below the margin."""
+    """Of 200 samples of so many seeds, about 80 % show the difference or that it is below the margin."""
     scatter = 1.0 if paired else 2**0.5
     n = deciding_seeds(
         Gap(difference, scatter, 5, paired, 1.0 if paired else 2.0), 0.5, level, level, test=test
     )
     rng = np.random.default_rng(7)
     decided = 0
-    for _ in range(500):
+    for _ in range(200):
         a, b = rng.normal(0.0, scatter / 2**0.5, (2, n))
         p = compare(a + difference, b, paired, Method(test)).p
         same = equivalence(a + difference, b, paired, 0.5)
         decided += p < level or same < level
-    assert 0.74 <= decided / 500 <= 0.9, (n, decided)
+    assert 0.72 <= decided / 200 <= 0.94, (n, decided)
 
 
 @pytest.mark.slow
