@@ -133,6 +133,23 @@ def test_what_hydra_is_given_is_read_as_it_was_typed(checker, text):
     assert for_hydra([hidden]) == [hidden]
 
 
+@settings(FEW, max_examples=25)
+@given(
+    st.sampled_from(["a=zip(", "a=union(", "exclude=", "exclude=choice("]),
+    st.lists(
+        st.sampled_from(["model=", "seed=", "lstm", "1", *",;()[]{} '~+$=", "a=zip(", "exclude="]), max_size=9
+    ),
+    st.sampled_from(["", ")"]),
+)
+def test_whatever_is_typed_ends_in_points_or_in_one_message(checker, start, parts, end):
+    word = start + "".join(parts) + end
+    for typed in ([word, "model=lstm,gru"], for_hydra([word, "model=lstm,gru"])):
+        try:
+            assert Expansion(checker).expand(typed)
+        except ConfigError as error:
+            assert "\n" not in str(error), error
+
+
 def test_combinations_stand_inside_of_each_other_and_values_are_compared_as_values(checker):
     word = f"all=union({PAIR} optim.lr=0.10,1e-2 exclude=model=gru,optim.lr=0.1; model=rnn)"
     assert Expansion(checker).expand([word, "seed=range(2)", "exclude=model=rnn,seed=1"]) == [
@@ -201,6 +218,7 @@ FILES = {
     "- [seed=1, lstm]": "sweep=mine: lstm: must be an override: key=value",
     "- [data.path=a b]": "has blanks or a semicolon; put the value in quotes",
     "- sweep=optimisers": "sweep=mine: names another file; give both, as sweep=mine,optimisers",
+    "- tracking.uri=http://me:secret@host": "tracking.uri=http://me:***@host",
     "- hydra.sweep.dir=x": "hydra.sweep.dir=x: is of the whole sweep; give it on the command line",
 }
 

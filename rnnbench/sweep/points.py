@@ -14,16 +14,19 @@ sweep, and leaves it to the sweeper.
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, product
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import ListConfig, OmegaConf
 
 from rnnbench.config import ConfigError
 from rnnbench.config.advice import shown
 from rnnbench.config.keys import keys
+from rnnbench.config.secrets import check_words
 from rnnbench.sweep.hydra_api import IConfigRepository, split_points
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 Point = tuple[str, ...]  # overrides with one value each
 
 COMBINED = re.compile(r"\s*([^=]*?)\s*=\s*(zip|union)\s*\(")
-FOR_HYDRA = re.compile(r"[^=]+=choice\((?=['\"](zip|union)\s*\()|(exclude|sweep)=choice\(")
+FOR_HYDRA = re.compile(r"[^=]+=choice\((?=['\"](zip|union)\s*\()|exclude=choice\((?=['\"])|sweep=choice\(")
 COMMA_OF_A_KEY = r",(?=\s*[+~]*[\w./@:-]+\s*=)"  # a comma that ends the values of the key before
 BLANKS = r"(?<![\s,=])\s+(?![\s,=])"
 EXAMPLE = "'pair=zip(model=lstm,gru; model.hidden_size=48,56)'"
@@ -65,10 +68,11 @@ def as_typed(word: str) -> str:
     """Return a word that `for_hydra` has made as it was before; any other word as it is."""
     if not FOR_HYDRA.match(word):
         return word
-    override = OverridesParser.create().parse_override(word)
-    sweep: Any = override.value()
-    (value,) = sweep.list
-    return f"{word.partition('=')[0]}={value}"
+    try:
+        sweep: Any = OverridesParser.create().parse_override(word).value()
+    except HydraException:  # typed like this, by hand
+        return word
+    return f"{word.partition('=')[0]}={sweep.list[0]}" if len(sweep.list) == 1 else word
 
 
 def as_words(entries: Sequence[Any]) -> list[Any]:
@@ -130,7 +134,6 @@ class Expansion:
 
     def __init__(self, checker: "Checker") -> None:
         self.checker = checker
-        self.settings: dict[str, tuple[str, Any]] = {}  # key and value by word
 
     def expand(self, *sources: Sequence[str]) -> list[Point]:
         """Return the points of a sweep.
@@ -149,6 +152,7 @@ class Expansion:
         found: list[Point] = []
         for name in self._values(self.checker.parse(_for_hydra(file))):
             own = words_of_file(name.partition("=")[2], self.checker.groups.files)
+            check_words(own)
             for word in self.plain(own):
                 _check_no_setting(word)
             found += self._checked(list(_replaced(own, given).values()))
@@ -212,7 +216,7 @@ class Expansion:
         """
         known: dict[frozenset[tuple[str, Any]], Point] = {}
         for point in points:
-            before = known.setdefault(frozenset(map(self._setting, point)), point)
+            before = known.setdefault(frozenset(map(_setting, point)), point)
             if before is not point:
                 raise ConfigError(f"{word}: has {' '.join(point)} twice; leave one of the two out")
         return points
@@ -264,17 +268,17 @@ class Expansion:
 
     def _without(self, points: list[Point], word: str) -> list[Point]:
         """Return the points that an `exclude` leaves."""
-        there = {self._setting(each) for point in points for each in point}
+        there = {_setting(each) for point in points for each in point}
         unwanted: dict[str, set[Any]] = {}
         for part in _split(word.partition("=")[2], COMMA_OF_A_KEY):
             if "=" not in part:
                 raise ConfigError(f"{word}: write 'exclude=model=rnn,optim=sgd': keys with their values")
             for value in self._values(self.checker.parse(part)):
-                key, held = self._setting(value)
+                key, held = _setting(value)
                 if (key, held) not in there:
                     raise ConfigError(f"{word}: excludes nothing with {value}, which no point has")
                 unwanted.setdefault(key, set()).add(held)
-        given = [dict(map(self._setting, point)) for point in points]
+        given = [dict(map(_setting, point)) for point in points]
         left = [
             point
             for point, values in zip(points, given, strict=True)
@@ -286,15 +290,14 @@ class Expansion:
             raise ConfigError(f"{word}: excludes all points; name more keys, or leave it out")
         return left
 
-    def _setting(self, word: str) -> tuple[str, Any]:
-        """Return the key and the value of an override; 0.10 and 0.1 are the same value."""
-        if word not in self.settings:
-            override = self.checker.parse(word)
-            value = override.value()
-            plain = (isinstance(value, bool), value)
-            held = plain if value is None or isinstance(value, str | int | float) else repr(value)
-            self.settings[word] = override.key_or_group, held
-        return self.settings[word]
+
+def _setting(word: str) -> tuple[str, str | int | float]:
+    """Return the key and the value of an override; numbers are equal however they are written."""
+    key, _, value = word.partition("=")
+    for kind in (int, float):
+        with suppress(ValueError):
+            return key.lstrip("+"), kind(value)
+    return key.lstrip("+"), value
 
 
 def _replaced(*sources: Sequence[str]) -> dict[str, str]:
@@ -308,7 +311,7 @@ def _replaced(*sources: Sequence[str]) -> dict[str, str]:
         names = {
             word: word if word.startswith("exclude=") else word.partition("=")[0].strip() for word in source
         }
-        named = Counter(names[word] for word in source if combines(word))
+        named = Counter(names[word] for word in source if combines(word) and not word.startswith("exclude="))
         for word in source:
             if named[names[word]] > 1:
                 advice = "sweep=a,b takes both" if names_a_file(word) else "give each a name of its own"
