@@ -239,7 +239,8 @@ def write_all(
     print_layout(shown, shown.notes)
     if verdicts := judge(filled):
         judged = verdict_layout(filled, verdicts)
-        print_layout(judged, [*claims(filled, verdicts), *judged.notes])
+        whole = f"{os.path.relpath(folder)}/verdicts.md"
+        print_layout(judged, [*claims(filled, verdicts), *judged.notes], whole)
     for cell in filled.cells.values():
         if "failed" in cell.lost:
             warn("some trials failed, and stand as such; delete their records to run them again")

@@ -10,7 +10,7 @@ from rnnbench.paper.long import long
 from rnnbench.paper.page import report
 from rnnbench.paper.planning import TableSearch
 from rnnbench.paper.provenance import provenance
-from rnnbench.paper.verdict_table import verdict_layout
+from rnnbench.paper.verdict_table import narrow, verdict_layout
 from rnnbench.paper.verdicts import judge
 from rnnbench.render.html import html
 from rnnbench.render.latex import latex
@@ -39,6 +39,6 @@ def texts(filled: FilledTable, searches: Sequence[TableSearch], folder: Path) ->
         found |= {
             "verdicts.md": markdown(judged),
             "verdicts.html": html(judged),
-            "verdicts.tex": latex(judged, f"{folder.name}-verdicts", filled.table.wide),
+            "verdicts.tex": latex(narrow(judged), f"{folder.name}-verdicts", filled.table.wide),
         }
     return found

@@ -1,6 +1,7 @@
 """Lays out the verdicts of a table: a row for each task and row, with the words on what they add up to."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rnnbench.paper.aggregate import ALPHA, FilledTable
 from rnnbench.paper.claims import claims, listed, seeds
@@ -28,7 +29,10 @@ def verdict_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout:
         Column("verdict"),
         Column("seeds", right=True),
         *([Column("metric")] if several else []),
-        *(Column(title, right=True) for title in (other, "margin", "A12", "p", "p equivalent", "n")),
+        Column(other, right=True),
+        Column("margin", right=True, spare=4),
+        Column("A12", right=True),
+        *(Column(title, right=True, spare=n) for n, title in ((3, "p"), (2, "p equivalent"), (1, "n"))),
     ]
     rows = [_row(filled, v, bool(keys), several) for v in verdicts]
     return Layout(
@@ -39,6 +43,13 @@ def verdict_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout:
         "\n\n".join(claims(filled, verdicts)),
         verdict_notes(filled, verdicts),
     )
+
+
+def narrow(layout: Layout) -> Layout:
+    """Return the layout without the columns that can be spared, for the line of a paper."""
+    kept = [n for n, column in enumerate(layout.columns) if not column.spare]
+    rows = [replace(row, cells=[row.cells[n] for n in kept]) for row in layout.rows]
+    return replace(layout, columns=[layout.columns[n] for n in kept], rows=rows)
 
 
 def _row(filled: FilledTable, verdict: Verdict, setting: bool, several: bool) -> Row:
