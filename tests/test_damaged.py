@@ -37,8 +37,8 @@ from rnnbench.record import (
     read_sweep,
     results,
 )
-from rnnbench.record.__main__ import find
 from rnnbench.record.job_folder import inherit, read_confusion
+from rnnbench.record.sweep_folder import find
 from rnnbench.sweep.job import Job, identity
 from rnnbench.sweep.placing import place, take_finished
 from rnnbench.sweep.recorder import Recorder

@@ -1,7 +1,6 @@
-"""The command `python -m rnnbench.record`: delivers the records of a folder to MLflow, or removes both."""
+"""The command `python -m rnnbench.record`: shows a folder's sweeps, delivers or removes records."""
 
 import argparse
-import os
 import shutil
 import sys
 import warnings
@@ -20,9 +19,11 @@ from rnnbench.mlflow_sync.delivery import Delivery
 from rnnbench.mlflow_sync.follow import LOCK, follow, verdict
 from rnnbench.mlflow_sync.store import StoreError, first_line
 from rnnbench.record.job_folder import is_job
-from rnnbench.record.sweep_folder import held, is_sweep, job_folders, read_sweep, redirect, sync_command
+from rnnbench.record.show import show
+from rnnbench.record.sweep_folder import find, held, is_sweep, job_folders, read_sweep, redirect, sync_command
+from rnnbench.record.winner import best
 from rnnbench.system.files import show_warnings, sound
-from rnnbench.terminal import open_streams, say
+from rnnbench.terminal import complain, open_streams, say
 
 
 def sync(folder: Path, to: str | None = None) -> int:
@@ -66,18 +67,6 @@ def agreed(sweep: Path) -> bool:
 def confirm(question: str) -> bool:
     """Ask a question at the terminal; return True only if the answer is yes."""
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-
-
-def find(folder: Path) -> list[Path]:
-    """Find the sweep folders at or below a folder; for a job folder, the sweep that it belongs to."""
-    if is_job(folder) and is_sweep(folder.parent):
-        return [folder.parent]
-    found = []
-    for path, inner, files in os.walk(folder):
-        if "sweep.json" in (*files, *inner):  # a folder with this name is reported as damaged
-            found.append(Path(path))
-            inner.clear()  # the folders below are jobs, not sweeps
-    return sorted(found)
 
 
 def sync_one(sweep: Path) -> int:
@@ -194,9 +183,22 @@ def main() -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m rnnbench.record",
-        description="Deliver the records in job folders to MLflow, or remove both.",
+        description="Show how far sweeps have come, deliver their records to MLflow, or remove both.",
     )
     commands = parser.add_subparsers(required=True, dest="command")
+    about = (
+        "Show the sweeps in FOLDER from their records, while they train or later: jobs by state, the best so "
+        "far, the time left, failures with their reason."
+    )
+    zero = commands.add_parser("show", help="show how far sweeps have come", description=about)
+    zero.add_argument("folder", type=Path, metavar="FOLDER")
+    zero.add_argument("--watch", action="store_true", help="again each second, until no sweep runs")
+    about = (
+        "Print the command that trains the winner of the sweep in FOLDER again: of a grid the configuration "
+        "with the best mean over its seeds, of a search its best trial. What it is stands on stderr."
+    )
+    winner = commands.add_parser("best", help="print the command that trains the winner", description=about)
+    winner.add_argument("folder", type=Path, metavar="FOLDER")
     about = (
         "Deliver what MLflow does not have yet of the records in FOLDER: a sweep, a single run, or a folder "
         "of them such as multirun/. Each goes where its sweep.json says (tracking.uri when it was trained). "
@@ -220,16 +222,22 @@ def main() -> int:
     warnings.simplefilter("ignore")  # the user cannot act on warnings of libraries
     show_warnings()
     try:
+        if given.command == "show":
+            return show(given.folder, given.watch)
+        if given.command == "best":
+            return best(given.folder)
         if given.command == "delete":
             return delete(given.folder, given.yes)
         return follow(given.folder) if given.follow else sync(given.folder, given.to)
     except ConfigError as error:
-        say(f"error: {error}")
+        (complain if given.command == "best" else say)(f"error: {error}")
         return 1
     except OSError as error:  # the disk is full, or the folder may not be written
         say(f"error: {given.folder}: {first_line(error)}; once that is mended, the same command goes on")
         return 1
     except KeyboardInterrupt:
+        if given.command == "show":
+            return 130
         say("interrupted; the same command goes on from here")
         return 130
 

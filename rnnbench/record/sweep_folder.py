@@ -20,7 +20,15 @@ from rnnbench.config import ConfigError, Tracking, mask
 from rnnbench.config.destinations import note
 from rnnbench.config.uris import absolute
 from rnnbench.job_state import JobState
-from rnnbench.record.job_folder import STATUSES, moment, moment_or_none, now, read_delivery, read_result
+from rnnbench.record.job_folder import (
+    STATUSES,
+    is_job,
+    moment,
+    moment_or_none,
+    now,
+    read_delivery,
+    read_result,
+)
 from rnnbench.system.files import NO_SPACE, DamagedFile, check, read_json, set_aside, sound, texts, write_json
 
 LOCK = ".lock"  # held by the process that trains the sweep; in a shared folder while sweep.json changes
@@ -269,6 +277,18 @@ FOUND: dict[str, Any] = {
 def is_sweep(path: Path) -> bool:
     """True if a folder holds a sweep."""
     return (path / "sweep.json").exists()
+
+
+def find(folder: Path) -> list[Path]:
+    """Find the sweep folders at or below a folder; for a job folder, the sweep that it belongs to."""
+    if is_job(folder) and is_sweep(folder.parent):
+        return [folder.parent]
+    found = []
+    for path, inner, files in os.walk(folder):
+        if "sweep.json" in (*files, *inner):  # a folder with this name is reported as damaged
+            found.append(Path(path))
+            inner.clear()  # the folders below are jobs, not sweeps
+    return sorted(found)
 
 
 def read_sweep(path: Path) -> dict[str, Any]:

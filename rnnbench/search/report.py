@@ -25,10 +25,10 @@ from rnnbench.search.plan import Plan
 from rnnbench.search.runner import Search, SearchFailed, StackSearch
 from rnnbench.search.study import EARLIER, Study, is_earlier
 from rnnbench.search.warm import said_of
-from rnnbench.sweep.dry_run import clock
 from rnnbench.sweep.stages import show_plan
 from rnnbench.system.files import write, write_csv
 from rnnbench.terminal import mean_sd, say
+from rnnbench.terminal.formats import clock
 
 CONFIRMED = "confirmed"  # the study's attribute: trial number to results on fresh seeds
 RUNS = "mlflow_runs"  # the study's attribute: name of a job folder to its MLflow run

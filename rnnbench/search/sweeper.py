@@ -110,6 +110,8 @@ class OptunaSweeper(Sweeper):
             plan.folder, plan.base, name, single=False, shared=plan.named, elsewhere=elsewhere
         ) as sweep:
             sweep.compared = False
+            jobs = plan.n_trials * len(plan.members)
+            sweep.note_plan(jobs=jobs, trials=plan.n_trials, objectives=plan.objectives)
             OmegaConf.save(self.config, plan.folder / "multirun.yaml")
             yield sweep
 

@@ -15,6 +15,7 @@ from rnnbench.kernels import choose, kernel_name, on_card, reason
 from rnnbench.kernels.gpu import cards
 from rnnbench.nn.cells.cell import NONE
 from rnnbench.nn.network import Network
+from rnnbench.terminal.formats import clock
 from rnnbench.train import resources
 from rnnbench.train.stack import Stack, shape_key
 
@@ -146,10 +147,3 @@ def computed_by(config: Config) -> str:
 def counted(number: int, what: str) -> str:
     """Return a number of things in words: 1 trial, 2 trials."""
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as text, in seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -193,7 +193,8 @@ class GridSweeper(Sweeper):
             self.ours.checked = {tuple(job.overrides): job for job in jobs}
         folder = own_folder(self.config, "sweep")
         elsewhere = self.ours is not None and self.ours.elsewhere
-        with stages.open_sweep(folder, jobs[0].config, name, single=False, elsewhere=elsewhere):
+        with stages.open_sweep(folder, jobs[0].config, name, single=False, elsewhere=elsewhere) as sweep:
+            sweep.note_plan(jobs=len({job.trial for job in jobs} | sweep.trials()))
             OmegaConf.save(self.config, folder / "multirun.yaml")
             points = [list(job.overrides) for job in jobs]
             size = self.max_batch_size or len(points)

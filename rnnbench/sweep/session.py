@@ -17,6 +17,7 @@ from rnnbench.config.uris import ui_command
 from rnnbench.job_state import JobState
 from rnnbench.mlflow_sync.courier import Courier
 from rnnbench.record import SweepFolder, read_delivery, results, sync_command
+from rnnbench.record.job_folder import now
 from rnnbench.sweep.recorder import Recorder
 from rnnbench.sweep.reuse import Library
 from rnnbench.system import signals
@@ -42,6 +43,15 @@ class Sweep:
     def recorded(self) -> dict[Path, dict[str, Any]]:
         """The contents of result.json by job folder; {} if another process holds the sweep folder."""
         return {} if self.record is None else results(self.folder)
+
+    def trials(self) -> set[str]:
+        """Return the hashes of the trials that have a record in the folder."""
+        return {result["trial"] for result in self.recorded.values()}
+
+    def note_plan(self, **plan: Any) -> None:
+        """Write to sweep.json how much there is to train, for `python -m rnnbench.record show`."""
+        if self.record is not None:
+            self.record.note(plan=plan | {"since": now()})
 
 
 @contextmanager

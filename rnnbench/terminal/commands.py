@@ -7,9 +7,14 @@ from collections.abc import Sequence
 CONFIG_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
 
 
-def train_command(overrides: Sequence[str]) -> str:
-    """Return the command line that trains a trial alone, to be pasted into a shell."""
-    return shlex.join(["python", "-m", "rnnbench", *_config_files(sys.argv), *overrides])
+def train_command(overrides: Sequence[str], of: Sequence[str] | None = None) -> str:
+    """Return the command line that trains a trial alone, to be pasted into a shell.
+
+    Args:
+        of: the command that trained it, which may name configuration folders; None: this process's.
+    """
+    flags = _config_files(sys.argv if of is None else of)
+    return shlex.join(["python", "-m", "rnnbench", *flags, *overrides])
 
 
 def _config_files(words: Sequence[str]) -> list[str]:

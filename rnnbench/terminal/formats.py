@@ -36,3 +36,10 @@ def mean_sd(values: Sequence[float], metric: str) -> str:
     if len(finite) < len(values):
         parts.append(f"{len(values) - len(finite)} not finite")
     return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as text, in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
