@@ -96,7 +96,7 @@ class SweepNow:
         running = self.info["status"] == JobState.running
         return JobState.interrupted.value if running and not self.alive else str(self.info["status"])
 
-    @property
+    @cached_property
     def is_search(self) -> bool:
         """Whether Optuna suggests its trials."""
         return any(STUDY in job.result["tags"] for job in self.jobs) or "trials" in self.plan

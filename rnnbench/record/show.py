@@ -97,7 +97,7 @@ def _lines(sweep: SweepNow) -> Iterator[Line]:
         yield f"  trials: {ended_trials}{f' of {planned}' if planned else ''} have ended", ""
     yield f"  {_jobs(sweep)}", ""
     done, total = sweep.epochs()
-    if sweep.alive:
+    if sweep.alive and total:
         left = sweep.seconds_left()
         yield f"  epochs: {done} of {total}" + ("" if left is None else f", about {clock(left)} left"), ""
     best = sweep.best(final=not sweep.alive)
