@@ -179,8 +179,8 @@ def quiet(sweep: Path) -> Iterator[None]:
         yield
 
 
-def main() -> int:
-    """Run the command line; return its exit code."""
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m rnnbench.record",
         description="Show how far sweeps have come, deliver their records to MLflow, or remove both.",
@@ -217,7 +217,13 @@ def main() -> int:
     two = commands.add_parser("delete", help="remove records and their runs together", description=about)
     two.add_argument("folder", type=Path, metavar="FOLDER")
     two.add_argument("--yes", action="store_true", help="do not ask")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the command line; return its exit code."""
+    given = arguments()
+    tell = complain if given.command == "best" else say  # stdout of `best` is for a command
     open_streams()
     warnings.simplefilter("ignore")  # the user cannot act on warnings of libraries
     show_warnings()
@@ -230,10 +236,10 @@ def main() -> int:
             return delete(given.folder, given.yes)
         return follow(given.folder) if given.follow else sync(given.folder, given.to)
     except ConfigError as error:
-        (complain if given.command == "best" else say)(f"error: {error}")
+        tell(f"error: {error}")
         return 1
     except OSError as error:  # the disk is full, or the folder may not be written
-        say(f"error: {given.folder}: {first_line(error)}; once that is mended, the same command goes on")
+        tell(f"error: {given.folder}: {first_line(error)}; once that is mended, the same command goes on")
         return 1
     except KeyboardInterrupt:
         if given.command == "show":
