@@ -16,8 +16,7 @@ from rnnbench.record.job_folder import now
 from rnnbench.record.progress import Cell, JobNow, Reader, SweepNow
 from rnnbench.record.sweep_folder import find
 from rnnbench.system.files import DamagedFile
-from rnnbench.terminal import mean_sd, number, say, title, visible
-from rnnbench.terminal.comparison import differences
+from rnnbench.terminal import grouped, mean_sd, number, say, title, visible
 from rnnbench.terminal.formats import clock
 
 EVERY = 1.0  # seconds between two looks, on a terminal
@@ -144,7 +143,7 @@ def _value(sweep: SweepNow, best: Cell) -> str:
 
 def label(sweep: SweepNow, cell: Cell) -> str:
     """Return what distinguishes a cell from others of its sweep: `gru optim.lr=0.01`."""
-    keys = differences([job.result for job in sweep.members])
+    keys, _ = grouped([job.result for job in sweep.members])
     params = cell.jobs[0].params
     models = len({job.params.get("model.name") for job in sweep.members}) > 1
     words = [str(params.get("model.name"))] if models else []
