@@ -16,6 +16,7 @@ from rnnbench.search import study as study_module
 from rnnbench.search.constraints import Constraint, read_constraints
 from rnnbench.search.ending import Ending, without_improvement
 from rnnbench.search.known import check_points, point_of, read_point, read_points
+from rnnbench.search.samplers import sampler_of
 from rnnbench.search.space import Space, read_space
 from rnnbench.search.study import Given
 from rnnbench.search.warm import _begin, copy_trials
@@ -378,3 +379,50 @@ def test_two_processes_copy_and_train_what_is_known_once(tmp_path):
     assert sorted(map(str, told(there.earlier()))) == sorted(map(str, told(source.get_trials()[:3])))
     drawn = [trial.params["x"] for trial in there.done()]
     assert len(drawn) == 12 and [drawn.count(n / 10) for n in range(6)] == [1] * 6
+
+
+HUB_PACKAGE = """
+import optuna
+__all__ = ["Corner", "Middle", "optuna"]
+class Corner(optuna.samplers.RandomSampler):
+    def __init__(self, seed=None, high=False, **more):
+        super().__init__(seed)
+        self.high = high
+    def sample_independent(self, study, trial, name, over):
+        return over.high if self.high else over.low
+class Middle(optuna.samplers.BaseSampler):
+    def __init__(self, *, weight): ...
+"""
+
+
+def test_a_sampler_of_optunahub_is_taken_from_a_local_copy(tmp_path, monkeypatch):
+    optunahub = pytest.importorskip("optunahub", reason="rnnbench[hub] brings it")
+    folder = tmp_path / "optunahub/github.com/optuna/optunahub-registry/main/package/samplers/corner"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(HUB_PACKAGE)
+    monkeypatch.setenv("OPTUNAHUB_CACHE_HOME", str(tmp_path / "optunahub"))
+    monkeypatch.setattr(optunahub.hub, "_download_via_git", None)
+    hub = {"name": "hub", "package": "samplers/corner", "class_name": "Corner"}
+    copy = str(folder.parents[1])
+    for where in ({}, {"registry": copy}):
+        sampler = sampler_of({**hub, **where, "high": True, "seed": 1}, {}, 1)
+        study_of = optuna.create_study(sampler=sampler)
+        assert study_of.ask().suggest_float("x", 0, 3) == 3
+    with pytest.raises(ConfigError, match=r"package=samplers/other: is not in .*load_module"):
+        sampler_of({**hub, "package": "samplers/other"}, {}, 1)
+    with pytest.raises(ConfigError, match="samplers/corner has Corner, Middle; name one"):
+        sampler_of({**hub, "class_name": None}, {}, 1)
+    with pytest.raises(ConfigError, match="weight: hydra/sweeper/sampler=hub needs a value"):
+        sampler_of({**hub, "class_name": "Middle"}, {}, 1)
+    with pytest.raises(ConfigError, match="package: hydra/sweeper/sampler=hub needs one"):
+        sampler_of({"name": "hub"}, {}, 1)
+    (folder / "__init__.py").write_text("import nowhere_at_all")
+    (folder / "requirements.txt").write_text("nowhere_at_all")
+    with pytest.raises(ConfigError, match=r"nowhere_at_all.*pip install -r .*requirements.txt"):
+        sampler_of(hub, {}, 1)
+
+
+def test_without_optunahub_the_install_line_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optunahub", None)
+    with pytest.raises(ConfigError, match=r"pip install 'rnnbench\[hub\]'"):
+        sampler_of({"name": "hub", "package": "samplers/corner"}, {}, 1)

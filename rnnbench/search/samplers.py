@@ -15,6 +15,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from rnnbench.config import ConfigError
+from rnnbench.search.hub import HUB, hub_sampler
 from rnnbench.terminal import say
 
 SAMPLERS = {
@@ -41,7 +42,7 @@ FOREIGN = {"MOTPESampler": "tpe"}  # classes that Optuna has removed, and their 
 FIRST_RUNG = 0.2
 # Samplers whose workers must share a seed, since they divide one sequence of points among themselves.
 COMMON_SEED = {"grid", "qmc"}
-LEARN = {"tpe", "gp", "brute_force"}  # from trials that they did not suggest
+LEARN = {"tpe", "gp", "brute_force", HUB}  # from trials that they did not suggest
 ONE_OBJECTIVE = {"cmaes"}
 EXHAUSTIVE = {
     "grid",
@@ -60,13 +61,13 @@ def sampler_of(settings: dict[str, Any], grid: dict[str, list[Any]], objectives:
     Raises:
         ConfigError: there is no such sampler or argument, or the sampler cannot handle several objectives.
     """
-    name, arguments = _read("sampler", settings, SAMPLERS)
+    name, arguments = _read("sampler", settings, SAMPLERS | {HUB: HUB})
     if objectives > 1 and name in ONE_OBJECTIVE:
         able = ", ".join(other for other in SAMPLERS if other not in ONE_OBJECTIVE)
         raise ConfigError(f"hydra/sweeper/sampler={name}: knows one objective, not {objectives}; take {able}")
     if name == "grid":
         arguments["search_space"] = grid
-    kind = getattr(optuna.samplers, SAMPLERS[name])
+    kind = hub_sampler(arguments) if name == HUB else getattr(optuna.samplers, SAMPLERS[name])
     _check_arguments("sampler", name, kind, arguments)
     return Sampler(kind, arguments, own_seed=name not in COMMON_SEED, ends=name in EXHAUSTIVE)
 
@@ -100,7 +101,7 @@ def pruner_of(settings: dict[str, Any], epochs: int) -> BasePruner:
 
 def name_of(what: str, settings: dict[str, Any]) -> str:
     """Return the name of the sampler or pruner that settings describe."""
-    return _read(what, settings, SAMPLERS if what == "sampler" else PRUNERS)[0]
+    return _read(what, settings, SAMPLERS | {HUB: HUB} if what == "sampler" else PRUNERS)[0]
 
 
 def _read(what: str, settings: dict[str, Any], known: dict[str, str]) -> tuple[str, dict[str, Any]]:
@@ -126,13 +127,14 @@ def notice(settings: dict[str, Any]) -> None:
 
 def _check_arguments(what: str, name: str, kind: type, arguments: dict[str, Any]) -> None:
     accepted = inspect.signature(kind).parameters
+    any_goes = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     for key in arguments:
-        if key not in accepted:
+        if key not in accepted and not any_goes:
             raise ConfigError(
                 f"hydra.sweeper.{what}.{key}: {kind.__name__} has no such argument, "
                 f"only {', '.join(accepted)}"
             )
-    needed = [key for key, p in accepted.items() if p.default is p.empty and key not in arguments]
+    needed = [key for key, p in accepted.items() if _is_needed(p) and key not in arguments]
     if needed:
         raise ConfigError(f"hydra.sweeper.{what}.{needed[0]}: hydra/sweeper/{what}={name} needs a value")
     try:
@@ -141,6 +143,12 @@ def _check_arguments(what: str, name: str, kind: type, arguments: dict[str, Any]
             kind(**arguments)
     except (ValueError, TypeError, AssertionError) as error:
         raise ConfigError(f"hydra/sweeper/{what}={name}: {error}") from None
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    """Return whether a class cannot be made without a value for this parameter."""
+    several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not several
 
 
 class Sampler(BaseSampler):
