@@ -78,6 +78,7 @@ def test_records_that_a_server_cannot_hold_as_they_are(mlflow_server: Server, tm
     deliver_odd(tmp_path / "sweep", mlflow_server.uri)
 
 
+@pytest.mark.slow  # what a server cannot hold is cut in the same way
 def test_records_that_postgresql_cannot_hold_as_they_are(postgresql: str, tmp_path: Path) -> None:
     deliver_odd(tmp_path / "sweep", postgresql.replace("/postgres?", "/mlflow?"))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_config
+from conftest import make_config, sampled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow_store import DATASET, TAGS, claim, client
@@ -409,7 +409,10 @@ def test_a_mistake_in_a_table_is_found_before_anything_is_trained(tmp_path, monk
         assert message in str(error.value)
 
 
-@pytest.mark.parametrize("values", [(math.nan,), (math.nan, math.inf), (0.5, math.nan)])
+DIVERGED = [(0.5, math.nan), (math.nan,), (math.nan, math.inf)]
+
+
+@pytest.mark.parametrize("values", sampled(DIVERGED, DIVERGED[:1]), ids=str)
 def test_every_figure_is_drawn_whatever_has_diverged(tmp_path, values):
     planned = []
     for model in ("lstm", "gru"):
@@ -467,6 +470,7 @@ def redirect(sweep: Path, uri: str) -> None:
     Delivery(sweep).deliver(job_folders(sweep))
 
 
+@pytest.mark.slow  # as SQLite does, which is tried above
 def test_postgresql_gives_the_same_bytes(runs, postgresql, tmp_path):
     uri = postgresql.replace("/postgres?", "/mlflow?")
     redirect(runs / "1", uri)
@@ -781,7 +785,10 @@ def test_the_page_needs_no_network(runs, tmp_path):
     assert html(layout(filled(runs))) in page
 
 
-@pytest.mark.parametrize("kind", [kind for kind in STOCK if kind not in NEED_MORE])
+ALONE = [kind for kind in STOCK if kind not in NEED_MORE]
+
+
+@pytest.mark.parametrize("kind", sampled(ALONE, ["curves", "confusion"]))
 def test_every_figure_is_drawn_the_same_twice(kind, runs, tmp_path):
     result = filled(runs, figures={kind: {"kind": kind}})
     a, b = (
