@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from rnnbench.config import ConfigError, Search, direction
 from rnnbench.record import read_metrics, read_result
-from rnnbench.search.plan import _directions
+from rnnbench.search.aims import directions_of
 from rnnbench.sweep.hydra_api import IS_1_3
 from tests.test_app import run, start
 
@@ -220,9 +220,9 @@ def test_a_pruned_trial_stops_at_once_and_says_so_everywhere(store, tmp_path):
 def test_a_direction_that_contradicts_the_metric_is_refused(objectives, given):
     """The published plugin minimises unless told: a config moved from it would search for the worst."""
     with pytest.raises(ConfigError, match=r"direction=(min|max)imize: of .* leave direction out"):
-        _directions(Search(direction=given), objectives)
+        directions_of(Search(direction=given), objectives)
     right = [direction(name) for name in objectives]
-    assert _directions(Search(direction=right), objectives) == _directions(Search(), objectives) == right
+    assert directions_of(Search(direction=right), objectives) == directions_of(Search(), objectives) == right
 
 
 def test_several_objectives_leave_a_front(here, tmp_path):

@@ -2,16 +2,23 @@
 
 import json
 import statistics
+from dataclasses import replace
 
+import numpy as np
 import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState
 
+from rnnbench import tasks
 from rnnbench.config import ConfigError
 from rnnbench.record import read_result
 from rnnbench.search.samplers import pruner_of
 from rnnbench.search.turns import Turns, first_turn
+from rnnbench.tasks.sequences import Images
+from rnnbench.tasks.synthetic import Generated
+from rnnbench.train.constant import constant_answer
+from tests.conftest import make_config
 from tests.test_search import counted, journal, settings, study
 
 ALIKE = ["model.hidden_size=4", "reuse=none", "tracking.uri=null", "data=digits", "fit.epochs=1"]
@@ -99,6 +106,49 @@ def test_a_suggestion_under_folds_is_the_mean_of_its_single_runs(here, tmp_path,
     assert read_result(one)["trial"] == read_result(same)["trial"] and value(one) == value(same)
 
 
+TWO = "'data=digits', 'data=adding'"
+OVER = "hydra.sweeper.over=['data=digits', 'data=adding data.steps=9 fit.steps_per_epoch=9']"
+ON_TWO = [word for word in GRID if word != "data=digits"] + [OVER]
+
+
+def constants():
+    """What constant answers reach on validation examples: the commonest class, the mean of the numbers."""
+    digits, adding = (tasks.load(data) for data in (Images("digits"), Generated("adding", "mse", steps=9)))
+    labels, numbers = (task.targets[task.splits["val"]] for task in (digits, adding))
+    return np.bincount(labels).max() / len(labels), numbers.astype(float).var()
+
+
+@pytest.mark.parametrize("launcher", ["stack", "basic"])
+def test_a_search_over_tasks_is_told_the_mean_of_their_scores(here, tmp_path, launcher):
+    more = settings(repeats=2, n_trials=1, confirm=1)
+    out, _ = here(*ON_TWO, *more, f"hydra/launcher={launcher}")
+    (trial,) = study(journal(tmp_path)).get_trials()
+    sweep = tmp_path / "multirun/s"
+    accuracy, mse = constants()
+    runs = [read_result(sweep / name)["metrics"] for name in ("0", "0.1", "0.2", "0.3")]
+    scores = [(run["best/val_accuracy"] - accuracy) / (1 - accuracy) for run in runs[:2]]
+    scores += [max(1 - run["best/val_mse"] / mse, -1) for run in runs[2:]]
+    assert trial.value == pytest.approx(statistics.fmean(scores))
+    assert not (sweep / "0.4").exists()
+    by_task = [statistics.fmean(scores[:2]), statistics.fmean(scores[2:])]
+    found = trial.user_attrs["record"]["tasks"]
+    assert [task["score"] for task in found] == pytest.approx(by_task)
+    assert [task["constant"] for task in found] == pytest.approx([accuracy, mse])
+    confirmed = [read_result(sweep / f"0.c{k}")["params"] for k in range(2)]
+    assert [(params["data.name"], params["seed"]) for params in confirmed] == [("digits", 2), ("adding", 2)]
+    commands = [line.split() for line in out.splitlines() if "python -m rnnbench" in line]
+    assert [words[-1] for words in commands] == ["data=digits", "fit.steps_per_epoch=9"]
+    assert "adding,9,9" in out and "1 of 1" in out
+
+
+def test_turns_over_tasks_have_every_task(here, tmp_path):
+    here(*ON_TWO, *WILCOXON, "hydra.sweeper.repeats=4")
+    good, bad = sorted(study(journal(tmp_path)).get_trials(), key=lambda trial: -trial.value)
+    assert set(bad.intermediate_values) == {0, 1, 4, 5}  # two seeds of each task
+    assert bad.value == pytest.approx(statistics.fmean(bad.intermediate_values.values()))
+    assert len(good.intermediate_values) == 8
+
+
 @pytest.mark.parametrize("threshold", [0.05, 0.1, 0.125, 0.2, 0.3, 1.0])
 def test_the_first_turn_ends_where_optunas_pruner_can_first_stop(threshold):
     """Told of members that are all worse, by different amounts."""
@@ -136,8 +186,48 @@ def test_a_test_that_could_save_nothing_is_refused(count, given, message):
         (["data.folds=5", "data.fold=0,1"], "data.fold: a search does not choose among folds"),
         (["data.folds=2,3"], "data.folds: a search does not choose among folds"),
         (["data.folds=2000"], "data.folds=2000: must be at most"),
+        (["hydra.sweeper.over=['data=digits']"], "hydra.sweeper.over: needs two tasks or more"),
+        (["hydra.sweeper.over=['data=digit', 'data=adding']"], "did you mean data=digits?"),
+        ([OVER], "hydra.sweeper.over: data is given outside of the list too"),
     ],
 )
 def test_refusals_make_nothing(here, tmp_path, given, message):
     _, err = here(*GRID, *given, code=1)
     assert message in err and "Traceback" not in err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("over", "given", "message"),
+    [
+        ("'data=digits', 'data=digits data.split_seed=0'", "seed=0", "are one task"),
+        ("'data=digits', 'data=adding seed=1'", "fit.epochs=1", "seed cannot differ by task"),
+        ("'data=digits', 'data=adding optim.lr=1'", "seed=0", "the search draws optim.lr"),
+        (TWO, "data.split_seed=0,1", "the search draws data.split_seed"),
+        (TWO, "hydra.sweeper.objectives=[val/mse]", "data=digits does not record"),
+        (TWO, "hydra.sweeper.objectives=[parameters/total]", "has no scale"),
+        (TWO, "hydra.sweeper.objectives=[val/loss,parameters/total]", "one objective"),
+        (TWO, "hydra/sweeper/pruner=median", "judges epochs"),
+        (TWO, "data.folds=2", "data=adding"),
+    ],
+)
+def test_tasks_that_cannot_be_searched_together_are_refused(here, tmp_path, over, given, message):
+    _, err = here(*ON_TWO[:-1], f"hydra.sweeper.over=[{over}]", given, code=1)
+    assert message in err and "Traceback" not in err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [Images("digits"), Generated("adding", "mse", steps=9), Generated("copy", "nll", steps=20)],
+    ids=lambda d: d.name,
+)
+def test_a_constant_answer_is_that_of_the_frequencies_or_the_mean(data):
+    task = tasks.load(data)
+    found = constant_answer(replace(make_config(), data=data), "val")
+    targets = task.targets[task.splits["val"]]
+    if data.name == "adding":
+        assert found["mse"] == pytest.approx(targets.astype(float).var(), rel=1e-4)
+        return
+    shares = np.bincount(targets.reshape(-1)) / targets.size
+    assert found["loss"] == pytest.approx(-sum(p * np.log(p) for p in shares if p), rel=1e-4)
+    if data.name == "digits":
+        assert found["accuracy"] == pytest.approx(shares.max())

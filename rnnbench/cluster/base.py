@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from rnnbench.cluster.stack_file import Lost, SentStack
+from rnnbench.config import Config
 from rnnbench.sweep.hydra_jobs import NUMBERS, for_workers
 from rnnbench.sweep.job import Job, mean_value
-from rnnbench.sweep.launcher import TrialLauncher
+from rnnbench.sweep.launcher import Composed, TrialLauncher
 from rnnbench.sweep.placing import place
 
 if TYPE_CHECKING:
@@ -76,12 +77,17 @@ class RemoteLauncher(TrialLauncher):
         sweeper: Any = OmegaConf.to_container(self.config.hydra.sweeper, resolve=True)
         search = {"sweeper": sweeper | {"trial": trial}, "sweep_dir": str(self.config.hydra.sweep.dir)}
         settings = search_of(search["sweeper"])
-        runs = suggestion_of(settings, search["sweep_dir"], job, tree["hydra"]["overrides"]["task"])
+        words = tree["hydra"]["overrides"]["task"]
+        runs = suggestion_of(settings, search["sweep_dir"], job, words, self._composed_config)
         turns = turns_of(settings, search["sweep_dir"], Path.cwd(), runs)
         while turn := turns.next():
             dispatch.train_suggestion(turn, search)
         job.error = next((run.error for run in runs if run.error is not None), None)
         job.value = mean_value(runs)
+
+    def _composed_config(self, words: Sequence[str]) -> Config:
+        with self.composing:
+            return Composed.of(self.composer, words).config
 
 
 def work_on(file: Path) -> None:

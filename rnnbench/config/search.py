@@ -34,6 +34,7 @@ class Search:
     pruner: dict[str, Any] = field(default_factory=dict)
     objectives: Optional[list[str]] = None  # metrics that are recorded; null: the trial's own objective
     use_test_set: bool = False  # whether a test metric may be an objective: then nothing is left to test on
+    over: Optional[list[str]] = None  # tasks, overrides each; Optuna gets the mean of their scores
     repeats: int = 1  # seeds of each suggestion; Optuna gets their mean
     enqueue: Optional[list[str]] = None  # points to train first: overrides each, or best:FOLDER
     warm_start: Optional[str] = (

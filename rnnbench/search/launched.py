@@ -86,7 +86,12 @@ class JobSearch(Search):
     ) -> list[dict[str, Any]]:
         folders = [self.plan.folder / f"{number}.c{k}" for k in range(len(members))]
         batch = [
-            [*overrides, *member.words(self.plan.base.seed), f"hydra.sweep.subdir={folder.name}"]
+            [
+                *overrides,
+                *self.plan.tasks[member.task],
+                *member.words(self.plan.base.seed),
+                f"hydra.sweep.subdir={folder.name}",
+            ]
             for member, folder in zip(members, folders, strict=True)
         ]
         for returned in self.launcher.launch(batch, initial_job_idx=number):

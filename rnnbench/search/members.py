@@ -3,7 +3,7 @@
 Everything that trains, prunes, concludes, buries, confirms or reports a suggestion asks here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from rnnbench.sweep.job import Job, identity
 class Member:
     """What one job of a suggestion has of its own."""
 
+    task: int  # its number in hydra.sweeper.over
     fold: int | None  # the value of data.fold; None: as the suggestion has it
     seed: int  # how many seeds after the suggestion's own
 
     def words(self, seed: int) -> list[str]:
-        """Return its overrides.
+        """Return its overrides, without those of its task.
 
         Args:
             seed: the suggestion's own.
@@ -27,16 +28,21 @@ class Member:
         return [*([] if self.fold is None else [f"data.fold={self.fold}"]), f"seed={seed + self.seed}"]
 
 
-def members_of(config: Config, words: Iterable[str], seeds: Sequence[int]) -> list[Member]:
-    """Return the members of a suggestion in the order of their folders: fold by fold, each under all seeds.
+def members_of(configs: Sequence[Config], words: Sequence[str], seeds: Sequence[int]) -> list[Member]:
+    """Return the members of a suggestion in the order of their folders: by task, by fold, by seed.
 
     Args:
-        config: of any suggestion.
+        configs: of any suggestion, one for each task.
         words: the overrides that it has.
         seeds: how many seeds after the suggestion's own.
     """
-    folds = folds_of(config, words)
-    return [Member(fold if len(folds) > 1 else None, seed) for fold in folds for seed in seeds]
+    folds = [folds_of(config, words) for config in configs]
+    return [
+        Member(task, fold if len(folds[task]) > 1 else None, seed)
+        for task in range(len(configs))
+        for fold in folds[task]
+        for seed in seeds
+    ]
 
 
 def folders_of(first: Path, count: int) -> list[Path]:
@@ -48,13 +54,41 @@ def folders_of(first: Path, count: int) -> list[Path]:
     return [first, *(first.with_name(f"{first.name}.{k}") for k in range(1, count))]
 
 
-def jobs_of(job: Job, members: Sequence[Member]) -> list[Job]:
-    """Return the jobs of a suggestion's members, with the tags of the first one, which is given."""
-    jobs = [job]
+def config_of(config: Config, member: Member) -> Config:
+    """Return the configuration of a member.
+
+    Args:
+        config: the suggestion's in the member's task.
+    """
+    config = replace(config, seed=config.seed + member.seed)
+    if member.fold is not None:
+        config = replace(config, data=replace(config.data, fold=member.fold))
+    return config
+
+
+def jobs_of(
+    job: Job, configs: Sequence[Config], members: Sequence[Member], tasks: Sequence[Sequence[str]]
+) -> list[Job]:
+    """Return the jobs of a suggestion's members, with the tags of the first one, which is given.
+
+    Args:
+        configs: the suggestion's, one for each task.
+        tasks: the overrides of each task, with which the first job's name ends.
+    """
+    jobs, stem = [job], job.name.removesuffix(" ".join(tasks[0])).rstrip()
     for member, folder in list(zip(members, folders_of(job.folder, len(members)), strict=True))[1:]:
-        config = replace(job.config, seed=job.config.seed + member.seed)
-        if member.fold is not None:
-            config = replace(config, data=replace(config.data, fold=member.fold))
-        name = " ".join([job.name, *member.words(job.config.seed)])
+        config = config_of(configs[member.task], member)
+        name = " ".join([stem, *tasks[member.task], *member.words(job.config.seed)])
         jobs.append(Job(name, config, folder, identity(config), tags=job.tags))
     return jobs
+
+
+def rounds_of(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Return a suggestion's jobs in rounds: one fold under one seed, of every task.
+
+    All folds under the first seed come first, so that a suggestion that is stopped was seen in many.
+    """
+    rounds: dict[tuple[int, int], list[Job]] = {}
+    for job in jobs:
+        rounds.setdefault((job.config.seed, job.config.data.fold), []).append(job)
+    return [rounds[key] for key in sorted(rounds)]

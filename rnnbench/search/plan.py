@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,20 @@ from optuna.study import Study
 
 from rnnbench import config as schema
 from rnnbench import tasks
-from rnnbench.config import Config, ConfigError, Reuse, Search, final_metrics, objective, per_epoch
+from rnnbench.config import Config, ConfigError, Reuse, Search
 from rnnbench.config.advice import unknown_key
 from rnnbench.config.keys import is_free, keys
-from rnnbench.config.metrics import at_best
 from rnnbench.search import samplers as by_name
+from rnnbench.search.aims import aims_of, pruner_for
 from rnnbench.search.constraints import Constraint, read_constraints
 from rnnbench.search.earlier import find_study, winners_of
 from rnnbench.search.known import check_points, point_of, read_points
-from rnnbench.search.members import Member, members_of
+from rnnbench.search.members import Member, config_of, members_of
+from rnnbench.search.over import check_scales, check_tasks
 from rnnbench.search.space import Lookup, Parameter, Space, is_finite, read_space, text
 from rnnbench.search.storage import check_storage, file_of
 from rnnbench.search.study import Given
-from rnnbench.search.turns import NAME, first_turn
+from rnnbench.search.turns import first_turn
 from rnnbench.sweep.compose import Composer
 from rnnbench.sweep.explain import of_point
 from rnnbench.sweep.groups import no_option
@@ -49,7 +50,8 @@ class Plan:
     settings: Search
     space: Space
     fixed: list[str]  # overrides that all trials have
-    base: Config  # what they compose
+    tasks: list[list[str]]  # the overrides of each task of hydra.sweeper.over
+    bases: list[Config]  # what they compose, one for each task
     tree: dict[str, Any]  # the same as plain dicts, with the hydra node
     lookup: Lookup  # gives the values of keys that the search does not set
     objectives: list[str]
@@ -60,11 +62,15 @@ class Plan:
     folder: Path
     n_trials: int  # no more than there are points
     points: int | None  # points of the space, if they are fewer than the trials that are asked for
-    members: list[Member]  # of each suggestion
     known: list[Given]  # points to train first
     earlier: Study | None  # whose trials the sampler is told of
     constraints: list[Constraint]  # that the winner has to keep
     samples: list[Config]  # of trials that the search may come to
+
+    @property
+    def base(self) -> Config:
+        """What all trials compose, in the first task."""
+        return self.bases[0]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -73,8 +79,10 @@ class Plan:
         searched = self.space.keys | {f"{group}.name" for group in groups}
         flat = schema.flatten(schema.plain(self.base))
         fixed = not any(key == "data" or key.startswith("data.") for key in self.space.keys)
-        return {
-            "data": tasks.load(self.base.data).checksum[:16] if fixed else "searched",
+        data = [tasks.load(base.data).checksum[:16] for base in self.bases] if fixed else ["searched"]
+        over = {} if self.settings.over is None else {"over": self.settings.over}
+        return over | {
+            "data": ", ".join(data),
             "space": [*self.space.identity(), *filter(None, [self.settings.custom_search_space])],
             "objective": self.objectives,
             "repeats": self.settings.repeats,
@@ -92,10 +100,15 @@ class Plan:
         """True if there is a pruner."""
         return by_name.name_of("pruner", self.settings.pruner) != "none"
 
+    @cached_property
+    def members(self) -> list[Member]:
+        """The members of each suggestion."""
+        return members_of(self.bases, self.fixed, range(self.settings.repeats))
+
     @property
     def first_turn(self) -> int | None:
-        """Members that train before the pruner judges them; None: it judges no members."""
-        return first_turn(self.settings.pruner, len(self.members))
+        """Rounds that train before the pruner judges them; None: it judges no members."""
+        return first_turn(self.settings.pruner, len(self.members), len(self.tasks))
 
     @property
     def named(self) -> bool:
@@ -110,7 +123,7 @@ def make_plan(
 
     Args:
         loader: Hydra's.
-        config: as Hydra composed it for the sweep, hydra node included.
+        config: as Hydra composed it for the sweep.
         arguments: the overrides of the command line without those of Hydra's settings.
         here: whether this machine is the one to train on.
 
@@ -120,39 +133,45 @@ def make_plan(
     settings = _settings(config)
     parameters, fixed = _read_overrides(settings, loader, composer.checker, arguments)
     options = _options(parameters, composer.checker)
-    cfg = _base(composer, fixed, options)
-    base = task_config(cfg)
-    lookup = _lookup(cfg)
+    over = check_tasks(settings, fixed, {p.key for p in parameters}, composer.checker)
+    cfgs = [_base(composer, [*fixed, *task], options) for task in over]
+    bases = list(map(task_config, cfgs))
+    lookup = _lookup(cfgs[0])
     space = _space(parameters, lookup, composer.checker)
-    objectives = _objectives(settings, base)
-    members = members_of(base, fixed, range(settings.repeats))
-    folder = Path(config.hydra.sweep.dir)
-    storage = _storage(settings, folder)
+    objectives, directions = aims_of(settings, over, bases)
+    members = members_of(bases, fixed, range(settings.repeats))
+    storage = _storage(settings, folder := Path(config.hydra.sweep.dir))
     known = _known(settings, space, lookup, loader, partial(winners_of, folder=folder, storage=storage))
     points = [*space.corners(lookup), *(point_of(given, space, lookup) for given in known)]
     plan = Plan(
         settings=settings,
         space=space,
         fixed=fixed,
-        base=base,
-        tree=composer.plain(cfg),
+        tasks=over,
+        bases=bases,
+        tree=composer.plain(cfgs[0]),
         lookup=lookup,
         objectives=objectives,
-        directions=_directions(settings, objectives),
+        directions=directions,
         sampler=_sampler(settings, space, len(objectives)),
-        pruner=_pruner(settings, objectives, base, len(members)),
+        pruner=pruner_for(settings, objectives, bases[0], len(members)),
         storage=storage,
         folder=folder,
         n_trials=_n_trials(settings, space, lookup),
-        points=None if base.reuse is Reuse.none else _points(settings, space, lookup),
+        points=_points(settings, space, lookup, bases[0].reuse),
         known=known,
         earlier=_earlier(settings, folder, storage),
-        constraints=_constraints(settings, base),
-        samples=[_compose(composer, options, fixed, point) for point in points],
-        members=members,
+        constraints=_constraints(settings, bases),
+        samples=[_compose(composer, options, [*fixed, *task], point) for task in over for point in points],
     )
-    preflight(plan.samples, folder, here or base.dry_run)
+    _check(plan, here)
     return plan
+
+
+def _check(plan: Plan, here: bool) -> None:
+    """Refuse trials that could not run, and tasks whose objectives have no scale."""
+    preflight(plan.samples, plan.folder, here or plan.base.dry_run)
+    check_scales(plan.settings, [config_of(plan.bases[member.task], member) for member in plan.members])
 
 
 def _earlier(settings: Search, folder: Path, storage: str | None) -> Study | None:
@@ -171,14 +190,16 @@ def _earlier(settings: Search, folder: Path, storage: str | None) -> Study | Non
     return find_study(where, folder, storage, f"hydra.sweeper.warm_start={where}")
 
 
-def _constraints(settings: Search, base: Config) -> list[Constraint]:
+def _constraints(settings: Search, bases: Sequence[Config]) -> list[Constraint]:
     """Return the constraints; a sampler that would warn at each trial that it ignores them is refused."""
     name = by_name.name_of("sampler", settings.sampler)
     if settings.constraints and name == "cmaes":
         raise ConfigError(
             "hydra.sweeper.constraints: hydra/sweeper/sampler=cmaes ignores them; take tpe, gp or nsgaii"
         )
-    return read_constraints(settings.constraints, base, use_test_set=settings.use_test_set)
+    given, tested = settings.constraints, settings.use_test_set
+    constraints, *_ = [read_constraints(given, base, use_test_set=tested) for base in bases]
+    return constraints
 
 
 def _known(
@@ -222,15 +243,6 @@ def _space(parameters: Sequence[Parameter], lookup: Lookup, checker: Checker) ->
     return Space([p for p in parameters if _matters(p.when, lookup, searched)])
 
 
-def _pruner(settings: Search, objectives: Sequence[str], base: Config, members: int) -> BasePruner:
-    """Return the pruner, if it suits the objectives and the number of members."""
-    pruner = by_name.pruner_of(settings.pruner, base.fit.epochs)
-    if by_name.name_of("pruner", settings.pruner) != "none":
-        _check_pruning(settings, objectives, base)
-        first_turn(settings.pruner, members)
-    return pruner
-
-
 def _sampler(settings: Search, space: Space, objectives: int) -> BaseSampler:
     """Return the sampler for this number of objectives; grid is refused where there are conditions."""
     grid = {}
@@ -249,9 +261,13 @@ def _n_trials(settings: Search, space: Space, lookup: Lookup) -> int:
     return settings.n_trials
 
 
-def _points(settings: Search, space: Space, lookup: Lookup) -> int | None:
+def _points(settings: Search, space: Space, lookup: Lookup, reuse: Reuse) -> int | None:
     """Count the points of a space, after which a search has nothing to train; None if n_trials are fewer."""
-    if settings.custom_search_space is not None or not all(map(is_finite, space.drawn)):
+    if (
+        reuse is Reuse.none
+        or settings.custom_search_space is not None
+        or not all(map(is_finite, space.drawn))
+    ):
         return None
     most = settings.n_trials if settings.warm_start is None else max(settings.n_trials, COUNTED)
     count = sum(1 for _ in islice(space.points(lookup), most))
@@ -336,63 +352,6 @@ def _check_when(parameter: Parameter, checker: Checker) -> None:
 def _matters(when: Any, lookup: Lookup, searched: set[str]) -> bool:
     """Return whether a condition can hold; on a key that is not searched it holds always or never."""
     return when is None or when.key in searched or lookup(when.key) in when.values
-
-
-def _objectives(settings: Search, base: Config) -> list[str]:
-    known = final_metrics(base)
-    given = settings.objectives or [objective(base)]
-    chosen = [at_best(name, base) for name in given]
-    for name in chosen:
-        if name not in known:
-            raise ConfigError(
-                f"hydra.sweeper.objectives={name}: must be metrics that are recorded: {', '.join(known)}"
-            )
-        if name.startswith(("test/", "best/test_")) and not settings.use_test_set:
-            raise ConfigError(
-                f"hydra.sweeper.objectives={name}: what a search chooses by the test set has no honest test "
-                f"figure left; search by val/{base.data.metric}, or insist with "
-                "hydra.sweeper.use_test_set=true"
-            )
-    if len(set(chosen)) < len(chosen):
-        raise ConfigError(f"hydra.sweeper.objectives={', '.join(chosen)}: one is given twice")
-    return chosen
-
-
-def _directions(settings: Search, objectives: Sequence[str]) -> list[str]:
-    if settings.direction is None:
-        return [schema.direction(name) for name in objectives]
-    given = settings.direction if isinstance(settings.direction, list) else [settings.direction]
-    directions = [str(getattr(item, "name", item)).lower() for item in given]
-    if not set(directions) <= {"maximize", "minimize"}:
-        raise ConfigError(f"hydra.sweeper.direction={', '.join(directions)}: must be maximize or minimize")
-    if len(directions) != len(objectives):
-        raise ConfigError(
-            f"hydra.sweeper.direction={', '.join(directions)}: one for each objective is needed, "
-            f"and there are {len(objectives)}: {', '.join(objectives)}; name them in hydra.sweeper.objectives"
-        )
-    for name, way in zip(objectives, directions, strict=True):
-        if way != schema.direction(name):
-            better = "higher" if way == "minimize" else "lower"
-            raise ConfigError(
-                f"hydra.sweeper.direction={way}: of {name} the {better} value is the better one; leave "
-                "direction out, since it follows from the metric's name"
-            )
-    return directions
-
-
-def _check_pruning(settings: Search, objectives: Sequence[str], base: Config) -> None:
-    name = by_name.name_of("pruner", settings.pruner)
-    watched = [at_best(metric, base) for metric in per_epoch(base)]
-    if len(objectives) > 1:
-        raise ConfigError(
-            f"hydra/sweeper/pruner={name}: Optuna cannot prune where there are several objectives "
-            f"({', '.join(objectives)}), since no trial is worse in all before it ends; take pruner=none"
-        )
-    if objectives[0] not in watched and name != NAME:
-        raise ConfigError(
-            f"hydra/sweeper/pruner={name}: {objectives[0]} is known only at the end of a trial; "
-            f"take pruner=none, or an objective that each epoch measures: {', '.join(per_epoch(base))}"
-        )
 
 
 def _options(parameters: Sequence[Parameter], checker: Checker) -> dict[str, list[str]]:

@@ -11,19 +11,23 @@ from typing import Any
 
 import optuna
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from rnnbench.config import Config, Search, objective, per_epoch
-from rnnbench.config.metrics import at_best, short
+from rnnbench.config import Config, Search, per_epoch
+from rnnbench.config.metrics import short
 from rnnbench.record import read_metrics
 from rnnbench.search import samplers as by_name
 from rnnbench.search.identity import NUMBER, STUDY
 from rnnbench.search.members import jobs_of, members_of
 from rnnbench.search.optuna_api import study_id
+from rnnbench.search.over import goal_of, tasks_of
 from rnnbench.search.storage import open_storage
 from rnnbench.search.study import Study, report
 from rnnbench.search.turns import NAME, Turns, first_turn
+from rnnbench.sweep.compose import Composer
 from rnnbench.sweep.job import Job, identity
+from rnnbench.sweep.launcher import Composed
 from rnnbench.train.stack import Slot
 
 OPEN: dict[str, Study] = {}  # the studies of this process, by name
@@ -106,7 +110,8 @@ def turns_in_job(hydra: HydraConf, name: str, config: Config, folder: Path) -> T
     settings = search_of(tree | {"trial": hydra.job.num})
     place = str(hydra.sweep.dir), Path(hydra.runtime.cwd)
     job = Job(name, config, folder, identity(config))
-    jobs = suggestion_of(settings, place[0], job, list(hydra.overrides.task))
+    words = list(hydra.overrides.task)
+    jobs = suggestion_of(settings, place[0], job, words, partial(_composed, hydra))
     watch(settings, *place, jobs)
     return turns_of(settings, *place, jobs)
 
@@ -116,16 +121,32 @@ def search_of(tree: dict[str, Any]) -> Search:
     return Search(**{key: value for key, value in tree.items() if not key.startswith("_")})
 
 
-def suggestion_of(settings: Search, sweep_dir: str, job: Job, words: Sequence[str]) -> list[Job]:
+def _composed(hydra: HydraConf, words: Sequence[str]) -> Config:
+    """Compose what a job of this search would be with other overrides."""
+    master = OmegaConf.create({"hydra": hydra})
+    return Composed.of(Composer(GlobalHydra.instance().config_loader(), master), words).config
+
+
+def suggestion_of(
+    settings: Search,
+    sweep_dir: str,
+    job: Job,
+    words: Sequence[str],
+    compose: Callable[[Sequence[str]], Config],
+) -> list[Job]:
     """Return the jobs of a suggestion, with their tags; the first is the given job.
 
     Args:
         sweep_dir: hydra.sweep.dir, the name of a study that has no other name.
-        words: the job's overrides.
+        words: the job's overrides, of which those of its task are the last.
+        compose: returns the configuration of other overrides.
     """
     assert settings.trial is not None
     job.tags = tags_of(settings.study_name or sweep_dir, settings.trial)
-    return jobs_of(job, members_of(job.config, words, range(settings.repeats)))
+    tasks = tasks_of(settings)
+    shared = words[: len(words) - len(tasks[0])]
+    configs = [job.config, *(compose([*shared, *task]) for task in tasks[1:])]
+    return jobs_of(job, configs, members_of(configs, shared, range(settings.repeats)), tasks)
 
 
 def watch(settings: Search, sweep_dir: str, cwd: Path, jobs: Sequence[Job]) -> None:
@@ -136,21 +157,15 @@ def watch(settings: Search, sweep_dir: str, cwd: Path, jobs: Sequence[Job]) -> N
     """
     if by_name.name_of("pruner", settings.pruner) not in ("none", NAME):
         judge = _judge(settings, sweep_dir, cwd, jobs[0].config)
-        Watch(judge, jobs, short(_objective(settings, jobs[0].config)))
+        Watch(judge, jobs, short(goal_of(settings, jobs[0].config)))
 
 
 def turns_of(settings: Search, sweep_dir: str, cwd: Path, jobs: Sequence[Job]) -> Turns:
     """Return the turns in which the jobs of a suggestion train: one, unless the pruner judges members."""
-    first = first_turn(settings.pruner, len(jobs))
+    first = first_turn(settings.pruner, len(jobs), len(tasks_of(settings)))
     if first is None:
         return Turns(jobs)
-    config = jobs[0].config
-    judge = _judge(settings, sweep_dir, cwd, config)
-    return Turns(jobs, first, judge, at_best(_objective(settings, config), config))
-
-
-def _objective(settings: Search, config: Config) -> str:
-    return (settings.objectives or [objective(config)])[0]
+    return Turns(jobs, first, _judge(settings, sweep_dir, cwd, jobs[0].config), settings)
 
 
 def _judge(settings: Search, sweep_dir: str, cwd: Path, config: Config) -> Callable[[int, float], bool]:

@@ -19,7 +19,8 @@ from rnnbench.render.layout import Layout
 from rnnbench.search.constraints import broken, is_feasible
 from rnnbench.search.identity import STUDY
 from rnnbench.search.lease import LEASE, WORKER, myself, runs_here
-from rnnbench.search.members import members_of
+from rnnbench.search.members import Member, members_of
+from rnnbench.search.over import SCORE, ByTask, goal_of, name_of
 from rnnbench.search.pictures import draw
 from rnnbench.search.plan import Plan
 from rnnbench.search.runner import Search, SearchFailed, StackSearch
@@ -63,6 +64,8 @@ def close_study(search: Search, error: BaseException | None) -> list[float] | fl
         say(line)
     for line in filter(None, (saved(plan, done), turned_down(done))):
         say(line)
+    if plan.settings.over is not None:
+        terminal.print_layout(by_task(plan, [*done, *earlier], winners[0]))
     commands = {winner.number: command(plan, winner) for winner in winners}
     for winner in winners:
         _tell(plan, winner, confirmed.get(str(winner.number)), commands[winner.number])
@@ -138,6 +141,25 @@ def _named(trial: FrozenTrial) -> str:
         return str(trial.number)
     study, number = trial.user_attrs[EARLIER]
     return f"{trial.number} ({number} of {study})"
+
+
+def by_task(plan: Plan, done: Sequence[FrozenTrial], winner: FrozenTrial) -> Layout:
+    """Lay out what the winner reaches in each task, beside a constant answer, and its rank in the task."""
+    complete = [trial for trial in done if trial.state == TrialState.COMPLETE and not left_out(trial)]
+    rows = []
+    for number, (task, base) in enumerate(zip(plan.tasks, plan.bases, strict=True)):
+        goal, found = goal_of(plan.settings, base), winner.user_attrs["record"]["tasks"][number]
+        scores = [trial.user_attrs["record"]["tasks"][number]["score"] for trial in complete]
+        rows.append(
+            [
+                name_of(task),
+                f"{terminal.title(goal)} {_value(goal, found['value'])}",
+                _value(goal, found["constant"]),
+                terminal.number(SCORE, found["score"]),
+                f"{1 + sum(score > found['score'] for score in scores)} of {len(scores)}",
+            ]
+        )
+    return Layout.of_text(["task", "winner", "constant answer", "score", "rank"], rows)
 
 
 def _value(name: str, value: float) -> str:
@@ -223,11 +245,12 @@ def _tell(plan: Plan, winner: FrozenTrial, confirmed: dict[str, Any] | None, lin
             folds = f" of each of {len(values) // seeds} folds" if len(values) > seeds else ""
             say(f"  {terminal.title(name)} on {seeds} fresh seeds{folds}: {mean_sd(values, name)}")
     if line is not None:
-        say(f"  {line}")
+        for each in line.splitlines():
+            say(f"  {each}")
 
 
 def command(plan: Plan, winner: FrozenTrial) -> str | None:
-    """Return the command line that trains a trial alone.
+    """Return the command line that trains a trial alone, over several tasks one for each.
 
     It is None if the trial's overrides do more than set values of this search's space. They come from the
     study's storage, which others can write to, so such overrides are not printed ready to paste.
@@ -237,7 +260,7 @@ def command(plan: Plan, winner: FrozenTrial) -> str | None:
     except ConfigError as error:
         terminal.warn(f"trial {winner.number}: {error}")
         return None
-    return terminal.train_command([*plan.fixed, *drawn])
+    return "\n".join(terminal.train_command([*plan.fixed, *drawn, *task]) for task in plan.tasks)
 
 
 def _values(plan: Plan, trial: FrozenTrial) -> str:
@@ -266,7 +289,7 @@ def _confirm(
     with FileLock(plan.folder / ".confirm.lock"):
         known = dict(study.study.user_attrs.get(CONFIRMED, {}))
         first = plan.settings.repeats
-        members = members_of(plan.base, plan.fixed, range(first, first + count))
+        members = members_of(plan.bases, plan.fixed, range(first, first + count))
         for trial in todo:
             if len(known.get(str(trial.number), {}).get("seeds", [])) >= count:
                 continue  # another process did it while this one waited
@@ -280,18 +303,30 @@ def _confirm(
                     f"{len(failed)} of {len(members)} runs on fresh seeds failed: {failed[0]['error']}"
                 )
                 continue
-            names = dict.fromkeys([*plan.objectives, objective(plan.base), f"test/{plan.base.data.metric}"])
             known[str(trial.number)] = {
                 "seeds": [plan.base.seed + seed for seed in range(first, first + count)],
                 "jobs": [result["job"] for result in results],
-                "metrics": {
-                    name: [result["metrics"][name] for result in results]
-                    for name in names
-                    if name in results[0]["metrics"]
-                },
+                "metrics": _fresh_metrics(plan, members, results),
             }
             study.study.set_user_attr(CONFIRMED, known)
     return known
+
+
+def _fresh_metrics(
+    plan: Plan, members: Sequence[Member], results: Sequence[dict[str, Any]]
+) -> dict[str, list[float]]:
+    """Return what fresh members have reached, by metric; several tasks have their names before it."""
+    found: dict[str, list[float]] = {}
+    if plan.settings.over is not None:
+        found[SCORE] = ByTask.of(plan.settings, plan.bases, members, results).rounds
+    for number, (task, base) in enumerate(zip(plan.tasks, plan.bases, strict=True)):
+        own = [result["metrics"] for m, result in zip(members, results, strict=True) if m.task == number]
+        names = [*plan.objectives, objective(base), f"test/{base.data.metric}"]
+        if plan.settings.over is not None:
+            names[0] = goal_of(plan.settings, base)
+        place = f"{name_of(task)}/" if task else ""
+        found |= {f"{place}{name}": [m[name] for m in own] for name in names if name in own[0]}
+    return found
 
 
 def _last(done: Sequence[FrozenTrial]) -> bool:

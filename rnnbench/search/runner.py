@@ -26,6 +26,7 @@ from rnnbench.job_state import JobState
 from rnnbench.record import abandon, inherit, is_job, read_result
 from rnnbench.search.constraints import excesses
 from rnnbench.search.members import Member, folders_of, jobs_of
+from rnnbench.search.over import ByTask
 from rnnbench.search.plan import Plan
 from rnnbench.search.pruning import Watch, tags_of
 from rnnbench.search.sizes import broken_by
@@ -95,10 +96,11 @@ class Search(ABC):
         """Return the job folders of a trial, one for each member."""
         return folders_of(self.plan.folder / str(number), len(self.plan.members))
 
-    def _trained(self, number: int) -> list[Path]:
+    def _trained(self, number: int) -> dict[Member, Path]:
         """Return the job folders of the members that were trained: all, unless the pruner judges members."""
-        folders = self._folders(number)
-        return folders if self.plan.first_turn is None else [each for each in folders if is_job(each)]
+        folders = dict(zip(self.plan.members, self._folders(number), strict=True))
+        every = self.plan.first_turn is None
+        return {member: folder for member, folder in folders.items() if every or is_job(folder)}
 
     def _take_up(self, suggestion: Suggestion) -> None:
         """Copy the snapshots of earlier attempts to a suggestion's folders, if this machine sees them."""
@@ -130,9 +132,9 @@ class Search(ABC):
             drawn += [f"{name}={value}" for name, value in trial.params.items() if name not in before]
         return drawn
 
-    def overrides(self, suggestion: Suggestion) -> list[str]:
-        """Return all overrides of a suggestion's job."""
-        return [*self.plan.fixed, *suggestion.overrides]
+    def overrides(self, suggestion: Suggestion, task: int = 0) -> list[str]:
+        """Return all overrides of a suggestion's first job in a task."""
+        return [*self.plan.fixed, *suggestion.overrides, *self.plan.tasks[task]]
 
     def conclude(self, suggestion: Suggestion, error: str | None = None) -> None:
         """Tell the study how a suggestion has ended, from the records of its jobs.
@@ -149,13 +151,14 @@ class Search(ABC):
         if error is not None:
             record["error"] = error
         else:
-            results = [read_result(folder) for folder in self._trained(suggestion.number)]
+            trained = self._trained(suggestion.number)
+            results = list(map(read_result, trained.values()))
             record |= {
                 "jobs": [result["job"] for result in results],
                 "epochs": [result["epochs"] for result in results],
                 "seconds": sum(result["ended"] - result["started"] for result in results) / 1000,
             }
-            record["constraints"] = self._excesses(results)
+            record["constraints"] = self._excesses(list(trained), results)
             states = {result["status"] for result in results}
             if JobState.failed in states:
                 record["error"] = next(result["error"] for result in results if result["error"])
@@ -163,24 +166,35 @@ class Search(ABC):
                 state = TrialState.PRUNED
             else:
                 state = TrialState.COMPLETE
-                values = self._values(results, record)
+                values = self._values(list(trained), results, record)
                 if len(results) < len(folders):
                     record["members"] = len(folders)  # had the pruner not stopped it
         self.study.tell(suggestion, state, values, record)
         self._check_failures()
 
-    def _values(self, results: Sequence[dict[str, Any]], record: dict[str, Any]) -> list[float]:
+    def _values(
+        self, members: Sequence[Member], results: Sequence[dict[str, Any]], record: dict[str, Any]
+    ) -> list[float]:
         """Return the objectives' means over the members; their spread goes into the record."""
-        columns = [[result["metrics"][name] for result in results] for name in self.plan.objectives]
-        if len(results) > 1:
+        if self.plan.settings.over is None:
+            columns = [[result["metrics"][name] for result in results] for name in self.plan.objectives]
+        else:
+            found = ByTask.of(self.plan.settings, self.plan.bases, members, results)
+            columns, record["tasks"] = [found.rounds], found.means
+        if len(columns[0]) > 1:
             record["spread"] = [statistics.stdev(column) for column in columns]
         return [statistics.fmean(column) for column in columns]
 
-    def _excesses(self, results: Sequence[dict[str, Any]]) -> dict[str, float]:
-        """Return by how much the means over the members break each constraint."""
+    def _excesses(self, members: Sequence[Member], results: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """Return by how much the means over members break each constraint, in the worst task."""
         names = set.intersection(*(set(result["metrics"]) for result in results))
-        means = {name: statistics.fmean(result["metrics"][name] for result in results) for name in names}
-        return excesses(self.plan.constraints, means)
+        worst: dict[str, float] = {}
+        for task in dict.fromkeys(member.task for member in members):
+            own = [r["metrics"] for m, r in zip(members, results, strict=True) if m.task == task]
+            means = {name: statistics.fmean(metrics[name] for metrics in own) for name in names}
+            found = excesses(self.plan.constraints, means)
+            worst = {key: max(value, worst.get(key, value)) for key, value in found.items()}
+        return worst
 
     def _check_failures(self) -> None:
         done = self.study.done()
@@ -235,15 +249,19 @@ class StackSearch(Search):
                 return
             name = f"trial {suggestion.number}: {job_name(suggestion.overrides, self.plan.base)}"
             try:
-                job = self.launcher.job(self.overrides(suggestion), self.plan.folder / str(suggestion.number))
+                folder = self.plan.folder / str(suggestion.number)
+                words = [self.overrides(suggestion, task) for task in range(len(self.plan.tasks))]
+                first, *others = [self.launcher.job(each, folder) for each in words]
             except ConfigError as error:
                 self._never_trained(suggestion, str(error))
                 continue
-            if found := broken_by(self.plan.constraints, job.config):
+            configs = [job.config for job in (first, *others)]
+            if found := next(filter(None, (broken_by(self.plan.constraints, c) for c in configs)), None):
                 self._turn_down(suggestion, name, found)
                 continue
-            job.name, job.tags = name, tags_of(self.study.name, suggestion.number)
-            jobs = jobs_of(job, self.plan.members)
+            first.name = " ".join([name, *self.plan.tasks[0]])
+            first.tags = tags_of(self.study.name, suggestion.number)
+            jobs = jobs_of(first, configs, self.plan.members, self.plan.tasks)
             self._take_up(suggestion)
             self._next(TrialRuns(suggestion, self._turns(suggestion, jobs)))
 
@@ -251,7 +269,7 @@ class StackSearch(Search):
         """Return the turns in which a suggestion's jobs train; a pruner that judges epochs watches them."""
         judge = partial(self.study.report, suggestion)
         if self.plan.first_turn is not None:
-            return Turns(jobs, self.plan.first_turn, judge, self.plan.objectives[0])
+            return Turns(jobs, self.plan.first_turn, judge, self.plan.settings)
         if self.plan.prunes:
             Watch(judge, jobs, short(self.plan.objectives[0]))
         return Turns(jobs)
@@ -363,7 +381,7 @@ class StackSearch(Search):
     ) -> list[dict[str, Any]]:
         jobs = []
         for k, member in enumerate(members):
-            words = member.words(self.plan.base.seed)
+            words = [*self.plan.tasks[member.task], *member.words(self.plan.base.seed)]
             job = self.launcher.job([*overrides, *words], self.plan.folder / f"{number}.c{k}")
             job.name, job.tags = " ".join([f"confirm {number}", *words]), tags_of(self.study.name, number)
             jobs.append(job)

@@ -136,7 +136,10 @@ class Recorder:
         self.changed(job)
         split, _, name = objective(job.config).removeprefix("best/").partition("_")
         watched = f"{split}/{name}"
-        self.live.epoch(1, [metrics[watched]] if watched in metrics else [])
+        same = (
+            self.live.metric == f"{split}_{name}" and watched in metrics
+        )  # tasks differ in their objectives
+        self.live.epoch(1, [metrics[watched]] if same else [])
         shown = dict.fromkeys(["train/loss", f"{split}/loss", watched])
         self.live.alone(epoch, job.config.fit.epochs, {key: metrics[key] for key in shown if key in metrics})
 

@@ -41,6 +41,13 @@ def sized(config: Config) -> Config:
     return resolved(config)
 
 
+def constant_answer(config: Config, split: str) -> dict[str, float]:
+    """Return the metrics of a constant answer to a split, see `rnnbench.train.constant`."""
+    from rnnbench.train import constant
+
+    return constant.constant_answer(config, split)
+
+
 def preflight(configs: Iterable[Config], folder: Path, here: bool = True) -> None:
     """Refuse, before anything is made, trials that could not run: data, batch size, store, folder, device.
 
