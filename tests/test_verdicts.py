@@ -165,6 +165,8 @@ def test_settings_stand_apart_and_a_task_without_runs_is_said():
         ({"margin": {"test/accuracy": 0}}, r"margin\.test/accuracy=0: must be a number above 0"),
         ({"margin": {"test/accuracy": "a lot"}}, r"margin\.test/accuracy=a lot: must be a number above 0"),
         ({"margin": {"test/accuracy": "nan%"}}, r"margin\.test/accuracy=nan%: must be a number above 0"),
+        ({"chance": {"parity": "half"}}, r"chance\.parity=half: must be a number"),
+        ({"chance": {"parity": 0.5}, "margin": {}}, r"chance: belongs to verdicts, and there are none"),
         ({"compare": "best"}, r"compare=best: with a margin each row is compared with one that is named"),
         ({"statistic": "median"}, r"margin: equivalence is tested on the mean difference in a task"),
         ({"over": ["seed"]}, r"over: a cell always sums over its seeds"),
@@ -174,6 +176,16 @@ def test_settings_stand_apart_and_a_task_without_runs_is_said():
 def test_a_margin_that_cannot_be_judged_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         table(**changes)
+
+
+def test_rows_that_learn_nothing_are_not_called_equivalent():
+    same = {"parity": (0.0, 0.004), "digits": (0.0, 0.004), "adding": (0.05, 0.004)}
+    chance = {"parity": 0.81, "adding": 0.81}  # lstm has 0.809; gru is beyond on adding
+    verdicts = judge(result := filled(same, chance=chance))
+    assert words(verdicts) == ["at chance", "equivalent", "better"]
+    (said,) = claims(result, verdicts)
+    assert "neither beats a constant answer on parity." in said and said.endswith("is open on 1.")
+    assert any(note.startswith("At chance: ") for note in verdict_layout(result, verdicts).notes)
 
 
 def test_folds_of_one_seed_have_no_verdict():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rnnbench.paper.aggregate import FilledTable, Key
 from rnnbench.paper.settings import setting_name, setting_of, task_name
 from rnnbench.paper.statistics.equivalence import MOST
-from rnnbench.paper.verdicts import BETTER, EQUIVALENT, UNDECIDED, WORSE, Verdict
+from rnnbench.paper.verdicts import BETTER, CHANCE, EQUIVALENT, UNDECIDED, WORSE, Verdict
 
 SIZE = "parameters/total"
 LIKE = 0.05  # numbers of parameters that differ by less than this share are about as many
@@ -75,6 +75,7 @@ def _by_verdict(filled: FilledTable, verdicts: Sequence[Verdict], left_out: Sequ
         EQUIVALENT: "equivalent within the margin on",
         WORSE: "worse on",
         UNDECIDED: "undecided on",
+        CHANCE: "neither beats a constant answer on",
     }
     several = len({v.comparison.column for v in verdicts}) < len(verdicts)
     parts = []
@@ -137,7 +138,7 @@ def _holds(verdicts: Sequence[Verdict], left_out: int) -> str:
     """
     words = [v.word for v in verdicts]
     holds = words.count(BETTER) + words.count(EQUIVALENT)
-    fails, still_open = words.count(WORSE), words.count(UNDECIDED) + left_out
+    fails, still_open = words.count(WORSE), words.count(UNDECIDED) + words.count(CHANCE) + left_out
     total = len(words) + left_out
     noun = "tasks" if len({v.comparison.column for v in verdicts}) == len(words) else "comparisons"
     every = "the one task" if total == 1 else f"all {total} {noun}"

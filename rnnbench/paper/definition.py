@@ -21,7 +21,7 @@ from yaml import MarkedYAMLError
 from rnnbench.config import ConfigError, conf_folder, heading
 from rnnbench.config.advice import either, nearest
 from rnnbench.paper.figures import kind_names, load_kind
-from rnnbench.paper.margins import check_margins
+from rnnbench.paper.margins import check_margins, is_finite
 from rnnbench.paper.statistics import RESAMPLES
 from rnnbench.sweep.points import as_words
 
@@ -91,6 +91,9 @@ class Table:
     margin: dict[str, str] = field(
         default_factory=dict
     )  # by metric, in its units or as 2%: a difference below it counts as none, and each row gets a verdict
+    chance: dict[str, str] = field(
+        default_factory=dict
+    )  # by task, as parity: 0.5: what a constant answer scores, which a verdict takes for nothing learned
     tasks: list[str] = field(
         default_factory=list
     )  # keys of columns (or over) that name a task, of which each has its own metrics; []: all keys name it
@@ -299,6 +302,13 @@ def _check_margin(table: Table) -> None:
     if left := [key for key in table.over if table.tasks and key not in table.tasks]:
         raise ConfigError(f"tasks: {left[0]} is in over, so a task too; name it in tasks or in columns")
     check_margins(table.margin, table.metrics)
+    for task, text in table.chance.items():
+        if not is_finite(text):
+            raise ConfigError(f"chance.{task}={text}: must be a number, what a constant answer scores")
+    if table.chance and not table.margin:
+        raise ConfigError(
+            "chance: belongs to verdicts, and there are none; give a margin: {test/accuracy: 0.01}"
+        )
     if table.margin and table.compare in (None, "best"):
         raise ConfigError(
             f"compare={table.compare or 'null'}: with a margin each row is compared with one that is named "

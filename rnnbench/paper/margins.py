@@ -30,6 +30,14 @@ def margin_of(text: str, figure: float) -> float:
     return float(text[:-1]) / 100 * abs(figure) if text.endswith("%") else float(text)
 
 
+def is_finite(text: str) -> bool:
+    """Return whether a text is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 def check_margins(margins: Mapping[str, str], metrics: Sequence[str]) -> None:
     """Refuse margins of metrics that the table does not test, and margins that are none.
 
@@ -44,11 +52,7 @@ def check_margins(margins: Mapping[str, str], metrics: Sequence[str]) -> None:
             raise ConfigError(
                 f"margin.{metric}: its differences are not tested; of this table's metrics these are: {there}"
             )
-        try:
-            width = margin_of(text, 1.0)
-        except ValueError:
-            width = math.nan
-        if not 0 < width < math.inf:
+        if not is_finite(text.removesuffix("%")) or margin_of(text, 1.0) <= 0:
             raise ConfigError(
                 f"margin.{metric}={text}: must be a number above 0 in the metric's units, or a percentage of "
                 "the figure that is compared with: 0.005, 2%"

@@ -15,11 +15,8 @@ from rnnbench.reader import Record, Source
 # table has its number of bootstrap resamples, and the median over several tasks is that of the tasks' means.
 VERSIONS = {"renderer": 2, "statistics": 3}
 EARLIER_RESAMPLES = 2_000  # number of resamples before version 3
-LATER = (
-    "margin",
-    "tasks",
-    "transpose",
-)  # keys of a table that version 2 of the renderer did not have from the start
+# Keys of a table that version 2 of the renderer did not have from the start.
+LATER = ("margin", "chance", "tasks", "transpose")
 LATER_OF_FIGURES = ("test",)
 MIXED = ("rnnbench.kernel", "rnnbench.device", "rnnbench.card")
 

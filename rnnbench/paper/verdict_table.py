@@ -9,7 +9,7 @@ from rnnbench.paper.layout import decimals, number
 from rnnbench.paper.notes import test_of
 from rnnbench.paper.settings import setting_keys, setting_name, setting_of, task_name
 from rnnbench.paper.statistics.equivalence import MOST, SHARE
-from rnnbench.paper.verdicts import UNDECIDED, Verdict
+from rnnbench.paper.verdicts import CHANCE, UNDECIDED, Verdict
 from rnnbench.render.layout import Column, Layout, Row, TextCell
 
 PERCENT = f"{100 * SHARE:.0f} %"
@@ -64,7 +64,7 @@ def _row(filled: FilledTable, verdict: Verdict, setting: bool, several: bool) ->
     d, wins = c.difference, verdict.effect
     cells = [TextCell(setting_name(table, setting_of(table, c.column)))] if setting else []
     cells.append(TextCell(filled.name(c.row)))
-    cells += [TextCell(verdict.word, best=verdict.word != UNDECIDED), _seeds(verdict.seeds)]
+    cells += [TextCell(verdict.word, best=verdict.word not in (UNDECIDED, CHANCE)), _seeds(verdict.seeds)]
     if several:
         cells.append(TextCell(table.label(c.metric)))
     interval = span = ""
@@ -110,6 +110,11 @@ def verdict_notes(filled: FilledTable, verdicts: Sequence[Verdict]) -> list[str]
         f"A12: probability that a run of the row is better than one of {other}, a tie for half, with "
         "Newcombe's 95 % interval.",
     ]
+    if any(v.word == CHANCE for v in verdicts):
+        said.append(
+            "At chance: neither row's 95 % interval is beyond what a constant answer scores, so that it says "
+            "nothing that they are alike."
+        )
     if any(v.word == UNDECIDED for v in verdicts):
         said.append(
             f"Seeds: of so many {PERCENT} would decide, at the difference and the spread that are recorded "

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from rnnbench.config import direction
 from rnnbench.paper import statistics
-from rnnbench.paper.aggregate import ALPHA, Comparison, FilledTable, pairs
+from rnnbench.paper.aggregate import ALPHA, Comparison, FilledTable, as_text, pairs
 from rnnbench.paper.margins import margin_of
 from rnnbench.paper.statistics import Estimate, Gap
 
 BETTER, WORSE, EQUIVALENT, UNDECIDED = "better", "worse", "equivalent", "undecided"
+CHANCE = "at chance"  # neither row beats a constant answer, so that nothing follows from their difference
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Verdict:
         margin: in the metric's units.
         p: of the test of equivalence, corrected by Holm over those of the table; None with one run.
         effect: probability that a run of the row is better than one of the other, A12.
-        word: better, worse, equivalent or undecided.
+        word: better, worse, equivalent, undecided, or at chance.
         seeds: of so many a share of 0.8 would decide; None if it is decided, or with one run.
         telling: of so many a share of 0.8 would find a difference of the margin; None with one run.
     """
@@ -70,6 +71,8 @@ def _verdict(
         word = EQUIVALENT
     elif c.p is not None and c.p < ALPHA and not c.contradicts:
         word = BETTER if sign * c.difference.value > 0 else WORSE
+    if word in (EQUIVALENT, UNDECIDED) and _at_chance(filled, c, sign):
+        word = CHANCE
     found: Gap | None = statistics.gap(ours, theirs, c.difference.paired)
     if found is None:
         return Verdict(c, margin, p, effect, word, None, None)
@@ -77,6 +80,21 @@ def _verdict(
     telling = statistics.telling_seeds(found, margin, levels[0], test)
     seeds = statistics.deciding_seeds(found, margin, *levels, test=test) if word == UNDECIDED else None
     return Verdict(c, margin, p, effect, word, seeds, telling)
+
+
+def _at_chance(filled: FilledTable, c: Comparison, sign: int) -> bool:
+    """Return whether the intervals of both rows reach what a constant answer scores, if that is stated.
+
+    Args:
+        sign: 1 where a higher value is better, else -1.
+    """
+    chance = filled.table.chance
+    known = [float(chance[text]) for text in map(as_text, c.column) if text in chance]
+    if not known:
+        return False
+    figures = [statistics.estimate(sign * one) for one in _values(filled, c)]
+    ends = [figure.value if figure.low is None else figure.low for figure in figures]
+    return max(ends) <= sign * known[0]
 
 
 def _margin(filled: FilledTable, c: Comparison) -> float:
