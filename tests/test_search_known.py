@@ -274,7 +274,7 @@ def test_the_winner_keeps_the_constraints_and_what_is_too_large_is_not_trained(h
     size = ["model=gru", "model.hidden_size=choice(4,8,32)", "optim.lr=choice(0.001,0.02)", "fit.epochs=1"]
     more = settings(n_trials=9, n_jobs=1, study_name="s", stop_after=4)
     kept = settings(constraints="['parameters/total<=1000','parameters/total>300']")
-    known = settings(enqueue="['model.hidden_size=32','model.hidden_size=4','model.hidden_size=8']")
+    known = settings(enqueue="[model.hidden_size=32, model.hidden_size=4, model.hidden_size=8]")
     out, _ = here(*search(*more, *kept, *known, space=size))
     s = study(journal(tmp_path))
     trials = s.get_trials()
@@ -293,7 +293,7 @@ def test_the_winner_keeps_the_constraints_and_what_is_too_large_is_not_trained(h
     )
     _, err = here(*search(*more, space=size), code=1)
     assert "hydra.sweeper.study_name=s: is there, with another constraint" in err
-    _, err = here(*search(*settings(n_trials=1, constraints="['val/accuracy>1']"), space=size), code=1)
+    _, err = here(*search(*settings(n_trials=1, constraints="[val/accuracy>1]"), space=size), code=1)
     assert "no trial keeps the constraints: 1 of 1 break best/val_accuracy>1" in err
 
 

@@ -18,6 +18,7 @@ from rnnbench.sweep.points import combines, for_hydra, names_a_file
 
 SHELLS = ("bash", "fish", "zsh")
 COMPLETION = ("install", "uninstall", "query")  # the words of --shell-completion, each followed by =SHELL
+LISTS = ("hydra.sweeper.enqueue", "hydra.sweeper.constraints")  # keys whose entries hold =, < or >
 # The sections of the config; each trial has one option of each.
 SECTIONS = tuple(field.name for field in fields(Config) if field.name not in keys())
 
@@ -40,6 +41,7 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
         first = [word for word in words if word.startswith("-") and word not in rest]
         form = " ".join(map(shown, [*first, *(word for word in words if word not in first)]))
         raise ConfigError(f"{rest[0]}: flags stand before all values: python -m rnnbench {form}")
+    arguments.overrides = list(map(in_quotes, arguments.overrides))
     _check_modes(arguments)
     if arguments.shell_completion:
         _check_completion(arguments.overrides)
@@ -62,11 +64,21 @@ def is_sweep(arguments: argparse.Namespace) -> bool:
     return bool(arguments.multirun or files or modes[-1:] == ["MULTIRUN"])
 
 
+def in_quotes(word: str) -> str:
+    """Put the entries of a search's list of points or constraints in quotes, which Hydra's grammar needs."""
+    key, _, value = word.partition("=")
+    if key not in LISTS or not re.fullmatch(r"\[[^'\"\[\]]*\]", value):
+        return word
+    entries = [entry.strip() for entry in value[1:-1].split(",") if entry.strip()]
+    return f"{key}=[{','.join(map(repr, entries))}]"
+
+
 def as_hydra_reads(arguments: argparse.Namespace) -> argparse.Namespace:
     """Return the arguments with words that Hydra can read, and with -m where a sweep is from a file."""
     multirun = arguments.multirun or any(map(names_a_file, arguments.overrides))
     return argparse.Namespace(
-        **vars(arguments) | {"multirun": multirun, "overrides": for_hydra(arguments.overrides)}
+        **vars(arguments)
+        | {"multirun": multirun, "overrides": for_hydra(list(map(in_quotes, arguments.overrides)))}
     )
 
 
