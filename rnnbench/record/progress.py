@@ -110,11 +110,11 @@ class SweepNow:
     def goal(self) -> str | None:
         """The metric by which its trials are compared; None if none suits all of them."""
         given = self.plan.get("objectives")
-        if isinstance(given, list):
-            return str(given[0]) if len(given) == 1 else None
-        goals = {_goal(job.params) for job in self.members}
+        goals = set(
+            map(str, given if isinstance(given, list) else (_goal(job.params) for job in self.members))
+        )
         tasks = {job.params.get("data.name") for job in self.members}
-        return goals.pop() if len(goals) == len(tasks) == 1 else None
+        return goals.pop() if len(goals) == 1 and len(tasks) < 2 else None
 
     @property
     def waiting(self) -> int:
