@@ -58,16 +58,19 @@ def test_groups_are_all_largest_sets_without_a_pair_that_is_told_apart():
 
 
 def test_scikit_posthocs_says_the_same():
-    posthocs = pytest.importorskip("scikit_posthocs")
+    from statsmodels.stats.multitest import multipletests  # here: as above
+
     scores = np.random.default_rng(0).normal(size=(12, 5)) + 0.5 * np.arange(5)
     nemenyi, wilcoxon = rank(scores), rank(scores, "wilcoxon")
-    theirs = posthocs.posthoc_nemenyi_friedman(scores).to_numpy()
+    import scikit_posthocs  # here: seconds that most runs of one test do not need
+
+    theirs = scikit_posthocs.posthoc_nemenyi_friedman(scores).to_numpy()
     assert [nemenyi.pairs[a, b] for a, b in nemenyi.pairs] == pytest.approx(
         [theirs[a, b] for a, b in nemenyi.pairs]
     )
     p = [stats.wilcoxon(scores[:, a], scores[:, b]).pvalue for a, b in wilcoxon.pairs]
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
-    assert list(wilcoxon.pairs.values()) == pytest.approx(multitest.multipletests(p, method="holm")[1])
+
+    assert list(wilcoxon.pairs.values()) == pytest.approx(multipletests(p, method="holm")[1])
     assert (wilcoxon.critical, nemenyi.ranks) == (None, wilcoxon.ranks)
 
 
