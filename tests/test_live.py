@@ -38,9 +38,12 @@ def job(folder: Path, name: str, status: str, value: float = 0.5, epochs: int = 
     seed, rate = int(str(more.get("seed", 0))), float(str(more.get("rate", 0.01)))
     config = make_config(seed=seed)
     config.fit.epochs, config.optim.lr = 10, rate
+    fold = more.get("fold")
+    if fold is not None:
+        config.data.folds, config.data.fold = 2, int(str(fold))
     tags = {f"rnnbench.{key}": str(more[key]) for key in ("study", "number") if key in more}
     job = JobFolder.start(
-        folder / name, name=f"rate={rate:g} seed={seed}", config=config, trial=f"{rate}{seed}".encode().hex(),
+        folder / name, name=f"rate={rate:g} seed={seed}", config=config, trial=f"{rate}{seed}{fold}".encode().hex(),
         dataset=DATASET, tags=tags,
     )  # fmt: skip
     for epoch in range(1, epochs + 1):
@@ -50,7 +53,8 @@ def job(folder: Path, name: str, status: str, value: float = 0.5, epochs: int = 
     elif status != "running":
         job.end(status, {}, error="loss is nan" if status == "failed" else None)
     (folder / name / ".hydra").mkdir()
-    words = json.dumps([f"optim.lr={rate}", f"seed={seed}", "tracking=none"])
+    folded = [] if fold is None else ["data.folds=2", f"data.fold={fold}"]
+    words = json.dumps([f"optim.lr={rate}", f"seed={seed}", "tracking=none", *folded])
     (folder / name / ".hydra" / "overrides.yaml").write_text(words)
 
 
@@ -125,6 +129,18 @@ def test_the_best_of_a_grid_is_the_best_mean_over_seeds_and_of_a_search_over_its
         search / "sweep.json", read_sweep(search) | {"status": "finished", "study": study | {"metrics": {}}}
     )
     assert run(capsys, "best", str(search))[1] == "python -m rnnbench optim.lr=7 ';x'\n"
+
+
+def test_folds_of_a_seed_are_one_value_and_are_trained_again_together(tmp_path, capsys):
+    with claim(tmp_path / "s") as sweep:
+        for number, (seed, fold, value) in enumerate([(0, 0, 0.9), (0, 1, 0.7), (1, 0, 0.8), (1, 1, 0.8)]):
+            job(tmp_path / "s", str(number), "finished", value, seed=seed, fold=fold)
+        sweep.end("finished")
+    _, out, _ = run(capsys, "show", str(tmp_path / "s"))
+    assert "val/accuracy 0.8000 ± 0.0000 (2 seeds over 2 folds)" in out
+    _, out, err = run(capsys, "best", str(tmp_path / "s"))
+    assert out == "python -m rnnbench -m optim.lr=0.01 seed=0 tracking=none data.folds=2\n"
+    assert "the mean of 2 seeds over 2 folds (0.8)" in err
 
 
 def test_folders_of_several_sweeps_or_none(tmp_path, capsys):

@@ -63,7 +63,7 @@ class Cell:
     """The jobs of one configuration under its seeds and folds, or of one suggestion of a search."""
 
     jobs: list[JobNow]
-    values: list[float]  # of the objective, of the jobs that have one
+    values: list[float]  # of the objective; of several seeds with folds, each seed's mean over its folds
     number: str | None = None  # of the suggestion
 
     @property
@@ -176,8 +176,7 @@ class SweepNow:
             wanted = [job for job in jobs if job.state is JobState.finished or not final]
             if final and self.is_search and len(wanted) < len(jobs):
                 continue
-            values = [v for job in _once(wanted) if math.isfinite(v := job.value(goal))]
-            found.append(Cell(jobs, values, key if self.is_search else None))
+            found.append(Cell(jobs, _values(_once(wanted), goal), key if self.is_search else None))
         return found
 
     def trials(self) -> tuple[int, int]:
@@ -265,6 +264,17 @@ def _configuration(job: JobNow) -> tuple[Any, ...]:
     """Return what jobs of one cell have in common: what determines their numbers, but for seed and fold."""
     values = [(k, str(v)) for k, v in job.params.items() if identifies(k) and k not in MEMBERS]
     return (*values, *sorted((k, v) for k, v in job.result["tags"].items() if k.startswith(IMPORT)))
+
+
+def _values(jobs: Sequence[JobNow], goal: str) -> list[float]:
+    """Return the values of a cell, of jobs that have one; folds of a seed are no independent trials."""
+    seeds: dict[Any, list[float]] = {}
+    for job in jobs:
+        if math.isfinite(value := job.value(goal)):
+            seeds.setdefault(job.params.get("seed"), []).append(value)
+    if len(seeds) > 1 and jobs[0].params.get("data.folds") is not None:
+        return [statistics.fmean(values) for values in seeds.values()]
+    return [value for values in seeds.values() for value in values]
 
 
 def _once(jobs: Sequence[JobNow]) -> list[JobNow]:

@@ -137,8 +137,15 @@ def _value(sweep: SweepNow, best: Cell) -> str:
     value = f"{title(sweep.goal)} {mean_sd(best.values, sweep.goal)}"
     name = f"trial {best.number}, " if best.number is not None else ""
     shown = label(sweep, best)
-    seeds = f" ({len(best.values)} jobs)" if len(best.values) > 1 else ""
+    seeds = f" ({of_what(best)})" if len(best.values) > 1 else ""
     return f"{name}{f'{shown}: ' if shown else ''}{value}{seeds}"
+
+
+def of_what(cell: Cell) -> str:
+    """Return what a cell has values of: `3 jobs`, or `3 seeds over 5 folds`."""
+    folds = {job.params.get("data.fold") for job in cell.jobs if job.params.get("data.folds") is not None}
+    pooled = folds and len(cell.values) < len(cell.jobs)
+    return f"{len(cell.values)} seeds over {len(folds)} folds" if pooled else f"{len(cell.values)} jobs"
 
 
 def label(sweep: SweepNow, cell: Cell) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 from rnnbench.config import ConfigError, identifies
 from rnnbench.job_state import JobState
 from rnnbench.record.job_folder import read_overrides
-from rnnbench.record.progress import Cell, Reader, SweepNow
-from rnnbench.record.show import label
+from rnnbench.record.progress import Cell, JobNow, Reader, SweepNow
+from rnnbench.record.show import label, of_what
 from rnnbench.record.sweep_folder import find
 from rnnbench.system.files import DamagedFile
-from rnnbench.terminal import complain, mean_sd, say, title, train_command
+from rnnbench.terminal import complain, mean_sd, say, title, train_command, under_folds
 
 COMMAND = ["python", "-m", "rnnbench"]
 
@@ -42,7 +42,7 @@ def best(folder: Path) -> int:
         return 0
     cell = _winner(sweep)
     _explain(sweep, cell)
-    say(train_command(_overrides(cell), sweep.info["command"]))
+    say(train_command(_command(cell), sweep.info["command"]))
     return 0
 
 
@@ -86,13 +86,31 @@ def _show(sweep: SweepNow) -> str:
     return f"python -m rnnbench.record show {shlex.quote(str(sweep.folder))}"
 
 
+def _command(cell: Cell) -> list[str]:
+    """Return the words that train the first finished job of a cell, under all the folds that its seed has.
+
+    Raises:
+        ConfigError: as `_overrides`.
+    """
+    words, first = _overrides(cell), _first(cell).params
+    if first.get("data.folds") is None:
+        return words
+    mine = [job.params for job in cell.jobs if job.params["seed"] == first["seed"]]
+    folds = sorted({params["data.fold"] for params in mine})
+    return under_folds(words, folds, first["data.folds"]) if len(folds) > 1 else words
+
+
+def _first(cell: Cell) -> JobNow:
+    return next(job for job in cell.jobs if job.state is JobState.finished)
+
+
 def _overrides(cell: Cell) -> list[str]:
     """Return the overrides of the first finished job of a cell.
 
     Raises:
         ConfigError: Hydra has left none in its folder, or one of them is a flag.
     """
-    job = next(job for job in cell.jobs if job.state is JobState.finished)
+    job = _first(cell)
     try:
         words = read_overrides(job.folder)
     except FileNotFoundError:
@@ -108,13 +126,13 @@ def _overrides(cell: Cell) -> list[str]:
 def _explain(sweep: SweepNow, cell: Cell) -> None:
     """Print on stderr which trial the command trains, and of how many its cell has the mean."""
     assert sweep.goal is not None
-    job = next(job for job in cell.jobs if job.state is JobState.finished)
+    job = _first(cell)
     value = f"{title(sweep.goal)} {mean_sd(cell.values, sweep.goal)}"
     name = f"trial {cell.number}" if cell.number is not None else label(sweep, cell)
     of = f"{name}: {value}" if name else value
     if len(cell.values) > 1:
-        spread = f"mean of {len(cell.values)} jobs ({statistics.fmean(cell.values):.6g})"
-        of += f", the {spread}; the command trains the first"
+        of += f", the mean of {of_what(cell)} ({statistics.fmean(cell.values):.6g})"
+        of += "; the command trains the first"
     so_far = "" if sweep.status == JobState.finished else f", so far (the sweep is {sweep.status})"
     _note(sweep, f"{of}{so_far}; {os.path.relpath(job.folder)}", _overrides(cell))
 

@@ -205,11 +205,8 @@ def say_best(
     if folder in given:
         words = list(given[folder])
         if several:
-            folds = ",".join(str(results[at]["params"]["data.fold"]) for at in places)
-            named = (
-                [] if len(places) == results[places[0]]["params"]["data.folds"] else [f"data.fold={folds}"]
-            )
-            words = ["-m", *(word for word in words if not word.startswith("data.fold=")), *named]
+            trials = [results[at]["params"] for at in places]
+            words = terminal.under_folds(words, [t["data.fold"] for t in trials], trials[0]["data.folds"])
         terminal.say(f"  {terminal.train_command(words)}")
     return folder
 

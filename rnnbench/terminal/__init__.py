@@ -4,7 +4,7 @@ Everything that the package prints goes through here. Training continues if a te
 character, a pipe is closed or a device is full.
 """
 
-from rnnbench.terminal.commands import train_command
+from rnnbench.terminal.commands import train_command, under_folds
 from rnnbench.terminal.comparison import chosen, compare, grouped, judge, legend, save_comparison
 from rnnbench.terminal.formats import mean_sd, number, title
 from rnnbench.terminal.lines import complain, err, out, refuse, say, warn
@@ -15,5 +15,5 @@ from rnnbench.terminal.tables import print_layout, show_table
 __all__ = [
     "Live", "Stream", "chosen", "compare", "complain", "err", "grouped", "judge", "legend", "mean_sd",
     "number", "open_streams", "out", "print_layout", "refuse", "save_comparison", "say", "show_table",
-    "stderr", "stdout", "title", "train_command", "visible", "warn",
+    "stderr", "stdout", "title", "train_command", "under_folds", "visible", "warn",
 ]  # fmt: skip

@@ -17,6 +17,18 @@ def train_command(overrides: Sequence[str], of: Sequence[str] | None = None) -> 
     return shlex.join(["python", "-m", "rnnbench", *flags, *overrides])
 
 
+def under_folds(overrides: Sequence[str], folds: Sequence[int], of: int) -> list[str]:
+    """Return the words that train a trial under several folds, as one sweep.
+
+    Args:
+        overrides: of one of its folds.
+        folds: to train, of data.folds=`of`.
+    """
+    words = [word for word in overrides if not word.startswith("data.fold=")]
+    named = [] if len(folds) == of else [f"data.fold={','.join(map(str, folds))}"]
+    return ["-m", *words, *named]
+
+
 def _config_files(words: Sequence[str]) -> list[str]:
     """Return the command-line words that give the user's own configuration folders: flags, then values."""
     flags: list[str] = []
