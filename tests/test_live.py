@@ -43,8 +43,8 @@ def job(folder: Path, name: str, status: str, value: float = 0.5, epochs: int = 
         config.data.folds, config.data.fold = 2, int(str(fold))
     tags = {f"rnnbench.{key}": str(more[key]) for key in ("study", "number") if key in more}
     job = JobFolder.start(
-        folder / name, name=f"rate={rate:g} seed={seed}", config=config, trial=f"{rate}{seed}{fold}".encode().hex(),
-        dataset=DATASET, tags=tags,
+        folder / name, name=f"rate={rate:g} seed={seed}", config=config,
+        trial=f"{rate}{seed}{fold}".encode().hex(), dataset=DATASET, tags=tags,
     )  # fmt: skip
     for epoch in range(1, epochs + 1):
         job.epoch(epoch, {"val/accuracy": value - 0.01 * (epochs - epoch)})
