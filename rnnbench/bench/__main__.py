@@ -32,7 +32,7 @@ from rnnbench.bench.launcher import launcher_cost
 from rnnbench.bench.load import long_sweep
 from rnnbench.bench.loops import LAYERS, harness, operations, products_per_second, tutorial_loop
 from rnnbench.bench.measure import in_turn, spread
-from rnnbench.bench.records import table_times
+from rnnbench.bench.records import delivery_times, table_times
 from rnnbench.bench.reuse import reuse_times
 from rnnbench.bench.scan import scan_times
 from rnnbench.bench.search import sweeper_cost
@@ -230,6 +230,15 @@ def show_records(_: argparse.Namespace) -> None:
         say(f"a table of 10,000 runs from {where}: {spread(seconds, 1)} s")
 
 
+def show_delivery(_: argparse.Namespace) -> None:
+    """Print how long a sweep's delivery to MLflow takes with the means over seeds, beside without them."""
+    for seeds in (3, 5):
+        without, whole = delivery_times(seeds, trials=30, epochs=20, rounds=5)
+        ratios = [b / a for a, b in zip(without, whole, strict=True)]
+        say(f"30 trials of 20 epochs, {seeds} seeds of each configuration: {spread(whole, 2)} s to SQLite, "
+            f"{spread(ratios, 3)} times that without means")  # fmt: skip
+
+
 def show_traffic(options: argparse.Namespace) -> None:
     """Print how long searches ask and tell on each storage, as a table in Markdown."""
     workers, trials = options.workers, options.trials
@@ -341,7 +350,7 @@ def show_check(options: argparse.Namespace) -> None:
 
 PARTS = {"cells": show_cells, "data": show_data, "scan": show_scans, "records": show_records}
 PARTS |= {"load": show_load, "traffic": show_traffic, "pixels": show_pixels, "gpu-bound": show_bound}
-PARTS |= {"reuse": show_reuse, "gpu-check": show_check}
+PARTS |= {"reuse": show_reuse, "delivery": show_delivery, "gpu-check": show_check}
 
 
 def main() -> None:

@@ -129,7 +129,7 @@ def means(trials: Sequence[Mapping[str, float]]) -> dict[str, float]:
     The mean and the sample standard deviation are over the values that are finite, and the interval is
     Student's of the mean, as in a table of `rnnbench.paper`. What no seed changes stays as it is.
     """
-    found = {"n": float(len(trials))}
+    found: dict[str, float] = {}
     for name in dict.fromkeys(name for trial in trials for name in trial):
         values = [trial[name] for trial in trials if math.isfinite(trial.get(name, math.nan))]
         if name.startswith("parameters/") and len(set(values)) == 1:
@@ -138,7 +138,7 @@ def means(trials: Sequence[Mapping[str, float]]) -> dict[str, float]:
             found |= {f"{name}/{figure}": value for figure, value in _figures(values, bounds(name)).items()}
             if len(values) < len(trials):
                 found[f"{name}/n"] = float(len(values))
-    return found
+    return found | {"n": float(len(trials))}  # last: MLflow's page of a comparison begins with the first
 
 
 def _figures(values: Sequence[float], within: tuple[float, float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from rnnbench.mlflow_sync.artifacts import job_artifacts
 from rnnbench.mlflow_sync.cells import cells_of, deliver_cells
 from rnnbench.mlflow_sync.connection import connect, permanent, settle, store_errors
 from rnnbench.mlflow_sync.copies import run_of_origin
-from rnnbench.mlflow_sync.entities import dataset_input, log, sweep_facts, sweep_name, tags_of
+from rnnbench.mlflow_sync.entities import SOURCE, dataset_input, log, sweep_facts, sweep_name, tags_of
 from rnnbench.mlflow_sync.fields import NAME, NOT_IN_A_NAME, PARENT, STATUS, TAG_CHARS, cut, param_name
 from rnnbench.mlflow_sync.runs import HOST, Identity, Runs, place_of
 from rnnbench.mlflow_sync.store import NoAnswer, Refusal, StoreError, first_line
@@ -123,7 +123,7 @@ class Delivery:
     def _parent(self, runs: Runs) -> str:
         """Find or make the sweep's own run, and return its id."""
         info = read_sweep(self.sweep)
-        tags = {"rnnbench.command": " ".join(info["command"]), "rnnbench.host": HOST}
+        tags = {"rnnbench.command": " ".join(info["command"]), "rnnbench.host": HOST} | SOURCE
         place = {"rnnbench.folder": place_of(self.sweep), NAME: sweep_name(self.sweep)}
         state = runs.find_or_make(Identity.of_sweep(self.sweep, info), info["name"], tags=tags, place=place)
         return str(state["run_id"])
