@@ -177,6 +177,7 @@ def test_a_store_that_the_user_names_gets_the_records(
     nowhere.write_text(noted)
     assert sync(folder) == 1
     assert sync(folder, to=uri) == 0
+    assert delete(folder, yes=True) == 0 and active(uri, folder) == {}
     nowhere.write_text(noted)
     with claim(tmp_path / "other", uri) as sweep:
         sweep.end("finished")

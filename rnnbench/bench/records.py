@@ -94,7 +94,9 @@ def delivery_times(seeds: int, trials: int, epochs: int, rounds: int) -> list[li
 
 def _train(folder: Path, place: int, seed: int, epochs: int) -> None:
     """Write the record of a made-up trial with the metrics that a trial has."""
-    config = Config(Model("lstm"), Adam(0.001 * (1 + place)), Images("digits"), Fit(epochs=epochs), seed=seed)
+    config = Config(
+        Model("lstm"), Adam(lr=0.001 * (1 + place)), Images("digits"), Fit(epochs=epochs), seed=seed
+    )
     trial = trial_hash(config, DATASET["checksum"])
     tags = provenance("cpu")
     job = JobFolder.start(folder, name="x", config=config, trial=trial, dataset=DATASET, tags=tags)

@@ -36,7 +36,7 @@ from rnnbench.terminal import grouped
 CONFIRMS = re.compile(r"\d+\.c\d+")  # folders of a search whose trials train its winner under fresh seeds
 CONFIDENCE = 0.95
 FOLD = "data.fold"
-APART = ("seed", "tracking.", "reuse")  # keys of a trial, beside the fold, that are none of its configuration
+MEAN_ALONE = ("parameters/", "time/")  # beginnings of metrics that have a mean, but no deviation
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Cell:
     """The finished trials of one configuration."""
 
     name: str
-    params: dict[str, Any]  # that all of them share, without the nulls that are the same in the whole sweep
+    params: dict[str, Any]  # its model and task, and what varies in the sweep besides seeds and folds
     metrics: dict[str, float]
     jobs: list[str]  # names of their job folders
     attempts: list[list[Any]]  # identity and start of each
@@ -79,19 +79,13 @@ def cells_of(results: Mapping[Path, dict[str, Any]]) -> list[Cell]:
 def _cell(members: Sequence[dict[str, Any]], varied: Sequence[str], names: Mapping[str, str]) -> Cell:
     first = members[0]["params"]
     label = " ".join(_word(key, first.get(key)) for key in varied)
-    shared = {
-        key: value
-        for key, value in first.items()
-        if not (key == FOLD or key.startswith(APART))
-        and (value is not None or key in varied)
-        and all(member["params"].get(key) == value for member in members)
-    }
+    keys = dict.fromkeys(["model.name", "data.name", *varied])
     runs = _runs(members)
     folds = len({member["params"].get(FOLD) for member in members})
     counted = f"{len(runs)} x {folds} folds" if folds > 1 else f"{len(runs)}"
     return Cell(
         name=f"{label}: mean of {counted}",
-        params=shared,
+        params={key: first[key] for key in keys if key in first},
         metrics=means(runs) | ({"folds": float(folds)} if folds > 1 else {}),
         jobs=[names[member["job"]] for member in members],
         attempts=[[member["job"], member["started"]] for member in members],
@@ -127,7 +121,7 @@ def means(trials: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return mean, deviation, number and interval over trials of each metric that one of them has.
 
     The mean and the sample standard deviation are over the values that are finite, and the interval is
-    Student's of the mean, as in a table of `rnnbench.paper`. What no seed changes stays as it is.
+    Student's of the mean, as in a table of `rnnbench.paper`. A number of parameters stays as it is.
     """
     found: dict[str, float] = {}
     for name in dict.fromkeys(name for trial in trials for name in trial):
@@ -135,7 +129,9 @@ def means(trials: Sequence[Mapping[str, float]]) -> dict[str, float]:
         if name.startswith("parameters/") and len(set(values)) == 1:
             found[name] = values[0]
         elif values:
-            found |= {f"{name}/{figure}": value for figure, value in _figures(values, bounds(name)).items()}
+            figures = _figures(values, bounds(name))
+            kept = ["mean"] if name.startswith(MEAN_ALONE) else figures
+            found |= {f"{name}/{figure}": figures[figure] for figure in kept}
             if len(values) < len(trials):
                 found[f"{name}/n"] = float(len(values))
     return found | {"n": float(len(trials))}  # last: MLflow's page of a comparison begins with the first

@@ -77,7 +77,11 @@ def connect(uri: str, experiment: str, say: Callable[[str], None]) -> tuple[Any,
 def patient(uri: str) -> str:
     """Add a timeout of WAIT to a SQLite URI: the default of 5 s is too short for eight writers."""
     uri = driven(uri)
-    return uri if "timeout=" in uri else f"{uri}{'&' if '?' in uri else '?'}timeout={WAIT}"
+    return (
+        uri
+        if "timeout=" in uri or sqlite_file(uri) is None
+        else f"{uri}{'&' if '?' in uri else '?'}timeout={WAIT}"
+    )
 
 
 def settle(uri: str) -> None:
