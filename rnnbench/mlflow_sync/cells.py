@@ -79,7 +79,8 @@ def cells_of(results: Mapping[Path, dict[str, Any]]) -> list[Cell]:
 def _cell(members: Sequence[dict[str, Any]], varied: Sequence[str], names: Mapping[str, str]) -> Cell:
     first = members[0]["params"]
     label = " ".join(_word(key, first.get(key)) for key in varied)
-    keys = dict.fromkeys(["model.name", "data.name", *varied])
+    folded = ["data.folds"] if first.get("data.folds") is not None else []
+    keys = dict.fromkeys(["model.name", "data.name", *folded, *varied])
     runs = _runs(members)
     folds = len({member["params"].get(FOLD) for member in members})
     counted = f"{len(runs)} x {folds} folds" if folds > 1 else f"{len(runs)}"
