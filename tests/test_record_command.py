@@ -177,11 +177,11 @@ def test_a_store_that_the_user_names_gets_the_records(
     nowhere.write_text(noted)
     assert sync(folder) == 1
     assert sync(folder, to=uri) == 0
-    assert delete(folder, yes=True) == 0 and active(uri, folder) == {}
     nowhere.write_text(noted)
     with claim(tmp_path / "other", uri) as sweep:
         sweep.end("finished")
     assert sync(folder) == 0
+    assert delete(folder, yes=True) == 0 and active(uri, folder) == {}
 
 
 def test_records_go_to_another_store_from_now_on(
