@@ -11,12 +11,15 @@ import pytest
 import rnnbench
 from rnnbench.config import ConfigError
 from rnnbench.mlflow_sync.courier import undelivered
+from rnnbench.mlflow_sync.runs import Runs
 from rnnbench.record import is_whole, job_folders, provenance, read_metrics, read_result
 from rnnbench.record.index import FILE, Index, roots
+from rnnbench.record.job_folder import read_delivery
 from rnnbench.record.provenance import same_numbers
 from rnnbench.system.files import together, write
 from rnnbench.train.snapshot import LAST
 from tests.forked import Forked
+from tests.mlflow_store import client
 
 TINY = ["fit.epochs=2", "model.hidden_size=4", "data.train_size=64", "tracking=none"]
 
@@ -229,6 +232,14 @@ def test_the_store_has_one_run_of_a_trial(here, tmp_path, migrated):
     assert undelivered(tmp_path / "multirun" / "b") == []
     frame = rnnbench.records(uri)
     assert sorted(frame["seed"]) == [0, 1] and frame["trial"].is_unique
+    # A run counts as there as long as it is not deleted in MLflow.
+    run = read_delivery(tmp_path / "multirun" / "a" / "0")["run_id"]
+    for change, there in ((None, True), ("delete_run", False), ("restore_run", True)):
+        if change is not None:
+            getattr(client(uri), change)(run)
+        store = Runs(client(uri), "1", uri=uri, experiment="rnnbench", alone=True)
+        assert store.is_active(run) == there
+        assert not store.is_active("0" * 32)
     # Where its folder is gone the copy gets a run, and the store alone knows the trial.
     shutil.rmtree(tmp_path / "multirun" / "a")
     assert len(undelivered(tmp_path / "multirun" / "b")) == 1

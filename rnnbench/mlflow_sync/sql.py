@@ -63,6 +63,10 @@ class SqlRuns(Source):
         rows = self._select("t.key = 'rnnbench.job'", {})
         return in_order(self._read(rows, with_params=True))
 
+    def active(self) -> set[str]:
+        """Return the ids of all runs that are not deleted."""
+        return {row[0] for row in self._rows("SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active'")}
+
     def find(self, trials: Iterable[str]) -> list[Record]:
         return in_order(self._tagged("rnnbench.trial", sorted(set(trials)), with_params=False))
 
