@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rnnbench.config import mask
 from rnnbench.mlflow_sync.reading import ClientRuns
 from rnnbench.mlflow_sync.sql import KINDS, OtherSchemaError, SqlRuns
-from rnnbench.record.source import Folders, Record, SearchRecord, Source, confusion, in_order, once
+from rnnbench.record.source import Folders, Record, SearchRecord, Source, classes, confusion, in_order, once
 from rnnbench.system.files import RecordsWarning
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ __all__ = [
     "Record",
     "SearchRecord",
     "Source",
+    "classes",
     "confusion",
     "in_order",
     "once",

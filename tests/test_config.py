@@ -46,7 +46,12 @@ def compose(*overrides):
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_names_itself(choice):
     group, _, name = choice.partition("=")
-    needed = {"data=text": ["data.path=x"], "data=npz": ["data.path=x"], "data=own": ["data.name=own"]}
+    needed = {
+        "data=ucr": ["data.problem=x"],
+        "data=text": ["data.path=x"],
+        "data=npz": ["data.path=x"],
+        "data=own": ["data.name=own"],
+    }
     config = compose(choice, *needed.get(choice, []))
     check(config)
     if group in ("model", "optim", "data"):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rnnbench.record.job_folder import read_confusion, read_lengths, read_metrics, read_result
+from rnnbench.record.job_folder import read_classes, read_confusion, read_lengths, read_metrics, read_result
 from rnnbench.system.plain_text import drawn
 
 
@@ -71,7 +71,9 @@ def confusion(job: Path, file: Path) -> Path:
                 axes.text(predicted, true, str(count), ha="center", va="center", fontsize=8, color=colour)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(drawn(read_result(job)["name"], 40, 4), parse_math=False, fontsize=9)
-    axes.set_xticks(range(size))
-    axes.set_yticks(range(size))
+    names = [drawn(name, 20, 1) for name in read_classes(job)]
+    upright = max(map(len, names)) > 3
+    axes.set_xticks(range(size), names, rotation=90 if upright else 0, parse_math=False)
+    axes.set_yticks(range(size), names, parse_math=False)
     figure.savefig(file, dpi=120)
     return file

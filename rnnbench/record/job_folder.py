@@ -42,6 +42,7 @@ from rnnbench.system.files import (
     write_csv,
     write_json,
 )
+from rnnbench.system.plain_text import spreadsheet
 
 ROW = ("epoch", "timestamp_ms")
 NETWORK = ("weights.pt", "config.yaml", "result.json")  # the files that `rnnbench.load` needs
@@ -172,9 +173,18 @@ class JobFolder:
         write(self.path / "weights.pt", weights)
         self.result["weights"] = {"sha256": hashlib.sha256(weights).hexdigest()} | facts
 
-    def write_confusion(self, counts: Iterable[Sequence[int]]) -> None:
-        """Write the confusion matrix of the test set: counts (true class, predicted class)."""
-        write_csv(self.path / "confusion.csv", counts)
+    def write_confusion(self, counts: Iterable[Sequence[int]], classes: Sequence[str] = ()) -> None:
+        """Write the confusion matrix of the test set: counts (true class, predicted class).
+
+        Args:
+            counts: the matrix.
+            classes: their names; a row and a column of names are then written beside the counts.
+        """
+        rows: Iterable[Sequence[object]] = counts
+        if classes:
+            names = [spreadsheet(name) for name in classes]
+            rows = [[NAMED, *names], *([name, *row] for name, row in zip(names, counts, strict=True))]
+        write_csv(self.path / "confusion.csv", rows)
 
     def write_lengths(self, accuracies: Iterable[tuple[float, float]]) -> None:
         """Write by_length.csv: pairs of a length and the test accuracy over inputs of that length."""
@@ -297,6 +307,7 @@ def inherit(old: Path, new: Path, checkpoint: str) -> None:
     os.replace(old / checkpoint, new / checkpoint)
 
 
+NAMED = "true/predicted"  # the first cell of a confusion matrix whose classes have names
 LEFT = ("metrics.csv", "confusion.csv", "by_length.csv")  # what a trial leaves beside weights and result
 FOREIGN = (
     "rnnbench.study",
@@ -509,16 +520,35 @@ def read_confusion(folder: Path) -> list[list[int]]:
         FileNotFoundError: it is not there.
         DamagedFile: it is not a square matrix of counts.
     """
-    file = folder / "confusion.csv"
+    return _confusion(folder)[1]
+
+
+def read_classes(folder: Path) -> list[str]:
+    """Read the names of the classes of confusion.csv; their numbers where they have no names.
+
+    Raises:
+        as `read_confusion`.
+    """
+    names, counts = _confusion(folder)
+    return names or [str(number) for number in range(len(counts))]
+
+
+def _confusion(folder: Path) -> tuple[list[str], list[list[int]]]:
+    """Read names and counts of confusion.csv; no names where the classes have none."""
+    file, names = folder / "confusion.csv", []
     try:
-        counts = [[int(cell) for cell in row] for row in csv.reader(io.StringIO(read(file)), strict=True)]
+        rows = list(csv.reader(io.StringIO(read(file)), strict=True))
+        if rows and rows[0][:1] == [NAMED]:
+            names, rows = rows[0][1:], [row[1:] for row in rows[1:]]
+        counts = [[int(cell) for cell in row] for row in rows]
     except (ValueError, csv.Error) as error:
         if isinstance(error, DamagedFile):
             raise
         raise DamagedFile(file, f"is damaged, or another tool's: {error}") from None
-    if not counts or any(len(row) != len(counts) or min(row) < 0 for row in counts):
+    square = all(len(row) == len(counts) and min(row) >= 0 for row in counts)
+    if not counts or not square or len(names) not in (0, len(counts)):
         raise DamagedFile(file, "is damaged, or another tool's: it is not a square table of counts")
-    return counts
+    return names, counts
 
 
 def read_overrides(folder: Path) -> list[str]:

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.config import ConfigError
-from rnnbench.record.job_folder import ROW, read_confusion, read_delivery, read_metrics, read_result
+from rnnbench.record.job_folder import (
+    ROW,
+    read_classes,
+    read_confusion,
+    read_delivery,
+    read_metrics,
+    read_result,
+)
 from rnnbench.record.sweep_folder import read_sweep, status_now
 from rnnbench.system.files import read, sound
 
@@ -192,6 +199,20 @@ def confusion(record: Record) -> list[list[int]]:
     Raises:
         ConfigError: its job folder is not here, or its task has no classes.
     """
+    return read_confusion(_with_confusion(record))
+
+
+def classes(record: Record) -> list[str]:
+    """Read the names of a run's classes, in the order of `confusion`; their numbers without names.
+
+    Raises:
+        ConfigError: as `confusion`.
+    """
+    return read_classes(_with_confusion(record))
+
+
+def _with_confusion(record: Record) -> Path:
+    """Return the job folder of a run that has a confusion matrix."""
     file = record.folder / "confusion.csv"
     # The job may have been trained again since, with other counts.
     if not file.exists() or read_result(record.folder)["job"] != record.job:
@@ -199,4 +220,4 @@ def confusion(record: Record) -> list[list[int]]:
             f"figures: the confusion matrix of run {record.job} needs its job folder, which is not here; "
             "give source=FOLDER"
         )
-    return read_confusion(record.folder)
+    return record.folder

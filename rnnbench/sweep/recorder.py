@@ -152,7 +152,7 @@ class Recorder:
             {"input_size": task.input_size, "outputs": task.outputs, "goal": task.goal.value},
         )
         if outcome.confusion is not None:
-            record.write_confusion(outcome.confusion.tolist())
+            record.write_confusion(outcome.confusion.tolist(), task.classes)
         if outcome.by_length is not None:
             record.write_lengths(outcome.by_length.tolist())
         if job.config.fit.checkpoint_every is not None and outcome.last is not None:

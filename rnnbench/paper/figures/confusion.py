@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from rnnbench.paper.sheet import Sheet
-from rnnbench.reader import confusion
+from rnnbench.reader import classes, confusion
+from rnnbench.system.plain_text import drawn
 
 CAPTION = "Answers on the test set, all runs of a cell together; shade: share of the true class."
 WIDE = True
@@ -34,6 +35,8 @@ def draw(figure: Any, sheet: Sheet) -> None:
         axes.set_title(sheet.name(row, column), fontsize=8)
         axes.set(xlabel="predicted", ylabel="true")
         if len(counts) <= 12:
-            axes.set_xticks(range(len(counts)))
-            axes.set_yticks(range(len(counts)))
+            names = [drawn(name, 14, 1) for name in classes(next(iter(cell.records.values())))]
+            turned = 90 if max(map(len, names)) > 3 else 0
+            axes.set_xticks(range(len(counts)), names, rotation=turned, parse_math=False)
+            axes.set_yticks(range(len(counts)), names, parse_math=False)
         axes.tick_params(labelsize=6)

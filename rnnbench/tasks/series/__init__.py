@@ -1,0 +1,7 @@
+"""Reads real series: the UCR and UEA archive (data=ucr), CSV and Parquet files in long form (data=csv).
+
+A reader gives a `Collection`, the series as their files have them; `prepare` makes a task of it: missing
+values, standardisation, splits, class weights.
+"""
+
+import rnnbench.tasks.series.ucr  # noqa: F401  (enters its task)

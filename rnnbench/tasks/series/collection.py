@@ -1,0 +1,89 @@
+"""Keeps series as their files have them, before anything is standardised, filled or padded."""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.config import ConfigError
+from rnnbench.tasks.task import Labels
+
+Array = NDArray[Any]
+BLOCK = 2**20  # number of values that are looked at together
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Series of several lengths, one after the other, with what is asked of each."""
+
+    values: Array  # (steps of all series, channels) float64 or float32; nan is missing
+    lengths: Labels  # (N,) steps of each series
+    channels: list[str]  # their names, for messages
+    parts: dict[str, Labels]  # which series are published as train, val, test; train alone: not divided
+    files: list[str]
+    file: Labels  # (N,) which of the files each series is in
+    rows: Labels  # (N,) row of the file where it begins, from 1 on
+    answers: Array | None = None  # (N,) indices of `classes`, or (N, outputs) numbers; None: none asked for
+    classes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def starts(self) -> Labels:
+        """Place in `values` where each series begins (N,)."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def place(self, series: int) -> str:
+        """Return file and row where a series begins, for a message."""
+        return f"{self.files[self.file[series]]}, row {self.rows[series]:,}"
+
+    def digest(self) -> str:
+        """Return a sha256 of all values, lengths and answers; order and split change it not."""
+        found = hashlib.sha256(f"{self.values.shape} {self.classes}".encode())
+        step = max(BLOCK // self.values.shape[1], 1)
+        for start in range(0, len(self.values), step):
+            found.update(np.ascontiguousarray(self.values[start : start + step], np.float64).data)
+        found.update(np.ascontiguousarray(self.lengths, np.int64).data)
+        if self.answers is not None:
+            found.update(f"{self.answers.dtype}".encode())
+            found.update(np.ascontiguousarray(self.answers).data)
+        return found.hexdigest()
+
+
+def in_order(labels: list[str]) -> list[str]:
+    """Return the different labels, by their number if all are numbers, else by the alphabet."""
+    found = sorted(set(labels))
+    try:
+        return sorted(found, key=float)
+    except ValueError:
+        return found
+
+
+def indices(labels: list[str], classes: list[str]) -> Labels:
+    """Return the index of each label among the classes, -1 for those that are none of them."""
+    number = {label: index for index, label in enumerate(classes)}
+    return np.array([number.get(label, -1) for label in labels], np.int64)
+
+
+def check_answers(found: Collection, labels: list[str]) -> None:
+    """Refuse a label outside of training that training does not have, and a single class.
+
+    Args:
+        labels: of each series, as its file has it.
+
+    Raises:
+        ConfigError: names file, row and label.
+    """
+    assert found.answers is not None
+    if (unknown := np.flatnonzero(found.answers < 0)).size:
+        series = int(unknown[0])
+        raise ConfigError(
+            f"{found.place(series)}: has the label {labels[series]}, which no training example has "
+            f"({', '.join(found.classes[:12])}); remove the {len(unknown)} series of such labels, or give "
+            "training examples of them"
+        )
+    if len(found.classes) == 1:
+        raise ConfigError(
+            f"{found.files[0]}: has the label {found.classes[0]} alone, so that there is nothing to learn"
+        )

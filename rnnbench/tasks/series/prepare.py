@@ -1,0 +1,293 @@
+"""Makes a task of series: missing values, standardisation, splits, padding, class weights."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Optional
+
+import numpy as np
+
+from rnnbench.config import ConfigError, Data
+from rnnbench.config.refusals import refuse
+from rnnbench.tasks.series.collection import BLOCK, Array, Collection
+from rnnbench.tasks.series.splits import spread, stratified
+from rnnbench.tasks.task import Goal, Labels, Task, divided, terminal
+
+TEST_SEED = 0  # draws the test examples if none are published
+UNSCALED = 10.0  # a root mean square of a channel above this, or below its inverse, is named
+
+
+class Missing(Enum):
+    """Says what takes the place of a missing value."""
+
+    mask = "mask"  # the mean; and a further channel for each with missing values is 1 there and 0 elsewhere
+    forward = "forward"  # the value before; the mean where there is none
+
+
+class ClassWeights(Enum):
+    """Says how much examples of a class count in the loss."""
+
+    balanced = "balanced"  # n / (classes * examples of the class), as in scikit-learn
+
+
+@dataclass
+class Series(Data):
+    """Settings of all tasks that are read from files of series. val_size=null: a sixth of the rest."""
+
+    standardise: bool = True  # each channel, and numbers that are asked for, by the training examples
+    missing: Optional[Missing] = None  # null: a missing value is refused
+    stratified: bool = True  # splits have each class in its share
+    class_weights: Optional[ClassWeights] = None  # null: all examples count the same
+    root: str = "${oc.env:RNNBENCH_DATA,./data}"
+
+    def check(self) -> None:
+        """Refuse class weights where no class is asked for; see `Data.check`."""
+        super().check()
+        if self.class_weights is not None and self.metric != "accuracy":
+            refuse("data.class_weights", self.class_weights, f"needs classes, not data.metric={self.metric}")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Keeps what is known of each channel from the training examples: (channels,) each."""
+
+    mean: Array
+    sd: Array
+
+
+def task_of(data: Series, found: Collection, source: dict[str, str]) -> Task:
+    """Make a task that asks for a class or for numbers at the end of each series.
+
+    Args:
+        data: the settings.
+        found: the series.
+        source: facts for the record.
+
+    Raises:
+        ConfigError: a value is missing and data.missing says nothing; a class has one example.
+    """
+    assert found.answers is not None
+    gaps = check_values(data, found)
+    splits, how = split(data, found)
+    scaling = scaling_of(data, found, splits["train"])
+    details = source | how
+    if data.standardise:
+        details |= {"channel means": numbers(scaling.mean), "channel sds": numbers(scaling.sd)}
+    loss, outputs, targets = None, len(found.classes), found.answers
+    if found.classes:
+        if data.class_weights is ClassWeights.balanced:
+            weights = balanced(targets[splits["train"]], outputs)
+            loss = weighted(weights)
+            details["class weights"] = numbers(weights)
+    else:
+        targets, facts = numbers_asked_for(data, found.answers, splits["train"])
+        outputs = targets.shape[1]
+        details |= facts
+    return Task(
+        inputs=padded(data, found, scaling, gaps),
+        targets=targets,
+        splits=splits,
+        scale=1.0,
+        mean=0.0,
+        std=1.0,
+        outputs=outputs,
+        checksum=found.digest(),
+        details=details,
+        goal=Goal.label if found.classes else Goal.value,
+        metric=data.metric,
+        lengths=None if (found.lengths == found.lengths[0]).all() else found.lengths,
+        classes=tuple(found.classes),
+        loss=loss,
+    )
+
+
+def numbers(values: Array) -> str:
+    """Write numbers for the record."""
+    return " ".join(f"{value:.6g}" for value in values)
+
+
+def blocks(found: Collection) -> Iterator[tuple[slice, slice]]:
+    """Yield some series at a time: their places among the series, and those of their values."""
+    ends = np.cumsum(found.lengths)
+    first = 0
+    while first < len(ends):
+        begin = int(ends[first] - found.lengths[first])
+        last = int(np.searchsorted(ends, begin + BLOCK // found.values.shape[1], side="right"))
+        last = max(last, first + 1)
+        yield slice(first, last), slice(begin, int(ends[last - 1]))
+        first = last
+
+
+def check_values(data: Series, found: Collection) -> Labels:
+    """Return the channels that have missing values.
+
+    Raises:
+        ConfigError: a value is infinite, or missing and data.missing says nothing; names file and row.
+    """
+    gaps = np.zeros(len(found.channels), bool)
+    for series, steps in blocks(found):
+        values = np.asarray(found.values[steps])
+        bad = np.isinf(values) if data.missing else ~np.isfinite(values)
+        if bad.any():
+            step, channel = (int(part[0]) for part in bad.nonzero())
+            one = series.start + int(np.searchsorted(np.cumsum(found.lengths[series]), step, side="right"))
+            within = steps.start + step - int(found.starts[one]) + 1
+            infinite = np.isinf(values[step, channel])
+            raise ConfigError(
+                f"{found.place(one)}: step {within} of the series has "
+                + ("an infinite value" if infinite else "no value")
+                + f" in channel {found.channels[channel]}; "
+                + ("correct it" if infinite else "data.missing=mask or data.missing=forward reads it")
+            )
+        gaps |= np.isnan(values).any(0)
+    return np.flatnonzero(gaps)
+
+
+def split(data: Series, found: Collection) -> tuple[dict[str, Labels], dict[str, str]]:
+    """Return the indices of each split, and how the test set was made, for the record.
+
+    Raises:
+        ConfigError: there are too few series, or a class has too few to be divided.
+    """
+    parts, how = dict(found.parts), {}
+    pool = parts.pop("train")
+    by_class = bool(found.classes) and data.stratified
+    if "test" not in parts:
+        sixth = len(pool) // 6
+        if sixth < 1:
+            raise ConfigError(f"{found.files[0]}: has {len(pool)} series, too few to be split")
+        drawn = pool[np.random.RandomState(TEST_SEED).permutation(len(pool))]
+        if by_class and found.answers is not None:
+            check_classes(found, pool)
+            drawn = drawn[np.argsort(found.answers[drawn], kind="stable")]
+            at = spread(len(drawn), sixth)
+        else:
+            at = np.arange(sixth)
+        parts["test"], pool = drawn[at], np.sort(np.delete(drawn, at))
+        how["test"] = "a sixth of the series, set aside under a fixed seed"
+    if "val" in parts:
+        for key, value in (("val_size", data.val_size), ("folds", data.folds)):
+            if value is not None:
+                raise ConfigError(f"data.{key}={value}: {found.files[0]} has validation series; use null")
+    share = 0 if "val" in parts else round(len(pool) / 6)
+    if by_class and found.answers is not None and "val" not in parts and data.val_size != 0:
+        check_classes(found, pool)
+        chosen = stratified(data, found.answers[pool], share)
+    else:
+        chosen = divided(data, len(pool), share)
+    return {part: pool[index] for part, index in chosen.items()} | parts, how
+
+
+def check_classes(found: Collection, pool: Labels) -> None:
+    """Refuse a class with one example, which cannot be in two parts."""
+    assert found.answers is not None
+    counts = np.bincount(found.answers[pool], minlength=len(found.classes))
+    if (alone := np.flatnonzero(counts == 1)).size:
+        one = pool[found.answers[pool] == alone[0]][0]
+        raise ConfigError(
+            f"{found.place(int(one))}: is the only example of class {found.classes[alone[0]]} that is not "
+            "for testing, so that training and validation cannot both have it; leave the class out, or "
+            "data.stratified=false"
+        )
+
+
+def scaling_of(data: Series, found: Collection, train: Labels) -> Scaling:
+    """Return mean and standard deviation of each channel over the training examples; 0 and 1 if not wanted.
+
+    Raises:
+        ConfigError: a channel has no value in any training example.
+    """
+    chosen = np.zeros(len(found.lengths), bool)
+    chosen[train] = True
+    C = len(found.channels)
+    count, total, square = np.zeros(C), np.zeros(C), np.zeros(C)
+    for series, steps in blocks(found):
+        values = np.asarray(found.values[steps], np.float64)[np.repeat(chosen[series], found.lengths[series])]
+        count += (~np.isnan(values)).sum(0)
+        total += np.nansum(values, 0)
+    if (empty := np.flatnonzero(count == 0)).size:
+        raise ConfigError(
+            f"{found.files[0]}: channel {found.channels[empty[0]]} has no value in any training example; "
+            "leave it out"
+        )
+    mean = total / count
+    for series, steps in blocks(found):
+        values = np.asarray(found.values[steps], np.float64)[np.repeat(chosen[series], found.lengths[series])]
+        square += np.nansum((values - mean) ** 2, 0)
+    sd = np.sqrt(square / count)
+    if not data.standardise:
+        name_unscaled(found.files[0], found.channels, np.hypot(mean, sd), "data.standardise=true")
+        return Scaling(np.zeros(C), np.ones(C))
+    constant = sd <= 1e-12 * np.maximum(abs(mean), 1e-300)
+    return Scaling(mean, np.where(constant, 1.0, sd))
+
+
+def name_unscaled(file: str, channels: list[str], size: Array, remedy: str) -> None:
+    """Say in a line which inputs are far larger or smaller than what networks train well on.
+
+    Args:
+        file: where they are from.
+        channels: their names.
+        size: (channels,) root mean square of each over the training examples.
+        remedy: what standardises them.
+    """
+    far = np.flatnonzero((size > UNSCALED) | ((size < 1 / UNSCALED) & (size > 0)))
+    if far.size:
+        worst = far[np.abs(np.log(size[far])).argmax()]
+        terminal().warn(
+            f"{file}: {len(far)} of {len(size)} channels enter unscaled, such as {channels[worst]} with "
+            f"values of about {size[worst]:.3g}; networks train far better on values of about 1: {remedy}"
+        )
+
+
+def entered(data: Series, values: Array, lengths: Labels, scaling: Scaling, gaps: Labels) -> Array:
+    """Return values (steps, channels) of whole series as they enter the network, float32."""
+    values = (np.asarray(values, np.float64) - scaling.mean) / scaling.sd
+    missing = np.isnan(values[:, gaps])
+    if gaps.size and data.missing is Missing.forward:
+        step = np.arange(len(values))[:, None]
+        last = np.maximum.accumulate(np.where(np.isnan(values), -1, step), axis=0)
+        begin = np.repeat(np.cumsum(lengths) - lengths, lengths)[:, None]
+        values = np.where(last >= begin, np.take_along_axis(values, np.maximum(last, 0), 0), np.nan)
+    elif gaps.size:
+        values = np.concatenate([values, missing], 1)
+    return np.nan_to_num(values, nan=0.0).astype(np.float32)
+
+
+def padded(data: Series, found: Collection, scaling: Scaling, gaps: Labels) -> Array:
+    """Return inputs (N, T, channels) with 0 beyond the lengths."""
+    width = len(found.channels) + (gaps.size if data.missing is Missing.mask else 0)
+    T = int(found.lengths.max())
+    inputs = np.zeros((len(found.lengths), T, width), np.float32)
+    for series, steps in blocks(found):
+        lengths = found.lengths[series]
+        counts = np.arange(T) < lengths[:, None]
+        inputs[series][counts] = entered(data, found.values[steps], lengths, scaling, gaps)
+    return inputs
+
+
+def numbers_asked_for(data: Series, answers: Array, train: Labels) -> tuple[Array, dict[str, str]]:
+    """Return targets (N, outputs), standardised by the training examples, and these figures."""
+    if not data.standardise:
+        return answers.astype(np.float32), {}
+    mean, sd = answers[train].mean(0), answers[train].std(0)
+    sd = np.where(sd > 0, sd, 1.0)
+    facts = {"target means": numbers(mean), "target sds": numbers(sd)}
+    return ((answers - mean) / sd).astype(np.float32), facts
+
+
+def balanced(classes: Labels, outputs: int) -> Array:
+    """Return the weight of each class, by which all classes count the same: (outputs,)."""
+    counts = np.bincount(classes, minlength=outputs)
+    return len(classes) / (outputs * np.maximum(counts, 1))
+
+
+def weighted(weights: Array) -> Callable[[Any, Any], Any]:
+    """Return the cross entropy in which the examples of a class count by its weight; see `Task.loss`."""
+
+    def loss(logits: Any, y: Any) -> Any:
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits, y, weight=logits.new_tensor(weights), reduction="none")
+
+    return loss
