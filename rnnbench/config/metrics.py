@@ -132,6 +132,17 @@ def word_accuracy(right: Any, words: Any) -> Any:
     return right.sum(1) / words.sum(1)
 
 
+def length_accuracy(right: Any, words: Any) -> Any:
+    """Average the accuracy of words over their lengths, (K,); a length without words is passed over.
+
+    Args:
+        right: (K, n) sum over the words of each length of the share of their answers that is right
+        words: (K, n) number of words of each length
+    """
+    there = words > 0
+    return (right / words.clamp(min=1) * there).sum(1) / there.sum(1)
+
+
 def r2(residual: Any, squared: Any, total: Any, answers: Any) -> Any:
     """Average 1 - residual / variance over the outputs, (K,).
 
@@ -235,6 +246,16 @@ METRICS = {
             goals=("labels",),
             sums="task",
             of_sums=largest_n,
+        ),
+        Metric(
+            name="length_accuracy",
+            better="higher",
+            bounds=SHARE,
+            digits=4,
+            title="accuracy over lengths",
+            goals=("labels",),
+            sums="task",
+            of_sums=length_accuracy,
         ),
         Metric(
             name="word_accuracy",
