@@ -113,6 +113,7 @@ class Trained:
         Raises:
             ConfigError: the data is not there, or is not what the trial was trained on.
         """
+        task = self.task(data)
         kernel = {Kernel.cudnn: Kernel.torch, Kernel.fastest: Kernel.auto, Kernel.compiled: Kernel.auto}
         fit = replace(
             self.config.fit,
@@ -120,17 +121,24 @@ class Trained:
             kernel=kernel.get(self.config.fit.kernel, self.config.fit.kernel),
             precision=Precision.float32,
         )
-        config = replace(self.config, data=_here(self.config.data, data), fit=fit)
-        task = tasks.load(config.data)
+        stack = Stack(replace(self.config, data=_here(self.config.data, data), fit=fit), task)
+        (measured,) = stack.measure(self.parameters.unsqueeze(0), "test").metrics
+        return {f"test/{name}": value for name, value in measured.items()}
+
+    def task(self, data: str | Path | None = None) -> tasks.Task:
+        """Read the data that the trial was trained on; see `evaluate`.
+
+        Raises:
+            ConfigError: it is not there, or is other data.
+        """
+        task = tasks.load(_here(self.config.data, data))
         recorded = self.result.get("dataset", {}).get("checksum", task.checksum)
         if recorded != task.checksum:
             raise ConfigError(
-                f"data={config.data.name}: is not what the trial was trained on (sha256 "
+                f"data={self.config.data.name}: is not what the trial was trained on (sha256 "
                 f"{task.checksum[:12]}, recorded {recorded[:12]}); say where that is: evaluate(data=...)"
             )
-        stack = Stack(config, task)
-        (measured,) = stack.measure(self.parameters.unsqueeze(0), "test").metrics
-        return {f"test/{name}": value for name, value in measured.items()}
+        return task
 
     def to_torch(self) -> TorchNetwork:
         """Build the same network as a plain torch.nn module, which takes normalised inputs (B, T, input).

@@ -31,7 +31,9 @@ ORDER = [
     {"sweep"},
     {"search"},
     {"cluster"},
-    {"api", "app", "hydra_plugins", "paper"},
+    {"api"},
+    {"look"},
+    {"app", "hydra_plugins", "paper"},
     {"__main__"},  # the command, and those of packages: python -m rnnbench.record, .paper, .cluster
     {"__init__"},
     {"bench"},
@@ -55,6 +57,7 @@ NEVER = {
     "sweep": {"torchvision", "optuna"},
     "search": {"torch", "torchvision"},
     "cluster": {"optuna"},
+    "look": {"hydra", "optuna"},
     "paper": {"torch", "torchvision"},
 }
 # mlflow is imported by mlflow_sync alone.

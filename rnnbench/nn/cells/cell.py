@@ -95,6 +95,9 @@ class Cell:
             `step` gets `a` with gates * hidden rows; 1 if nothing else is said.
         states: tensors (K, hidden, B) that the state of `step` consists of, the output h first; 1 if
             nothing else is said, 2 for a cell that has a c beside its h.
+        activations: names for figures of the sigmoids, tanhs and exponentials of `step`, in the order in
+            which it computes them, each block of hidden rows by itself; those that follow are not shown. If
+            nothing is said all are shown, numbered.
 
     Parameters of a layer: gates hidden (input + hidden + 1), if nothing is changed in `shapes`.
     Options that every cell has:
@@ -115,6 +118,7 @@ class Cell:
     states: ClassVar[int] = 1  # h, and perhaps c
     forget_gate: ClassVar[int | None] = None  # its block of the bias
     candidate: ClassVar[int] = 0  # its block of weight_hh
+    activations: ClassVar[tuple[str, ...]] = ()  # names of the gates, see above
     options: ClassVar[frozenset[str]] = frozenset()  # keys that only some cells have: positive, normalised
     recurrent: ClassVar[bool] = True  # whether there is a weight_hh, and steps one after the other
 

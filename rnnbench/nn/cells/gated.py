@@ -23,6 +23,7 @@ class GRUv1(Cell):
 
     name = "gru_v1"
     gates, candidate = 3, 2
+    activations = ("r", "z", "n")
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
         (h,), H = state, self.hidden_size
@@ -46,6 +47,7 @@ class MUT1(Cell):
 
     name = "mut1"
     gates, candidate = 3, 1
+    activations = ("r", "tanh(P x)", "n", "z")
 
     def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
         H = self.hidden_size
@@ -76,6 +78,7 @@ class MUT2(Cell):
 
     name = "mut2"
     gates, candidate = 3, 2
+    activations = ("z", "r", "n")
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
         (h,), H = state, self.hidden_size
@@ -98,6 +101,7 @@ class MUT3(Cell):
 
     name = "mut3"
     gates, candidate = 3, 2
+    activations = ("tanh(h-)", "z", "r", "n")
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
         (h,), H = state, self.hidden_size
@@ -121,6 +125,7 @@ class MGU(Cell):
 
     name = "mgu"
     gates, candidate = 2, 1
+    activations = ("f", "n")
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
         (h,), H = state, self.hidden_size
@@ -143,6 +148,7 @@ class JANET(Cell):
 
     name = "janet"
     gates, forget_gate, candidate = 2, 0, 1
+    activations = ("s(q)", "1 - s(q - beta)", "n")
     BETA = 1.0
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:

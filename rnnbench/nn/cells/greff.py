@@ -30,6 +30,7 @@ class Vanilla(Cell):
     peepholes: ClassVar[str] = "ifo"
     gates, states, candidate = 4, 2, 0
     forget_gate: ClassVar[int | None] = 2
+    activations: ClassVar[tuple[str, ...]] = ("i", "f", "z", "tanh(c)", "o")
 
     def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
         return super().shapes(input_size) | {"peephole": (len(self.peepholes) * self.hidden_size,)}
@@ -77,6 +78,7 @@ class NIG(Vanilla):
 
     name = "nig"
     blocks, peepholes, gates, forget_gate = "zfo", "fo", 3, 1
+    activations = ("f", "z", "tanh(c)", "o")
 
 
 class NFG(Vanilla):
@@ -84,6 +86,7 @@ class NFG(Vanilla):
 
     name = "nfg"
     blocks, peepholes, gates, forget_gate = "zio", "io", 3, None
+    activations = ("i", "z", "tanh(c)", "o")
 
 
 class NOG(Vanilla):
@@ -91,12 +94,14 @@ class NOG(Vanilla):
 
     name = "nog"
     blocks, peepholes, gates = "zif", "if", 3
+    activations = ("i", "f", "z")
 
 
 class NIAF(Vanilla):
     """No input activation function: z = W_z x + R_z h- + b_z. As many parameters as vanilla."""
 
     name = "niaf"
+    activations = ("i", "f", "tanh(c)", "o")
 
     def input_activation(self, z: Tensor) -> Tensor:
         """Apply no function."""
@@ -107,6 +112,7 @@ class NOAF(Vanilla):
     """No output activation function: h = c * o. As many parameters as vanilla."""
 
     name = "noaf"
+    activations = ("i", "f", "z", "o")
 
     def output_activation(self, c: Tensor) -> Tensor:
         """Apply no function."""
@@ -121,6 +127,7 @@ class CIFG(Vanilla):
 
     name = "cifg"
     blocks, peepholes, gates, forget_gate = "zio", "io", 3, None
+    activations = ("i", "z", "tanh(c)", "o")
 
     def input_and_forget(self, gates: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
         return gates["i"], 1 - gates["i"]

@@ -24,6 +24,7 @@ class GRU(TorchCell):
 
     name = "gru"
     gates, candidate = 3, 2
+    activations = ("r", "n", "z")
 
     def bias(self, weights: Weights) -> Tensor:
         return weights["bias_ih"]  # the other bias is multiplied by the reset gate

@@ -27,6 +27,7 @@ class LSTM(TorchCell):
 
     name = "lstm"
     gates, states, forget_gate, candidate = 4, 2, 1, 2
+    activations = ("f", "i", "g", "o")
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
         h, c = state

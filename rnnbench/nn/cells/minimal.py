@@ -4,7 +4,7 @@ Their state is h = a * h- + b with a and b known for all steps beforehand, so th
 the one before: `scan` takes of the order of sqrt(T) steps one after the other.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ class MinGRU(Cell):
     name = "mingru"
     options = frozenset({"positive"})
     gates, recurrent = 2, False
+    activations: ClassVar[tuple[str, ...]] = ("z",)
 
     def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
         rows = self.gates * self.hidden_size
@@ -70,6 +71,7 @@ class MinLSTM(MinGRU):
     name = "minlstm"
     options = frozenset({"positive", "normalised"})
     gates, forget_gate = 3, 0
+    activations = ("f", "i")
 
     def terms(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         f, i, n = (inputs[0].sigmoid(), inputs[1].sigmoid(), inputs[2])

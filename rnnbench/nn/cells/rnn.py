@@ -18,6 +18,7 @@ class RNN(TorchCell):
     """
 
     name = "rnn"
+    activations = ("h",)
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
