@@ -1,15 +1,15 @@
-"""Looks into a trained network: its gates and states over the steps of a sequence, gradients back through time.
+"""Looks into a trained network: gates and states over the steps of a sequence, gradients back through time.
 
     look = Look.of("multirun/lr/0")
     look.gates()                  {"f": (T, hidden), ...} over the first of the longest test examples
     look.gradients()[0].state     (lags,) norm of the gradient at the state, by steps before the answer
 
-All is computed in float64 from the weights at the best epoch, on the CPU and without options that only training
-has. A text's window starts from the state before the first step, not from that of the window before.
+Computed in float64 from the weights at the best epoch, on the CPU, without what only training has, such as
+dropout. A window of a text starts from the state before the first step, not from that of the window before.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -133,9 +133,10 @@ class Look:
         cells: list[Any] = [cell for layer in network.layers for _, cell in layer]
         states = [part for cell in cells for after in cell.states_after for part in after]
         at_x, *at_states = torch.autograd.grad(loss.sum(), [x, *states], allow_unused=True)
-        squares = [torch.zeros_like(part) if d is None else d.square() for part, d in zip(states, at_states)]
-        T = x.shape[1]
-        by_layer = torch.stack([part.sum(1)[0] for part in squares]).view(len(cells), T, -1, x.shape[3])
+        T, B = x.shape[1], x.shape[3]
+        # One that no answer depends on has no gradient: that after the steps that count, for example.
+        squares = [torch.zeros(B).double() if d is None else d.square().sum(1)[0] for d in at_states]
+        by_layer = torch.stack(squares).view(len(cells), T, -1, B)
         state = by_layer.sum((0, 2)).sqrt().numpy()  # (T, B)
         inputs = at_x.square().sum(2)[0].sqrt().numpy()
         return [
@@ -185,7 +186,7 @@ class Look:
         return forward
 
     def _last_loss(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the loss (1, B) of the last answer of each example, and the step (B,) that it is given at."""
+        """Return the loss (1, B) of the last answer of each example, and the step (B,) that it belongs to."""
         goal, T = self.task.goal, batch.x.shape[1]
         if not goal.every_step:
             loss = measure(goal, logits, batch.y, batch.lengths, self.task.loss)[0]

@@ -209,6 +209,7 @@ LATE_IMPORTS = {
     "cluster/base.py",  # training needs torch, a search's jobs need Optuna
     "kernels/__init__.py",  # Triton, which is not everywhere
     "kernels/libraries.py",  # what is compiled at first use; build and trace are modules of commands, too
+    "paper/weights.py",  # torch, which most figures do without
     "search/sweeper.py",  # Optuna and torch, which a command that is refused does without
     "sweep/stages.py",  # torch, likewise
     "tasks/task.py",  # rich, which most tasks do without

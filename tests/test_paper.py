@@ -47,7 +47,9 @@ from rnnbench.render.markdown import markdown
 
 SEEDS = (0, 1, 2)
 CELLS = ("lstm", "gru", "rnn")
-NEED_MORE = ("sensitivity", "importances", "critical_difference")  # figures of searches, of several tasks
+NEED_WEIGHTS = ("gates", "gradient_flow", "memory", "counter")
+# Figures of searches, of several tasks, of weights.
+NEED_MORE = ("sensitivity", "importances", "critical_difference", *NEED_WEIGHTS)
 # By hand: means 0.9, 0.8, 0.5; deviations 0.1, 0, 0.1.
 ACCURACIES = {"lstm": (0.8, 0.9, 1.0), "gru": (0.8, 0.8, 0.8), "rnn": (0.4, 0.5, 0.6)}
 PARAMETERS = {"lstm": 5110.0, "gru": 5085.0, "rnn": 4951.0}

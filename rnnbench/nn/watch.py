@@ -53,7 +53,7 @@ class Activations(TorchDispatchMode):
     """Keeps the sigmoids, tanhs and exponentials that are computed meanwhile, in order."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[tuple[str, Tensor]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -94,8 +94,8 @@ def watched(network: Network) -> Network:
         for _, cell in layer:
             if type(cell).step is Cell.step:
                 raise ConfigError(
-                    f"{defined(type(cell))}: computes all steps in a function of its own, so that no step can "
-                    "be looked at; define step(self, a, state, layer)"
+                    f"{defined(type(cell))}: computes all steps in a function of its own, so that no step "
+                    "can be looked at; define step(self, a, state, layer)"
                 )
     copied = copy(network)
     copied.layers = [[(suffix, WatchedCell(cell)) for suffix, cell in layer] for layer in network.layers]

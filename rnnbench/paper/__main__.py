@@ -2,6 +2,8 @@
 
 python -m rnnbench.paper FOLDER: write a table of the trials in a sweep's folder.
 
+python -m rnnbench.paper look FOLDER kind=KIND: draw what is inside of trained networks.
+
 python -m rnnbench.paper verify FOLDER: compute its numbers again from the records."""
 
 import argparse
@@ -22,6 +24,7 @@ from rnnbench.paper.derived import derive, name_of, table_file
 from rnnbench.paper.drawing import draw
 from rnnbench.paper.files import texts
 from rnnbench.paper.layout import layout
+from rnnbench.paper.looking import draw_of_folders
 from rnnbench.paper.planning import MULTIRUN, App, Plan, TableSearch, make_plan, portable, searched
 from rnnbench.paper.provenance import warnings
 from rnnbench.paper.published import cited
@@ -40,12 +43,14 @@ USAGE = """examples
   python -m rnnbench.paper table=mnist_rows data.root=PATH
                                                     further overrides go to the table's trials
   python -m rnnbench.paper multirun/lr              a row for what varied in a sweep: no table file is needed
+  python -m rnnbench.paper look multirun/lr/0 kind=gates
+                                                    also gradient_flow, memory, counter
   python -m rnnbench.paper verify multirun/paper/digits
 """
 
 
-def main() -> None:
-    """Run the command: exit code 1 for what was refused, failed or differs, 130 for Ctrl-C."""
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m rnnbench.paper",
         description="Tables and figures from records.",
@@ -55,7 +60,8 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="+",
-        help="table=NAME [source=FOLDER or URI] [overrides], a sweep's FOLDER or several, or verify FOLDER",
+        help="table=NAME [source=FOLDER or URI] [overrides], a sweep's FOLDER or several, look FOLDER "
+        "kind=KIND, or verify FOLDER",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and for how long")
     parser.add_argument("--no-run", action="store_true", help="only read records")
@@ -63,8 +69,13 @@ def main() -> None:
     parser.add_argument(
         "--config-dir", type=Path, action="append", default=[], help="more files of any group"
     )
+    return parser.parse_intermixed_args()
+
+
+def main() -> None:
+    """Run the command: exit code 1 for what was refused, failed or differs, 130 for Ctrl-C."""
     open_streams()
-    given = parser.parse_intermixed_args()
+    given = arguments()
     show_warnings()
     values = dict(word.split("=", 1) for word in given.what if "=" in word)
     try:
@@ -73,6 +84,11 @@ def main() -> None:
             if len(given.what) < 2:
                 raise ConfigError("verify: give the folder of a table: multirun/paper/NAME")
             sys.exit(check(Path(given.what[1]), values.get("source"), given))
+        if given.what[0] == "look":
+            files, said = draw_of_folders(given.what[1:], given.config_dir)
+            say(said)
+            say(f"written: {' '.join(map(os.path.relpath, files))}")
+            return
         if all(Path(word).is_dir() for word in given.what):
             of_folders(list(map(Path, given.what)), given)
             return

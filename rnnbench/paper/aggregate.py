@@ -223,9 +223,7 @@ def arrange(table: Table, planned: Sequence[TableTrial]) -> dict[tuple[Key, Key]
         _check_alike(table, row, column, cell)
     _check_protocols(table, planned)
     places = {(*at, _key(trial, table.over)) for at, cell in cells.items() for trial in cell.planned}
-    for kind in dict.fromkeys(figure.kind for figure in table.figures.values()):
-        if (refuse := KINDS[kind].check) is not None:
-            refuse(table, places)
+    _check_figures(table, places, planned)
     if table.margin and _are_runs(table, cells):
         raise ConfigError("margin: the folds of one seed are not independent runs; add seeds: seed=range(5)")
     rows = dict.fromkeys(row for row, _ in cells)
@@ -279,6 +277,21 @@ def _check_alike(table: Table, row: Key, column: Key, cell: Cell) -> None:
         at = task, trial.params["seed"], part_of(trial.params)
         if seen.setdefault(at, trial.trial) != trial.trial:
             raise ConfigError(f"seed={trial.params['seed']}: stands for two trials in one cell")
+
+
+def _check_figures(table: Table, places: set[tuple[Key, Key, Key]], planned: Sequence[TableTrial]) -> None:
+    """Refuse figures that cannot show such cells, or such trials."""
+    for name, figure in table.figures.items():
+        kind = KINDS[figure.kind]
+        if kind.check is not None:
+            kind.check(table, places)
+        if kind.check_trial is None:
+            continue
+        try:
+            for trial in planned:
+                kind.check_trial(trial.params)
+        except ConfigError as error:
+            raise ConfigError(f"figures.{name}: {error}") from None
 
 
 def _check_protocols(table: Table, planned: Sequence[TableTrial]) -> None:

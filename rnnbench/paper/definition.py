@@ -66,6 +66,9 @@ class FigureSettings:
     y: Optional[str] = None  # metric of the y axis; null: the table's last
     parameter: str = "optim.lr"  # hyperparameter of the x axis, for sensitivity
     test: str = "nemenyi"  # of critical_difference: nemenyi, or wilcoxon (signed ranks, Holm's correction)
+    example: Optional[int] = None  # of gates: number of the test example; null: the first of the longest
+    n: Optional[int] = None  # of counter: how many a the word has; null: twice the largest n of training
+    start: bool = False  # of gradient_flow: whether the weights before training are drawn as well
     title: Optional[str] = None
 
 
@@ -266,6 +269,9 @@ def _check_figures(table: Table, folders: Sequence[Path]) -> None:
             )
         if kind.of_searches and table.tuned is None:
             raise ConfigError(f"figures.{name}.kind={figure.kind}: is of searches, and this table has none")
+        for key, value, least in (("example", figure.example, 0), ("n", figure.n, 1)):
+            if value is not None and value < least:
+                raise ConfigError(f"figures.{name}.{key}={value}: must be at least {least}")
         if figure.test not in RANK_TESTS:
             raise ConfigError(f"figures.{name}.test={figure.test}: must be one of {', '.join(RANK_TESTS)}")
 

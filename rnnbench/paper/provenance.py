@@ -8,6 +8,7 @@ from typing import Any
 from rnnbench.paper.aggregate import FilledTable, TableTrial
 from rnnbench.paper.definition import FigureSettings, Table
 from rnnbench.paper.planning import TableSearch, is_place, portable
+from rnnbench.paper.weights import digests
 from rnnbench.reader import Record, Source
 
 # `renderer` is raised when the bytes of a file change, `statistics` when a figure, an interval or a test is
@@ -17,13 +18,13 @@ VERSIONS = {"renderer": 2, "statistics": 3}
 EARLIER_RESAMPLES = 2_000  # number of resamples before version 3
 # Keys of a table that version 2 of the renderer did not have from the start.
 LATER = ("margin", "chance", "tasks", "transpose")
-LATER_OF_FIGURES = ("test",)
+LATER_OF_FIGURES = ("test", "example", "n", "start")
 MIXED = ("rnnbench.kernel", "rnnbench.device", "rnnbench.card")
 
 
 def provenance(filled: FilledTable, searches: Sequence[TableSearch]) -> dict[str, Any]:
     """Return the runs of every cell as JSON types: ids, seeds, code, versions, data, commands."""
-    trials = []
+    trials, drawn = [], digests(filled)
     for (row, column), cell in filled.cells.items():
         at = {(trial.trial): trial for trial in cell.planned}
         found = {record.trial: record for record in cell.records.values()}
@@ -38,6 +39,7 @@ def provenance(filled: FilledTable, searches: Sequence[TableSearch]) -> dict[str
         "warnings": warnings(filled),
         "searches": [_search(filled, wanted) for wanted in searches],
         "superseded": filled.superseded,
+        **({"weights": drawn} if drawn else {}),  # sha256 of each weights.pt that figures were drawn from
         "trials": trials,
     }
 

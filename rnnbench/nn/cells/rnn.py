@@ -1,6 +1,7 @@
 """The plain recurrence, as torch.nn.RNN defines it, and with an identity start."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ class RNN(TorchCell):
     """
 
     name = "rnn"
-    activations = ("h",)
+    activations: ClassVar[tuple[str, ...]] = ("h",)
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
@@ -39,6 +40,7 @@ class IRNN(RNN):
     """
 
     name = "irnn"
+    activations = ()
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)

@@ -6,7 +6,11 @@ A module says how the figure is read, and draws it:
     OF_SEARCHES = False  # optional: whether it shows searches, which only a tuned table has
     WIDE = False  # optional: whether the page gives it a line of its own
 
+    OF_WEIGHTS = False  # optional: whether it is drawn from weights.pt, of which a table keeps the digests
+
     def check(table, places): ...  # optional: refuses a table of these (row, column, over), before training
+
+    def check_trial(params): ...  # optional: refuses a trial by its config, by dotted keys, before training
 
     def draw(figure, sheet): ...  # on a matplotlib Figure, from a rnnbench.paper.sheet.Sheet
 
@@ -34,7 +38,9 @@ class FigureKind:
     draw: Callable[[Any, Any], None]
     of_searches: bool
     wide: bool
+    of_weights: bool = False
     check: Callable[[Any, Any], None] | None = None
+    check_trial: Callable[[Any], None] | None = None
 
 
 STOCK = sorted(module.name for module in pkgutil.iter_modules(__path__))
@@ -85,5 +91,8 @@ def _kind(module: ModuleType, file: Path) -> FigureKind:
     caption, draw = getattr(module, "CAPTION", None), getattr(module, "draw", None)
     if not isinstance(caption, str) or not callable(draw):
         raise ConfigError(f"{file}: a figure needs a text CAPTION and a function draw(figure, sheet)")
-    of_searches, wide = getattr(module, "OF_SEARCHES", False), getattr(module, "WIDE", False)
-    return FigureKind(caption, draw, of_searches, wide, getattr(module, "check", None))
+    of_searches, wide, of_weights = (
+        getattr(module, name, False) for name in ("OF_SEARCHES", "WIDE", "OF_WEIGHTS")
+    )
+    checks = (getattr(module, name, None) for name in ("check", "check_trial"))
+    return FigureKind(caption, draw, of_searches, wide, of_weights, *checks)
