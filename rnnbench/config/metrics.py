@@ -46,7 +46,7 @@ class Metric(MetricFacts):
     `sums` is given logits (K, outputs, B), or (K, outputs, T, B) where an answer is asked for at every step,
     in float64; y as rnnbench.kernels.losses.measure has it; and counts, (K, B) or (K, T, B), which are 1 for
     answers that count and 0 for padding. It gives a tuple of tensors (K, ...). sums="task" takes the method
-    `sums` of the task, and the metric goes with such tasks alone.
+    `sums` of the task and sums="optimum" its method `optimum`, and the metric goes with such tasks alone.
 
     The first two follow from what every kernel's evaluation gives. The third has the torch path evaluate the
     examples again, whatever kernel trains. Each gives (K,).
@@ -55,7 +55,7 @@ class Metric(MetricFacts):
     goals: tuple[str, ...]  # what is asked of the sequences that it goes with: values of rnnbench.tasks.Goal
     of_means: Callable[[Any, Any], Any] | None = None
     of_confusion: Callable[[Any], Any] | None = None
-    sums: Callable[[Any, Any, Any], tuple[Any, ...]] | Literal["task"] | None = None
+    sums: Callable[[Any, Any, Any], tuple[Any, ...]] | Literal["task", "optimum"] | None = None
     of_sums: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
@@ -266,6 +266,25 @@ METRICS = {
             goals=("labels",),
             sums="task",
             of_sums=word_accuracy,
+        ),
+        Metric(
+            name="excess",  # bits per character above the best that can be said
+            better="lower",
+            bounds=(-math.inf, math.inf),
+            title="excess (bits)",
+            goals=("labels",),
+            sums="optimum",
+            of_sums=lambda nll, best, answers, right, certain: (nll - best) / answers / math.log(2),
+        ),
+        Metric(
+            name="deterministic_accuracy",  # the share of right answers where only one symbol can follow
+            better="higher",
+            bounds=SHARE,
+            digits=4,
+            title="deterministic accuracy",
+            goals=("labels",),
+            sums="optimum",
+            of_sums=lambda nll, best, answers, right, certain: right / certain,
         ),
     )
 }

@@ -105,7 +105,8 @@ class TorchCompute:
                 counts = counted(self.task.goal, logits, batch.y, batch.lengths).double()
                 y = batch.y.double() if batch.y.is_floating_point() else batch.y
                 for metric in metrics:
-                    summed = self.task.sums if metric.sums == "task" else metric.sums
+                    own = {"task": self.task.sums, "optimum": self.task.optimum}
+                    summed = own[metric.sums] if isinstance(metric.sums, str) else metric.sums
                     assert callable(summed)
                     parts = summed(logits.double(), y, counts)
                     before = totals.get(metric.name)

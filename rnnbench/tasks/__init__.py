@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from rnnbench.config import ConfigError, Data
 from rnnbench.config.advice import no_name
 from rnnbench.config.loading import names, registered
-from rnnbench.config.metrics import METRICS, find
+from rnnbench.config.metrics import METRICS, Metric, find
 from rnnbench.config.registry import register
 from rnnbench.config.user_code import asked
 from rnnbench.tasks.generated import Made
@@ -104,20 +104,20 @@ def shape(data: Data) -> Shape:
         found = kind(data).shape(data)
     for key, name in [("data.metric", data.metric), *(("data.metrics", name) for name in data.metrics or [])]:
         goal, metric = found.goal.value, find(name, key)
-        if goal not in metric.goals or (metric.sums == "task" and not has_sums(data)):
+        if goal not in metric.goals or not has_sums(data, metric):
             fitting = ", ".join(
-                metric.name
-                for metric in METRICS.values()
-                if goal in metric.goals and (metric.sums != "task" or has_sums(data))
+                metric.name for metric in METRICS.values() if goal in metric.goals and has_sums(data, metric)
             )
             raise ConfigError(f"{key}={name}: does not go with data={data.name}, which has {fitting}")
     return found
 
 
-def has_sums(data: Data) -> bool:
-    """Return whether a task gives sums of its own, which metrics of words are computed from."""
-    found = kind(data)
-    return isinstance(found, Made) and hasattr(found.build(data), "sums")
+def has_sums(data: Data, metric: Metric) -> bool:
+    """Return whether a task gives the sums that a metric is computed from, if these are the task's own."""
+    if not isinstance(metric.sums, str):
+        return True
+    found, method = kind(data), "sums" if metric.sums == "task" else metric.sums
+    return isinstance(found, Made) and hasattr(found.build(data), method)
 
 
 _REPLACED: dict[tuple[Kind, str], bool] = {}  # whether a task of one's own replaces its loss, by its settings

@@ -63,6 +63,20 @@ class Brackets(Counting):
         at_least(1, ("data.per_length", self.per_length))
 
 
+def next_symbols(letters: Symbols, many: Labels, end: int) -> Examples:
+    """Return examples that ask for the next symbol of words.
+
+    Args:
+        letters: (rows, T), of which the first `many` (rows,) of each row, fewer than T, are the word.
+        end: the symbol # before and after each word.
+    """
+    step, last = np.arange(letters.shape[1]), many[:, None]
+    following = np.where(step < last, letters, end)
+    read = np.roll(following, 1, axis=1)  # the last symbol of a row, or of its padding, is #
+    read, following = (np.where(step <= last, symbols, 0) for symbols in (read, following))
+    return Examples(read.astype(np.int16), following, many + 1)
+
+
 class Language:
     """Makes the words of a language whose n is the number of their symbols 0."""
 
@@ -85,12 +99,7 @@ class Language:
 
     def of(self, n: Labels, u: Uniforms, T: int) -> Examples:
         """Make words of these n (rows,) from u (rows, T): inputs and targets (rows, T), 0 after their end."""
-        lengths = self.per_n * n + 1
-        step, last = np.arange(T), lengths[:, None] - 1
-        following = np.where(step < last, self.symbols(n, u), self.letters)
-        read = np.roll(following, 1, axis=1)  # the last symbol of a row, or of its padding, is #
-        read, following = (np.where(step <= last, symbols, 0) for symbols in (read, following))
-        return Examples(read.astype(np.int16), following, lengths)
+        return next_symbols(self.symbols(n, u), self.per_n * n, self.letters)
 
     def symbols(self, n: Labels, u: Uniforms) -> Symbols:
         """Return the letters of words of these n (rows,) from u (rows, T); after its end a word has any."""

@@ -65,7 +65,7 @@ class Sequences(Protocol):
     """Describes sequences whose examples are made from uniform numbers.
 
     An optional method `loss(logits, y)` replaces the loss of the goal, and an optional `sums(logits, y,
-    counts)` gives what the task's own metric is computed from; see `Task`.
+    counts)` gives what the task's own metric is computed from, and so does `optimum`; see `Task`.
     """
 
     goal: Goal
@@ -147,6 +147,7 @@ class Made:
             draws=sequences.draws,
             loss=getattr(sequences, "loss", None),
             sums=getattr(sequences, "sums", None),
+            optimum=getattr(sequences, "optimum", None),
         )
 
     def val_size(self, data: Any) -> int:

@@ -94,6 +94,8 @@ class Task:
     classes: tuple[str, ...] = ()  # names of the classes, where they have any but their numbers
     # Gives what the task's own metric is computed from: see `sums` of rnnbench.config.metrics.Metric.
     sums: Callable[[Any, Any, Any], tuple[Any, ...]] | None = None
+    # As `sums`, of what compares the answers with the best that can be given.
+    optimum: Callable[[Any, Any, Any], tuple[Any, ...]] | None = None
     carried: bool = (
         False  # whether examples are windows of one text, each starting from the last state of the one before
     )
