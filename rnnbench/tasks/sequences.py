@@ -216,12 +216,14 @@ def delayed(inputs: Bytes, delay: int, fill: Fill, white: int) -> Bytes:
     """Append `delay` steps of zeros, or of uniform bytes up to `white`, to sequences (N, T, input)."""
     if delay == 0:
         return inputs
-    shape = (len(inputs), delay, inputs.shape[2])
+    steps = inputs.shape[1]
+    longer = np.zeros((len(inputs), steps + delay, inputs.shape[2]), np.uint8)
+    longer[:, :steps] = inputs
     if fill is Fill.noise:
-        after = np.random.RandomState(NOISE_SEED).randint(0, white + 1, shape).astype(np.uint8)
-    else:
-        after = np.zeros(shape, np.uint8)
-    return np.concatenate([inputs, after], axis=1)
+        draw = np.random.RandomState(NOISE_SEED)
+        for after in longer[:, steps:]:  # one by one: numpy draws numbers of eight bytes
+            after[...] = draw.randint(0, white + 1, after.shape)
+    return longer
 
 
 def checksum(images: Bytes, targets: Labels) -> str:
