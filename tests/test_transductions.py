@@ -9,16 +9,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from rnnbench import tasks
+from rnnbench.config import ConfigError
 from rnnbench.config.metrics import METRICS
 from rnnbench.tasks import TASKS
-from rnnbench.tasks.expressions import CLOSE, EQUALS, MINUS, OPEN, PLUS, UNKNOWN
+from rnnbench.tasks.counting import Counting
+from rnnbench.tasks.expressions import CLOSE, EQUALS, MINUS, OPEN, PLUS, TIMES
 from rnnbench.tasks.generated import uniforms
 from rnnbench.tasks.languages import Language
 
 LETTERS = {n: str(n) for n in range(5)}
-LETTERS |= {PLUS: "+", MINUS: "-", OPEN: "(", CLOSE: ")", UNKNOWN: "x", EQUALS: "="}
+LETTERS |= {PLUS: "+", MINUS: "-", OPEN: "(", CLOSE: ")", TIMES: "*", EQUALS: "="}
 
 
 def stack_after(word):
@@ -68,7 +71,7 @@ def text(word):
 
 
 def value(expression):
-    assert re.fullmatch(r"[-+()0-4]+", expression)
+    assert re.fullmatch(r"[-+*()0-4]+", expression)
     return eval(expression.replace("--", "- -")) % 5
 
 
@@ -125,7 +128,7 @@ def test_an_equation_holds_with_its_answer(n, seed):
         if len(word) < 3:
             assert (word, digit) == ([0] * len(word), 0)
             continue
-        expression, result = text(word).split("=")
+        expression, result = text(word).replace("*", "x").split("=")
         assert expression.count("x") == 1
         assert value(expression.replace("x", str(digit))) == int(result)
 
@@ -139,7 +142,7 @@ def test_words_are_drawn_uniformly():
     assert set(counts["binary_addition"]) == {0, 1, 2} and min(counts["binary_addition"].values()) > 850
     assert set(counts["compute_sqrt"]) == set(range(1, 8)) and min(counts["compute_sqrt"].values()) > 850
     # (d+-d) or (-d+d): the first part has one or two symbols.
-    first = sum(counts["brackets"][letter] for letter in "+-")
+    first = sum(counts["brackets"][letter] for letter in "+-*")
     assert 900 < first < 1100
 
 
@@ -166,3 +169,31 @@ def test_validation_has_all_lengths_and_the_test_the_longer_ones(name):
     assert set(words[task.splits["val"]]) == {1, 2, 3, 4, 5}
     assert sorted(words[task.splits["test"]]) == [6, 6, 7, 7, 8, 8]
     assert task.inputs.shape[1] == shape.test_steps
+
+
+@pytest.mark.parametrize(
+    ("data", "metric"),
+    [
+        (Language("bucket_sort", metric="length_accuracy"), "word_accuracy"),
+        (Counting("anbn", metric="nll"), "length_accuracy"),
+    ],
+)
+def test_a_metric_of_other_sums_is_refused(data, metric):
+    data.metrics = [metric]
+    with pytest.raises(ConfigError, match=f"data.metrics={metric}: does not go with data={data.name}"):
+        tasks.shape(data)
+
+
+def test_parts_of_an_expression_have_all_lengths_and_operators_alike():
+    words = [text(word) for word, _ in examples("modular_arithmetic_brackets", [7] * 6000)]
+    shapes = Counter(re.sub(r"\d", "d", word) for word in words)
+    parts = (("d", "(d)"), ("-d", "-d"), ("(d)", "d"))
+    assert sorted(shapes) == sorted(f"({a}{o}{b})" for a, b in parts for o in "+-*")
+    assert stats.chisquare(list(shapes.values())).pvalue > 1e-3
+
+
+def test_a_product_is_0_more_often_than_anything_else():
+    data = Language("modular_arithmetic_brackets", metric="length_accuracy", test_longest=140, per_length=50)
+    task = tasks.load(data)
+    answers = task.targets[task.splits["test"]].max(1)
+    assert (answers == 0).mean() == pytest.approx(0.31, abs=0.025)

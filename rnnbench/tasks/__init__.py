@@ -117,7 +117,9 @@ def has_sums(data: Data, metric: Metric) -> bool:
     if not isinstance(metric.sums, str):
         return True
     found, method = kind(data), "sums" if metric.sums == "task" else metric.sums
-    return isinstance(found, Made) and hasattr(found.build(data), method)
+    if not isinstance(found, Made) or not hasattr(sequences := found.build(data), method):
+        return False
+    return method != "sums" or metric.name in getattr(sequences, "summed", (metric.name,))
 
 
 _REPLACED: dict[tuple[Kind, str], bool] = {}  # whether a task of one's own replaces its loss, by its settings

@@ -81,6 +81,7 @@ class Language:
     """Makes the words of a language whose n is the number of their symbols 0."""
 
     goal, metric = Goal.labels, "nll"
+    summed = ("largest_n", "word_accuracy")
 
     def __init__(self, data: Counting, *, letters: int, per_n: int) -> None:
         self.longest, self.largest = data.longest, data.test_longest

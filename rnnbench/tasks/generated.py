@@ -65,7 +65,8 @@ class Sequences(Protocol):
     """Describes sequences whose examples are made from uniform numbers.
 
     An optional method `loss(logits, y)` replaces the loss of the goal, and an optional `sums(logits, y,
-    counts)` gives what the task's own metric is computed from, and so does `optimum`; see `Task`.
+    counts)` gives what the task's own metric is computed from, and so does `optimum`; see `Task`. An
+    attribute `summed` names the metrics that `sums` is for, if these are not all that take it from a task.
     """
 
     goal: Goal

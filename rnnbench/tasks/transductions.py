@@ -51,6 +51,7 @@ class Answered:
     """Makes sequences of a transduction: words, and their answers after them."""
 
     goal, metric = Goal.labels, "length_accuracy"
+    summed = (metric,)
 
     def __init__(self, of: Transduction, data: Language) -> None:
         self.of_words = of
