@@ -17,6 +17,7 @@ from rnnbench.tasks import Goal
 from rnnbench.tasks.series.prepare import ClassWeights, Missing
 from rnnbench.tasks.series.splits import spread, stratified
 from rnnbench.tasks.series.ucr import Ucr
+from rnnbench.train.stack import shape_key
 
 HEADER = """@problemName Tiny
 @timeStamps false
@@ -190,6 +191,17 @@ def test_unscaled_input_is_named_in_a_line(tmp_path, capsys):
     assert "data.standardise=true" in said
     tasks.load(tiny(tmp_path))
     assert "unscaled" not in capsys.readouterr().err
+
+
+def test_folds_share_a_stack_only_where_their_examples_enter_alike(tmp_path):
+    series = tiny(tmp_path, folds=3, class_weights=ClassWeights.balanced)
+    images = dataclasses.replace(make_config().data, folds=3)
+    for data, alike in ((series, False), (images, True)):
+        configs = [dataclasses.replace(make_config(), data=dataclasses.replace(data, fold=k)) for k in (0, 1)]
+        first, second = (tasks.load(config.data) for config in configs)
+        assert np.array_equal(first.inputs, second.inputs) == alike
+        assert len(first.splits["train"]) == len(second.splits["train"])
+        assert (shape_key(configs[0]) == shape_key(configs[1])) == alike
 
 
 def test_class_weights_let_all_classes_count_the_same(tmp_path):

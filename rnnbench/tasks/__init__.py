@@ -34,6 +34,7 @@ __all__ = [
     "has_loss",
     "load",
     "register_task",
+    "same_examples",
     "shape",
 ]
 
@@ -92,6 +93,11 @@ def kind(data: Data) -> Kind:
             f"data.folds={data.folds}: data={data.name} {instead}, so it has no folds; use null"
         )
     return found
+
+
+def same_examples(data: Data) -> bool:
+    """Return whether inputs, targets and loss are the same whichever fold validates; see `Kind`."""
+    return bool(getattr(kind(data), "same_examples", False))
 
 
 def shape(data: Data) -> Shape:

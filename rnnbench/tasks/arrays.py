@@ -57,6 +57,7 @@ class OwnArrays:
     """
 
     folds: ClassVar[bool] = True
+    same_examples: ClassVar[bool] = True
 
     def shape(self, data: Arrays) -> Shape:
         """Return the sizes; reads the file.

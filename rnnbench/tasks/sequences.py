@@ -71,6 +71,7 @@ class ImageSet:
 
     name: str
     folds: ClassVar[bool] = True
+    same_examples: ClassVar[bool] = True
 
     def shape(self, data: Images) -> Shape:
         """Return the sizes, without reading a file.

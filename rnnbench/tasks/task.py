@@ -149,7 +149,9 @@ class Kind(Protocol):
     """Describes a task under its name; `data` has the class of settings that it was registered with.
 
     An optional attribute `folds` is True if `load` divides the examples by `divided`, so that data.folds has
-    an effect; otherwise it says what the task does instead. Without it data.folds is refused.
+    an effect; otherwise it says what the task does instead. Without it data.folds is refused. Another,
+    `same_examples`, is True if inputs, targets and loss are the same whichever fold validates (they are not
+    if they are standardised by the training examples): trials of several folds then train in one stack.
     """
 
     def shape(self, data: Any) -> Shape:

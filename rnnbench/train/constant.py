@@ -39,6 +39,8 @@ def _bias(task: Task, index: NDArray[np.int64]) -> NDArray[np.float64]:
         counts = np.ones(targets.shape[:2], bool)
         if task.lengths is not None:
             counts = steps < task.lengths[index][:, None]
+        if task.goal is Goal.labels:
+            counts &= targets >= 0
         targets = targets[counts]
     if task.goal in (Goal.label, Goal.labels):
         occurs = np.bincount(targets, minlength=task.outputs) / len(targets)

@@ -343,10 +343,11 @@ def stream(slot: Slot, purpose: int, device: torch.device | str = "cpu") -> torc
 def shape_key(config: Config) -> tuple[object, ...]:
     """Return what the trials of one stack have in common: whatever fixes a shape, an equation or the data.
 
-    Folds with equally many training examples share a stack: each trial has an order of its own in any case.
+    Folds with equally many training examples share a stack, where the examples enter the network alike in
+    all of them: each trial has an order of its own in any case.
     """
     data, size = config.data, None
-    if data.folds is not None:
+    if data.folds is not None and tasks.same_examples(data):
         data, size = replace(data, fold=0), tasks.shape(data).train
     model, optim, fit = config.model, config.optim, config.fit
     model = alike(model)
