@@ -180,6 +180,68 @@ def minlstm(w, x, H, candidate=same, normalised=False):
     return np.array(out)
 
 
+def slstm(w, x, H):
+    """As the paper's equations stand, without a stabiliser: gates are small numbers in the tests."""
+    W, R, b = (blocks(w, name, H) for name in ("weight_ih", "weight_hh", "bias"))
+    h, c, n, out = np.zeros(H), np.zeros(H), np.zeros(H), []
+    for x_t in x:
+        z, i, f, o = (W[k] @ x_t + R[k] @ h + b[k] for k in range(4))
+        c = s(f) * c + np.exp(i) * np.tanh(z)
+        n = s(f) * n + np.exp(i)
+        h = s(o) * c / n
+        out.append(h)
+    return np.array(out)
+
+
+def indrnn(w, x, H):
+    h, out = np.zeros(H), []
+    for x_t in x:
+        h = np.maximum(w["weight_ih"] @ x_t + w["u"] * h + w["bias"], 0)
+        out.append(h)
+    return np.array(out)
+
+
+def ligru(w, x, H):
+    (W_z, W_n), (R_z, R_n), (b_z, b_n) = (blocks(w, name, H) for name in ("weight_ih", "weight_hh", "bias"))
+    h, out = np.zeros(H), []
+    for x_t in x:
+        z = s(W_z @ x_t + R_z @ h + b_z)
+        h = z * h + (1 - z) * np.maximum(W_n @ x_t + R_n @ h + b_n, 0)
+        out.append(h)
+    return np.array(out)
+
+
+def ugrnn(w, x, H):
+    (W_n, W_g), (R_n, R_g), (b_n, b_g) = (blocks(w, name, H) for name in ("weight_ih", "weight_hh", "bias"))
+    h, out = np.zeros(H), []
+    for x_t in x:
+        g = s(W_g @ x_t + R_g @ h + b_g)
+        h = g * h + (1 - g) * np.tanh(W_n @ x_t + R_n @ h + b_n)
+        out.append(h)
+    return np.array(out)
+
+
+def intersection(w, x, H):
+    (*W, P), R, b = (blocks(w, name, H) for name in ("weight_ih", "weight_hh", "bias"))
+    h, out = np.zeros(H), []
+    for x_t in x:
+        u, n, p, g = (W[k] @ x_t + R[k] @ h + b[k] for k in range(4))
+        h = s(g) * h + (1 - s(g)) * np.tanh(n)
+        out.append(s(p) * (P @ x_t) + (1 - s(p)) * np.maximum(u, 0))
+    return np.array(out)
+
+
+def lem(w, x, H):
+    W, R, b = (blocks(w, name, H) for name in ("weight_ih", "weight_hh", "bias"))
+    y, z, out = np.zeros(H), np.zeros(H), []
+    for x_t in x:
+        d, e = (s(W[k] @ x_t + R[k] @ y + b[k]) for k in (0, 1))
+        z = (1 - d) * z + d * np.tanh(W[2] @ x_t + R[2] @ y + b[2])
+        y = (1 - e) * y + e * np.tanh(W[3] @ x_t + w["weight_z"] @ z + b[3])
+        out.append(y)
+    return np.array(out)
+
+
 REFERENCES = {
     "lstm": lstm,
     "gru": gru,
@@ -201,4 +263,10 @@ REFERENCES = {
     "janet": janet,
     "mingru": mingru,
     "minlstm": minlstm,
+    "slstm": slstm,
+    "indrnn": indrnn,
+    "ligru": ligru,
+    "ugrnn": ugrnn,
+    "intersection": intersection,
+    "lem": lem,
 }

@@ -115,9 +115,7 @@ def make_cell(model: Model) -> Cell:
     if not kind.recurrent:
         for key in ("recurrent_init", "recurrent_dropout", "zoneout"):
             if getattr(model, key) is not None:
-                raise refuse(
-                    key, getattr(model, key), "no recurrent weights, and no steps one after the other"
-                )
+                raise refuse(key, getattr(model, key), "no recurrent weights between its units")
     for key in ("positive", "normalised"):
         if getattr(model, key) and key not in kind.options:
             having = [name for name, other in CELLS.items() if key in other.options]

@@ -120,7 +120,7 @@ class Cell:
     candidate: ClassVar[int] = 0  # its block of weight_hh
     activations: ClassVar[tuple[str, ...]] = ()  # names of the gates, see above
     options: ClassVar[frozenset[str]] = frozenset()  # keys that only some cells have: positive, normalised
-    recurrent: ClassVar[bool] = True  # whether there is a weight_hh, and steps one after the other
+    recurrent: ClassVar[bool] = True  # whether there is a weight_hh
 
     def __init__(self, model: Model) -> None:
         self.model = model

@@ -1,4 +1,4 @@
-"""Gated units with fewer gates than an LSTM: the GRU as first written, MUT1 to 3, MGU, JANET.
+"""Gated units with fewer gates than an LSTM: the GRU as first written, MUT1 to 3, MGU, JANET, Li-GRU.
 
 x (input, B); h and the gates (hidden, B); s is the logistic function, * goes by elements. weight_ih stacks
 the W by rows in the order of the equations, weight_hh the R.
@@ -155,3 +155,23 @@ class JANET(Cell):
         (h,), H = state, self.hidden_size
         q, n = layer.recurrent(h, a).split(H, 1)
         return (q.sigmoid() * h + (self.BETA - q).sigmoid() * n.tanh(),)
+
+
+class LiGRU(Cell):
+    """Light GRU: no reset gate, and relu (Ravanelli et al. 2018, equations 7 to 9).
+
+        z = s(W_z x + R_z h- + b_z)
+        n = relu(W_n x + R_n h- + b_n)
+        h = z * h- + (1 - z) * n
+
+    The paper normalises W x over the minibatch in place of the bias; here there is model.layer_norm.
+    Parameters of a layer: 2 hidden (input + hidden + 1).
+    """
+
+    name = "ligru"
+    gates, forget_gate, candidate = 2, 0, 1
+
+    def step(self, a: Tensor, state: State, layer: Layer) -> State:
+        (h,), H = state, self.hidden_size
+        z, n = layer.recurrent(h, a).split(H, 1)
+        return (torch.lerp(n.relu(), h, z.sigmoid()),)

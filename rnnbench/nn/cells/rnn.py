@@ -1,4 +1,4 @@
-"""The plain recurrence, as torch.nn.RNN defines it, and with an identity start."""
+"""The plain recurrence, as torch.nn.RNN defines it, with an identity start, and with independent units."""
 
 import math
 from typing import ClassVar
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rnnbench.config import Model, Nonlinearity
-from rnnbench.nn.cells.cell import Layer, State, TorchCell, Weights
+from rnnbench.nn.cells.cell import Cell, Layer, State, TorchCell, Weights
 
 
 class RNN(TorchCell):
@@ -52,3 +52,26 @@ class IRNN(RNN):
         weights["bias_ih"].zero_()
         weights["bias_hh"].zero_()
         super().start(weights, generator)
+
+
+class IndRNN(Cell):
+    """Independently recurrent network: a unit sees its own past alone (Li et al. 2018, equation 2).
+
+        h = relu(W x + u * h- + b),  at the start u uniform in [0, 1)
+
+    x (input, B); h, u (hidden, B). Parameters of a layer: hidden (input + 2).
+    """
+
+    name = "indrnn"
+    recurrent = False
+
+    def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
+        H = self.hidden_size
+        return {"weight_ih": (H, input_size), "u": (H,), "bias": (H,)}
+
+    def start(self, weights: Weights, generator: torch.Generator) -> None:
+        weights["u"].mul_(math.sqrt(self.hidden_size)).add_(1).div_(2)
+        super().start(weights, generator)
+
+    def step(self, a: Tensor, state: State, layer: Layer) -> State:
+        return ((a + layer["u"] * state[0]).relu(),)

@@ -1,0 +1,43 @@
+"""LEM and coRNN: steps of solvers of differential equations (Rusch and Mishra 2021, Rusch et al. 2022).
+
+x (input, B); states (hidden, B); s is the logistic function, * goes by elements.
+"""
+
+import torch
+from torch import Tensor
+
+from rnnbench.nn.cells.cell import Cell, Layer, State
+
+
+class LEM(Cell):
+    """Long expressive memory: two states with time steps that are learned (Rusch et al. 2022, equation 3).
+
+        d = s(W_d x + R_d y- + b_d)
+        e = s(W_e x + R_e y- + b_e)
+        z = (1 - d) * z- + d * tanh(W_z x + R_z y- + b_z)
+        y = (1 - e) * y- + e * tanh(W_y x + Q z + b_y)
+
+    y is the output. Their largest time step is 1, as in most of their experiments. weight_z is Q, which
+    model.layer_norm and model.recurrent_dropout leave alone. Parameters of a layer:
+    4 hidden (input + hidden + 1).
+    """
+
+    name = "lem"
+    gates, states, candidate = 4, 2, 2
+
+    def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
+        H = self.hidden_size
+        return {
+            "weight_ih": (4 * H, input_size),
+            "weight_hh": (3 * H, H),
+            "bias": (4 * H,),
+            "weight_z": (H, H),
+        }
+
+    def step(self, a: Tensor, state: State, layer: Layer) -> State:
+        (y, z), H = state, self.hidden_size
+        gates, a_y = a.split([3 * H, H], 1)
+        d, e, a_z = layer.recurrent(y, gates).split(H, 1)
+        z = torch.lerp(z, a_z.tanh(), d.sigmoid())
+        n = torch.baddbmm(a_y, layer["weight_z"], z).tanh()
+        return torch.lerp(y, n, e.sigmoid()), z
