@@ -242,6 +242,27 @@ def lem(w, x, H):
     return np.array(out)
 
 
+def rglru(w, x, H):
+    (W_r, W_i, W_v), (b_r, b_i, b_v) = blocks(w, "weight_ih", H), blocks(w, "bias", H)
+    h, out = np.zeros(H), []
+    for x_t in x:
+        a = s(w["decay"]) ** (8 * s(W_r @ x_t + b_r))
+        h = a * h + np.sqrt(1 - a**2) * s(W_i @ x_t + b_i) * (W_v @ x_t + b_v)
+        out.append(h)
+    return np.array(out)
+
+
+def lru(w, x, H):
+    B_re, B_im, D = blocks(w, "weight_ih", H)
+    C = w["weight_c"][:, :H] - 1j * w["weight_c"][:, H:]
+    decay = np.exp(-np.exp(w["nu"]) + 1j * np.exp(w["theta"]))
+    z, out = np.zeros(H, complex), []
+    for x_t in x:
+        z = decay * z + np.exp(w["gamma"]) * ((B_re + 1j * B_im) @ x_t)
+        out.append((C @ z).real + D @ x_t + w["bias"])
+    return np.array(out)
+
+
 REFERENCES = {
     "lstm": lstm,
     "gru": gru,
@@ -269,4 +290,6 @@ REFERENCES = {
     "ugrnn": ugrnn,
     "intersection": intersection,
     "lem": lem,
+    "rglru": rglru,
+    "lru": lru,
 }

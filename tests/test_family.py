@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rnnbench.config import Model, RecurrentInit
 from rnnbench.nn.cells import CELLS, Layer, Noise, make_cell
-from rnnbench.nn.cells.minimal import scan
+from rnnbench.nn.cells.linear import scan
 from tests.references import REFERENCES, g, mingru, minlstm
 
 RECURRENT = [name for name in CELLS if CELLS[name].recurrent]
@@ -144,8 +144,9 @@ def test_the_scan_is_the_loop(T, seed):
 
 
 @pytest.mark.parametrize("options", [{}, {"positive": True, "layer_norm": True}], ids=["plain", "options"])
-@pytest.mark.parametrize("name", ["mingru", "minlstm"])
+@pytest.mark.parametrize("name", ["mingru", "minlstm", "rglru"])
 def test_the_scan_of_a_cell_is_its_steps(name, options):
+    options = {key: value for key, value in options.items() if key != "positive" or name != "rglru"}
     cell = make_cell(Model(name, 4, normalised=bool(options) and name == "minlstm", **options))
     weights = {key: torch.randn(2, *shape) for key, shape in cell.all_shapes(3).items()}
     x, state = torch.randn(2, 5, 3, 6), (torch.randn(2, 4, 6),)

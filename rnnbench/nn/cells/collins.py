@@ -22,6 +22,7 @@ class UGRNN(Cell):
 
     name = "ugrnn"
     gates, forget_gate, candidate = 2, 1, 0
+    activations = ("n", "g")
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
         (h,), H = state, self.hidden_size
@@ -45,6 +46,7 @@ class IntersectionRNN(Cell):
 
     name = "intersection"
     gates, states, forget_gate, candidate = 5, 2, 3, 1
+    activations = ("p", "n", "g")
 
     def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
         H = self.hidden_size

@@ -170,6 +170,7 @@ class LiGRU(Cell):
 
     name = "ligru"
     gates, forget_gate, candidate = 2, 0, 1
+    activations = ("z",)
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
         (h,), H = state, self.hidden_size

@@ -24,6 +24,7 @@ class LEM(Cell):
 
     name = "lem"
     gates, states, candidate = 4, 2, 2
+    activations = ("candidate of z", "d", "candidate of y", "e")
 
     def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
         H = self.hidden_size

@@ -26,6 +26,7 @@ class SLSTM(Cell):
 
     name = "slstm"
     gates, states, forget_gate, candidate = 4, 4, 2, 0
+    activations = ("f", "i", "z", "o")
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
         h, c, n, m = state
