@@ -263,6 +263,16 @@ def lru(w, x, H):
     return np.array(out)
 
 
+def cornn(w, x, H):
+    y, z, out = np.zeros(H), np.zeros(H), []
+    for x_t in x:
+        force = np.tanh(w["weight_ih"] @ x_t + w["weight_hh"] @ y + w["weight_z"] @ z + w["bias"])
+        z = z + 0.042 * force - 0.042 * 2.7 * y - 0.042 * 4.7 * z
+        y = y + 0.042 * z
+        out.append(y)
+    return np.array(out)
+
+
 REFERENCES = {
     "lstm": lstm,
     "gru": gru,
@@ -290,6 +300,7 @@ REFERENCES = {
     "ugrnn": ugrnn,
     "intersection": intersection,
     "lem": lem,
+    "cornn": cornn,
     "rglru": rglru,
     "lru": lru,
 }

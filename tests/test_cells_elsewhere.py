@@ -13,6 +13,12 @@ CASES = {
     "indrnn": ("IndRNNCell", WIDTH, {"u": "vector_u"}, {"nonlinearity": "relu"}),
     "ligru": ("LiGRUCell", WIDTH, {"weight_hh": "weight_hh"}, {}),
     "ugrnn": ("UGRNNCell", WIDTH, {"weight_hh": "weight_hh"}, {}),
+    "cornn": (
+        "coRNNCell",
+        WIDTH,
+        {"weight_hh": "weight_hh", "weight_z": "weight_ch"},
+        {"dt": 0.042, "gamma": 2.7, "epsilon": 4.7},
+    ),
     "intersection": ("IntersectionRNNCell", HIDDEN, {"weight_hh": "weight_hh"}, {}),
 }
 
@@ -47,7 +53,8 @@ def test_outputs_and_gradients_are_those_of_torchrecurrent(name):
     state, outputs = None, []
     for t in range(T):
         after = theirs(x[0, t].T, state)
-        output, state = after if name == "intersection" else (after, after)
+        state = after[1] if name == "intersection" else after
+        output = after[0] if isinstance(after, tuple) else after
         outputs.append(output.T)
     torch.testing.assert_close(h[0], torch.stack(outputs))
     pull = torch.randn_like(h)

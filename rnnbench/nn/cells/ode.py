@@ -3,10 +3,12 @@
 x (input, B); states (hidden, B); s is the logistic function, * goes by elements.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
-from rnnbench.nn.cells.cell import Cell, Layer, State
+from rnnbench.nn.cells.cell import Cell, Layer, State, Weights
 
 
 class LEM(Cell):
@@ -42,3 +44,37 @@ class LEM(Cell):
         z = torch.lerp(z, a_z.tanh(), d.sigmoid())
         n = torch.baddbmm(a_y, layer["weight_z"], z).tanh()
         return torch.lerp(y, n, e.sigmoid()), z
+
+
+class CoRNN(Cell):
+    """Coupled oscillators, damped and driven (Rusch and Mishra 2021, equation 3, explicit in the damping).
+
+        z = z- + t * (tanh(W x + R y- + Q z- + b) - gamma * y- - epsilon * z-)
+        y = y- + t * z
+
+    y is the output; t = 0.042, gamma = 2.7, epsilon = 4.7, as their code has them for sequential MNIST.
+    weight_z is Q, which model.layer_norm and model.recurrent_dropout leave alone. At the start all are
+    uniform in +-1/sqrt(input + 2 hidden), as one linear layer of torch. Parameters of a layer:
+    hidden (input + 2 hidden + 1).
+    """
+
+    name = "cornn"
+    states = 2
+    activations = ("force",)
+    TIME, GAMMA, EPSILON = 0.042, 2.7, 4.7
+
+    def shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
+        return super().shapes(input_size) | {"weight_z": (self.hidden_size, self.hidden_size)}
+
+    def start(self, weights: Weights, generator: torch.Generator) -> None:
+        H = self.hidden_size
+        scale = math.sqrt(H / (weights["weight_ih"].shape[-1] + 2 * H))
+        for name in ("weight_ih", "weight_hh", "weight_z", "bias"):
+            weights[name] *= scale
+        super().start(weights, generator)
+
+    def step(self, a: Tensor, state: State, layer: Layer) -> State:
+        y, z = state
+        force = torch.baddbmm(layer.recurrent(y, a), layer["weight_z"], z).tanh()
+        z = z + self.TIME * (force - self.GAMMA * y - self.EPSILON * z)
+        return y + self.TIME * z, z
