@@ -156,9 +156,9 @@ def test_lengths_weigh_alike():
     logits = torch.nn.functional.one_hot(y.clamp(min=0), 2).movedim(-1, 1).double()
     assert METRICS["length_accuracy"].of_sums(*task.sums(logits, y, counts)).tolist() == [1.0]
     logits[..., 0] = 1 - logits[..., 0]  # all symbols of one of the three words of 3 are wrong
-    right, words = task.sums(logits, y, counts)
-    assert (right[0].tolist(), words[0].tolist()) == ([0, 0, 0, 2, 3], [0, 0, 0, 3, 3])
-    assert METRICS["length_accuracy"].of_sums(right, words).tolist() == [pytest.approx((2 / 3 + 1) / 2)]
+    right, asked = task.sums(logits, y, counts)
+    assert (right[0].tolist(), asked[0].tolist()) == ([0, 0, 0, 6, 12], [0, 0, 0, 9, 12])
+    assert METRICS["length_accuracy"].of_sums(right, asked).tolist() == [pytest.approx((2 / 3 + 1) / 2)]
 
 
 @pytest.mark.parametrize("name", [*sorted(ANSWERS), "solve_equation"])

@@ -132,15 +132,14 @@ def word_accuracy(right: Any, words: Any) -> Any:
     return right.sum(1) / words.sum(1)
 
 
-def length_accuracy(right: Any, words: Any) -> Any:
+def length_accuracy(right: Any, asked: Any) -> Any:
     """Average the accuracy of words over their lengths, (K,); a length without words is passed over.
 
     Args:
-        right: (K, n) sum over the words of each length of the share of their answers that is right
-        words: (K, n) number of words of each length
+        right: (K, n) number of symbols that are right in the answers to words of each length
+        asked: (K, n) number of symbols of these answers
     """
-    there = words > 0
-    return (right / words.clamp(min=1) * there).sum(1) / there.sum(1)
+    return (right / asked.clamp(min=1)).sum(1) / (asked > 0).sum(1)
 
 
 def r2(residual: Any, squared: Any, total: Any, answers: Any) -> Any:

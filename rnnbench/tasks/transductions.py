@@ -4,8 +4,8 @@
 
 A word of n symbols is followed by as many empty symbols e as the answer has; before them nothing is asked.
 Training words have 1 to data.longest symbols, all lengths equally likely; test words are longer, the same
-number of each length up to data.test_longest. Metric: `length_accuracy`, the share of an answer's symbols
-that are right, averaged over the words of a length and then over the lengths, as in the paper. Where an
+number of each length up to data.test_longest. Metric: `length_accuracy`, the share of the answers' symbols
+that are right among all words of a length, averaged over the lengths, as in the authors' code. Where an
 answer ends with a symbol of its own, nothing is asked after it; the paper's loss, but not its accuracy,
 asks for zeros there.
 """
@@ -82,7 +82,7 @@ class Answered:
         return Examples(inputs.astype(np.int16), targets, n + asked)
 
     def sums(self, logits: Any, y: Any, counts: Any) -> tuple[Any, ...]:
-        """Add up by the length of words, 0 to the largest, the share of each answer that is right, and words.
+        """Count by the length of words, 0 to the largest, the right symbols of answers, and all.
 
         Args:
             logits: (K, outputs, T, B)
@@ -93,10 +93,9 @@ class Answered:
             (K, largest + 1) each.
         """
         hits = (logits.argmax(1) == y) & (counts > 0)
-        share = hits.sum(1) / counts.sum(1)  # (K, B)
         n = ((counts > 0).cumsum(1) == 0).sum(1)  # steps before the answer
         zeros = logits.new_zeros(len(logits), self.largest + 1)
-        return tuple(zeros.scatter_add(1, n, part.to(zeros)) for part in (share, counts.amax(1)))
+        return tuple(zeros.scatter_add(1, n, part.to(zeros)) for part in (hits.sum(1), counts.sum(1)))
 
 
 class TransductionTask(Made):
