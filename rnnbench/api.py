@@ -24,6 +24,8 @@ from rnnbench.tasks.arrays import Arrays
 from rnnbench.tasks.files import Stored
 from rnnbench.tasks.music import Music
 from rnnbench.tasks.sequences import Images
+from rnnbench.tasks.series.long_form import LongForm
+from rnnbench.tasks.series.ucr import Ucr
 from rnnbench.tasks.text import Text
 from rnnbench.train.stack import Stack
 
@@ -107,8 +109,8 @@ class Trained:
         downloaded, and no place is taken from the record.
 
         Args:
-            data: the folder that holds the data set, None: RNNBENCH_DATA or ./data; of data=text and
-                data=npz the file, which has to be given.
+            data: the folder that holds the data set, None: RNNBENCH_DATA or ./data; of data=text,
+                data=npz and data=csv the file, which has to be given.
 
         Raises:
             ConfigError: the data is not there, or is not what the trial was trained on.
@@ -159,7 +161,10 @@ def _here(data: Data, place: str | Path | None) -> Data:
         default: Any = OmegaConf.to_object(OmegaConf.structured(type(data)(data.name)))
         root = default.root if place is None else str(place)
         return replace(data, root=root, download=False, source=None)
-    if isinstance(data, Text | Arrays):
+    if isinstance(data, Ucr):
+        default = OmegaConf.to_object(OmegaConf.structured(type(data)(data.name)))
+        return replace(data, root=default.root if place is None else str(place))
+    if isinstance(data, Text | Arrays | LongForm):
         if place is None:
             raise ConfigError(
                 f"data.path: a file of one's own, in the record {data.path}; say where it is: "

@@ -48,6 +48,7 @@ def test_every_choice_composes_and_names_itself(choice):
     group, _, name = choice.partition("=")
     needed = {
         "data=ucr": ["data.problem=x"],
+        "data=csv": ["data.path=x", "data.target=y"],
         "data=text": ["data.path=x"],
         "data=npz": ["data.path=x"],
         "data=own": ["data.name=own"],

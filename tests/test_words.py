@@ -265,6 +265,7 @@ def test_the_keys_are_those_of_the_configurations():
     launcher.register()
     for options in [*(f"optim={name}" for name in OPTIMISERS), *(f"data={name}" for name in DATA)]:
         needs = ["data.path=x"] if options in ("data=text", "data=npz") else []
+        needs += ["data.path=x", "data.target=y"] if options == "data=csv" else []
         needs += ["data.problem=x"] if options == "data=ucr" else []
         config = config_of([options, *needs])
         for section, values in plain(config).items():

@@ -105,3 +105,34 @@ class Live:
     def _state(self) -> str:
         best = "" if math.isnan(self.best) else f", best {self.metric} {number(self.metric, self.best)}"
         return f"trials {self.ended}/{self.trials}{best}"
+
+
+class Reading:
+    """Shows how far a file is read: a bar on a terminal, else a line at the beginning and at the end.
+
+    Args:
+        what: is done, such as "reading big.csv".
+        total: of what `advance` counts.
+        shown: False prints nothing.
+    """
+
+    def __init__(self, what: str, total: int, *, shown: bool) -> None:
+        self.what, self.total, self.shown = what, total, shown
+        self.bar = Progress(console=out, transient=True, disable=not (shown and out.is_terminal))
+
+    def __enter__(self) -> "Reading":
+        self.started = time.monotonic()
+        self.task = self.bar.add_task(self.what, total=self.total)
+        self.bar.start()
+        if self.shown and not out.is_terminal:
+            say(f"{self.what}, once")
+        return self
+
+    def advance(self, by: int) -> None:
+        """Count so much more as read."""
+        self.bar.advance(self.task, by)
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        self.bar.stop()
+        if self.shown and kind is None:
+            say(f"{self.what} took {time.monotonic() - self.started:.0f} s; the next time it is there")

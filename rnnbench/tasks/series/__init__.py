@@ -4,4 +4,6 @@ A reader gives a `Collection`, the series as their files have them; `prepare` ma
 values, standardisation, splits, class weights.
 """
 
-import rnnbench.tasks.series.ucr  # noqa: F401  (enters its task)
+from rnnbench.tasks.series import long_form, ucr
+
+__all__ = ["long_form", "ucr"]  # their import enters their tasks

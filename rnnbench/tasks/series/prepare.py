@@ -191,18 +191,23 @@ def check_classes(found: Collection, pool: Labels) -> None:
         )
 
 
-def scaling_of(data: Series, found: Collection, train: Labels) -> Scaling:
+def scaling_of(data: Series, found: Collection, train: Labels, share: float = 1.0) -> Scaling:
     """Return mean and standard deviation of each channel over the training examples; 0 and 1 if not wanted.
+
+    Args:
+        data: the settings.
+        found: the series.
+        train: those that train.
+        share: of each of them, from its beginning.
 
     Raises:
         ConfigError: a channel has no value in any training example.
     """
-    chosen = np.zeros(len(found.lengths), bool)
-    chosen[train] = True
+    chosen = np.zeros(len(found.lengths), np.int64)
+    chosen[train] = np.ceil(found.lengths[train] * share)
     C = len(found.channels)
     count, total, square = np.zeros(C), np.zeros(C), np.zeros(C)
-    for series, steps in blocks(found):
-        values = np.asarray(found.values[steps], np.float64)[np.repeat(chosen[series], found.lengths[series])]
+    for values in chosen_values(found, chosen):
         count += (~np.isnan(values)).sum(0)
         total += np.nansum(values, 0)
     if (empty := np.flatnonzero(count == 0)).size:
@@ -211,8 +216,7 @@ def scaling_of(data: Series, found: Collection, train: Labels) -> Scaling:
             "leave it out"
         )
     mean = total / count
-    for series, steps in blocks(found):
-        values = np.asarray(found.values[steps], np.float64)[np.repeat(chosen[series], found.lengths[series])]
+    for values in chosen_values(found, chosen):
         square += np.nansum((values - mean) ** 2, 0)
     sd = np.sqrt(square / count)
     if not data.standardise:
@@ -220,6 +224,14 @@ def scaling_of(data: Series, found: Collection, train: Labels) -> Scaling:
         return Scaling(np.zeros(C), np.ones(C))
     constant = sd <= 1e-12 * np.maximum(abs(mean), 1e-300)
     return Scaling(mean, np.where(constant, 1.0, sd))
+
+
+def chosen_values(found: Collection, chosen: Labels) -> Iterator[Array]:
+    """Yield the values (steps, channels) of the first steps of each series, so many as `chosen` (N,) says."""
+    for series, steps in blocks(found):
+        lengths = found.lengths[series]
+        within = np.arange(steps.stop - steps.start) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        yield np.asarray(found.values[steps], np.float64)[within < np.repeat(chosen[series], lengths)]
 
 
 def name_unscaled(file: str, channels: list[str], size: Array, remedy: str) -> None:
