@@ -119,6 +119,8 @@ def test_the_best_of_a_grid_is_the_best_mean_over_seeds_and_of_a_search_over_its
         assert "trials: 2 of 5 have ended" in out
         assert "4 finished, 1 running, 5 waiting; 1 on fresh seeds" in out
         assert "best so far: trial 2, optim.lr=2.1: val/accuracy 0.9900" in out
+        # One of the two repeats of a suggestion is no mean to compare with those of two.
+        job(search, "3", "finished", 0.95, rate=3.1, seed=0, study="s", number=3)
         code, out, err = run(capsys, "best", str(search))
     assert (code, out) == (0, "python -m rnnbench optim.lr=0.1 seed=0 tracking=none\n")
     assert "trial 0" in err and "so far (the sweep is running)" in err

@@ -169,6 +169,10 @@ def test_what_cannot_be_ranked_is_refused_before_anything_is_trained():
     ):
         with pytest.raises(ConfigError, match=f"figures: critical_difference: {message}"):
             arrange(table(), kept(runs)[0])
+    with pytest.raises(
+        ConfigError, match=r"critical_difference: of parameters/total none is better or worse"
+    ):
+        arrange(table(metrics=["parameters/total"]), kept(cells())[0])
 
 
 def test_a_row_that_lacks_a_task_is_named():

@@ -36,8 +36,14 @@ def check(table: Table, places: Iterable[tuple[Key, Key, Key]]) -> None:
         places: row, column and values of `over` of the table's trials.
 
     Raises:
-        ConfigError: a setting has fewer than three rows or two tasks; names the keys that would do.
+        ConfigError: a setting has fewer than three rows or two tasks, or no metric has a better direction;
+            names the keys that would do.
     """
+    if not tested(table.metrics) and any(how.kind == KIND and not how.y for how in table.figures.values()):
+        raise ConfigError(
+            f"figures: {KIND}: of {', '.join(table.metrics)} none is better or worse, so that rows have no "
+            "rank; add one that is to metrics, such as test/accuracy"
+        )
     settings: dict[Key, list[tuple[Key, Key, Key]]] = {}
     for place in places:
         settings.setdefault(setting_of(table, place[1]), []).append(place)

@@ -156,12 +156,16 @@ class SweepNow:
         """Return the best configuration of a grid, or suggestion of a search, by its mean.
 
         Args:
-            final: whether finished jobs alone count, and of suggestions those whose jobs all have.
+            final: whether finished jobs alone count, and of suggestions those whose jobs all have; as long as
+                there is one with all its repeats and folds, none that lacks some, as after an interruption.
         """
         goal = self.goal
         if goal is None:
             return None
         cells = [cell for cell in self.cells(goal, final=final) if math.isfinite(cell.mean)]
+        if final and self.is_search:
+            each = _count(self.plan, "jobs") // max(1, _count(self.plan, "trials"))
+            cells = [cell for cell in cells if len(cell.jobs) >= each] or cells
         better = max if direction(goal) == "maximize" else min
         return better(cells, key=lambda cell: cell.mean, default=None)
 
