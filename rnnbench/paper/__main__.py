@@ -25,13 +25,23 @@ from rnnbench.paper.drawing import draw
 from rnnbench.paper.files import texts
 from rnnbench.paper.layout import layout
 from rnnbench.paper.looking import draw_of_folders
-from rnnbench.paper.planning import MULTIRUN, App, Plan, TableSearch, make_plan, portable, searched
+from rnnbench.paper.planning import (
+    MULTIRUN,
+    App,
+    Plan,
+    TableSearch,
+    make_plan,
+    portable,
+    searched,
+    tuned_cells,
+)
 from rnnbench.paper.provenance import warnings
 from rnnbench.paper.published import cited
 from rnnbench.paper.verdict_table import verdict_layout
 from rnnbench.paper.verdicts import judge
 from rnnbench.paper.verification import verify
 from rnnbench.reader import Source
+from rnnbench.sweep.points import as_words
 from rnnbench.system.files import show_warnings, write
 from rnnbench.terminal import complain, open_streams, print_layout, refuse, say, warn
 
@@ -177,26 +187,49 @@ def of_folders(folders: Sequence[Path], given: argparse.Namespace) -> None:
 
 def tell(table: Table, plan: Plan) -> None:
     """Print how many trials of the plan are recorded, and where."""
+    named = table.tuned.columns if table.tuned is not None else {}
     for wanted in plan.searches:
-        say(f"search for {wanted.row}: {wanted.drawn} of {wanted.trials} trials are recorded")
+        if not named or 0 < wanted.drawn < wanted.trials:
+            say(f"search for {wanted.row}: {wanted.drawn} of {wanted.trials} trials are recorded")
+    if named:
+        say(f"{sum(wanted.done for wanted in plan.searches)} of {len(plan.searches)} searches are done")
     unique = len({trial.trial for trial in plan.planned})
     missing = len(plan.missing())
-    open_rows = sum(not wanted.done for wanted in plan.searches)
-    later = f", and {open_rows} rows follow their searches" if open_rows else ""
+    left = sum(not wanted.done for wanted in plan.searches)
+    later = f", and {left} {'cells' if named else 'rows'} follow their searches" if left else ""
     say(f"{table.title}: {unique} trials, {unique - missing} are recorded in {plan.where}{later}")
 
 
 def reckon(table: Table, app: App, plan: Plan) -> None:
     """Have the app print how long the missing trials would take."""
-    for wanted in plan.searches:
-        if not wanted.done:
-            app.search(wanted, "dry_run=true")
+    if table.tuned is not None and table.tuned.columns:
+        if not all(wanted.done for wanted in plan.searches):
+            app.estimate(open_cells(table, app, plan))
+    else:
+        for wanted in plan.searches:
+            if not wanted.done:
+                app.search(wanted, "dry_run=true")
     for trials, overrides in lots(table, plan):
         app.run(overrides, trials, "dry_run=true")
 
 
+def open_cells(table: Table, app: App, plan: Plan) -> list[str]:
+    """Return a grid with as many trials of each cell whose search is not done as its search and its seeds have.
+
+    One process estimates them all; where searches have many values it takes each for one of the others.
+    """
+    assert table.tuned is not None
+    tuned, cells = table.tuned, tuned_cells(table.tuned)
+    fresh = len(app.points([*table.sweep, *cells[0].overrides, f"seed={tuned.fresh}"]))
+    wanted = [cell.overrides for cell, search in zip(cells, plan.searches, strict=True) if not search.done]
+    return as_words([*table.sweep, *wanted, f"seed=range({tuned.trials + fresh})"])
+
+
 def lots(table: Table, plan: Plan) -> list[tuple[list[TableTrial], list[str]]]:
-    """Return the missing trials of each grid with its overrides: the table's grid, or each winner's."""
+    """Return the missing trials of each grid with its overrides: the table's grid, or each winner's.
+
+    Where each cell has a search, the winners are one grid: they are many, and each process takes seconds.
+    """
     missing = plan.missing()
     if table.tuned is None:
         return [(missing, table.sweep)] if missing else []
@@ -209,6 +242,8 @@ def lots(table: Table, plan: Plan) -> list[tuple[list[TableTrial], list[str]]]:
             folds = ",".join(word.partition("=")[2] for word in dict.fromkeys(named))
             fixed += [f"data.fold={folds}"] if folds else []
             found.append((mine, [*fixed, f"seed={table.tuned.fresh}"]))
+    if table.tuned.columns and found:
+        return [(missing, as_words([overrides for _, overrides in found]))]
     return found
 
 

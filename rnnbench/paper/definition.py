@@ -43,6 +43,9 @@ class Tuning:
     trials: int = MISSING  # number of trials of each search
     seed: int = 0  # seed of each search's sampler and of its trials
     fresh: str = MISSING  # seeds under which the winners are trained: 101,102,103
+    columns: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # names for columns, with overrides of each value, as task: {sum: "data=adding fit.epochs=9"}
 
 
 @dataclass
@@ -333,6 +336,11 @@ def _check_tuned(table: Table) -> None:
         return
     if table.tuned.trials < 1 or not table.tuned.rows:
         raise ConfigError("tuned: needs rows, and trials of at least 1")
+    for name, values in table.tuned.columns.items():
+        if name not in table.columns:
+            raise ConfigError(f"tuned.columns.{name}: is none of columns={table.columns}; name it there too")
+        if not values:
+            raise ConfigError(f"tuned.columns.{name}: has no values, and needs one or more with its overrides")
     named = {*table.rows, *table.columns}
     if any(named.isdisjoint(override_keys(row.split())) for row in table.tuned.rows):
         raise ConfigError(f"tuned.rows={table.tuned.rows}: rows={table.rows} do not tell them apart")

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def portable(overrides: Iterable[str]) -> list[str]:
 class TableSearch:
     """Describes a search that a table needs, for a row or for a cell."""
 
-    row: str  # the row's overrides: model=lstm
+    row: str  # the row's overrides, and the names of its columns: model=lstm, digits
     name: str  # name of the search's study
     command: list[str]  # overrides of the whole search
     trials: int
@@ -126,6 +127,10 @@ class App:
             chosen = ["hydra/sweeper=grid", f"hydra.sweeper.only={only}"]
             return subprocess.run(self.command([*overrides, *chosen, place, *more])).returncode
 
+    def estimate(self, overrides: Sequence[str]) -> int:
+        """Have the app print how long a grid would take; return its exit code."""
+        return subprocess.run(self.command([*overrides, "hydra/sweeper=grid", "dry_run=true"])).returncode
+
     def budget(self, overrides: Sequence[str]) -> tuple[str, dict[str, str]]:
         """Return the sampler of a search, and its space, as Hydra composes them."""
         ranges = [word for word in overrides if RANGE.match(word)]
@@ -178,19 +183,55 @@ def make_plan(table: Table, app: App, where: str | None) -> Plan:
         planned = app.points(table.sweep)
         return Plan(planned, [], where or store(planned))
     tuned = table.tuned
-    bases = {row: app.points([*table.sweep, *row.split(), f"seed={tuned.seed}"]) for row in tuned.rows}
-    plan = Plan([], [], where or store([point for points in bases.values() for point in points]))
+    cells = tuned_cells(tuned)
+    bases = [app.points([*table.sweep, *cell.overrides, f"seed={tuned.seed}"]) for cell in cells]
+    plan = Plan([], [], where or store([point for points in bases for point in points]))
     records = SearchRecords(plan.source())
-    budget = app.budget([*table.sweep, *tuned.rows[0].split(), *search_of(tuned)])  # the same for all
-    for row, points in bases.items():
+    budget = app.budget([*table.sweep, *cells[0].overrides, *search_of(tuned)])  # the same for all
+    for cell, points in zip(cells, bases, strict=True):
         # A search trains all folds of its suggestions.
         if len({repr({**point.params, "data.fold": 0}) for point in points}) > 1:
-            raise ConfigError(f"tuned.rows: {row} with sweep={table.sweep} is {len(points)} trials, not one")
-        search = _search_of_row(app, table, row, trial=points[0].trial, records=records, budget=budget)
+            raise ConfigError(
+                f"tuned.rows: {cell.name} with sweep={table.sweep} is {len(points)} trials, not one"
+            )
+        if taken := [name for name in cell.columns if name in points[0].params]:
+            raise ConfigError(f"tuned.columns.{taken[0]}: is a key of the trials; give another name")
+        search = _search_of_cell(app, table, cell, trial=points[0].trial, records=records, budget=budget)
         plan.searches.append(search)
         if search.done:
-            plan.planned += app.points(winner(search, tuned, app.words([])), search.name)
+            fresh = app.points(winner(search, tuned, app.words([])), search.name)
+            plan.planned += [replace(trial, params=trial.params | cell.columns) for trial in fresh]
     return plan
+
+
+@dataclass(frozen=True)
+class TunedCell:
+    """Describes a cell of a tuned table, which has a search of its own.
+
+    Args:
+        row: the row's overrides, as the table has them.
+        columns: the name of each column that the table names, by its key.
+        overrides: those of the row and of its columns.
+    """
+
+    row: str
+    columns: dict[str, str]
+    overrides: list[str]
+
+    @property
+    def name(self) -> str:
+        """The row's overrides, and the names of its columns."""
+        return ", ".join([self.row, *self.columns.values()])
+
+
+def tuned_cells(tuned: Tuning) -> list[TunedCell]:
+    """Return the cells of a tuned table: each row with each combination of the columns that it names."""
+    found = []
+    for row, *chosen in product(tuned.rows, *(values.items() for values in tuned.columns.values())):
+        names = dict(zip(tuned.columns, (name for name, _ in chosen), strict=True))
+        words = [word for _, overrides in chosen for word in overrides.split()]
+        found.append(TunedCell(row, names, [*row.split(), *words]))
+    return found
 
 
 def search_of(tuned: Tuning) -> list[str]:
@@ -229,16 +270,16 @@ class SearchRecords:
         return len({record.tags["rnnbench.number"] for record in records if record.status in ended})
 
 
-def _search_of_row(
+def _search_of_cell(
     app: App,
     table: Table,
-    row: str,
+    cell: TunedCell,
     *,
     trial: str,
     records: SearchRecords,
     budget: tuple[str, dict[str, str]],
 ) -> TableSearch:
-    """Return the search of a row, with the number of its recorded trials and its winner.
+    """Return the search of a cell, with the number of its recorded trials and its winner.
 
     Args:
         trial: the hash of the trial whose values the search varies.
@@ -246,15 +287,15 @@ def _search_of_row(
     """
     tuned = table.tuned
     assert tuned is not None
-    command = [*table.sweep, *row.split(), *search_of(tuned), f"seed={tuned.seed}"]
+    command = [*table.sweep, *cell.overrides, *search_of(tuned), f"seed={tuned.seed}"]
     command += [f"hydra.sweeper.n_trials={tuned.trials}", f"hydra.sweeper.sampler.seed={tuned.seed}"]
     # A search is identified by its command, the trial that it varies, and the file of its space.
     text = json.dumps([portable(command), trial]) + "".join(_spaces(app, tuned.search))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    values = " ".join(word.rpartition("=")[2] for word in row.split())
+    values = " ".join([*(word.rpartition("=")[2] for word in cell.row.split()), *cell.columns.values()])
     name = f"{app.name}-{re.sub(r'[^A-Za-z0-9]+', '-', values)}-{digest}"
     found = records.searches.get(name)
-    return TableSearch(row, name, command, tuned.trials, found, records.ended(name), *budget)
+    return TableSearch(cell.name, name, command, tuned.trials, found, records.ended(name), *budget)
 
 
 def _in_words(over: Any) -> str:

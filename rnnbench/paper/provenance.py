@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rnnbench.paper.aggregate import FilledTable, TableTrial
-from rnnbench.paper.definition import FigureSettings, Table
+from rnnbench.paper.definition import FigureSettings, Table, Tuning
 from rnnbench.paper.planning import TableSearch, is_place, portable
 from rnnbench.paper.weights import digests
 from rnnbench.reader import Record, Source
@@ -19,6 +19,7 @@ EARLIER_RESAMPLES = 2_000  # number of resamples before version 3
 # Keys of a table that version 2 of the renderer did not have from the start.
 LATER = ("margin", "chance", "tasks", "transpose")
 LATER_OF_FIGURES = ("test", "example", "n", "start")
+LATER_OF_SEARCHES = ("columns",)
 MIXED = ("rnnbench.kernel", "rnnbench.device", "rnnbench.card")
 
 
@@ -50,6 +51,9 @@ def _declared(table: Table) -> dict[str, Any]:
     for key in LATER:
         if tree[key] == getattr(Table(), key):
             del tree[key]
+    for key in LATER_OF_SEARCHES:
+        if table.tuned is not None and getattr(table.tuned, key) == getattr(Tuning(), key):
+            del tree["tuned"][key]
     for figure in tree["figures"].values():
         for key in LATER_OF_FIGURES:
             if figure[key] == getattr(FigureSettings(), key):
