@@ -368,6 +368,13 @@ MISTAKES = {
     "digits: {m: true}": "digits.m: must be a whole number",
     "digits: {m: -1}": "digits.m=-1: must be from 0 to 15",
     "tuned: {rows: [a], search: [], trials: 0, fresh: 1}": "tuned: needs rows, and trials of at least 1",
+    "tuned: {rows: [model=a], search: [], trials: 1, fresh: 1, columns: {size: {small: x=1}}}": (
+        "tuned.columns.size: is none of columns=[]; name it there too"
+    ),
+    "columns: [size]\ntuned: {rows: [model=a], search: [], trials: 1, fresh: 1, columns: {size: {}}}": (
+        "tuned.columns.size: has no values; give names with overrides"
+    ),
+    "decisive: {a: n}": "decisive.a=n: is none of the metrics that are tested: m",
     "caption: ${nope}": "caption: Interpolation key 'nope' not found",
     "caption: [x": ":5: expected ',' or ']'",
     "wide: true\nwide: false": "found duplicate key wide",

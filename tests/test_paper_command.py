@@ -18,8 +18,8 @@ from rnnbench.config import ConfigError
 from rnnbench.mlflow_sync.reading import ClientRuns
 from rnnbench.mlflow_sync.sql import SqlRuns
 from rnnbench.paper.__main__ import main
-from rnnbench.paper.definition import Tuning
-from rnnbench.paper.planning import App, search_of
+from rnnbench.paper.definition import Tuning, read_table
+from rnnbench.paper.planning import App, make_plan, search_of
 from rnnbench.reader import Folders
 from rnnbench.record import job_folders
 
@@ -264,6 +264,54 @@ def test_each_cell_the_winner_of_its_own_search_from_whatever_records(paper, tmp
     assert {name for name in made if (out / name).read_bytes() != made[name]} == {
         "provenance.json", "report.html",
     }  # fmt: skip
+
+
+CELLS = TUNED.replace("tuned:", "columns: [task, size]\ntasks: [task]\ntuned:").replace(
+    "  search:",
+    """  columns:
+    task: { by rows: data=digits, sum: data=adding data.steps=10 }
+    size: { 300 parameters: model.budget=300, 4 units: model.hidden_size=4 }
+  search:""",
+)
+
+
+def test_columns_by_name_give_each_cell_a_search_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "cells.yaml"
+    file.write_text(CELLS.replace("model.hidden_size=4, fit.epochs=2", "fit.epochs=2"))
+    table = read_table(file)
+    plan = make_plan(table, App("cells", []), "multirun")
+    assert len({search.name for search in plan.searches}) == len(plan.searches) == 8 and not plan.planned
+    last = plan.searches[-1]
+    assert last.row == "model=gru, sum, 4 units" and last.name.startswith("cells-gru-sum-4-units-")
+    assert last.command[2:6] == [
+        "model=gru", "data=adding", "data.steps=10", "model.hidden_size=4",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"tuned\.columns\.seed: is a key of the trials; give another name"):
+        table.tuned.columns, table.columns = {"seed": {"one": "data=digits"}}, ["seed"]
+        make_plan(table, App("cells", []), "multirun")
+
+
+@pytest.mark.slow
+def test_cells_of_several_tasks_are_trained_told_apart_and_verified(paper, tmp_path):
+    text = CELLS.replace("table=tuned", "table=cells").replace(
+        "model.hidden_size=4, fit.epochs=2", "fit.epochs=2"
+    )
+    text = text.replace(", data.train_size=64", "").replace("metrics: [", "metrics: [best/val_mse, ")
+    text = text.replace("trials: 3", "trials: 1")
+    (tmp_path / "mine" / "table" / "cells.yaml").write_text(text[: text.index("figures:")])
+    mine = ("--config-dir=mine", "table=cells", "tracking.uri=null")
+    said = paper(*mine)
+    assert "0 of 8 searches are done" in said and "and 8 cells follow their searches" in said
+    out = tmp_path / "multirun" / "paper" / "cells"
+    assert len(list(out.glob("runs/*"))) == 1  # all winners are one grid
+    trials = json.loads((out / "provenance.json").read_text())["trials"]
+    assert [(trial["column"], trial["seed"]) for trial in trials[:4]] == [
+        (["by rows", "300 parameters"], 101), (["by rows", "300 parameters"], 102),
+        (["by rows", "4 units"], 101), (["by rows", "4 units"], 102),
+    ]  # fmt: skip
+    assert "every number is what the records give" in paper("verify", str(out))
+    assert "8 of 8 searches are done" in paper(*mine)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from rnnbench.paper.aggregate import FilledTable, arrange, fill
 from rnnbench.paper.claims import claims
 from rnnbench.paper.definition import Table, table_of
 from rnnbench.paper.files import texts
+from rnnbench.paper.layout import layout
 from rnnbench.paper.statistics import (
     Gap,
     Method,
@@ -72,6 +73,23 @@ def test_each_difference_has_the_verdict_that_is_true_of_it():
     assert words(verdicts) == ["equivalent", "better", "worse", "undecided"]
     assert [v.seeds is None for v in verdicts] == [True, True, True, False]
     assert verdicts[1].effect.value == 1.0 and verdicts[2].effect.value == 0.0
+
+
+def test_a_task_with_a_decisive_metric_is_judged_by_no_other(tmp_path: Path):
+    both = {"metrics": ["test/accuracy", "test/mse"], "tasks": ["data.name"]}
+    planned, records = kept(runs_of(KNOWN), sizes=SIZES)
+    for record in records:
+        record.metrics["test/mse"] = 1 - record.metrics["test/accuracy"]
+    margin = {"test/accuracy": 0.01, "test/mse": 0.01}
+    free, chosen = (
+        fill(table(**both, margin=margin, decisive=one), planned, Kept(records))
+        for one in ({}, {"adding": "test/mse"})
+    )
+    assert [len(judge(result)) for result in (free, chosen)] == [8, 7]
+    assert [v.comparison.metric for v in judge(chosen) if v.comparison.column == ("adding",)] == ["test/mse"]
+    columns = [column for column in layout(chosen).columns if "adding" in column.group]
+    assert [column.metric for column in columns] == ["test/mse"]
+    assert "decisive" not in json.loads(texts(free, [], tmp_path)["provenance.json"])["table"]
 
 
 def test_better_is_lower_where_the_metric_is_an_error():

@@ -204,7 +204,7 @@ def reckon(table: Table, app: App, plan: Plan) -> None:
     """Have the app print how long the missing trials would take."""
     if table.tuned is not None and table.tuned.columns:
         if not all(wanted.done for wanted in plan.searches):
-            app.estimate(open_cells(table, app, plan))
+            _checked(app.estimate(open_cells(table, app, plan)))  # refused before anything is trained
     else:
         for wanted in plan.searches:
             if not wanted.done:
@@ -214,9 +214,9 @@ def reckon(table: Table, app: App, plan: Plan) -> None:
 
 
 def open_cells(table: Table, app: App, plan: Plan) -> list[str]:
-    """Return a grid with as many trials of each cell whose search is not done as its search and its seeds have.
+    """Return a grid with as many trials of each cell whose search is open as its search and its seeds have.
 
-    One process estimates them all; where searches have many values it takes each for one of the others.
+    It is estimated by one process, where a dry run of each search would take seconds a search.
     """
     assert table.tuned is not None
     tuned, cells = table.tuned, tuned_cells(table.tuned)

@@ -353,7 +353,7 @@ def _compare(filled: FilledTable) -> None:
     drafts: list[Comparison] = []
     spare: list[float | None] = []  # p of the pairs without the best row
     for column in filled.columns:
-        for metric in filter(judged, table.metrics):
+        for metric in filter(judged, metrics_of(table, column)):
             there = _comparable(filled, column, metric)
             if len(there) < 2:
                 continue
@@ -381,6 +381,13 @@ def _compare(filled: FilledTable) -> None:
         contradicts = able and draft.contradicts and p is not None and p < ALPHA
         alike = contradicts or (able and p is not None and p >= ALPHA)
         filled.comparisons.append(replace(draft, p=p, alike=alike, contradicts=contradicts))
+
+
+def metrics_of(table: Table, column: Key) -> list[str]:
+    """Return the table's metrics in a column: of a task with a decisive one no other on the test set."""
+    chosen = next((table.decisive[text] for text in map(as_text, column) if text in table.decisive), None)
+    others = set(tested(table.metrics)) - {chosen} if chosen else set[str]()
+    return [metric for metric in table.metrics if metric not in others]
 
 
 def _comparable(filled: FilledTable, column: Key, metric: str) -> dict[Key, Cell]:

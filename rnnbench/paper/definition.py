@@ -21,7 +21,7 @@ from yaml import MarkedYAMLError
 from rnnbench.config import ConfigError, conf_folder, heading
 from rnnbench.config.advice import either, nearest
 from rnnbench.paper.figures import kind_names, load_kind
-from rnnbench.paper.margins import check_margins, is_finite
+from rnnbench.paper.margins import check_margins, is_finite, tested
 from rnnbench.paper.statistics import RESAMPLES
 from rnnbench.sweep.points import as_words
 
@@ -103,6 +103,9 @@ class Table:
     tasks: list[str] = field(
         default_factory=list
     )  # keys of columns (or over) that name a task, of which each has its own metrics; []: all keys name it
+    decisive: dict[str, str] = field(
+        default_factory=dict
+    )  # by task, as anbn: test/largest_n: of several metrics on the test set the one that it is judged by
     labels: dict[str, str] = field(default_factory=dict)  # how keys, values and metrics are printed
     digits: dict[str, int] = field(default_factory=dict)  # decimals by metric
     mixed_protocols: bool = False  # whether trials that watch the test set may stand beside others
@@ -314,6 +317,10 @@ def _check_margin(table: Table) -> None:
     for task, text in table.chance.items():
         if not is_finite(text):
             raise ConfigError(f"chance.{task}={text}: must be a number, what a constant answer scores")
+    for task, metric in table.decisive.items():
+        if metric not in tested(table.metrics):
+            there = ", ".join(tested(table.metrics)) or "none"
+            raise ConfigError(f"decisive.{task}={metric}: is none of the metrics that are tested: {there}")
     if table.chance and not table.margin:
         raise ConfigError(
             "chance: belongs to verdicts, and there are none; give a margin: {test/accuracy: 0.01}"
@@ -340,7 +347,7 @@ def _check_tuned(table: Table) -> None:
         if name not in table.columns:
             raise ConfigError(f"tuned.columns.{name}: is none of columns={table.columns}; name it there too")
         if not values:
-            raise ConfigError(f"tuned.columns.{name}: has no values, and needs one or more with its overrides")
+            raise ConfigError(f"tuned.columns.{name}: has no values; give names with overrides")
     named = {*table.rows, *table.columns}
     if any(named.isdisjoint(override_keys(row.split())) for row in table.tuned.rows):
         raise ConfigError(f"tuned.rows={table.tuned.rows}: rows={table.rows} do not tell them apart")

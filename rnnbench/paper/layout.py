@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from rnnbench.config import metrics
-from rnnbench.paper.aggregate import FilledTable, Key
+from rnnbench.paper.aggregate import FilledTable, Key, metrics_of
 from rnnbench.paper.notes import notes
 from rnnbench.paper.published import PublishedValues, beside
 from rnnbench.paper.statistics import Estimate
@@ -72,7 +72,8 @@ def _metrics(filled: FilledTable, column: Key) -> list[str]:
         for record in (cell.records.values() if at == column else ())
         for name in record.metrics
     }
-    return [name for name in filled.table.metrics if not filled.table.tasks or name in measured]
+    there = metrics_of(filled.table, column)
+    return [name for name in there if not filled.table.tasks or name in measured]
 
 
 def _transposed(layout: Layout) -> Layout:

@@ -227,7 +227,8 @@ class TunedCell:
 def tuned_cells(tuned: Tuning) -> list[TunedCell]:
     """Return the cells of a tuned table: each row with each combination of the columns that it names."""
     found = []
-    for row, *chosen in product(tuned.rows, *(values.items() for values in tuned.columns.values())):
+    combinations = list(product(*(values.items() for values in tuned.columns.values())))
+    for row, chosen in product(tuned.rows, combinations):
         names = dict(zip(tuned.columns, (name for name, _ in chosen), strict=True))
         words = [word for _, overrides in chosen for word in overrides.split()]
         found.append(TunedCell(row, names, [*row.split(), *words]))

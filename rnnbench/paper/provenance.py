@@ -17,7 +17,7 @@ from rnnbench.reader import Record, Source
 VERSIONS = {"renderer": 2, "statistics": 3}
 EARLIER_RESAMPLES = 2_000  # number of resamples before version 3
 # Keys of a table that version 2 of the renderer did not have from the start.
-LATER = ("margin", "chance", "tasks", "transpose")
+LATER = ("margin", "chance", "tasks", "decisive", "transpose")
 LATER_OF_FIGURES = ("test", "example", "n", "start")
 LATER_OF_SEARCHES = ("columns",)
 MIXED = ("rnnbench.kernel", "rnnbench.device", "rnnbench.card")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnbench.config import ConfigError, direction
-from rnnbench.paper.aggregate import OF, Cell, FilledTable, Key
+from rnnbench.paper.aggregate import OF, Cell, FilledTable, Key, metrics_of
 from rnnbench.paper.definition import FigureSettings, Table
 from rnnbench.paper.margins import tested
 from rnnbench.paper.settings import setting_of, task_name
@@ -109,7 +109,8 @@ def _metric(filled: FilledTable, how: FigureSettings, column: Key) -> str:
     if how.y is not None:
         return how.y
     cells = [cell for (_, at), cell in filled.cells.items() if at == column]
-    metrics = [*filled.table.margin, *tested(filled.table.metrics)]
+    there = tested(metrics_of(filled.table, column))
+    metrics = [*(metric for metric in filled.table.margin if metric in there), *there]
     return next((one for one in metrics if any(cell.values(one) for cell in cells)), metrics[0])
 
 
