@@ -48,7 +48,7 @@ SINGLE = {
     "budget=20k": "did you mean model.budget=20000?",
     "data.options.x=1": "write +data.options.x=1",
     "+optim.momentum=0.9": "it goes with optim=sgd or optim=rmsprop",
-    "data.steps=5": "it goes with data=adding, data=copy or data=temporal_order",
+    "data.steps=5": "it goes with data=adding, data=copy, data=mqar",
     "hydra.run.dri=x": "did you mean hydra.run.dir",
     "hydra.sweeper.n_trials=3": "goes with hydra/sweeper=optuna",
     # keys that there are
@@ -59,7 +59,7 @@ SINGLE = {
     "~model": "model cannot be deleted",
     "~optim.lr": "optim.lr cannot be deleted",
     # options and groups
-    "model=lsmt": "did you mean model=lstm?",
+    "model=lsmt": "did you mean model=lstm or",
     "hydra/launcher=stak": "did you mean hydra/launcher=stack?",
     "optim=adan": "did you mean optim=adam or optim=adamw?",
     "models=lstm": "did you mean model=lstm?",
@@ -77,7 +77,7 @@ SINGLE = {
     "model.budget=20,000": "or model.budget=20000 if this is one number",
     "optim.lr=0,1": "or optim.lr=0.1 if this is one number",
     # grammar
-    "model": "has no value; write model=NAME, with one of cifg, fgr,",
+    "model": "has no value; write model=NAME, with one of cifg, cornn,",
     "seed": "has no value; write seed=VALUE",
     "seed 3": "write seed=3",
     "lstm": "did you mean model=lstm?",
@@ -444,7 +444,7 @@ COMMANDS = {
     "+hydra.launcher.max_stak=3": "did you mean hydra.launcher.max_stack?",
     "-m +hydra.sweeper.n_trails=3": "did you mean hydra.sweeper.n_trials",
     "--help lr=0.1": "did you mean optim.lr=0.1?",
-    "--cfg job model=lsmt": "did you mean model=lstm?",
+    "--cfg job model=lsmt": "did you mean model=lstm or",
     "--config-dir nowhere": "--config-dir=nowhere: is not a folder",
     "--config-name nothing": "nothing",
     "fit.epochs=${nowhere}": "fit.epochs=${nowhere}: ",

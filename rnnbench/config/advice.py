@@ -78,7 +78,9 @@ def unknown_key(key: str, value: str | None = None, known: Collection[str] = (),
         return f"{given}: is new in {key.rpartition('.')[0]}; write {shown(f'+{key}={value}')}"
     if key in keys() and keys()[key].options:
         section, _, name = key.partition(".")
-        return f"{given}: the chosen {section} has no {name}; it goes with {either(keys()[key].options)}"
+        return (
+            f"{given}: the chosen {section} has no {name}; it goes with {either(sorted(keys()[key].options))}"
+        )
     near = nearest(key, known or keys())
     if not near:
         return f"{given}: there is no key {key}; `python -m rnnbench --cfg job` shows all that there are"

@@ -105,7 +105,7 @@ class Repairs:
             if key in known and rest:
                 return f"{word}: is not key=value; did you mean {shown(f'{key}={rest.strip()}')}?"
         choices = {o: f"{g}={o}" for g in reversed(self.groups.names()) for o in self.groups.options(g)}
-        near = nearest(name, [*choices, *known])
+        near = [name] if name in choices else nearest(name, [*choices, *known])
         meant = [choices.get(text, f"{text}=VALUE") for text in near]
         return f"{word}: is not key=value; " + (
             f"did you mean {either(meant)}?" if near else "for example model=lstm seed=1"
