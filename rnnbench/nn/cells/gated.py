@@ -158,7 +158,7 @@ class JANET(Cell):
 
 
 class LiGRU(Cell):
-    """Light GRU: no reset gate, and relu (Ravanelli et al. 2018, equations 7 to 9).
+    """Light GRU: no reset gate, and relu (Ravanelli et al. 2018, Light Gated Recurrent Units).
 
         z = s(W_z x + R_z h- + b_z)
         n = relu(W_n x + R_n h- + b_n)

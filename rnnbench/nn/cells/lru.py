@@ -19,7 +19,7 @@ def unit(weight: Tensor, hidden_size: int) -> Tensor:
 
 
 class RGLRU(LinearCell):
-    """Real-gated linear recurrent unit (De et al. 2024, Griffin, equations 1 to 4).
+    """Real-gated linear recurrent unit (De et al. 2024, Griffin).
 
         r = s(W_r x + b_r)               recurrence gate
         i = s(W_i x + b_i)               input gate

@@ -12,7 +12,7 @@ from rnnbench.nn.cells.cell import Cell, Layer, State, Weights
 
 
 class LEM(Cell):
-    """Long expressive memory: two states with time steps that are learned (Rusch et al. 2022, equation 3).
+    """Long expressive memory: two states with time steps that are learned (Rusch et al. 2022).
 
         d = s(W_d x + R_d y- + b_d)
         e = s(W_e x + R_e y- + b_e)
@@ -47,7 +47,7 @@ class LEM(Cell):
 
 
 class CoRNN(Cell):
-    """Coupled oscillators, damped and driven (Rusch and Mishra 2021, equation 3, explicit in the damping).
+    """Coupled oscillators, damped and driven (Rusch and Mishra 2021, explicit in the damping).
 
         z = z- + t * (tanh(W x + R y- + Q z- + b) - gamma * y- - epsilon * z-)
         y = y- + t * z

@@ -55,7 +55,7 @@ class IRNN(RNN):
 
 
 class IndRNN(Cell):
-    """Independently recurrent network: a unit sees its own past alone (Li et al. 2018, equation 2).
+    """Independently recurrent network: a unit sees its own past alone (Li et al. 2018).
 
         h = relu(W x + u * h- + b),  at the start u uniform in [0, 1)
 

@@ -8,7 +8,7 @@ from rnnbench.nn.cells.cell import Cell, Layer, State
 
 
 class SLSTM(Cell):
-    """LSTM with an exponential input gate and a normaliser (Beck et al. 2024, equations 8 to 17).
+    """LSTM with an exponential input gate and a normaliser (Beck et al. 2024, xLSTM).
 
         z = tanh(W_z x + R_z h- + b_z)
         i = W_i x + R_i h- + b_i           its exponential is the input gate
