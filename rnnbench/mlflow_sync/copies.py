@@ -1,7 +1,8 @@
 """Tells whether the run of a record that was reused is in the store: then the copy needs none of its own.
 
 A second run of the same trial would count as another seed where MLflow groups runs. The run is that of the
-folder that trained, which delivers and removes it; where it is gone, the copy gets a run.
+folder that trained, which delivers and removes it; where it is gone, the copy gets a run. So does a
+suggestion of a search: tables and figures are drawn from all trials of a study, whatever store is read.
 """
 
 from pathlib import Path
@@ -19,7 +20,7 @@ def run_of_origin(result: dict[str, Any], uri: str, experiment: str) -> str | No
         uri, experiment: of the store.
     """
     reused = result.get("reused")
-    if reused is None:
+    if reused is None or "rnnbench.study" in result["tags"]:
         return None
     if reused.get("store") == uri:
         return str(reused["run_id"])
