@@ -281,7 +281,7 @@ def test_a_users_own_config_folder_adds_to_the_choices(tmp_path):
 def test_help_shows_groups_choices_and_examples(tmp_path):
     out, _ = run(tmp_path, "--help")
     for text in (
-        "model: cifg, fgr, gru, ",
+        "model: cifg, cornn, fgr, gru, ",
         "optim: adam, adamw, rmsprop, sgd",
         "-m model=lstm,gru",
         "fashion_mnist",

@@ -138,7 +138,7 @@ def test_what_a_scan_combines_may_be_combined_in_any_order() -> None:
 
 def test_steps_that_read_their_state_in_products_or_otherwise_than_linearly_are_for_other_scans() -> None:
     graphs = {file.stem: parse(file.read_text(encoding="utf-8")) for file in STEPS.glob("*.txt")}
-    assert {name for name, graph in graphs.items() if linear(graph)} == {"mingru", "minlstm"}
+    assert {name for name, graph in graphs.items() if linear(graph)} == {"mingru", "minlstm", "rglru"}
     x = Product((3,), (), (Factor("w", (0, 1), None, None),))
     for op, args in (
         ("sigmoid", (1,)),

@@ -307,7 +307,7 @@ def test_protocols_are_not_mixed(tmp_path):
         ({"over": ["data.name"]}, r"spread=deviation: over=.* mixes tasks; take bootstrap"),
         (
             {"figures": {"a": {"kind": "pie"}}},
-            r"figures\.a\.kind=pie: must be one of box, confusion, critical_diff",
+            r"figures\.a\.kind=pie: must be one of box, confusion, counter, critical_diff",
         ),
         (
             {"figures": {"a": {"kind": "importances"}}},
@@ -330,9 +330,9 @@ def test_what_would_mislead_is_refused(runs, changes, message):
 
 def test_a_table_file_is_refused_by_its_name(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"table=nothing: there is no such table; there is adding50, .*digits"
+        ConfigError, match=r"table=zzzzzzz: there is no such table; there is adding50, .*digits"
     ):
-        find_table("nothing", [])
+        find_table("zzzzzzz", [])
     with pytest.raises(ConfigError, match=r"table=digit: there is no such table; did you mean digits\?"):
         find_table("digit", [])
     file = tmp_path / "bad.yaml"
@@ -680,8 +680,9 @@ def test_published_figures_are_those_that_we_were_given():
     given = Path(__file__).parents[2] / "shared" / "published" / "results.csv"
     if not given.exists():
         pytest.skip("the published figures are not here")
-    assert (conf_folder().parent / "rnnbench" / "paper" / "published.csv").read_text() == given.read_text()
-    assert len(read_published()) == len(given.read_text().splitlines()) - 1
+    ours = (conf_folder().parent / "rnnbench" / "paper" / "published.csv").read_text()
+    assert ours.startswith(given.read_text())  # figures that were read in other sources follow
+    assert len(read_published()) == len(ours.splitlines()) - 1
 
 
 def test_long_csv_has_all_digits(runs):

@@ -365,7 +365,7 @@ def test_a_search_that_is_chosen_stays_as_it_is(chosen):
     [
         (["digits"], "digits: is no folder; give table=NAME, or verify FOLDER"),
         (["verify"], "verify: give the folder of a table"),
-        (["table=nothing"], "table=nothing: there is no such table; there is adding50"),
+        (["table=zzzzzzz"], "table=zzzzzzz: there is no such table; there is adding50"),
         (["table=digits", "model=lsmt"], "sweep: model=lsmt: there is no such option; did you mean"),
         (["table=digits", "--no-run"], "source=sqlite:///mlflow.db: there is nothing"),
     ],

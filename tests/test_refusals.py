@@ -46,7 +46,7 @@ VALUES = {
     "optim.lr=-1": ["optim.lr=-1", "above 0"],
     "optim.lr=inf": ["optim.lr=inf", "finite"],
     "optim.weight_decay=-1": ["optim.weight_decay=-1", "at least 0"],
-    "optim.momentum=0.9": ["optim.momentum=0.9", "optim=sgd or optim=rmsprop"],
+    "optim.momentum=0.9": ["optim.momentum=0.9", "optim=rmsprop or optim=sgd"],
     "optim=sgd optim.momentum=1": ["optim.momentum=1", "below 1"],
     "optim=sgd optim.momentum=0 optim.nesterov=true": ["optim.nesterov=true", "momentum"],
     "optim.beta1=1": ["optim.beta1=1", "below 1"],

@@ -20,7 +20,8 @@ LINES: Any = ("-", "--", ":", "-.", (0, (6, 1)), (0, (1, 3)), (0, (8, 2, 1, 2, 1
               (0, (3, 1, 1, 1)), (0, (10, 3)))  # fmt: skip
 # The package's cell types have a fixed colour, whichever rows the table has.
 FIXED = ("lstm", "gru", "rnn", "mgu", "mingru", "minlstm", "lstm_peephole", "gru_v1", "irnn", "janet", "cifg",
-         "fgr", "nig", "nfg", "nog", "niaf", "noaf", "mut1", "mut2", "mut3")  # fmt: skip
+         "fgr", "nig", "nfg", "nog", "niaf", "noaf", "mut1", "mut2", "mut3", "slstm", "indrnn", "ligru",
+         "ugrnn", "intersection", "lem", "cornn", "rglru", "lru")  # fmt: skip
 
 
 class Sheet:

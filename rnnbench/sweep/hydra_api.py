@@ -6,7 +6,7 @@ hydra.core.utils, hydra.plugins) is imported where it is used.
 """
 
 import argparse
-import importlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -54,7 +54,7 @@ def run_application(
     """
     utils.run_and_report = lambda func: func()
     hydra_main.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
-    main: Any = importlib.import_module("hydra.main")
+    main: Any = sys.modules["hydra.main"]  # its name in the package is the function
     main._run_hydra = lambda args, **rest: utils._run_hydra(args=changed(args), **rest)
     with warnings.catch_warnings():
         # Hydra 1.4 warns about each class that a config names, such as the user's callbacks and loggers.

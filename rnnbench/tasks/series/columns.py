@@ -74,7 +74,7 @@ def read(path: Path, columns: Columns, folder: Path) -> Long:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{name}.lock"):
-            if not (kept / "stamp").is_file() or (kept / "stamp").read_text() != stamp:
+            if not (kept / "stamp").is_file() or (kept / "stamp").read_text(encoding="utf-8") != stamp:
                 _keep(path, columns, kept, stamp)
     except OSError as error:
         raise ConfigError(
@@ -92,7 +92,7 @@ def _keep(path: Path, columns: Columns, kept: Path, stamp: str) -> None:
     new.mkdir()
     try:
         scan(path, columns, new)
-        (new / "stamp").write_text(stamp)
+        (new / "stamp").write_text(stamp, encoding="utf-8")
         new.rename(kept)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -103,10 +103,14 @@ def stored(folder: Path, *, on_disk: bool) -> Long:
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     shape = (-1, len(facts["channels"]))
     file = folder / "values"
-    values: Array = np.memmap(file, np.float64, "r") if on_disk else np.fromfile(file, np.float64)
+    values: Array = np.memmap(file, np.float64, "r") if on_disk else _read(file)
     lengths, rows = np.load(folder / "lengths.npy"), np.load(folder / "rows.npy")
     return Long(values.reshape(shape), facts["channels"], lengths, rows, facts["targets"], facts["parts"],
                 facts["digest"])  # fmt: skip
+
+
+def _read(file: Path) -> Array:
+    return np.frombuffer(file.read_bytes(), np.float64)
 
 
 @dataclass
