@@ -104,7 +104,7 @@ def stored(folder: Path, *, on_disk: bool) -> Long:
     shape = (-1, len(facts["channels"]))
     file = folder / "values"
     values: Array = np.memmap(file, np.float64, "r") if on_disk else _read(file)
-    lengths, rows = np.load(folder / "lengths.npy"), np.load(folder / "rows.npy")
+    lengths, rows = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("lengths", "rows"))
     return Long(values.reshape(shape), facts["channels"], lengths, rows, facts["targets"], facts["parts"],
                 facts["digest"])  # fmt: skip
 
