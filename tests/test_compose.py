@@ -411,6 +411,11 @@ def test_any_job_after_any_other(composer, words):
     assert one_after_another(composer, *jobs) == [alone(composer, job) for job in jobs]
 
 
+def test_the_words_of_a_job_made_of_another_are_its_own_if_they_name_the_environment(composer):
+    jobs = [[f"data.root=${{oc.env:HOME}}/{name}", f"fit.clip={clip}"] for name in "ab" for clip in (1, 2)]
+    assert one_after_another(composer, *jobs) == [alone(composer, job) for job in jobs]
+
+
 def test_a_job_made_of_another_leaves_it_as_it_was(composer):
     jobs = [composer.job([f"seed={seed}", "optim.lr=0.1"]) for seed in (0, 1, 2, 0)]
     assert any(composer.templates.values())

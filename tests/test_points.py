@@ -69,6 +69,13 @@ def test_without_combinations_the_points_are_those_of_hydras_own_sweeper(checker
     assert [list(point) for point in Expansion(checker).expand(words(grid))] == batch
 
 
+def test_a_mapping_takes_the_place_of_no_option_and_of_no_other_mapping(checker):
+    given = ["data=adding", "data={folds:3}", "optim={lr:0.1}", "optim={eps:0.1}", "seed=0,1"]
+    points = Expansion(checker).expand(given)
+    assert points == [(*given[:-1], f"seed={seed}") for seed in (0, 1)]
+    assert Expansion(checker).expand(["data={folds:3}", "data=adding"]) == [("data={folds:3}", "data=adding")]
+
+
 @FEW
 @given(st.data())
 def test_a_zip_has_the_rows_of_zip(checker, data):

@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from functools import partial
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from rnnbench.config import ConfigError, Search
@@ -16,9 +19,10 @@ from rnnbench.search import study as study_module
 from rnnbench.search.constraints import Constraint, read_constraints
 from rnnbench.search.ending import Ending, without_improvement
 from rnnbench.search.known import check_points, point_of, read_point, read_points
+from rnnbench.search.runner import StackSearch
 from rnnbench.search.samplers import sampler_of
 from rnnbench.search.space import Space, read_space
-from rnnbench.search.study import Given
+from rnnbench.search.study import Given, Suggestion
 from rnnbench.search.warm import _begin, copy_trials
 from tests.conftest import make_config
 from tests.test_search import counted, journal, search, settings, study
@@ -27,6 +31,7 @@ from tests.test_search_faults import journal as storage_in
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 PARSER = OverridesParser.create()
+RATE = ["optim.lr=interval(0.01,0.1)"]
 SPACE = {
     "optim": "choice(sgd, adam)",
     "optim.lr": "tag(log, interval(1e-4, 1e-1))",
@@ -297,6 +302,22 @@ def test_the_winner_keeps_the_constraints_and_what_is_too_large_is_not_trained(h
     assert "no trial keeps the constraints: 1 of 1 break best/val_accuracy>1" in err
 
 
+def test_members_that_have_finished_are_progress_of_an_attempt(here, tmp_path):
+    here(*search(*settings(n_trials=1, study_name="s", repeats=2), space=RATE))
+    (tmp_path / "multirun/s/1").mkdir()
+    (tmp_path / "multirun/s/1/result.json").write_text("{")
+    places = []
+    attempt = SimpleNamespace(
+        plan=SimpleNamespace(folder=tmp_path / "multirun/s", members=[0, 1]),
+        study=SimpleNamespace(left_at=lambda _, place: places.append(place)),
+    )
+    for name in ("_folders", "_finished"):
+        setattr(attempt, name, partial(getattr(StackSearch, name), attempt))
+    for attempts in ((1,), (1, 0)):
+        StackSearch._take_up(attempt, Suggestion(2, 2, (), attempts))
+    assert places == [[], [0, 1]]
+
+
 def earlier_study(folder):
     """A study with a trial of each state, in a journal of its own."""
     folder.mkdir()
@@ -328,6 +349,34 @@ def test_an_earlier_study_is_told_to_the_sampler_and_does_not_count(tmp_path):
     assert [worker.ask(draw).number, worker.ask(draw).number, worker.ask(draw)] == [3, 4, None]
     worker.points = 3
     assert worker.used_up() and "all 3 points" in worker.over()
+
+
+def test_an_earlier_study_has_to_be_improved_on_but_its_trials_do_not_count_as_tries(tmp_path):
+    worker = worker_of(storage_in(tmp_path), 9)
+    copy_trials(worker, earlier_study(tmp_path / "a"))  # 0.3, 0.1, one that was pruned
+    worker.ending = Ending(Search(stop_after=2), ["minimize"])
+    for value in (0.2, 0.05, 0.2, 0.06):
+        assert worker.tell(worker.ask(draw), COMPLETE, [value], {})
+    assert worker.ask(draw) is None and "stop_after=2" in worker.over()
+    assert without_improvement(worker.done()[:1], ["minimize"], worker.earlier()) == 1
+
+
+def test_a_point_of_a_range_is_one_point_however_its_sum_is_rounded():
+    over = {"x": FloatDistribution(0.1, 0.4, step=0.1)}
+    trials = [create_trial(value=1.0, params={"x": x}, distributions=over) for x in (0.3, 0.1 + 2 * 0.1, 0.1)]
+    assert study_module._distinct(trials) == 2
+
+
+def test_a_point_may_name_options_that_all_trials_have(here):
+    point = settings(n_trials=1, enqueue="['optim.lr=0.05 fit.schedule=cosine fit.clip=1']")
+    here(*search(*point, space=RATE), "fit.schedule=cosine", "fit.clip=1", "dry_run=true")
+
+
+def test_one_fold_of_a_study_is_another_search_than_all_folds(here):
+    given = [*settings(n_trials=1, study_name="s"), "data.folds=2"]
+    here(*search(*given, space=RATE), "data.fold=0")
+    _, err = here(*search(*given, space=RATE), code=1)
+    assert "hydra.sweeper.study_name=s: is there, with another fold: there less, here 1" in err
 
 
 def test_what_a_worker_has_not_copied_before_it_died_another_copies(tmp_path, monkeypatch):

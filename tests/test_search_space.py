@@ -125,6 +125,18 @@ def test_the_command_line_takes_a_key_out_of_the_space():
     assert fixed == ["a=1"]
 
 
+def test_a_mapping_takes_nothing_out_of_the_space():
+    given = ["data=adding", "data={folds: 3}", "optim={lr: 0.1}", "optim={eps: 0.1}"]
+    space, fixed = read({"optim": "choice(sgd, adam)"}, *given)
+    assert space.keys == {"optim"} and fixed == given
+
+
+@pytest.mark.parametrize("there, holds", [("1.0", True), ("1", True), ("1.5", False), (None, False)])
+def test_a_condition_compares_values_not_their_text(there, holds):
+    space, _ = read({"a": {"over": "choice(3,4)", "when": "b=1"}, "c": "choice(5,6)"})
+    assert (space.point(lambda p: 4, lambda key: there) == ["a=4", "c=4"]) is holds
+
+
 def test_a_complement_is_what_is_missing_to_one():
     space, _ = read({"a": {"over": "tag(log,interval(0.01,1))", "complement": True}})
     assert space.point(lambda p: 0.25, nothing_set) == ["a=0.75"]

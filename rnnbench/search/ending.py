@@ -23,32 +23,42 @@ class Ending:
         self.directions = directions
         self.began = time.monotonic()
 
-    def reason(self, ended: Sequence[FrozenTrial]) -> str | None:
+    def reason(self, ended: Sequence[FrozenTrial], earlier: Sequence[FrozenTrial] = ()) -> str | None:
         """Return why no further trial is to begin; None if one is.
 
         Args:
-            ended: all trials that have ended, those of an earlier study included.
+            ended: all trials that have ended.
+            earlier: copies of those of an earlier study.
         """
         hours = self.timeout
         if hours is not None and time.monotonic() - self.began >= hours * 3600:
             return f"hydra.sweeper.timeout={hours:g}: the time of this command is over"
-        if self.stop_after is not None and without_improvement(ended, self.directions) >= self.stop_after:
+        if self.stop_after is None:
+            return None
+        if without_improvement(ended, self.directions, earlier) >= self.stop_after:
             return f"hydra.sweeper.stop_after={self.stop_after}: as many trials have not improved on the best"
         return None
 
 
-def without_improvement(ended: Sequence[FrozenTrial], directions: Sequence[str]) -> int:
+def without_improvement(
+    ended: Sequence[FrozenTrial], directions: Sequence[str], earlier: Sequence[FrozenTrial] = ()
+) -> int:
     """Count the trials that have ended after the last that was an improvement; failed ones do not count.
+
+    Nor do those of an earlier study, but what they reached has to be improved on.
 
     A trial is an improvement if none that ended before it was at least as good in every objective.
     """
     signs = [-1 if direction == "maximize" else 1 for direction in directions]
     front: list[list[float]] = []
     count = 0
-    for trial in sorted(ended, key=lambda trial: (trial.datetime_complete or datetime.max, trial.number)):
+    told = [(trial, 1) for trial in ended] + [(trial, 0) for trial in earlier]
+    for trial, counts in sorted(
+        told, key=lambda each: (each[0].datetime_complete or datetime.max, each[0].number)
+    ):
         if trial.state == TrialState.FAIL:
             continue
-        count += 1
+        count += counts
         if trial.state == TrialState.COMPLETE and is_feasible(trial):
             values = [sign * value for sign, value in zip(signs, trial.values, strict=True)]
             if not any(_covers(other, values) for other in front):

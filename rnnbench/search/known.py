@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from rnnbench.config import ConfigError
-from rnnbench.search.space import Lookup, Parameter, Space, text
+from rnnbench.search.space import Lookup, Parameter, Space, number, same, text
 from rnnbench.search.study import Given
 
 KEY = "hydra.sweeper.enqueue"
@@ -35,8 +35,9 @@ def read_point(point: str, space: Space, lookup: Lookup, parser: OverridesParser
     """
     values = _values(point, parser)
     for key, value in values.items():
-        if key not in space.keys and lookup(key) != value:
-            is_set = f"is {lookup(key)} in all trials" if lookup(key) is not None else "is not searched"
+        there = lookup(key)
+        if key not in space.keys and (there is None or not same(there, value)):
+            is_set = f"is {there} in all trials" if there is not None else "is not searched"
             raise ConfigError(f"{KEY}={point}: {key} {is_set}; searched are {', '.join(sorted(space.keys))}")
     drawn: dict[str, Any] = {}
     for key in space.keys & values.keys():
@@ -115,36 +116,25 @@ def _drawn(
 def _may_hold(parameter: Parameter, values: Mapping[str, str]) -> bool:
     """Return whether a parameter's condition can hold in a point; the sampler may draw what is missing."""
     assert parameter.when is not None
-    return values.get(parameter.when.key, parameter.when.values[0]) in parameter.when.values
+    return parameter.when.holds(values.get(parameter.when.key, parameter.when.values[0]))
 
 
 def inverse(parameter: Parameter, value: str) -> tuple[Any] | None:
     """Return what is drawn where a parameter's key has this value, in a tuple; None if it cannot be."""
     over = parameter.over
     if isinstance(over, CategoricalDistribution):
-        equal = [choice for choice in over.choices if _same(text(choice), value)]
+        equal = [choice for choice in over.choices if same(text(choice), value)]
         return (equal[0],) if equal else None
-    number = _number(value)
-    if number is None or not isinstance(over, FloatDistribution | IntDistribution):
+    given = number(value)
+    if given is None or not isinstance(over, FloatDistribution | IntDistribution):
         return None
-    drawn = 1 - number if parameter.complement else number
+    drawn = 1 - given if parameter.complement else given
     if not over.low <= drawn <= over.high:
         return None
     steps = 0.0 if not over.step else (drawn - over.low) / over.step
     if not math.isclose(steps, round(steps), abs_tol=1e-8):
         return None
     return (int(drawn) if isinstance(over, IntDistribution) else drawn,)
-
-
-def _same(one: str, other: str) -> bool:
-    return one == other or (_number(one) is not None and _number(one) == _number(other))
-
-
-def _number(value: str) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None
 
 
 def _range(parameter: Parameter) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,7 @@ from rnnbench.search.earlier import find_study, winners_of
 from rnnbench.search.known import check_points, point_of, read_points
 from rnnbench.search.members import Member, config_of, members_of
 from rnnbench.search.over import check_scales, check_tasks
-from rnnbench.search.space import Lookup, Parameter, Space, is_finite, read_space, text
+from rnnbench.search.space import Condition, Lookup, Parameter, Space, is_finite, read_space, text
 from rnnbench.search.storage import check_storage, file_of
 from rnnbench.search.study import Given
 from rnnbench.search.turns import first_turn
@@ -80,8 +81,10 @@ class Plan:
         flat = schema.flatten(schema.plain(self.base))
         fixed = not any(key == "data" or key.startswith("data.") for key in self.space.keys)
         data = [tasks.load(base.data).checksum[:16] for base in self.bases] if fixed else ["searched"]
-        over = {} if self.settings.over is None else {"over": self.settings.over}
-        return over | {
+        more: dict[str, Any] = {} if self.settings.over is None else {"over": self.settings.over}
+        if self.base.data.folds is not None:  # of one fold and of all of them data.fold is the same
+            more["fold"] = list(schema.folds_of(self.base, self.fixed))
+        return more | {
             "data": ", ".join(data),
             "space": [*self.space.identity(), *filter(None, [self.settings.custom_search_space])],
             "objective": self.objectives,
@@ -329,6 +332,8 @@ def _lookup(cfg: DictConfig) -> Lookup:
         if key in choices:
             return None if choices[key] is None else str(choices[key])
         value = OmegaConf.select(cfg, key)
+        if isinstance(value, Enum):
+            return value.name
         return text(value) if value is None or isinstance(value, bool | int | float | str) else str(value)
 
     return lookup
@@ -349,9 +354,9 @@ def _check_when(parameter: Parameter, checker: Checker) -> None:
         raise ConfigError(f"{place}: {unknown_key(when.key, ','.join(when.values))}")
 
 
-def _matters(when: Any, lookup: Lookup, searched: set[str]) -> bool:
+def _matters(when: Condition | None, lookup: Lookup, searched: set[str]) -> bool:
     """Return whether a condition can hold; on a key that is not searched it holds always or never."""
-    return when is None or when.key in searched or lookup(when.key) in when.values
+    return when is None or when.key in searched or when.holds(lookup(when.key))
 
 
 def _options(parameters: Sequence[Parameter], checker: Checker) -> dict[str, list[str]]:

@@ -37,6 +37,7 @@ from rnnbench.sweep.launcher import StackLauncher, job_name
 from rnnbench.sweep.reuse import Taken
 from rnnbench.sweep.scheduler import Scheduler, by_shape, train
 from rnnbench.sweep.session import Sweep
+from rnnbench.system.files import DamagedFile
 from rnnbench.train.snapshot import FILE
 
 FIRST_CHECK = 10  # finished trials before the failure rate counts
@@ -58,6 +59,14 @@ class TrialRuns:
     def jobs(self) -> Sequence[Job]:
         """The jobs of all members."""
         return self.turns.jobs
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a folder holds the record of a job that has finished, and can be read."""
+    try:
+        return is_job(folder) and read_result(folder)["status"] == JobState.finished
+    except DamagedFile:  # its trial is trained again
+        return False
 
 
 class Search(ABC):
@@ -112,7 +121,13 @@ class Search(ABC):
                 if (old / FILE).exists() and not (new / FILE).exists():
                     inherit(old, new, FILE)
         kept = [folder / FILE for folder in folders if (folder / FILE).exists()]
-        self.study.left_at(suggestion, [file.stat().st_mtime_ns for file in kept])
+        times = [file.stat().st_mtime_ns for file in kept]
+        self.study.left_at(suggestion, [*times, *self._finished(suggestion.attempts)])
+
+    def _finished(self, attempts: Sequence[int]) -> list[int]:
+        """Return the places of the members that have finished in one of these trials."""
+        folders = zip(*map(self._folders, attempts), strict=True)
+        return [place for place, those in enumerate(folders) if any(map(is_finished, those))]
 
     @abstractmethod
     def _run(self) -> None: ...

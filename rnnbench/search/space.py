@@ -42,6 +42,10 @@ class Condition:
     def __str__(self) -> str:
         return f"{self.key}={','.join(self.values)}"
 
+    def holds(self, value: str | None) -> bool:
+        """Return whether the key has one of the values."""
+        return value is not None and any(same(value, other) for other in self.values)
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -81,6 +85,19 @@ class Parameter:
 def text(value: Any) -> str:
     """Return a value as text that Hydra's grammar reads."""
     return value if isinstance(value, str) else "null" if value is None else json.dumps(value)
+
+
+def same(one: str, other: str) -> bool:
+    """Return whether two texts are one value; numbers are equal however they are written."""
+    return one == other or (number(one) is not None and number(one) == number(other))
+
+
+def number(value: str) -> float | None:
+    """Return the number that a text is, or None."""
+    try:
+        return float(value)
+    except ValueError:
+        return None
 
 
 class Space:
@@ -129,7 +146,7 @@ class Space:
         given: dict[str, str] = {}
         for parameter in self.parameters:
             when = parameter.when
-            if when is not None and given.get(when.key, lookup(when.key)) not in when.values:
+            if when is not None and not when.holds(given.get(when.key, lookup(when.key))):
                 continue
             value = parameter.over if isinstance(parameter.over, str) else draw(parameter)
             given[parameter.key] = parameter.override(value).partition("=")[2]
@@ -246,6 +263,8 @@ def read_space(
         if override.is_sweep_override():
             space[key] = [Parameter(key, distribution(override))]
             fixed.pop(key, None)
+        elif isinstance(override.value(), dict):  # adds to the section, and replaces no option
+            fixed[line] = line
         else:
             space.pop(key, None)
             fixed[key] = line

@@ -33,7 +33,8 @@ from rnnbench.search.space import Parameter
 RETIRED = "retired"  # why the trial does not count
 AGAIN = "again"  # its origin: the number of the first trial that had its parameters, or a known point
 EARLIER = "earlier"  # the study and number of the trial that this one is a copy of, which does not count
-LEFT_AT = "left at"  # the times of the snapshots that an attempt began from; equal times show no progress
+LEFT_AT = "left at"  # where an attempt began: the times of its snapshots, which members have finished; equal
+# places show no progress
 
 ATTEMPTS = 3  # attempts without progress after which a trial whose workers die counts as failed
 GIVEN_UP = f"{ATTEMPTS} workers died while they trained it, none of them had a new checkpoint"
@@ -132,12 +133,12 @@ class Study:
 
     def over(self) -> str | None:
         """Return why no further trial is begun although n_trials are not done; None if one is."""
-        return self._over([*self.done(), *self.earlier()])
+        return self._over(self.done(), self.earlier())
 
-    def _over(self, ended: Sequence[FrozenTrial]) -> str | None:
-        if self.points is not None and _distinct(ended) >= self.points:
+    def _over(self, ended: Sequence[FrozenTrial], earlier: Sequence[FrozenTrial]) -> str | None:
+        if self.points is not None and _distinct([*ended, *earlier]) >= self.points:
             return f"all {self.points} points of the space are trained"
-        return None if self.ending is None else self.ending.reason(ended)
+        return None if self.ending is None else self.ending.reason(ended, earlier)
 
     def used_up(self) -> bool:
         """Return whether every point of a finite space has a trial that has ended."""
@@ -153,8 +154,9 @@ class Study:
         if self.retire_dead(trials):
             trials = self.study.get_trials(deepcopy=False)
         counted = [trial for trial in trials if counts(trial)]
-        ended = [t for t in trials if t.state.is_finished() and (counts(t) or is_earlier(t))]
-        if len(counted) >= self.n_trials or self._over(ended):
+        ended = [trial for trial in trials if trial.state.is_finished()]
+        over = self._over(list(filter(counts, ended)), list(filter(is_earlier, ended)))
+        if len(counted) >= self.n_trials or over:
             return None
         given = to_run_again(trials) or to_run_first(self.known, counted)
         attempts = [other.number for other in reversed(trials) if given and origin(other) == given.origin]
@@ -278,7 +280,15 @@ def is_earlier(trial: FrozenTrial) -> bool:
 
 def _distinct(trials: Sequence[FrozenTrial]) -> int:
     """Count the points that trials are of."""
-    return len({repr(sorted(trial.params.items())) for trial in trials})
+    return len({repr(sorted((name, _place(trial, name)) for name in trial.params)) for trial in trials})
+
+
+def _place(trial: FrozenTrial, name: str) -> Any:
+    """Return a trial's value of a parameter; in a range of floats, whose sums samplers round, its place."""
+    value, over = trial.params[name], trial.distributions[name]
+    if isinstance(over, FloatDistribution) and over.step is not None:
+        return round((value - over.low) / over.step)
+    return value
 
 
 def origin(trial: FrozenTrial) -> int | str:

@@ -195,7 +195,7 @@ def override_dirname(task: Sequence[Override], job: DictConfig) -> str | None:
     Args:
         job: the node hydra.job.
     """
-    if OmegaConf.is_interpolation(job, "override_dirname"):  # of Hydra 1.4
+    if not IS_1_3:  # there it is an interpolation; here an override with one may be part of the text
         return None
     from hydra._internal.config_loader_impl import get_overrides_dirname
 

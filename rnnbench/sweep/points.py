@@ -201,7 +201,7 @@ class Expansion:
                 dimensions[name] = self._rows(word, inside) if kind == "zip" else self._union(word, inside)
             else:
                 override = self.checker.parse(word)
-                dimensions[override.get_key_element()] = [(value,) for value in self._values(override)]
+                dimensions[_name(word)] = [(value,) for value in self._values(override)]
         _check_keys(dimensions, {self._read(w)[0]: w for w in words if COMBINED.match(w)})
         found = [tuple(chain.from_iterable(parts)) for parts in product(*dimensions.values())]
         for word in words:
@@ -308,9 +308,7 @@ def _replaced(*sources: Sequence[str]) -> dict[str, str]:
     """
     words: dict[str, str] = {}
     for source in sources:
-        names = {
-            word: word if word.startswith("exclude=") else word.partition("=")[0].strip() for word in source
-        }
+        names = {word: _name(word) for word in source}
         named = Counter(names[word] for word in source if combines(word) and not word.startswith("exclude="))
         for word in source:
             if named[names[word]] > 1:
@@ -318,6 +316,15 @@ def _replaced(*sources: Sequence[str]) -> dict[str, str]:
                 raise ConfigError(f"{word}: {names[word]}= is there twice; {advice}")
         words |= {name: word for word, name in names.items()}
     return words
+
+
+def _name(word: str) -> str:
+    """Return the name of a word, whose place a later word of the same name takes.
+
+    A mapping, as in `data={folds: 5}`, adds to a section, and takes the place of no option or mapping.
+    """
+    key, _, value = word.partition("=")
+    return word if key == "exclude" or value.lstrip().startswith("{") else key.strip()
 
 
 def _members(inside: str) -> list[str]:
