@@ -263,6 +263,11 @@ def test_own_modules_are_imported_at_the_top() -> None:
 JOB_FILES = {"config.yaml", "metrics.csv", "result.json", "weights.pt", "confusion.csv", "by_length.csv"}
 WRITERS = {
     "record/job_folder.py": JOB_FILES | {"mlflow.json"},
+    "record/copying.py": {
+        "config.yaml",
+        "metrics.csv",
+        "result.json",
+    },
     "record/sweep_folder.py": {"sweep.json"},
     "sweep/launcher.py": {"config.yaml"},
 }

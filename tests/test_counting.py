@@ -66,7 +66,7 @@ def test_brackets_are_all_equally_likely():
     """There are 5 balanced words of three pairs, by Catalan's numbers."""
     sequences = language("dyck1")
     n = np.full(5000, 3)
-    words = sequences.of(n, uniforms(n, 0, np.arange(5000), 13), 13).targets[:, :6]
+    words = sequences.of(n, uniforms(n, 0, np.arange(5000), 13)).targets[:, :6]
     counts = Counter(map(bytes, words.astype(np.uint8)))
     assert len(counts) == 5
     assert min(counts.values()) > 900
@@ -77,7 +77,7 @@ def test_what_can_come_next_is_what_words_of_the_language_go_on_with(name):
     sequences = language(name, 4, 5)
     n = np.repeat(np.arange(6), 200)
     T = sequences.steps_of(5)
-    made = sequences.of(n, uniforms(n, 0, np.arange(len(n)), T), T)
+    made = sequences.of(n, uniforms(n, 0, np.arange(len(n)), T))
     going_on = {}  # by what was read, the symbols that follow in words with n up to 5
     for following, length in zip(made.targets, made.lengths, strict=True):
         for t in range(length):
@@ -95,7 +95,7 @@ def answered(sequences, wrong_from):
     """Logits that predict what can come next; words from n = wrong_from on may end too early."""
     n = np.arange(1, 8)
     T = sequences.steps_of(7)
-    made = sequences.of(n, uniforms(n, 0, n, T), T)
+    made = sequences.of(n, uniforms(n, 0, n, T))
     y = torch.from_numpy(made.targets).T[None]  # (1, T, B)
     logits = torch.where(sequences.possible(y), 0.0, -20.0).double()
     for k, many in enumerate(n):

@@ -37,7 +37,8 @@ from rnnbench.record import (
     read_sweep,
     results,
 )
-from rnnbench.record.job_folder import inherit, read_confusion
+from rnnbench.record.copying import inherit
+from rnnbench.record.job_folder import read_confusion
 from rnnbench.record.sweep_folder import find
 from rnnbench.sweep.job import Job, identity
 from rnnbench.sweep.placing import place, take_finished

@@ -5,20 +5,16 @@ process beside it, the courier (see `rnnbench.mlflow_sync`), delivers them to ML
 `python -m rnnbench.record sync FOLDER` does the same at any later time.
 """
 
+from rnnbench.record.copying import begin_from, copy_record, inherit, is_whole, write_copy
 from rnnbench.record.job_folder import (
     JobFolder,
     abandon,
-    begin_from,
-    copy_record,
-    inherit,
     is_job,
-    is_whole,
     previous,
     read_delivery,
     read_metrics,
     read_overrides,
     read_result,
-    write_copy,
 )
 from rnnbench.record.provenance import provenance, same_numbers
 from rnnbench.record.sweep_folder import (

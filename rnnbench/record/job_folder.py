@@ -8,15 +8,15 @@
       by_length.csv  test accuracy by length of the input; only for tasks whose inputs have lengths
       result.json    status, identity, params, final metrics, where the numbers come from
 
-This module alone writes these files. Numbers are written with repr, so that they are read back bit for bit.
-The folder also has files of other modules: Hydra's .hydra/, a snapshot while the trial is unfinished, and
-mlflow.json, which says what MLflow has of the record.
+This module writes these files, and `copying` those of a job whose trial another one trained. Numbers are
+written with repr, so that they are read back bit for bit. The folder also has files of other modules:
+Hydra's .hydra/, a snapshot while the trial is unfinished, and mlflow.json, which says what MLflow has of
+the record.
 """
 
 import csv
 import hashlib
 import io
-import os
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,6 @@ from rnnbench.system.files import (
     DamagedFile,
     check,
     read,
-    read_bytes,
     read_json,
     set_aside,
     sound,
@@ -145,8 +144,8 @@ class JobFolder:
         folder.names = [name for name in {name: None for row in rows for name in row} if name not in ROW]
         folder.last = rows[-1]["timestamp_ms"] if rows else 0
         # The rows are replaced before the result, so that no reader takes old rows for this attempt's.
-        folder._rewrite(rows)
-        folder._save()
+        folder.write_rows(rows)
+        folder.save()
         return folder
 
     def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
@@ -157,7 +156,7 @@ class JobFolder:
         if new:  # the first epoch, or the first evaluation: the header grows
             rows = read_metrics(self.path) if self.result["epochs"] else []
             self.names += new
-            self._rewrite([*rows, row])
+            self.write_rows([*rows, row])
         else:
             with open(self.path / "metrics.csv", "a", encoding="utf-8", newline="") as file:
                 file.write(self._line(row))
@@ -219,9 +218,10 @@ class JobFolder:
             "traceback": traceback,
             "ended": max(now(), self.last, self.result["started"]),
         }
-        self._save()
+        self.save()
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write result.json."""
         # JSON has no nan and no infinities: they are written as the strings that float() reads.
         metrics = {
             name: value if abs(value) < float("inf") else repr(value)
@@ -229,7 +229,8 @@ class JobFolder:
         }
         write_json(self.path / "result.json", self.result | {"metrics": metrics})
 
-    def _rewrite(self, rows: Iterable[dict[str, Any]]) -> None:
+    def write_rows(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write metrics.csv anew."""
         header = io.StringIO()
         csv.writer(header, lineterminator="\n").writerow([*ROW, *self.names])
         write(self.path / "metrics.csv", header.getvalue() + "".join(map(self._line, rows)))
@@ -288,148 +289,7 @@ def _delivered(folder: Path) -> dict[str, Any] | None:
     return {"job": state["record"], "started": state["attempt"]} if "record" in state else None
 
 
-def inherit(old: Path, new: Path, checkpoint: str) -> None:
-    """Begin a job with the rows of a job that was interrupted in another folder, to continue it.
-
-    Args:
-        checkpoint: name of the snapshot file. It is moved last, so that it is always in one of the folders.
-    """
-    try:
-        read_metrics(old)  # raises if the rows are damaged
-        text, result = read(old / "metrics.csv"), read_result(old)
-    except DamagedFile as error:
-        warn(error, "the trial starts over")
-        return
-    new.mkdir(parents=True, exist_ok=True)
-    write(new / "metrics.csv", text[: text.rindex("\n") + 1])
-    result["metrics"] = {}
-    write_json(new / "result.json", result | {"job": uuid.uuid4().hex, "status": JobState.interrupted.value})
-    os.replace(old / checkpoint, new / checkpoint)
-
-
 NAMED = "true/predicted"  # the first cell of a confusion matrix whose classes have names
-LEFT = ("metrics.csv", "confusion.csv", "by_length.csv")  # what a trial leaves beside weights and result
-FOREIGN = (
-    "rnnbench.study",
-    "rnnbench.number",
-    "rnnbench.reused",
-)  # tags of the job that trained, not of others
-
-
-def is_whole(folder: Path, result: dict[str, Any]) -> bool:
-    """Return whether the files of a finished record are there and sound, its weights bit for bit."""
-    try:
-        weights = read_bytes(folder / "weights.pt")
-        known = result.get("weights", {}).get("sha256") == hashlib.sha256(weights).hexdigest()
-        return known and len(read_metrics(folder)) > 0
-    except (FileNotFoundError, DamagedFile):
-        return False
-
-
-def copy_record(
-    origin: Path, result: dict[str, Any], folder: Path, *, name: str, config: Config, tags: dict[str, str]
-) -> None:
-    """Write a finished record of the same trial to another job's folder, and say there where it comes from.
-
-    `reused` in result.json has the job that was trained and its folder, as it was then.
-
-    Args:
-        origin: the folder of the record.
-        result: its result.json.
-        name, config: of the job whose folder it becomes.
-        tags: of this job, besides those that say where the numbers come from.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    known = previous(folder)
-    for file in LEFT:
-        if (origin / file).exists():
-            write(folder / file, read_bytes(origin / file))
-    _link(origin / "weights.pt", folder / "weights.pt")
-    _write_copy(
-        folder,
-        result,
-        name=name,
-        config=config,
-        tags=tags,
-        job=known["job"] if known else uuid.uuid4().hex,
-        source=result.get("reused") or {"job": result["job"], "folder": os.path.abspath(origin)},
-    )
-
-
-def _write_copy(
-    folder: Path,
-    result: dict[str, Any],
-    *,
-    name: str,
-    config: Config,
-    tags: dict[str, str],
-    job: str,
-    source: dict[str, str],
-) -> None:
-    """Write config.yaml and result.json of a job whose trial was trained by the job that `source` names."""
-    tree = plain(config)
-    params = flatten(tree)
-    file = Path(source["folder"]) / "config.yaml"
-    # Writing YAML takes milliseconds, so the file that says the same is copied.
-    same = result.get("params") == params and file.exists()
-    write(folder / "config.yaml", read_bytes(file) if same else to_yaml(tree))
-    kept = {key: value for key, value in result["tags"].items() if key not in FOREIGN}
-    copy = result | {"job": job, "name": name, "params": params, "reused": source}
-    copy["tags"] = kept | tags | {"rnnbench.reused": source["job"]}
-    JobFolder(folder, copy)._save()
-
-
-def write_copy(
-    folder: Path,
-    result: dict[str, Any],
-    rows: Sequence[dict[str, Any]],
-    *,
-    name: str,
-    config: Config,
-    tags: dict[str, str],
-    source: dict[str, str],
-) -> None:
-    """Write a finished record whose own folder is not here to a job's folder; it has no weights.
-
-    Args:
-        result: what its result.json would hold.
-        rows: of its metrics.csv.
-        source: `job` and `folder` of the record, and where else it is.
-        name, config, tags: as for `copy_record`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    known = previous(folder)
-    record = JobFolder(folder, result)
-    record.names = [name for name in {name: None for row in rows for name in row} if name not in ROW]
-    record._rewrite(rows)
-    job = known["job"] if known else uuid.uuid4().hex
-    _write_copy(folder, result, name=name, config=config, tags=tags, job=job, source=source)
-
-
-def _link(origin: Path, copy: Path) -> None:
-    """Give a file, which is only ever replaced as a whole, a second name; copy it where that cannot be."""
-    copy.unlink(missing_ok=True)
-    try:
-        os.link(origin, copy)
-    except OSError:  # another disk, or a file system without links
-        write(copy, read_bytes(origin))
-
-
-def begin_from(
-    origin: Path, result: dict[str, Any], folder: Path, *, trial: str, tags: dict[str, str]
-) -> None:
-    """Begin the record of a job with the rows of a finished trial that is the same with fewer epochs.
-
-    Args:
-        origin, result: folder and result.json of the finished trial.
-        trial: hash of the trial that goes on.
-        tags: besides those of the finished trial.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "metrics.csv", read_bytes(origin / "metrics.csv"))
-    kept = {key: value for key, value in result["tags"].items() if key not in FOREIGN}
-    begun = result | {"job": uuid.uuid4().hex, "trial": trial, "metrics": {}, "tags": kept | tags}
-    write_json(folder / "result.json", begun | {"status": JobState.interrupted.value})
 
 
 def abandon(folder: Path, error: str | None = None) -> None:

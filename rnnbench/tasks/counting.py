@@ -96,9 +96,9 @@ class Language:
 
     def make(self, u: Uniforms) -> Examples:
         """Make words from u (rows, draws), whose first number draws n."""
-        return self.of(integers(u[:, 0], 0, self.longest + 1), u[:, 1:], self.steps)
+        return self.of(integers(u[:, 0], 0, self.longest + 1), u[:, 1:])
 
-    def of(self, n: Labels, u: Uniforms, T: int) -> Examples:
+    def of(self, n: Labels, u: Uniforms) -> Examples:
         """Make words of these n (rows,) from u (rows, T): inputs and targets (rows, T), 0 after their end."""
         return next_symbols(self.symbols(n, u), self.per_n * n, self.letters)
 
@@ -221,7 +221,7 @@ def _words(sequences: Language, n: Labels, seed: int, purpose: int, longest: int
     """Make held-out words of these n (rows,), the same for all trials."""
     steps = sequences.steps_of(longest)
     u = uniforms(np.full(len(n), seed), purpose, np.arange(len(n)), steps)
-    return sequences.of(n, u, steps)
+    return sequences.of(n, u)
 
 
 _SOURCE = "counting languages (Weiss, Goldberg, Yahav 2018, arXiv 1805.04908)"
