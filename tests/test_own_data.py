@@ -24,7 +24,8 @@ from rnnbench.tasks.arrays import Arrays
 from rnnbench.tasks.music import PARTS, SETS, Music, cut_up, read
 from rnnbench.tasks.synthetic import Generated
 from rnnbench.tasks.task import check_examples
-from rnnbench.tasks.text import Text
+from rnnbench.tasks.text import PublishedText, Text
+from rnnbench.tasks.text import SETS as TEXTS
 from rnnbench.train.stack import Stack
 
 
@@ -121,6 +122,38 @@ def test_the_published_files(name):
 def text(tmp_path, content, **more):
     (tmp_path / "t.txt").write_bytes(content if isinstance(content, bytes) else content.encode())
     return Text("text", metric="bpc", path=str(tmp_path / "t.txt"), **more)
+
+
+@pytest.mark.parametrize("train_size", [None, 2000])
+def test_a_published_text_is_downloaded_once_and_its_sizes_are_known_before(tmp_path, server, train_size):
+    published = TEXTS["tiny_shakespeare"]
+    letters = "".join(chr(33 + k) for k in range(published.vocabulary))
+    content = "".join(itertools.islice(itertools.cycle(letters), published.characters))
+    (server.folder / "input.txt").write_text(content, encoding="ascii")
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    data = PublishedText(
+        "tiny_shakespeare",
+        metric="bpc",
+        root=str(tmp_path / "root"),
+        source=server.url,
+        sha256={"input.txt": digest},
+        train_size=train_size,
+        val_size=1000,
+        test_size=700,
+    )
+    shape = tasks.shape(data)
+    assert not server.asked
+    task = tasks.load(data)
+    assert tasks.load(data) is tasks.load(data)
+    assert server.asked == ["/input.txt"]
+    assert task.details["vocabulary"] == letters
+    assert task.checksum == digest
+    assert [shape.train, shape.val, shape.test] == [len(task.splits[part]) for part in PARTS]
+    assert shape.outputs == task.outputs == published.vocabulary
+    test = "".join(letters[t] for k in task.splits["test"] for t in task.targets[k][: task.lengths[k]])
+    assert test == content[-699:]
+    with pytest.raises(ConfigError, match="data.test_size|too few"):
+        tasks.shape(dataclasses.replace(data, test_size=published.characters))
 
 
 def test_a_text_is_read_on_from_window_to_window(tmp_path):
