@@ -24,8 +24,8 @@ from rnnbench.tasks.arrays import Arrays
 from rnnbench.tasks.music import PARTS, SETS, Music, cut_up, read
 from rnnbench.tasks.synthetic import Generated
 from rnnbench.tasks.task import check_examples
-from rnnbench.tasks.text import PublishedText, Text
 from rnnbench.tasks.text import SETS as TEXTS
+from rnnbench.tasks.text import PublishedText, Text
 from rnnbench.train.stack import Stack
 
 
@@ -152,7 +152,7 @@ def test_a_published_text_is_downloaded_once_and_its_sizes_are_known_before(tmp_
     assert shape.outputs == task.outputs == published.vocabulary
     test = "".join(letters[t] for k in task.splits["test"] for t in task.targets[k][: task.lengths[k]])
     assert test == content[-699:]
-    with pytest.raises(ConfigError, match="data.test_size|too few"):
+    with pytest.raises(ConfigError, match=r"data.test_size|too few"):
         tasks.shape(dataclasses.replace(data, test_size=published.characters))
 
 
