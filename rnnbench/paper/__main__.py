@@ -18,7 +18,6 @@ from rnnbench.config.secrets import check_words
 from rnnbench.mlflow_sync.artifacts import upload_figures
 from rnnbench.mlflow_sync.store import StoreError
 from rnnbench.paper.aggregate import FilledTable, TableTrial, arrange, fill
-from rnnbench.paper.claims import claims
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.derived import derive, name_of, table_file
 from rnnbench.paper.drawing import draw
@@ -37,7 +36,7 @@ from rnnbench.paper.planning import (
 )
 from rnnbench.paper.provenance import warnings
 from rnnbench.paper.published import cited
-from rnnbench.paper.verdict_table import verdict_layout
+from rnnbench.paper.verdict_table import summary_layout, verdict_layout
 from rnnbench.paper.verdicts import judge
 from rnnbench.paper.verification import verify
 from rnnbench.reader import Source
@@ -291,7 +290,8 @@ def write_all(
     if verdicts := judge(filled):
         judged = verdict_layout(filled, verdicts)
         whole = f"{os.path.relpath(folder)}/verdicts.md"
-        print_layout(judged, [*claims(filled, verdicts), *judged.notes], whole)
+        brief = summary_layout(filled, verdicts)
+        print_layout(brief or judged, [*judged.text, *judged.notes], whole)
     for cell in filled.cells.values():
         if "failed" in cell.lost:
             warn("some trials failed, and stand as such; delete their records to run them again")

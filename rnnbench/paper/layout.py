@@ -1,6 +1,7 @@
 """Lays out a filled table: which columns it has, and how every number is printed."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rnnbench.config import metrics
@@ -58,7 +59,10 @@ def layout(filled: FilledTable) -> Layout:
     ]
     corner = ", ".join(map(table.label, table.rows))
     found = Layout(corner, columns, rows, table.title, table.caption, notes(filled))
-    return _transposed(found) if table.transpose else _parameters_once(found)
+    if not table.transpose:
+        return _parameters_once(found)
+    at = [at for at in filled.columns for _ in _columns(filled, at, published, counted)]
+    return _transposed(filled, found, at)
 
 
 def _metrics(filled: FilledTable, column: Key) -> list[str]:
@@ -76,12 +80,31 @@ def _metrics(filled: FilledTable, column: Key) -> list[str]:
     return [name for name in there if not filled.table.tasks or name in measured]
 
 
-def _transposed(layout: Layout) -> Layout:
-    """Return the layout with a row for each column, and a column for each row."""
-    corner = "" if any(column.group for column in layout.columns) else "metric"
-    columns = [Column(row.label, right=True) for row in layout.rows]
-    rows = [Row(column.heading(), layout.column(n)) for n, column in enumerate(layout.columns)]
-    return replace(layout, corner=corner, columns=columns, rows=rows)
+def _transposed(filled: FilledTable, found: Layout, at: Sequence[Key]) -> Layout:
+    """Return the layout with a line for each column and the rows side by side, numbers of parameters first.
+
+    Args:
+        at: the values of the table's column keys of each column of `found`.
+    """
+    keys = list(map(filled.table.label, filled.table.columns)) or ["metric"]
+    sizes = [n for n, column in enumerate(found.columns) if (column.metric or "").startswith("parameters/")]
+    lines = [n for n in range(len(found.columns)) if n not in sizes]
+    counts = dict.fromkeys(found.columns[n].title for n in sizes)
+    group = filled.table.statistic if counts else ""
+    named = bool(filled.table.columns) and len({found.columns[n].title for n in lines}) > 1
+    columns = [
+        *map(Column, keys[1:]),
+        *([Column("metric")] if named else []),
+        *(Column(row.label, count, right=True) for count in counts for row in found.rows),
+        *(Column(row.label, group, right=True) for row in found.rows),
+    ]
+    rows = []
+    for n in lines:
+        words = [filled.name((part,)) for part in at[n]] or [found.columns[n].title]
+        texts = [*words[1:], *([found.columns[n].title] if named else [])]
+        counted = [cell for m in sizes if at[m] == at[n] for cell in found.column(m)]
+        rows.append(Row(words[0], [*map(TextCell, texts), *counted, *found.column(n)]))
+    return replace(found, corner=keys[0], columns=columns, rows=rows, sideways=True)
 
 
 def _columns(filled: FilledTable, at: Key, published: PublishedValues | None, counted: bool) -> list[Column]:

@@ -42,30 +42,26 @@ def _template() -> Template:
     return environment.get_template("report.html.jinja")
 
 
-def report(filled: FilledTable, layouts: Sequence[Layout], facts: dict[str, Any], folder: Path) -> str:
+def report(
+    filled: FilledTable, shown: Layout, judged: Sequence[Layout], facts: dict[str, Any], folder: Path
+) -> str:
     """Return the page of a table whose figures are drawn already.
 
     Args:
-        layouts: the table's, and that of its verdicts if it has any.
+        shown: the table's layout.
+        judged: those of its verdicts, in brief and whole, if it has any.
         facts: the content of provenance.json.
         folder: the table's folder, with the figures.
     """
     name = folder.name
-    shown, *judged = layouts
     place = [word for word in filled.command if word.startswith("source=")]
     return _template().render(
         table=filled.table,
         warnings=facts["warnings"],
         element=Markup(table_element(shown)),
         notes=" ".join(shown.notes),
-        verdicts=[
-            {
-                "claims": one.caption.split("\n\n"),
-                "element": Markup(table_element(one)),
-                "notes": " ".join(one.notes),
-            }
-            for one in judged
-        ],
+        claims=[paragraph for one in judged for paragraph in one.text],
+        verdicts=[{"element": Markup(table_element(one)), "notes": " ".join(one.notes)} for one in judged],
         comparisons=_comparisons(filled),
         explanation=_how(filled),
         rows=[filled.name(row) for row in filled.rows],

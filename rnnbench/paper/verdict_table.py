@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rnnbench.paper.aggregate import ALPHA, FilledTable
+from rnnbench.paper.aggregate import ALPHA, FilledTable, Key
 from rnnbench.paper.claims import claims, listed, seeds
 from rnnbench.paper.layout import decimals, number
 from rnnbench.paper.notes import test_of
 from rnnbench.paper.settings import setting_keys, setting_name, setting_of, task_name
 from rnnbench.paper.statistics.equivalence import MOST, SHARE
-from rnnbench.paper.verdicts import CHANCE, UNDECIDED, Verdict
+from rnnbench.paper.verdicts import BETTER, CHANCE, UNDECIDED, WORSE, Verdict
 from rnnbench.render.layout import Column, Layout, Row, TextCell
 
 PERCENT = f"{100 * SHARE:.0f} %"
 
 
 def verdict_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout:
-    """Return the table of verdicts, the paragraphs of `claims` as its caption, a blank line between them."""
+    """Return the table of verdicts, a line for each, with the paragraphs of `claims` before it."""
     table = filled.table
     settings = setting_keys(table)
     keys = list(map(table.label, settings))
@@ -40,9 +40,54 @@ def verdict_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout:
         columns,
         rows,
         f"{table.title}: verdicts",
-        "\n\n".join(claims(filled, verdicts)),
-        verdict_notes(filled, verdicts),
+        notes=verdict_notes(filled, verdicts),
+        text=claims(filled, verdicts),
     )
+
+
+def summary_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout | None:
+    """Return the verdicts in brief, a line for each task; None where each task has one verdict alone."""
+    table = filled.table
+    settings = dict.fromkeys(setting_of(table, v.comparison.column) for v in verdicts)
+    compared = dict.fromkeys(v.comparison.row for v in verdicts)
+    shown = [(setting, row) for setting in settings for row in compared]
+    if len(shown) < 2:
+        return None
+    lines: dict[tuple[str, str], dict[tuple[Key, Key], Verdict]] = {}
+    for v in verdicts:
+        c = v.comparison
+        line = lines.setdefault((task_name(filled, c.column), c.metric), {})
+        line[setting_of(table, c.column), c.row] = v
+    several = len({metric for _, metric in lines}) > 1
+    columns = [Column("metric")] if several else []
+    columns += [Column(filled.name(row), setting_name(table, setting)) for setting, row in shown]
+    rows = [
+        Row(
+            task,
+            [
+                *([TextCell(table.label(metric))] if several else []),
+                *(_brief(filled, line[at]) if at in line else TextCell("") for at in shown),
+            ],
+        )
+        for (task, metric), line in lines.items()
+    ]
+    notes = [
+        f"Verdicts against {table.label(str(table.compare))}; better and worse with the difference, "
+        "undecided with the number of seeds that would decide."
+    ]
+    return Layout("task", columns, rows, f"{table.title}: verdicts in brief", notes=notes)
+
+
+def _brief(filled: FilledTable, verdict: Verdict) -> TextCell:
+    """Return a verdict as its word and one number."""
+    c = verdict.comparison
+    if verdict.word == UNDECIDED:
+        many = "" if verdict.seeds is None else f" ({_seeds(verdict.seeds).value})"
+        return TextCell(f"{verdict.word}{many}")
+    if verdict.word in (BETTER, WORSE):
+        difference = number(c.difference.value, decimals(filled, c.metric), "+")
+        return TextCell(f"{verdict.word} {difference}", best=True)
+    return TextCell(verdict.word, best=verdict.word != CHANCE)
 
 
 def narrow(layout: Layout) -> Layout:

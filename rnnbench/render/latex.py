@@ -96,13 +96,16 @@ def _sign(char: str) -> str:
 
 
 def latex(layout: Layout, name: str, wide: bool = False) -> str:
-    """Return a table environment: caption, label, tabular, notes.
+    """Return the paragraphs, and a table environment: caption, label, tabular, notes.
 
     Args:
         name: of the table, for its label.
         wide: whether it spans both columns of a page.
     """
-    environment = "table*" if wide else "table"
+    environment = "sidewaystable" if layout.sideways else "table"
+    environment += "*" if wide else ""
+    needs = "booktabs, siunitx and rotating" if layout.sideways else "booktabs and siunitx"
+    caption = f"{layout.title}. {' '.join(layout.caption.split())}" if layout.caption else f"{layout.title}."
     columns = [layout.column(n) for n in range(len(layout.columns))]
     kinds = [_kind(column) for column in columns]
     widths = [width for _, width in kinds]
@@ -111,10 +114,11 @@ def latex(layout: Layout, name: str, wide: bool = False) -> str:
         for heading, width, column in zip(layout.columns, widths, columns, strict=True)
     ]
     out = [
-        "% made by python -m rnnbench.paper; needs booktabs and siunitx",
+        f"% made by python -m rnnbench.paper; needs {needs}",
+        *(f"{escaped(paragraph)}\n" for paragraph in layout.text),
         rf"\begin{{{environment}}}",
         r"\centering",
-        rf"\caption{{{escaped(layout.title)}. {escaped(' '.join(layout.caption.split()))}}}",
+        rf"\caption{{{escaped(caption)}}}",
         rf"\label{{tab:{re.sub('[^A-Za-z0-9.:-]+', '-', name)}}}",
         r"\sisetup{detect-weight=true, group-digits=integer, group-separator={,}, group-minimum-digits=4,"
         r" table-align-text-pre=false, table-align-text-post=false}",

@@ -85,6 +85,8 @@ class Layout:
     Args:
         corner: the heading of the labels of the rows.
         notes: sentences that stand below the table.
+        text: paragraphs that stand before it.
+        sideways: whether a page of LaTeX shows it turned, since it has many columns.
     """
 
     corner: str
@@ -93,6 +95,8 @@ class Layout:
     title: str = ""
     caption: str = ""
     notes: list[str] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    sideways: bool = False
 
     @classmethod
     def of_text(cls, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> "Layout":

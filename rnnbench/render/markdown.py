@@ -5,9 +5,10 @@ from rnnbench.system.plain_text import markdown as escaped
 
 
 def markdown(layout: Layout) -> str:
-    """Return the title, the caption, the table and the notes."""
+    """Return the title, the caption, the paragraphs, the table and the notes."""
     caption, notes = (escaped(" ".join(words)) for words in (layout.caption.split(), layout.notes))
-    parts = [f"**{escaped(layout.title)}**", caption, markdown_grid(layout).rstrip("\n"), notes]
+    text = map(escaped, layout.text)
+    parts = [f"**{escaped(layout.title)}**", caption, *text, markdown_grid(layout).rstrip("\n"), notes]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
