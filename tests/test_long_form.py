@@ -12,7 +12,7 @@ from rnnbench.config import ConfigError
 from rnnbench.tasks import Goal
 from rnnbench.tasks.series import columns
 from rnnbench.tasks.series.long_form import LongForm
-from rnnbench.tasks.series.prepare import Missing
+from rnnbench.tasks.series.settings import Missing
 
 rng = np.random.RandomState(0)
 SERIES = [(f"s{k}", "up" if k % 2 else "down", rng.normal(5, 2, (3 + k % 4, 2)).round(3)) for k in range(36)]

@@ -14,7 +14,7 @@ from rnnbench.config import ConfigError
 from rnnbench.kernels import reason
 from rnnbench.record.job_folder import JobFolder, read_classes, read_confusion
 from rnnbench.tasks import Goal
-from rnnbench.tasks.series.prepare import ClassWeights, Missing
+from rnnbench.tasks.series.settings import ClassWeights, Missing
 from rnnbench.tasks.series.splits import spread, stratified
 from rnnbench.tasks.series.ucr import Ucr
 from rnnbench.train.stack import shape_key

@@ -26,8 +26,12 @@ class Collection:
     files: list[str]
     file: Labels  # (N,) which of the files each series is in
     rows: Labels  # (N,) row of the file where it begins, from 1 on
-    answers: Array | None = None  # (N,) indices of `classes`, or (N, outputs) numbers; None: none asked for
+    # (N,) indices of `classes`, or (N, outputs) numbers; with `every_step` of the steps of all series: (steps,),
+    # -1 where nothing is asked for, or (steps, outputs). None: none are asked for.
+    answers: Array | None = None
     classes: list[str] = field(default_factory=list)
+    every_step: bool = False
+    where: str = "{file}, row {row:,}"  # how a message names the place of a series
 
     @cached_property
     def starts(self) -> Labels:
@@ -36,7 +40,19 @@ class Collection:
 
     def place(self, series: int) -> str:
         """Return file and row where a series begins, for a message."""
-        return f"{self.files[self.file[series]]}, row {self.rows[series]:,}"
+        return self.where.format(file=self.files[self.file[series]], row=self.rows[series])
+
+    def steps_of(self, series: Labels) -> Array:
+        """Return which steps of all are of these series: (steps,) True or False."""
+        chosen = np.zeros(len(self.lengths), bool)
+        chosen[series] = True
+        return np.repeat(chosen, self.lengths)
+
+    def answers_of(self, series: Labels) -> Array:
+        """Return the answers of these series that count, (answers,) or (answers, outputs)."""
+        assert self.answers is not None
+        found: Array = self.answers[self.steps_of(series) if self.every_step else series]
+        return found[found >= 0] if self.classes and self.every_step else found
 
     def digest(self) -> str:
         """Return a sha256 of all values, lengths and answers; order and split change it not."""

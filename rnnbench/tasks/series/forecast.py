@@ -6,7 +6,8 @@ import numpy as np
 
 from rnnbench.config import ConfigError
 from rnnbench.tasks.series.collection import Array, Collection
-from rnnbench.tasks.series.prepare import Missing, Series, blocks, check_values, entered, numbers, scaling_of
+from rnnbench.tasks.series.prepare import blocks, check_values, entered, scaling_of
+from rnnbench.tasks.series.settings import Missing, Series
 from rnnbench.tasks.series.splits import spread
 from rnnbench.tasks.task import Goal, Labels, Task
 
@@ -54,8 +55,6 @@ def forecast(data: Series, found: Collection, windows: Windows, source: dict[str
     answers = flat[first[:, None] + windows.steps + np.arange(windows.horizon)][:, :, windows.channels]
     targets = answers.reshape(len(first), -1)
     details = source | {"answers": "of each series four sixths train, one validates, the last tests"}
-    if data.standardise:
-        details |= {"channel means": numbers(scaling.mean), "channel sds": numbers(scaling.sd)}
     return Task(
         inputs=inputs,
         targets=targets,
@@ -65,7 +64,7 @@ def forecast(data: Series, found: Collection, windows: Windows, source: dict[str
         std=1.0,
         outputs=targets.shape[1],
         checksum=found.digest(),
-        details=details,
+        details=details | scaling.details,
         goal=Goal.value,
         metric=data.metric,
     )

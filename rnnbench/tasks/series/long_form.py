@@ -12,7 +12,8 @@ from rnnbench.config.refusals import at_least, refuse
 from rnnbench.tasks.series.collection import Array, Collection, check_answers, in_order, indices
 from rnnbench.tasks.series.columns import Columns, Long, read
 from rnnbench.tasks.series.forecast import Windows, forecast
-from rnnbench.tasks.series.prepare import Series, task_of
+from rnnbench.tasks.series.prepare import task_of
+from rnnbench.tasks.series.settings import Series
 from rnnbench.tasks.series.ucr import shape_of
 from rnnbench.tasks.task import Labels, Shape, Task, check_metric, enter, held
 
@@ -24,6 +25,7 @@ class LongForm(Series):
     """Settings of data=csv, see `OwnSeries`: its file and the names of its columns."""
 
     path: str = MISSING
+    root: str = "${oc.env:RNNBENCH_DATA,./data}"
     series: Optional[str] = None  # column: which series a row is of; null: the file is one series
     time: Optional[str] = None  # column: numbers or dates that rise; null: the order of the file
     values: Optional[list[str]] = None  # columns: the channels; null: all that are not named otherwise

@@ -1,50 +1,20 @@
 """Makes a task of series: missing values, standardisation, splits, padding, class weights."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Optional
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Optional
 
 import numpy as np
 
-from rnnbench.config import ConfigError, Data
-from rnnbench.config.refusals import refuse
+from rnnbench.config import ConfigError
+from rnnbench.tasks.series.answers import asked, numbers, warn_of_classes
 from rnnbench.tasks.series.collection import BLOCK, Array, Collection
+from rnnbench.tasks.series.settings import Missing, Series
 from rnnbench.tasks.series.splits import spread, stratified
-from rnnbench.tasks.task import Goal, Labels, Task, divided, terminal
+from rnnbench.tasks.task import Labels, Task, divided, terminal
 
 TEST_SEED = 0  # draws the test examples if none are published
 UNSCALED = 10.0  # a root mean square of a channel above this, or below its inverse, is named
-
-
-class Missing(Enum):
-    """Says what takes the place of a missing value."""
-
-    mask = "mask"  # the mean; and a further channel for each with missing values is 1 there and 0 elsewhere
-    forward = "forward"  # the value before; the mean where there is none
-
-
-class ClassWeights(Enum):
-    """Says how much examples of a class count in the loss."""
-
-    balanced = "balanced"  # n / (classes * examples of the class), as in scikit-learn
-
-
-@dataclass
-class Series(Data):
-    """Settings of all tasks that are read from files of series. val_size=null: a sixth of the rest."""
-
-    standardise: bool = True  # each channel, and numbers that are asked for, by the training examples
-    missing: Optional[Missing] = None  # null: a missing value is refused
-    stratified: bool = True  # splits have each class in its share
-    class_weights: Optional[ClassWeights] = None  # null: all examples count the same
-    root: str = "${oc.env:RNNBENCH_DATA,./data}"
-
-    def check(self) -> None:
-        """Refuse class weights where no class is asked for; see `Data.check`."""
-        super().check()
-        if self.class_weights is not None and self.metric != "accuracy":
-            refuse("data.class_weights", self.class_weights, f"needs classes, not data.metric={self.metric}")
 
 
 @dataclass(frozen=True)
@@ -53,10 +23,11 @@ class Scaling:
 
     mean: Array
     sd: Array
+    details: dict[str, str] = field(default_factory=dict)  # for the record
 
 
 def task_of(data: Series, found: Collection, source: dict[str, str]) -> Task:
-    """Make a task that asks for a class or for numbers at the end of each series.
+    """Make a task of series and what is asked of them.
 
     Args:
         data: the settings.
@@ -66,44 +37,28 @@ def task_of(data: Series, found: Collection, source: dict[str, str]) -> Task:
     Raises:
         ConfigError: a value is missing and data.missing says nothing; a class has one example.
     """
-    assert found.answers is not None
     gaps = check_values(data, found)
     splits, how = split(data, found)
+    warn_of_classes(found, splits)
     scaling = scaling_of(data, found, splits["train"])
-    details = source | how
-    if data.standardise:
-        details |= {"channel means": numbers(scaling.mean), "channel sds": numbers(scaling.sd)}
-    loss, outputs, targets = None, len(found.classes), found.answers
-    if found.classes:
-        if data.class_weights is ClassWeights.balanced:
-            weights = balanced(targets[splits["train"]], outputs)
-            loss = weighted(weights)
-            details["class weights"] = numbers(weights)
-    else:
-        targets, facts = numbers_asked_for(data, found.answers, splits["train"])
-        outputs = targets.shape[1]
-        details |= facts
+    T = int(found.lengths.max())
+    answers = asked(data, found, splits["train"], T)
     return Task(
-        inputs=padded(data, found, scaling, gaps),
-        targets=targets,
+        inputs=padded(data, found, scaling, gaps, T),
+        targets=answers.targets,
         splits=splits,
         scale=1.0,
         mean=0.0,
         std=1.0,
-        outputs=outputs,
+        outputs=answers.outputs,
         checksum=found.digest(),
-        details=details,
-        goal=Goal.label if found.classes else Goal.value,
+        details=source | how | scaling.details | answers.details,
+        goal=answers.goal,
         metric=data.metric,
         lengths=None if (found.lengths == found.lengths[0]).all() else found.lengths,
         classes=tuple(found.classes),
-        loss=loss,
+        loss=answers.loss,
     )
-
-
-def numbers(values: Array) -> str:
-    """Write numbers for the record."""
-    return " ".join(f"{value:.6g}" for value in values)
 
 
 def blocks(found: Collection) -> Iterator[tuple[slice, slice]]:
@@ -191,14 +146,17 @@ def check_classes(found: Collection, pool: Labels) -> None:
         )
 
 
-def scaling_of(data: Series, found: Collection, train: Labels, share: float = 1.0) -> Scaling:
-    """Return mean and standard deviation of each channel over the training examples; 0 and 1 if not wanted.
+def scaling_of(
+    data: Series, found: Collection, train: Labels, share: float = 1.0, own: tuple[float, float] = (0.0, 1.0)
+) -> Scaling:
+    """Return mean and standard deviation of each channel over the training examples; `own` if not wanted.
 
     Args:
         data: the settings.
         found: the series.
         train: those that train.
         share: of each of them, from its beginning.
+        own: mean and standard deviation where data.standardise is false.
 
     Raises:
         ConfigError: a channel has no value in any training example.
@@ -207,9 +165,11 @@ def scaling_of(data: Series, found: Collection, train: Labels, share: float = 1.
     chosen[train] = np.ceil(found.lengths[train] * share)
     C = len(found.channels)
     count, total, square = np.zeros(C), np.zeros(C), np.zeros(C)
+    low, high = np.full(C, np.inf), np.full(C, -np.inf)
     for values in chosen_values(found, chosen):
         count += (~np.isnan(values)).sum(0)
         total += np.nansum(values, 0)
+        low, high = np.fmin(low, np.fmin.reduce(values, 0)), np.fmax(high, np.fmax.reduce(values, 0))
     if (empty := np.flatnonzero(count == 0)).size:
         raise ConfigError(
             f"{found.files[0]}: channel {found.channels[empty[0]]} has no value in any training example; "
@@ -220,10 +180,12 @@ def scaling_of(data: Series, found: Collection, train: Labels, share: float = 1.
         square += np.nansum((values - mean) ** 2, 0)
     sd = np.sqrt(square / count)
     if not data.standardise:
-        name_unscaled(found.files[0], found.channels, np.hypot(mean, sd), "data.standardise=true")
-        return Scaling(np.zeros(C), np.ones(C))
+        ranges = (np.stack([low, high, mean]) - own[0]) / own[1]
+        name_unscaled(found, ranges, sd / own[1])
+        return Scaling(np.full(C, own[0]), np.full(C, own[1]))
     constant = sd <= 1e-12 * np.maximum(abs(mean), 1e-300)
-    return Scaling(mean, np.where(constant, 1.0, sd))
+    details = {"channel means": numbers(mean), "channel sds": numbers(sd)}
+    return Scaling(mean, np.where(constant, 1.0, sd), details)
 
 
 def chosen_values(found: Collection, chosen: Labels) -> Iterator[Array]:
@@ -234,21 +196,25 @@ def chosen_values(found: Collection, chosen: Labels) -> Iterator[Array]:
         yield np.asarray(found.values[steps], np.float64)[within < np.repeat(chosen[series], lengths)]
 
 
-def name_unscaled(file: str, channels: list[str], size: Array, remedy: str) -> None:
-    """Say in a line which inputs are far larger or smaller than what networks train well on.
+def name_unscaled(found: Collection, ranges: Array, sd: Array) -> None:
+    """Say in a line which channels enter with values that networks train badly on.
 
     Args:
-        file: where they are from.
-        channels: their names.
-        size: (channels,) root mean square of each over the training examples.
-        remedy: what standardises them.
+        found: the series.
+        ranges: (3, channels) lowest and highest value and mean of each over the training examples.
+        sd: (channels,) their standard deviation.
     """
-    far = np.flatnonzero((size > UNSCALED) | ((size < 1 / UNSCALED) & (size > 0)))
+    low, high, mean = ranges
+    size = np.hypot(mean, sd)
+    small = np.maximum(-low, high) < 1 / UNSCALED
+    offset = (abs(mean) > UNSCALED * sd) & (abs(mean) > 1)
+    far = np.flatnonzero(((size > UNSCALED) | small | offset) & (sd > 0))
     if far.size:
         worst = far[np.abs(np.log(size[far])).argmax()]
         terminal().warn(
-            f"{file}: {len(far)} of {len(size)} channels enter unscaled, such as {channels[worst]} with "
-            f"values of about {size[worst]:.3g}; networks train far better on values of about 1: {remedy}"
+            f"{found.files[0]}: {len(far)} of {len(size)} channels enter unscaled, such as "
+            f"{found.channels[worst]} with values of about {size[worst]:.3g}, from {low[worst]:.3g} to "
+            f"{high[worst]:.3g}; networks train far better on values of about 1: data.standardise=true"
         )
 
 
@@ -266,40 +232,12 @@ def entered(data: Series, values: Array, lengths: Labels, scaling: Scaling, gaps
     return np.nan_to_num(values, nan=0.0).astype(np.float32)
 
 
-def padded(data: Series, found: Collection, scaling: Scaling, gaps: Labels) -> Array:
+def padded(data: Series, found: Collection, scaling: Scaling, gaps: Labels, T: int) -> Array:
     """Return inputs (N, T, channels) with 0 beyond the lengths."""
     width = len(found.channels) + (gaps.size if data.missing is Missing.mask else 0)
-    T = int(found.lengths.max())
     inputs = np.zeros((len(found.lengths), T, width), np.float32)
     for series, steps in blocks(found):
         lengths = found.lengths[series]
         counts = np.arange(T) < lengths[:, None]
         inputs[series][counts] = entered(data, found.values[steps], lengths, scaling, gaps)
     return inputs
-
-
-def numbers_asked_for(data: Series, answers: Array, train: Labels) -> tuple[Array, dict[str, str]]:
-    """Return targets (N, outputs), standardised by the training examples, and these figures."""
-    if not data.standardise:
-        return answers.astype(np.float32), {}
-    mean, sd = answers[train].mean(0), answers[train].std(0)
-    sd = np.where(sd > 0, sd, 1.0)
-    facts = {"target means": numbers(mean), "target sds": numbers(sd)}
-    return ((answers - mean) / sd).astype(np.float32), facts
-
-
-def balanced(classes: Labels, outputs: int) -> Array:
-    """Return the weight of each class, by which all classes count the same: (outputs,)."""
-    counts = np.bincount(classes, minlength=outputs)
-    return len(classes) / (outputs * np.maximum(counts, 1))
-
-
-def weighted(weights: Array) -> Callable[[Any, Any], Any]:
-    """Return the cross entropy in which the examples of a class count by its weight; see `Task.loss`."""
-
-    def loss(logits: Any, y: Any) -> Any:
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(logits, y, weight=logits.new_tensor(weights), reduction="none")
-
-    return loss

@@ -14,7 +14,8 @@ from rnnbench.config import ConfigError
 from rnnbench.config.refusals import refuse
 from rnnbench.tasks.series import ts_format
 from rnnbench.tasks.series.collection import Collection, check_answers, in_order, indices
-from rnnbench.tasks.series.prepare import Series, task_of
+from rnnbench.tasks.series.prepare import task_of
+from rnnbench.tasks.series.settings import Series
 from rnnbench.tasks.task import Shape, Task, check_metric, enter, held
 
 
@@ -23,6 +24,7 @@ class Ucr(Series):
     """Settings of data=ucr, see `Archive`."""
 
     problem: str = MISSING  # its name in the archive, @problemName of its files
+    root: str = "${oc.env:RNNBENCH_DATA,./data}"
 
     def check(self) -> None:
         """Refuse a name that is no file's; see `Series.check`."""
