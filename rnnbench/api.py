@@ -20,7 +20,7 @@ from rnnbench.nn.network import Network, TorchNetwork, to_torch
 from rnnbench.record import is_job, read_result
 from rnnbench.system.files import read, read_bytes
 from rnnbench.tasks import Goal
-from rnnbench.tasks.arrays import Arrays
+from rnnbench.tasks.array_file import Arrays
 from rnnbench.tasks.files import Stored
 from rnnbench.tasks.music import Music
 from rnnbench.tasks.sequences import Images

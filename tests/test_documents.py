@@ -25,7 +25,7 @@ from rnnbench.sweep import launcher
 from rnnbench.sweep.compose import compose_one, separate_hydra
 from rnnbench.sweep.overrides import Checker
 from rnnbench.sweep.points import Expansion, combines
-from rnnbench.tasks.arrays import Arrays
+from rnnbench.tasks.array_file import Arrays
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -24,7 +24,7 @@ from rnnbench.nn.cells import class_of
 from rnnbench.nn.network import Network
 from rnnbench.record.job_folder import JobFolder
 from rnnbench.sweep.hydra_api import IS_1_3
-from rnnbench.tasks.arrays import Arrays
+from rnnbench.tasks.array_file import Arrays
 from rnnbench.tasks.music import Music
 from rnnbench.tasks.sequences import Images
 from rnnbench.tasks.text import Text

@@ -20,8 +20,10 @@ from rnnbench.config import ConfigError
 from rnnbench.kernels.torch_path import windows
 from rnnbench.tasks import Examples, Goal, Task
 from rnnbench.tasks import task as task_module
-from rnnbench.tasks.arrays import Arrays
+from rnnbench.tasks.array_file import Arrays
 from rnnbench.tasks.music import PARTS, SETS, Music, cut_up, read
+from rnnbench.tasks.series.long_form import LongForm
+from rnnbench.tasks.series.settings import ClassWeights, Missing
 from rnnbench.tasks.synthetic import Generated
 from rnnbench.tasks.task import check_examples
 from rnnbench.tasks.text import SETS as TEXTS
@@ -252,6 +254,7 @@ def arrays(tmp_path, **contents):
 
 X = np.random.RandomState(0).rand(60, 5, 2)
 Y = np.arange(60) % 3
+NAMED = np.array(["walk", "run", "sit"])[np.minimum(Y, np.arange(60) // 3 % 3)]  # of unequal shares
 
 
 def test_arrays_with_and_without_sets_of_their_own(tmp_path):
@@ -306,7 +309,10 @@ def test_numbers_are_scaled_and_bytes_stay_bytes(tmp_path):
         ({"x_train": X, "y_train": Y, "y_test": Y}, "x_test is missing, and y_test is there"),
         ({"x_train": X, "y_train": Y, "lengths_val": Y}, "x_val is missing, and lengths_val is there"),
         ({"x_train": X, "y_train": Y, "x_test": X[:0], "y_test": Y[:0]}, r"x_test has shape \(0, 5, 2\)"),
-        ({"x_train": X, "y_train": Y.astype(str)}, "y_train has shape .* of <U.*must be classes"),
+        (
+            {"x_train": X, "y_train": Y.astype(str)[:, None, None]},
+            "y_train has shape .* of <U.*must be texts",
+        ),
         ({"x_train": X, "y_train": Y.astype("M8[s]")}, "y_train has shape .* of datetime64.*must be classes"),
         ({"x_train": X + 1j, "y_train": Y}, "x_train has shape .* of complex128; must be numbers"),
         ({"x_train": np.array([[1], [2, 3]], object), "y_train": Y}, "x_train holds Python objects"),
@@ -317,6 +323,16 @@ def test_numbers_are_scaled_and_bytes_stay_bytes(tmp_path):
         (
             {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1},
             "y_test has class 3",
+        ),
+        ({"x_train": X, "y_train": np.where(Y, NAMED, " ")}, r"y_train\[0\] is empty; leave the example out"),
+        (
+            {"x_train": X, "y_train": NAMED, "x_test": X[:4], "y_test": ["run", "walk", "jog", "jog"]},
+            r"y_test\[2\] has the label jog, which y_train has not \(run, sit, walk\); remove",
+        ),
+        ({"x_train": X, "y_train": NAMED, "x_test": X, "y_test": Y}, "y_test has .* texts .* as y_train"),
+        (
+            {"x_train": np.where(X[3, 1, 0] == X, np.nan, X), "y_train": Y},
+            r"at \[3, 1, 0\]; data.missing=",
         ),
         ({"x_train": X, "y_train": Y, "lengths_train": Y}, "lengths_train must be 60 whole numbers.* from 0"),
         ({"x_train": X, "y_train": Y, "lengths_train": Y + 9}, "lengths_train has 11, beyond the T=5"),
@@ -373,6 +389,57 @@ def test_answers_at_every_step_count_as_far_as_their_lengths(tmp_path, y, goal, 
         np.testing.assert_array_equal(task.targets[~PADDED], there[~PADDED].astype(task.targets.dtype))
         assert not task.targets[PADDED].any()
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_arrays_have_the_freedom_of_series(tmp_path):
+    """Labels that are texts, missing values, standardised channels, shares and weights: as of data=csv."""
+    x = np.where(np.arange(5)[:, None] < LENGTHS[:, None, None], X * 20 + [0, 300], 0)
+    x[7, 1, 0] = np.nan
+    file = arrays(tmp_path, x_train=x, y_train=NAMED, lengths_train=LENGTHS)
+    keys = {"standardise": True, "missing": Missing.mask, "stratified": True}
+    keys["class_weights"] = ClassWeights.balanced
+    task = tasks.load(dataclasses.replace(file, **keys))
+    rows = [
+        f"{k},{t},{'' if np.isnan(a) else a},{b},{NAMED[k]}"
+        for k in range(60)
+        for t, (a, b) in enumerate(x[k, : LENGTHS[k]])
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["id,t,a,b,kind", *rows]))
+    long = LongForm("csv", path=str(tmp_path / "a.csv"), series="id", time="t", target="kind",
+                    root=str(tmp_path), **keys)  # fmt: skip
+    same = tasks.load(long)
+    assert task.classes == same.classes == ("run", "sit", "walk")
+    assert np.array_equal(task.inputs, same.inputs) and np.array_equal(task.targets, same.targets)
+    assert all(np.array_equal(task.splits[part], same.splits[part]) for part in task.splits)
+    for key in ("channel means", "channel sds", "class weights"):
+        assert task.details[key] == same.details[key]
+    assert not tasks.same_examples(dataclasses.replace(file, standardise=True))
+
+
+def test_numbers_at_every_step_are_standardised_as_far_as_they_count(tmp_path):
+    data = arrays(tmp_path, x_train=X, y_train=NUMBERS, lengths_train=LENGTHS)
+    task = tasks.load(dataclasses.replace(data, metric="mse", standardise=True))
+    train = task.splits["train"]
+    for values in (task.inputs, task.targets):
+        there = values[train][~PADDED[train]]
+        np.testing.assert_allclose([there.mean(0), there.std(0)], [[0, 0], [1, 1]], atol=1e-5)
+        assert not values[PADDED].any()
+
+
+def test_unscaled_arrays_are_named_in_a_line(tmp_path, capsys):
+    shifted = X * [20, 1] + [0, 40]
+    for x, y, keys, said in (
+        (shifted, Y, {}, "x_train: 2 of 2 channels enter unscaled, such as 1 with values of about 40"),
+        (X * 0.01, Y, {}, "2 of 2 channels enter unscaled"),
+        ((X * 255).astype(np.uint8), Y, {}, "2 of 2 channels enter unscaled"),
+        (shifted, Y, {"mean": 30.0, "std": 20.0}, ""),
+        (shifted, Y, {"standardise": True}, ""),
+        (X, Y, {}, ""),
+        (X * [1, 0] + [0, 50], Y, {}, ""),  # a channel that never varies teaches nothing either way
+    ):
+        tasks.load(dataclasses.replace(arrays(tmp_path, x_train=x, y_train=y), **keys))
+        err = capsys.readouterr().err
+        assert said in err and bool(said) == ("data.standardise=true" in err)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from rnnbench.kernels import choose
 from rnnbench.kernels.compiled import cores
 from rnnbench.nn.cells import Cell, Layer, State, register_cell
 from rnnbench.tasks import Goal, Task, load
-from rnnbench.tasks.arrays import Arrays
+from rnnbench.tasks.array_file import Arrays
 from rnnbench.tasks.generated import TRAIN, uniforms
 from rnnbench.tasks.languages import Language
 from rnnbench.tasks.music import KEYS, Music

@@ -97,7 +97,8 @@ def kind(data: Data) -> Kind:
 
 def same_examples(data: Data) -> bool:
     """Return whether inputs, targets and loss are the same whichever fold validates; see `Kind`."""
-    return bool(getattr(kind(data), "same_examples", False))
+    by_training = getattr(data, "standardise", False) or getattr(data, "class_weights", None)
+    return bool(getattr(kind(data), "same_examples", False)) and not by_training
 
 
 def shape(data: Data) -> Shape:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnbench.tasks.series.collection import Array, Collection
-from rnnbench.tasks.series.settings import ClassWeights, Series
+from rnnbench.tasks.series.settings import Series
 from rnnbench.tasks.task import Goal, Labels, terminal
 
 
@@ -51,7 +51,7 @@ def asked(data: Series, found: Collection, train: Labels, T: int) -> Answers:
 
 
 def spread_out(found: Collection, answers: Array, T: int) -> Array:
-    """Return answers (N, ...) as they are, and those of every step (steps, ...) as (N, T, ...), padded by 0."""
+    """Return answers (N, ...), those of every step (steps, ...) as (N, T, ...) padded by 0."""
     if not found.every_step:
         return answers
     padded = np.zeros((len(found.lengths), T, *answers.shape[1:]), answers.dtype)
@@ -73,8 +73,8 @@ def warn_of_classes(found: Collection, splits: dict[str, Labels]) -> None:
     for part in ("val", "test"):
         if len(alone := there[part]) == 1:
             terminal().warn(
-                f"{found.files[0]}: class {found.classes[alone[0]]} is the only one in {part}, where an answer "
-                "that is always the same scores 1.0"
+                f"{found.files[0]}: class {found.classes[alone[0]]} is the only one in {part}, where an "
+                "answer that is always the same scores 1.0"
             )
 
 

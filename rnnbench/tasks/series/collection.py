@@ -26,8 +26,8 @@ class Collection:
     files: list[str]
     file: Labels  # (N,) which of the files each series is in
     rows: Labels  # (N,) row of the file where it begins, from 1 on
-    # (N,) indices of `classes`, or (N, outputs) numbers; with `every_step` of the steps of all series: (steps,),
-    # -1 where nothing is asked for, or (steps, outputs). None: none are asked for.
+    # (N,) indices of `classes`, or (N, outputs) numbers; with `every_step` of the steps of all series:
+    # (steps,), -1 where nothing is asked for, or (steps, outputs). None: none are asked for.
     answers: Array | None = None
     classes: list[str] = field(default_factory=list)
     every_step: bool = False

@@ -23,7 +23,7 @@ class ClassWeights(Enum):
 
 @dataclass
 class Series(Data):
-    """Settings of all tasks that are read from files of series or arrays. val_size=null: a sixth of the rest."""
+    """Settings of all tasks from files of series or arrays. val_size=null: a sixth of the rest."""
 
     standardise: bool = True  # each channel, and numbers that are asked for, by the training examples
     missing: Optional[Missing] = None  # null: a missing value is refused
