@@ -35,6 +35,7 @@ from rnnbench.paper.long import long
 from rnnbench.paper.notes import notes
 from rnnbench.paper.numbers import differing, same
 from rnnbench.paper.planning import App
+from rnnbench.paper.provenance import provenance
 from rnnbench.paper.published import beside, read_published
 from rnnbench.paper.verification import verify
 from rnnbench.reader import Folders, Record, Source, open_source
@@ -316,6 +317,21 @@ def test_protocols_are_not_mixed(tmp_path):
         (
             {"published": {"key": "x", "task": "x", "metric": "x", "ours": "x"}},
             r"published\.ours=x: is none of the table's metrics",
+        ),
+        (
+            {"published": {"key": "bai2018", "metric": "accuracy", "ours": "test/accuracy"}},
+            r"published: needs either task, for all columns, or tasks, by value of a column",
+        ),
+        (
+            {"published": {"key": "x", "tasks": {"a": "x"}, "metric": "x", "ours": "test/accuracy"}},
+            r"published\.tasks: is by value of a column, and the table has no columns; give task",
+        ),
+        (
+            {
+                "columns": ["seed"],
+                "published": {"key": "x", "tasks": {"gnu": "x"}, "metric": "x", "ours": "test/accuracy"},
+            },
+            r"published\.tasks\.gnu=x: no column has this value; there is 0, 1, 2",
         ),
         (
             {"tuned": {"rows": ["optim=sgd"], "search": [], "trials": 1, "fresh": "1"}},
@@ -666,14 +682,33 @@ def test_published_figures_stand_beside_ours(runs):
     with_theirs = {"key": "bai2018", "task": "seq_mnist", "metric": "accuracy", "ours": "test/accuracy"}
     result = filled(runs, published=with_theirs | {"caveats": ["Theirs are other runs."]})
     theirs = beside(result)
-    assert theirs is not None and theirs.values == {("lstm",): "0.872", ("gru",): "0.962", ("rnn",): "0.215"}
+    read = {("lstm",): "0.872", ("gru",): "0.962", ("rnn",): "0.215"}
+    assert theirs is not None and theirs.values == {(): read}
     text = markdown(layout(result))
     assert "| 0.872 | +0.0280 |" in text and "| 0.962 | -0.1620 |" in text
     assert "Bai, Kolter, Koltun 2018 (arXiv 1803.01271), Table 1. Theirs are other runs." in text
     with pytest.raises(ConfigError, match=r"published\.task=mnist: is not known; there is .*seq_mnist"):
         layout(filled(runs, published=with_theirs | {"task": "mnist"}))
     renamed = filled(runs, published=with_theirs | {"models": {"rnn": "gru"}})
-    assert beside(renamed).values["rnn",] == "0.962"
+    assert beside(renamed).values[()]["rnn",] == "0.962"
+
+
+def test_published_figures_of_several_tasks_stand_by_column(runs):
+    """Columns without a task have no published figures, and tables that name one task are as before."""
+    theirs = {"key": "bai2018", "metric": "accuracy", "ours": "test/accuracy"}
+    tasks = {"0": "seq_mnist", "1": "permuted_mnist"}
+    result = filled(runs, columns=["seed"], published=theirs | {"tasks": tasks})
+    assert {column: values["lstm",] for column, values in beside(result).values.items()} == {
+        (0,): "0.872",
+        (1,): "0.857",
+    }
+    groups = [column.group for column in layout(result).columns if column.title == "published"]
+    assert groups == ["seed 0", "seed 1"]
+    assert provenance(result, [])["table"]["published"]["tasks"] == tasks
+    one = filled(runs, published=theirs | {"task": "seq_mnist"})
+    assert "tasks" not in provenance(one, [])["table"]["published"]
+    with pytest.raises(ConfigError, match=r"published\.tasks\.0=mnist: is not known; there is .*seq_mnist"):
+        layout(filled(runs, columns=["seed"], published=theirs | {"tasks": {"0": "mnist"}}))
 
 
 def test_published_figures_are_those_that_we_were_given():

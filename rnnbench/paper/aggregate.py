@@ -226,11 +226,22 @@ def arrange(table: Table, planned: Sequence[TableTrial]) -> dict[tuple[Key, Key]
     _check_figures(table, places, planned)
     if table.margin and _are_runs(table, cells):
         raise ConfigError("margin: the folds of one seed are not independent runs; add seeds: seed=range(5)")
+    _check_published(table, [column for _, column in cells])
     rows = dict.fromkeys(row for row, _ in cells)
     if table.compare not in (None, "best") and not any(_is_named(table, row) for row in rows):
         names = ", ".join(" ".join(map(as_text, row)) for row in rows)
         raise ConfigError(f"compare={table.compare}: must be best or one of the rows: {names}")
     return cells
+
+
+def _check_published(table: Table, columns: Sequence[Key]) -> None:
+    """Refuse published figures beside a column that the table does not have."""
+    there = dict.fromkeys(as_text(part) for column in columns for part in column)
+    for name, task in (table.published.tasks if table.published is not None else {}).items():
+        if name not in there:
+            raise ConfigError(
+                f"published.tasks.{name}={task}: no column has this value; there is {', '.join(there)}"
+            )
 
 
 def _is_named(table: Table, row: Key) -> bool:

@@ -53,7 +53,10 @@ class Publication:
     """Selects the rows of published.csv whose values are printed beside ours."""
 
     key: str = MISSING  # the paper: bai2018
-    task: str = MISSING
+    task: str = ""
+    tasks: dict[str, str] = field(
+        default_factory=dict
+    )  # instead of task, by value of a column, as anbn: anbn_100; other columns have no published figures
     metric: str = MISSING  # its name in published.csv
     ours: str = MISSING  # the table's metric to compare with
     models: dict[str, str] = field(default_factory=dict)  # our model name: the paper's, where they differ
@@ -257,8 +260,7 @@ def _check(table: Table, folders: Sequence[Path]) -> None:
         raise ConfigError(f"resamples={table.resamples}: must be from 100 to 10,000,000")
     _check_spread(table)
     _check_margin(table)
-    if table.published is not None and table.published.ours not in table.metrics:
-        raise ConfigError(f"published.ours={table.published.ours}: is none of the table's metrics")
+    _check_published(table)
     _check_tuned(table)
 
 
@@ -335,6 +337,22 @@ def _check_margin(table: Table) -> None:
             f"margin: equivalence is tested on the mean difference in a task; instead of statistic="
             f"{table.statistic} and over={table.over} take statistic: mean, and name the tasks in columns"
         )
+
+
+def _check_published(table: Table) -> None:
+    """Refuse published figures that no metric or no column of the table can stand beside."""
+    wanted = table.published
+    if wanted is None:
+        return
+    if wanted.ours not in table.metrics:
+        raise ConfigError(f"published.ours={wanted.ours}: is none of the table's metrics")
+    if bool(wanted.task) == bool(wanted.tasks):
+        raise ConfigError(
+            "published: needs either task, for all columns, or tasks, by value of a column: "
+            "{anbn: anbn_100, dyck1: dyck1_100}"
+        )
+    if wanted.tasks and not table.columns:
+        raise ConfigError("published.tasks: is by value of a column, and the table has no columns; give task")
 
 
 def _check_tuned(table: Table) -> None:

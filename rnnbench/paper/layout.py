@@ -116,7 +116,7 @@ def _columns(filled: FilledTable, at: Key, published: PublishedValues | None, co
     columns, group = [], _group(filled, at)
     for metric in _metrics(filled, at):
         titles = [filled.table.label(metric)]
-        if published is not None and metric == published.ours:
+        if published is not None and metric == published.ours and at in published.values:
             titles += ["published", "difference"]
         columns += [Column(title, group, metric, right=True) for title in titles]
     return columns + ([Column("n", group, right=True)] if counted else [])
@@ -130,8 +130,9 @@ def _cells(
     shown: list[TextCell] = []
     for metric in _metrics(filled, column):
         shown.append(_shown(filled, row, column, metric))
-        if published is not None and metric == published.ours:
-            shown += _beside(filled, published, row, cell.figures.get(metric))
+        if published is not None and metric == published.ours and column in published.values:
+            theirs = published.values[column].get(row)
+            shown += _beside(theirs, cell.figures.get(metric), decimals(filled, metric))
     if counted:
         shown.append(TextCell(cell.count() if cell.planned else "", sort=len(cell.records)))
     return shown
@@ -186,15 +187,12 @@ def _shown(filled: FilledTable, row: Key, column: Key, metric: str) -> TextCell:
     )
 
 
-def _beside(
-    filled: FilledTable, published: PublishedValues, row: Key, figure: Estimate | None
-) -> list[TextCell]:
+def _beside(theirs: str | None, figure: Estimate | None, digits: int) -> list[TextCell]:
     """Return the cells with a row's published figure, and with our figure minus the published one."""
-    theirs = published.values.get(row)
     if theirs is None:
         return [TextCell(""), TextCell("")]
     shown = TextCell(theirs, sort=float(theirs))
     if figure is None:
         return [shown, TextCell("")]
     difference = figure.value - float(theirs)
-    return [shown, TextCell(number(difference, decimals(filled, published.ours), "+"), sort=difference)]
+    return [shown, TextCell(number(difference, digits, "+"), sort=difference)]

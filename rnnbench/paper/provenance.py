@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rnnbench.paper.aggregate import FilledTable, TableTrial
-from rnnbench.paper.definition import FigureSettings, Table, Tuning
+from rnnbench.paper.definition import FigureSettings, Publication, Table, Tuning
 from rnnbench.paper.planning import TableSearch, is_place, portable
 from rnnbench.paper.weights import digests
 from rnnbench.reader import Record, Source
@@ -20,6 +20,7 @@ EARLIER_RESAMPLES = 2_000  # number of resamples before version 3
 LATER = ("margin", "chance", "tasks", "decisive", "transpose")
 LATER_OF_FIGURES = ("test", "example", "n", "start")
 LATER_OF_SEARCHES = ("columns",)
+LATER_OF_PUBLISHED = ("tasks",)
 MIXED = ("rnnbench.kernel", "rnnbench.device", "rnnbench.card")
 
 
@@ -54,6 +55,9 @@ def _declared(table: Table) -> dict[str, Any]:
     for key in LATER_OF_SEARCHES:
         if table.tuned is not None and getattr(table.tuned, key) == getattr(Tuning(), key):
             del tree["tuned"][key]
+    for key in LATER_OF_PUBLISHED:
+        if table.published is not None and getattr(table.published, key) == getattr(Publication(), key):
+            del tree["published"][key]
     for figure in tree["figures"].values():
         for key in LATER_OF_FIGURES:
             if figure[key] == getattr(FigureSettings(), key):
