@@ -8,18 +8,22 @@ from rnnbench.paper.statistics.equivalence import MOST
 from rnnbench.paper.verdicts import BETTER, CHANCE, EQUIVALENT, UNDECIDED, WORSE, Verdict
 
 SIZE = "parameters/total"
-LIKE = 0.05  # numbers of parameters that differ by less than this share are about as many
+LIKE = 0.1  # numbers of parameters that differ by less than this share are about as many
 NUMBERS = {"fewer": "fewer", "like": "about as many", "more": "more"}
+WORDS = {BETTER: "better", EQUIVALENT: "equivalent within the margin", WORSE: "worse", UNDECIDED: "undecided",
+         CHANCE: "neither beats a constant answer"}  # fmt: skip
+# What a verdict says of the sentence; a row that is better does at least as well.
+ANSWERS = {"holds": (BETTER, EQUIVALENT), "fails": (WORSE,), "is open": (UNDECIDED, CHANCE)}
 
 
 def claims(filled: FilledTable, verdicts: Sequence[Verdict]) -> list[str]:
-    """Return a paragraph for each row and setting: its verdicts by task, its size, what follows."""
+    """Return a paragraph for each row and setting: its size, on which tasks the sentence holds or fails."""
     table = filled.table
     settings = dict.fromkeys(setting_of(table, column) for column in filled.columns)
     rows = dict.fromkeys(v.comparison.row for v in verdicts)
     found = []
-    for setting in settings:
-        for row in rows:
+    for row in rows:
+        for setting in settings:
             of_row = [
                 v
                 for v in verdicts
@@ -51,61 +55,87 @@ def _claim(filled: FilledTable, setting: Key, verdicts: Sequence[Verdict], left_
     first = verdicts[0].comparison
     row, other = filled.name(first.row), filled.name(first.reference)
     at = f" at {setting_name(filled.table, setting)}" if setting else ""
-    said = [f"{row} against {other}{at}: {_by_verdict(filled, verdicts, left_out)}."]
     sizes = {v.comparison.column: _size(filled, v) for v in verdicts}
     ratios = [ratio for ratio in sizes.values() if ratio is not None]
+    said = ""
     if ratios:
         low, high = (f"{bound(ratios):.2f}" for bound in (min, max))
-        said.append(f"It has {low if low == high else f'{low} to {high}'} times the parameters of {other}.")
+        said = f", with {low if low == high else f'{low} to {high}'} times the parameters"
+    sentences = [f"{row} against {other}{at}{said}."]
     for kind in (*NUMBERS, None):
         of_kind = [v for v in verdicts if _kind(sizes[v.comparison.column]) == kind]
         if of_kind:
             numbers = f" with {NUMBERS[kind]} parameters" if kind else ""
             sentence = f"That {row} does about as well as {other}{numbers}"
-            said.append(
-                f"{sentence} {_holds(of_kind, len(left_out) if len(of_kind) == len(verdicts) else 0)}."
-            )
-    return " ".join(said)
+            open_too = left_out if of_kind[-1] is verdicts[-1] else []
+            sentences.append(f"{sentence} {_holds(filled, of_kind, open_too)}.")
+    return " ".join(sentences)
 
 
-def _by_verdict(filled: FilledTable, verdicts: Sequence[Verdict], left_out: Sequence[str]) -> str:
-    """Return the tasks by their verdict."""
-    words = {
-        BETTER: "better on",
-        EQUIVALENT: "equivalent within the margin on",
-        WORSE: "worse on",
-        UNDECIDED: "undecided on",
-        CHANCE: "neither beats a constant answer on",
-    }
+def _holds(filled: FilledTable, verdicts: Sequence[Verdict], left_out: Sequence[str]) -> str:
+    """Return on which tasks the sentence holds, fails and is open.
+
+    Args:
+        left_out: tasks without a verdict, on which it is open too.
+    """
     several = len({v.comparison.column for v in verdicts}) < len(verdicts)
+    noun = "comparisons" if several else "tasks"
+    total = len(verdicts) + len(left_out)
     parts = []
-    for word, text in words.items():
-        names = [_named(filled, v, several) for v in verdicts if v.word == word]
-        if names:
-            parts.append(f"{text} {listed(names)}")
-    if left_out:
-        parts.append(f"not compared for want of runs on {listed(left_out)}")
-    return "; ".join(parts)
+    for verb, words in ANSWERS.items():
+        of_verb = [v for v in verdicts if v.word in words]
+        count = len(of_verb) + (len(left_out) if UNDECIDED in words else 0)
+        if not count:
+            continue
+        many = f"all {total} {noun}" if count == total > 1 else f"{count} of {total} {noun}"
+        many = "the one task" if total == 1 else many if not parts else str(count)
+        why = [text for word in words for text in _why(filled, [v for v in of_verb if v.word == word], several)]
+        if left_out and UNDECIDED in words:
+            why.append(f"not compared for want of runs on {listed(left_out)}")
+        parts.append(f"{verb} on {many} ({'; '.join(why)})")
+    return listed(parts)
+
+
+def _why(filled: FilledTable, verdicts: Sequence[Verdict], several: bool) -> list[str]:
+    """Return the tasks of one verdict, those that differ by more than the margin first.
+
+    Args:
+        several: whether the metrics must be named too.
+    """
+    parts = []
+    for far in (True, False):
+        there = [v for v in verdicts if _far(v) == far]
+        if there:
+            beyond = " by more than the margin" if far else ""
+            names = listed([_named(filled, v, several) for v in there])
+            parts.append(f"{WORDS[there[0].word]}{beyond} on {names}{_deciding(there)}")
+    return parts
+
+
+def _far(verdict: Verdict) -> bool:
+    """Return whether a row is better or worse, and its whole interval is beyond the margin."""
+    low, high = verdict.comparison.difference.low, verdict.comparison.difference.high
+    if verdict.word not in (BETTER, WORSE) or low is None or high is None:
+        return False
+    return low > verdict.margin or high < -verdict.margin
 
 
 def _named(filled: FilledTable, verdict: Verdict, several: bool) -> str:
-    """Return a task's name with what its verdict adds: by how much, or how many seeds would decide.
-
-    Args:
-        several: whether the metric must be named too.
-    """
+    """Return a task's name, with the metric if a task has several."""
     c = verdict.comparison
     name = task_name(filled, c.column)
-    added = [filled.table.label(c.metric)] if several else []
-    if verdict.word in (BETTER, WORSE):
-        low, high = c.difference.low, c.difference.high
-        if low is not None and high is not None and (low > verdict.margin or high < -verdict.margin):
-            added.append("by more than the margin")
-    if verdict.word == UNDECIDED:
-        added.append(
-            "one run has no spread" if verdict.seeds is None else f"{seeds(verdict.seeds)} would decide"
-        )
-    return f"{name} ({', '.join(added)})" if added else name
+    return f"{name} ({filled.table.label(c.metric)})" if several else name
+
+
+def _deciding(verdicts: Sequence[Verdict]) -> str:
+    """Return how many seeds would decide what is undecided; "" for other verdicts."""
+    if verdicts[0].word != UNDECIDED:
+        return ""
+    known = [v.seeds for v in verdicts if v.seeds is not None]
+    if not known:
+        return ": one run has no spread"
+    low, high = min(known), max(known)
+    return f": {seeds(high) if low == high else f'{low:,} to {seeds(high)}'} would decide"
 
 
 def seeds(number: int) -> str:
@@ -128,27 +158,6 @@ def _kind(ratio: float | None) -> str | None:
     if ratio is None:
         return None
     return "like" if abs(ratio - 1) < LIKE else "fewer" if ratio < 1 else "more"
-
-
-def _holds(verdicts: Sequence[Verdict], left_out: int) -> str:
-    """Return on how many tasks the sentence holds, fails and is open.
-
-    Args:
-        left_out: number of tasks without a verdict, on which it is open too.
-    """
-    words = [v.word for v in verdicts]
-    holds = words.count(BETTER) + words.count(EQUIVALENT)
-    fails, still_open = words.count(WORSE), words.count(UNDECIDED) + words.count(CHANCE) + left_out
-    total = len(words) + left_out
-    noun = "tasks" if len({v.comparison.column for v in verdicts}) == len(words) else "comparisons"
-    every = "the one task" if total == 1 else f"all {total} {noun}"
-    for count, verb in ((holds, "holds"), (fails, "fails"), (still_open, "is open")):
-        if count == total:
-            return f"{verb} on {every}"
-    return (
-        f"holds on {holds} of {total} {noun} (better or equivalent), fails on {fails} (worse), and is open "
-        f"on {still_open}"
-    )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rnnbench.config import metrics
+from rnnbench.config import direction, metrics
 from rnnbench.paper.aggregate import FilledTable, Key, metrics_of
+from rnnbench.paper.definition import Table
+from rnnbench.paper.margins import judged
 from rnnbench.paper.notes import notes
 from rnnbench.paper.published import PublishedValues, beside
 from rnnbench.paper.statistics import Estimate
@@ -42,6 +44,11 @@ def number(value: float, digits: int, sign: str = "") -> str:
     exact = float(f"{value:.12g}")  # rounding noise must not decide how a half is rounded
     tiny = 1e-4 if digits == MOST else 0.5 * 10.0**-digits
     return f"{exact:{sign}.2e}" if 0 < abs(exact) < tiny else f"{exact:{sign}.{digits}f}"
+
+
+def metric_name(table: Table, metric: str) -> str:
+    """Return a metric's name with an arrow to its better values, where several metrics stand in a column."""
+    return f"{table.label(metric)} {'↑' if direction(metric) == 'maximize' else '↓'}"
 
 
 def layout(filled: FilledTable) -> Layout:
@@ -101,7 +108,9 @@ def _transposed(filled: FilledTable, found: Layout, at: Sequence[Key]) -> Layout
     rows = []
     for n in lines:
         words = [filled.name((part,)) for part in at[n]] or [found.columns[n].title]
-        texts = [*words[1:], *([found.columns[n].title] if named else [])]
+        metric = found.columns[n].metric
+        title = metric_name(filled.table, metric) if metric and judged(metric) else found.columns[n].title
+        texts = [*words[1:], *([title] if named else [])]
         counted = [cell for m in sizes if at[m] == at[n] for cell in found.column(m)]
         rows.append(Row(words[0], [*map(TextCell, texts), *counted, *found.column(n)]))
     return replace(found, corner=keys[0], columns=columns, rows=rows, sideways=True)

@@ -5,13 +5,15 @@ from dataclasses import replace
 
 from rnnbench.paper.aggregate import ALPHA, FilledTable, Key
 from rnnbench.paper.claims import claims, listed, seeds
-from rnnbench.paper.layout import decimals, number
+from rnnbench.paper.layout import decimals, metric_name, number
 from rnnbench.paper.notes import test_of
 from rnnbench.paper.settings import setting_keys, setting_name, setting_of, task_name
 from rnnbench.paper.statistics.equivalence import MOST, SHARE
 from rnnbench.paper.verdicts import BETTER, CHANCE, UNDECIDED, WORSE, Verdict
 from rnnbench.render.layout import Column, Layout, Row, TextCell
 
+WIDEST = 4  # columns of words that fit across a page
+A12 = "A12"  # the heading of the probability of superiority
 PERCENT = f"{100 * SHARE:.0f} %"
 
 
@@ -31,7 +33,7 @@ def verdict_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout:
         *([Column("metric")] if several else []),
         Column(other, right=True),
         Column("margin", right=True, spare=4),
-        Column("A12", right=True),
+        Column(A12, right=True),
         *(Column(title, right=True, spare=n) for n, title in ((3, "p"), (2, "p equivalent"), (1, "n"))),
     ]
     rows = [_row(filled, v, bool(keys), several) for v in verdicts]
@@ -65,7 +67,7 @@ def summary_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout |
         Row(
             task,
             [
-                *([TextCell(table.label(metric))] if several else []),
+                *([TextCell(metric_name(table, metric))] if several else []),
                 *(_brief(filled, line[at]) if at in line else TextCell("") for at in shown),
             ],
         )
@@ -75,7 +77,8 @@ def summary_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout |
         f"Verdicts against {table.label(str(table.compare))}; better and worse with the difference, "
         "undecided with the number of seeds that would decide."
     ]
-    return Layout("task", columns, rows, f"{table.title}: verdicts in brief", notes=notes)
+    title = f"{table.title}: verdicts in brief"
+    return Layout("task", columns, rows, title, notes=notes, sideways=len(columns) > WIDEST)
 
 
 def _brief(filled: FilledTable, verdict: Verdict) -> TextCell:
@@ -85,16 +88,38 @@ def _brief(filled: FilledTable, verdict: Verdict) -> TextCell:
         many = "" if verdict.seeds is None else f" ({_seeds(verdict.seeds).value})"
         return TextCell(f"{verdict.word}{many}")
     if verdict.word in (BETTER, WORSE):
-        difference = number(c.difference.value, decimals(filled, c.metric), "+")
-        return TextCell(f"{verdict.word} {difference}", best=True)
+        return TextCell(f"{verdict.word} {c.difference.value:+.3g}", best=True)
     return TextCell(verdict.word, best=verdict.word != CHANCE)
 
 
-def narrow(layout: Layout) -> Layout:
-    """Return the layout without the columns that can be spared, for the line of a paper."""
-    kept = [n for n, column in enumerate(layout.columns) if not column.spare]
-    rows = [replace(row, cells=[row.cells[n] for n in kept]) for row in layout.rows]
-    return replace(layout, columns=[layout.columns[n] for n in kept], rows=rows)
+def printed(filled: FilledTable, verdicts: Sequence[Verdict]) -> list[Layout]:
+    """Return what a paper prints of the verdicts: a table for each setting, without columns to spare.
+
+    The words stand before the first, the notes below the last.
+    """
+    whole = verdict_layout(filled, verdicts)
+    kept = [n for n, column in enumerate(whole.columns) if not column.spare]
+    settings = [setting_of(filled.table, v.comparison.column) for v in verdicts]
+    each = list(dict.fromkeys(settings))
+    if len(each) > 1:
+        kept = kept[1:]  # the column with the setting
+    found = []
+    for setting in each:
+        rows = [
+            replace(row, cells=[_narrow(row.cells[n], whole.columns[n]) for n in kept])
+            for row, at in zip(whole.rows, settings, strict=True)
+            if at == setting
+        ]
+        at = f" at {setting_name(filled.table, setting)}" if len(each) > 1 else ""
+        columns, title = [whole.columns[n] for n in kept], f"{filled.table.title}: verdicts{at}"
+        found.append(replace(whole, columns=columns, rows=rows, title=title, text=[], notes=[]))
+    found[0].text, found[-1].notes = whole.text, whole.notes
+    return found
+
+
+def _narrow(cell: TextCell, column: Column) -> TextCell:
+    """Return a cell without the interval of A12, for which the line of a paper has no room."""
+    return replace(cell, interval="") if column.title == A12 else cell
 
 
 def _row(filled: FilledTable, verdict: Verdict, setting: bool, several: bool) -> Row:
@@ -111,7 +136,7 @@ def _row(filled: FilledTable, verdict: Verdict, setting: bool, several: bool) ->
     cells.append(TextCell(filled.name(c.row)))
     cells += [TextCell(verdict.word, best=verdict.word not in (UNDECIDED, CHANCE)), _seeds(verdict.seeds)]
     if several:
-        cells.append(TextCell(table.label(c.metric)))
+        cells.append(TextCell(metric_name(table, c.metric)))
     interval = span = ""
     if d.low is not None and d.high is not None:
         interval = f"[{number(d.low, digits, '+')}, {number(d.high, digits, '+')}]"

@@ -39,6 +39,8 @@ ESCAPES = {
     "\N{MULTIPLICATION SIGN}": r"$\times$",
     "\N{MINUS SIGN}": r"$-$",
     "→": r"$\to$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
     "≤": r"$\leq$",
     "≥": r"$\geq$",
     "∞": r"$\infty$",
@@ -75,6 +77,9 @@ FIT = [
     r"\ifdim\wd0>\linewidth\scriptsize\setlength{\tabcolsep}{2pt}\sbox0{\body}\fi",
     r"\usebox0",
 ]
+
+# A turned table may be wider than that; the package rotating, which turns it, brings resizebox.
+SCALED = r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi"
 
 
 def escaped(text: str) -> str:
@@ -134,7 +139,8 @@ def latex(layout: Layout, name: str, wide: bool = False) -> str:
         cells = [_cell(cell, width) for cell, width in zip(row.cells, widths, strict=True)]
         out.append(" & ".join([escaped(row.label), *cells]) + r" \\")
     below = escaped(ABOUT_FILES.sub("", " ".join(layout.notes)))
-    out += [r"\bottomrule", r"\end{tabular}}", *FIT, rf"\par\smallskip\footnotesize {below}"]
+    fit = [*FIT[:-1], SCALED] if layout.sideways else FIT
+    out += [r"\bottomrule", r"\end{tabular}}", *fit, rf"\par\smallskip\footnotesize {below}"]
     out.append(rf"\end{{{environment}}}")
     return "\n".join(out) + "\n"
 
