@@ -137,16 +137,15 @@ def test_the_paragraph_says_what_holds_and_where():
     verdicts = judge(result)
     (said,) = claims(result, verdicts)
     assert said == (
-        "gru against lstm: better on adding (by more than the margin); equivalent within the margin on "
-        "digits; worse on parity (by more than the margin); undecided on copy "
-        f"({verdicts[3].seeds} seeds would decide). "
-        "It has 0.75 times the parameters of lstm. That gru does about as well as lstm with fewer parameters "
-        "holds on 2 of 4 tasks (better or equivalent), fails on 1 (worse), and is open on 1."
+        "gru against lstm, with 0.75 times the parameters. With fewer parameters gru does about as well on 2 of "
+        "4 tasks: better by more than the margin on adding; equivalent within the margin on digits. It does not "
+        "on 1: worse by more than the margin on parity. It is open on 1: undecided on copy: "
+        f"{verdicts[3].seeds} seeds would decide."
     )
     (all_hold,) = claims(alike := filled({"digits": (0.0, 0.004), "adding": (0.05, 0.01)}), judge(alike))
-    assert all_hold.endswith(
-        "That gru does about as well as lstm with fewer parameters holds on all 2 tasks."
-    )
+    assert "With fewer parameters gru does about as well on all 2 tasks: better" in all_hold
+    (none,) = claims(worse := filled({"digits": (-0.1, 0.004), "copy": (-0.05, 0.004)}), judge(worse))
+    assert "gru does about as well on none of 2 tasks. It does not on all 2 tasks: worse" in none
 
 
 def test_settings_stand_apart_and_a_task_without_runs_is_said():
@@ -162,11 +161,11 @@ def test_settings_stand_apart_and_a_task_without_runs_is_said():
     changes = {"columns": ["model.budget", "data.name"], "tasks": ["data.name"]}
     result = fill(table(**changes), planned, Kept(lost))
     small, large = claims(result, judge(result))
-    assert small.startswith("gru against lstm at budget 5000: better on adding")
+    assert small.startswith("gru against lstm at budget 5000, with 0.99 times the parameters. With about as")
     assert "not compared for want of runs on copy." in small
-    assert "with about as many parameters holds on 2 of 4 tasks (better or equivalent), fails" in small
-    assert small.endswith("fails on 1 (worse), and is open on 1.")
-    assert "with more parameters" in large and large.startswith("gru against lstm at budget 20000")
+    assert "With about as many parameters gru does about as well on 2 of 4 tasks: better" in small
+    assert "It does not on 1: worse" in small and "It is open on 1: not compared" in small
+    assert "With more parameters" in large and large.startswith("gru against lstm at budget 20000")
     shown = verdict_layout(result, judge(result))
     assert [column.title for column in shown.columns][:2] == ["budget", "model"]
     assert [row.label for row in shown.rows] == ["digits", "adding", "parity", *KNOWN]
@@ -202,7 +201,7 @@ def test_rows_that_learn_nothing_are_not_called_equivalent():
     verdicts = judge(result := filled(same, chance=chance))
     assert words(verdicts) == ["at chance", "equivalent", "better"]
     (said,) = claims(result, verdicts)
-    assert "neither beats a constant answer on parity." in said and said.endswith("is open on 1.")
+    assert said.endswith("It is open on 1: neither beats a constant answer on parity.")
     assert any(note.startswith("At chance: ") for note in verdict_layout(result, verdicts).notes)
 
 

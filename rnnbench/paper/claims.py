@@ -13,7 +13,7 @@ NUMBERS = {"fewer": "fewer", "like": "about as many", "more": "more"}
 WORDS = {BETTER: "better", EQUIVALENT: "equivalent within the margin", WORSE: "worse", UNDECIDED: "undecided",
          CHANCE: "neither beats a constant answer"}  # fmt: skip
 # What a verdict says of the sentence; a row that is better does at least as well.
-ANSWERS = {"holds": (BETTER, EQUIVALENT), "fails": (WORSE,), "is open": (UNDECIDED, CHANCE)}
+HOLDS, FAILS, OPEN = (BETTER, EQUIVALENT), (WORSE,), (UNDECIDED, CHANCE)
 
 
 def claims(filled: FilledTable, verdicts: Sequence[Verdict]) -> list[str]:
@@ -65,50 +65,53 @@ def _claim(filled: FilledTable, setting: Key, verdicts: Sequence[Verdict], left_
     for kind in (*NUMBERS, None):
         of_kind = [v for v in verdicts if _kind(sizes[v.comparison.column]) == kind]
         if of_kind:
-            numbers = f" with {NUMBERS[kind]} parameters" if kind else ""
-            sentence = f"That {row} does about as well as {other}{numbers}"
+            subject = f"With {NUMBERS[kind]} parameters {row}" if kind else row
             open_too = left_out if of_kind[-1] is verdicts[-1] else []
-            sentences.append(f"{sentence} {_holds(filled, of_kind, open_too)}.")
+            sentences += _holds(filled, subject, of_kind, open_too)
     return " ".join(sentences)
 
 
-def _holds(filled: FilledTable, verdicts: Sequence[Verdict], left_out: Sequence[str]) -> str:
-    """Return on which tasks the sentence holds, fails and is open.
+def _holds(
+    filled: FilledTable, subject: str, verdicts: Sequence[Verdict], left_out: Sequence[str]
+) -> list[str]:
+    """Return on which tasks it holds that a row does about as well, fails and is open.
 
     Args:
+        subject: of the first sentence.
         left_out: tasks without a verdict, on which it is open too.
     """
     several = len({v.comparison.column for v in verdicts}) < len(verdicts)
     noun = "comparisons" if several else "tasks"
     total = len(verdicts) + len(left_out)
-    parts = []
-    for verb, words in ANSWERS.items():
-        of_verb = [v for v in verdicts if v.word in words]
-        count = len(of_verb) + (len(left_out) if UNDECIDED in words else 0)
-        if not count:
-            continue
-        many = f"all {total} {noun}" if count == total > 1 else f"{count} of {total} {noun}"
-        many = "the one task" if total == 1 else many if not parts else str(count)
-        why = [text for word in words for text in _why(filled, [v for v in of_verb if v.word == word], several)]
-        if left_out and UNDECIDED in words:
+    every = f"all {total} {noun}" if total > 1 else "the one task"
+    of = f"of {total} {noun}"
+    none = f"{subject} does about as well on none {of}." if total > 1 else ""
+    said = [none] if none and not any(v.word in HOLDS for v in verdicts) else []
+    for verb, words in (("does about as well", HOLDS), ("does not", FAILS), ("is open", OPEN)):
+        why = [text for word in words for text in _why(filled, verdicts, word, several)]
+        count = sum(v.word in words for v in verdicts)
+        if left_out and words == OPEN:
+            count += len(left_out)
             why.append(f"not compared for want of runs on {listed(left_out)}")
-        parts.append(f"{verb} on {many} ({'; '.join(why)})")
-    return listed(parts)
+        if count:
+            many = every if count == total else f"{count} {of}" if words == HOLDS else str(count)
+            said.append(f"{'It' if said else subject} {verb} on {many}: {'; '.join(why)}.")
+    return said
 
 
-def _why(filled: FilledTable, verdicts: Sequence[Verdict], several: bool) -> list[str]:
-    """Return the tasks of one verdict, those that differ by more than the margin first.
+def _why(filled: FilledTable, verdicts: Sequence[Verdict], word: str, several: bool) -> list[str]:
+    """Return the tasks that have a verdict, those that differ by more than the margin first.
 
     Args:
         several: whether the metrics must be named too.
     """
     parts = []
     for far in (True, False):
-        there = [v for v in verdicts if _far(v) == far]
+        there = [v for v in verdicts if v.word == word and _far(v) == far]
         if there:
             beyond = " by more than the margin" if far else ""
             names = listed([_named(filled, v, several) for v in there])
-            parts.append(f"{WORDS[there[0].word]}{beyond} on {names}{_deciding(there)}")
+            parts.append(f"{WORDS[word]}{beyond} on {names}{_deciding(there)}")
     return parts
 
 
