@@ -137,9 +137,9 @@ def test_the_paragraph_says_what_holds_and_where():
     verdicts = judge(result)
     (said,) = claims(result, verdicts)
     assert said == (
-        "gru against lstm, with 0.75 times the parameters. With fewer parameters gru does about as well on 2 of "
-        "4 tasks: better by more than the margin on adding; equivalent within the margin on digits. It does not "
-        "on 1: worse by more than the margin on parity. It is open on 1: undecided on copy: "
+        "gru against lstm, with 0.75 times the parameters. With fewer parameters gru does about as well on 2 "
+        "of 4 tasks: better by more than the margin on adding; equivalent within the margin on digits. It does "
+        "not on 1: worse by more than the margin on parity. It is open on 1: undecided on copy: "
         f"{verdicts[3].seeds} seeds would decide."
     )
     (all_hold,) = claims(alike := filled({"digits": (0.0, 0.004), "adding": (0.05, 0.01)}), judge(alike))
@@ -222,9 +222,11 @@ def test_verdicts_are_in_every_file_and_verified(tmp_path: Path):
     folder.mkdir()
     files = texts(result, [], folder)
     (said,) = claims(result, judge(result))
-    assert all(said in files[name] for name in ("verdicts.md", "verdicts.tex", "report.html"))
+    assert all(said in files[name] for name in ("report.md", "verdicts.md", "verdicts.tex", "report.html"))
     assert "| adding | gru | **better** |  | +0.0500 [" in files["verdicts.md"]
     assert "<h2>Verdicts</h2>" in files["report.html"]
+    page = files["report.html"]
+    assert page.index(said) < page.index("<h2>All numbers</h2>")
     lines = list(csv.DictReader(files["table.csv"].splitlines()))
     assert {line["data.name"]: line["verdict"] for line in lines if line["model.name"] == "gru"} == {
         "digits": "equivalent", "adding": "better", "parity": "worse", "copy": "undecided"
@@ -241,7 +243,7 @@ def test_verdicts_are_in_every_file_and_verified(tmp_path: Path):
 def test_a_table_without_a_margin_has_no_verdicts(tmp_path):
     result = filled(margin={}, compare="best")
     files = texts(result, [], tmp_path)
-    assert not [name for name in files if "verdict" in name] and "Verdicts" not in files["report.html"]
+    assert not [name for name in files if "verdict" in name or name == "report.md"] and "Verdicts" not in files["report.html"]
     assert {"margin", "tasks"}.isdisjoint(json.loads(files["provenance.json"])["table"])
     assert "verdict" not in files["table.csv"]
 
