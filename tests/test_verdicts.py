@@ -138,8 +138,8 @@ def test_the_paragraph_says_what_holds_and_where():
     (said,) = claims(result, verdicts)
     assert said == (
         "gru against lstm, with 0.75 times the parameters. With fewer parameters gru does about as well on 2 "
-        "of 4 tasks: better by more than the margin on adding; equivalent within the margin on digits. It does "
-        "not on 1: worse by more than the margin on parity. It is open on 1: undecided on copy: "
+        "of 4 tasks: better by more than the margin on adding; equivalent within the margin on digits. It "
+        "does not on 1: worse by more than the margin on parity. It is open on 1: undecided on copy: "
         f"{verdicts[3].seeds} seeds would decide."
     )
     (all_hold,) = claims(alike := filled({"digits": (0.0, 0.004), "adding": (0.05, 0.01)}), judge(alike))
