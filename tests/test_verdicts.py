@@ -13,8 +13,9 @@ from scipy import stats
 
 from rnnbench.config import ConfigError
 from rnnbench.paper import statistics
-from rnnbench.paper.aggregate import FilledTable, arrange, fill
+from rnnbench.paper.aggregate import FilledTable, TableTrial, arrange, fill
 from rnnbench.paper.claims import claims
+from rnnbench.paper.constants import levels
 from rnnbench.paper.definition import Table, table_of
 from rnnbench.paper.files import texts
 from rnnbench.paper.layout import layout
@@ -32,6 +33,8 @@ from rnnbench.paper.statistics.equivalence import MOST, power_of_difference, pow
 from rnnbench.paper.verdict_table import verdict_layout
 from rnnbench.paper.verdicts import Verdict, judge
 from rnnbench.paper.verification import read_provenance
+from rnnbench.reader import Record
+from rnnbench.sweep.plan import plan_grid
 
 TASKS = ("digits", "adding", "parity", "copy")
 NOISE = np.array([0.3, -0.8, 1.1, -0.4, 0.9, -1.2, 0.1, 0.6, -0.9, 0.3])  # ten seeds: mean 0, deviation 0.76
@@ -203,6 +206,27 @@ def test_rows_that_learn_nothing_are_not_called_equivalent():
     (said,) = claims(result, verdicts)
     assert said.endswith("It is open on 1: neither beats a constant answer on parity.")
     assert any(note.startswith("At chance: ") for note in verdict_layout(result, verdicts).notes)
+
+
+def test_chance_is_what_a_constant_answer_scores_where_nothing_else_is_stated(tmp_path: Path):
+    planned = [
+        TableTrial(one["trial"], one["overrides"], one["params"])
+        for words in (["data=parity", "data.test_longest=20"], ["data=jsb_chorales", f"data.root={tmp_path}"])
+        for one in plan_grid([*words, "model=lstm,gru"])
+    ]
+    metrics = {"parity": "test/accuracy", "jsb_chorales": "test/nll"}
+    records = [
+        Record(
+            t.trial, t.trial, t.trial, "finished", 0, 0, None, None,
+            {metrics[t.params["data.name"]]: 0.5}, {}, None, t.params, Path(t.trial),
+        )
+        for t in planned
+    ]  # fmt: skip
+    both = {"metrics": list(metrics.values()), "margin": {"test/accuracy": 0.01, "test/nll": 0.1}}
+    found = levels(fill(table(**both), planned, Kept(records)))
+    assert found.keys() == {"parity"} and float(found["parity"]) == pytest.approx(0.5, abs=0.05)
+    stated = table(**both, chance={"parity": 0.7})
+    assert levels(fill(stated, planned, Kept(records))) == {}  # and the chorales are not here
 
 
 def test_folds_of_one_seed_have_no_verdict():

@@ -18,6 +18,7 @@ from rnnbench.config.secrets import check_words
 from rnnbench.mlflow_sync.artifacts import upload_figures
 from rnnbench.mlflow_sync.store import StoreError
 from rnnbench.paper.aggregate import FilledTable, TableTrial, arrange, fill
+from rnnbench.paper.constants import levels
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.derived import derive, name_of, table_file
 from rnnbench.paper.drawing import draw
@@ -147,6 +148,7 @@ def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Nam
     filled = fill(table, plan.planned, source)
     filled.command, filled.place = typed(name, where, extra, given), near(where)
     filled.searched = searched(table, plan.searches)
+    table.chance = levels(filled) | table.chance  # provenance.json keeps them, so that verify needs no data
     write_all(name, filled, source, plan.searches, app.folder)
 
 
