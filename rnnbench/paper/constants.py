@@ -52,7 +52,7 @@ def _metric(filled: FilledTable, column: Key) -> str | None:
 
 
 def _config(filled: FilledTable, column: Key) -> Config | None:
-    """Return the configuration of a trial on a task, without downloads; None where its trials' data differ."""
+    """Return the configuration of a trial on a task, without downloads; None where their data differ."""
     trials = [trial for (_, at), cell in filled.cells.items() if at == column for trial in cell.planned]
     data = [{k: v for k, v in trial.params.items() if k.startswith("data.")} for trial in trials]
     if any(one != data[0] for one in data):
