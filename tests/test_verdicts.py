@@ -219,7 +219,7 @@ def test_chance_is_what_a_constant_answer_scores_where_nothing_else_is_stated():
         for t in planned
     ]  # fmt: skip
     found = levels(fill(table(), planned, Kept(records)))
-    assert found.keys() == {"parity"} and float(found["parity"]) == pytest.approx(0.5, abs=0.05)
+    assert found.keys() == {"parity"} and 0.5 <= float(found["parity"]) < 0.7
     assert levels(fill(table(chance={"parity": 0.7}), planned, Kept(records))) == {}
     assert levels(fill(table(margin={}), planned, Kept(records))) == {}
 
