@@ -75,10 +75,17 @@ def register_resolver(name: str, function: Callable[..., Any]) -> None:
     register(name, function, replace=True)
 
 
+_REGISTERED: dict[tuple[str, str], tuple[ConfigStore, Any]] = {}
+
+
 def register_config(group: str, name: str, node: Any) -> None:
     """Register a dataclass as a config file of a group, and replace an earlier one of that name."""
+    store, known = ConfigStore.instance(), _REGISTERED.get((group, name))
+    if known is not None and known[0] is store and known[1] is node:
+        return  # to make a config of a dataclass takes a millisecond
+    _REGISTERED[group, name] = store, node
     more: dict[str, Any] = {} if IS_1_3 else {"replace": True}  # 1.3 always replaces
-    ConfigStore.instance().store(group=group, name=name, node=node, **more)
+    store.store(group=group, name=name, node=node, **more)
 
 
 def arguments_parser() -> argparse.ArgumentParser:
