@@ -3,12 +3,14 @@
 import subprocess
 import sys
 
-import hydra
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
-from rnnbench.config import ConfigError, conf_folder
+from rnnbench.config import ConfigError
 from rnnbench.sweep import launcher
-from rnnbench.sweep.compose import compose_words
+from rnnbench.sweep.compose import Composer, separate_hydra
+from rnnbench.sweep.launcher import Composed
 from rnnbench.sweep.stages import preflight
 from tests.forked import Forked
 
@@ -135,14 +137,19 @@ def test_a_run_is_refused(overrides, tmp_path):
     assert_refused(command(overrides.split(), tmp_path), COMMANDS[overrides], tmp_path)
 
 
-@pytest.mark.parametrize("overrides", VALUES)
-def test_a_value_is_refused(overrides, tmp_path):
+@pytest.fixture(scope="module")
+def composer():
+    """Composes single jobs as Hydra does (tests/test_compose.py), each set of choices once."""
     launcher.register()
-    with (
-        hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"),
-        pytest.raises(ConfigError) as refusal,
-    ):
-        preflight([launcher.task_config(compose_words(overrides.split()))], tmp_path)
+    with separate_hydra():
+        loader = GlobalHydra.instance().config_loader()
+        return Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
+
+
+@pytest.mark.parametrize("overrides", VALUES)
+def test_a_value_is_refused(composer, overrides, tmp_path):
+    with pytest.raises(ConfigError) as refusal:
+        preflight([Composed.of(composer, overrides.split()).config], tmp_path)
     message = str(refusal.value)
     assert all(word in message for word in VALUES[overrides]), message
     assert list(tmp_path.iterdir()) == []
