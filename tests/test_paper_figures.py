@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from conftest import sampled
+from kept import Kept, kept
 from matplotlib.figure import Figure
 from test_paper import (
     ACCURACIES,
@@ -198,6 +199,21 @@ def test_every_column_has_its_panel(kind, panels, two_tasks):
     shown = [axes for axes in figure.axes if axes.axison]
     assert len(shown) == panels
     assert any("columns" in axes.get_title() for axes in shown)
+
+
+@pytest.mark.parametrize("kind", ["box", "violin"])
+def test_each_task_is_drawn_by_its_own_metric(kind):
+    runs = {
+        (model, task): [0.1, 0.2, 0.4] for model in ("lstm", "gru") for task in ("digits", "adding", "copy")
+    }
+    planned, records = kept(runs, metrics={"adding": "test/mse", "copy": "test/nll"})
+    changes = {"columns": ["data.name"], "tasks": ["data.name"]}
+    source, metrics = Kept(records), ["test/accuracy", "test/mse", "test/nll"]
+    filled = fill(table(metrics=metrics, **changes), planned, source)
+    axes = [one for one in drawn(Sheet(filled, source, [], FigureSettings(kind))).axes if one.axison]
+    assert [one.get_title() for one in axes] == tasks
+    assert [one.get_ylabel() for one in axes] == ["test accuracy", "test MSE", "test NLL"]
+    assert all(len(one.lines) > 1 for one in axes)  # no panel is empty
 
 
 def test_a_cell_without_runs_has_no_confusion_matrix(runs):

@@ -76,7 +76,7 @@ def rank_rows(filled: FilledTable, how: FigureSettings) -> list[RankedRows]:
 
 def _ranked(filled: FilledTable, how: FigureSettings, setting: Key, columns: list[Key]) -> RankedRows:
     rows = [row for row in filled.rows if any(filled.cell(row, column).planned for column in columns)]
-    metrics = {column: _metric(filled, how, column) for column in columns}
+    metrics = {column: judged_by(filled, how, column) for column in columns}
     used = dict.fromkeys(metrics.values())
     if how.test == "wilcoxon" and len(used) > 1:
         raise ConfigError(
@@ -104,7 +104,7 @@ def _ranked(filled: FilledTable, how: FigureSettings, setting: Key, columns: lis
     return RankedRows(setting, rows, tasks, rank(matrix, how.test))
 
 
-def _metric(filled: FilledTable, how: FigureSettings, column: Key) -> str:
+def judged_by(filled: FilledTable, how: FigureSettings, column: Key) -> str:
     """Return the metric by which rows are ranked on a task: the figure's, or the first tested one it has."""
     if how.y is not None:
         return how.y
