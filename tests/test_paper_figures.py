@@ -211,7 +211,7 @@ def test_each_task_is_drawn_by_its_own_metric(kind):
     source, metrics = Kept(records), ["test/accuracy", "test/mse", "test/nll"]
     filled = fill(table(metrics=metrics, **changes), planned, source)
     axes = [one for one in drawn(Sheet(filled, source, [], FigureSettings(kind))).axes if one.axison]
-    assert [one.get_title() for one in axes] == tasks
+    assert [one.get_title() for one in axes] == ["digits", "adding", "copy"]
     assert [one.get_ylabel() for one in axes] == ["test accuracy", "test MSE", "test NLL"]
     assert all(len(one.lines) > 1 for one in axes)  # no panel is empty
 
