@@ -32,9 +32,13 @@ from rnnbench.sweep import launcher
 from rnnbench.tasks.sequences import Images
 
 GROUPS = ("model", "optim", "data", "fit", "tracking", "experiment")
-CHOICES = [
-    f"{group}={path.stem}" for group in GROUPS for path in sorted((conf_folder() / group).glob("*.yaml"))
+CHOICES = {group: [path.stem for path in sorted((conf_folder() / group).glob("*.yaml"))] for group in GROUPS}
+# Each choice of each group once; experiments alone, since they choose of the other groups.
+TOGETHER = [
+    {group: names[number % len(names)] for group, names in CHOICES.items() if group != "experiment"}
+    for number in range(max(map(len, CHOICES.values())))
 ]
+TOGETHER += [{"experiment": name} for name in CHOICES["experiment"]]
 
 
 def compose(*overrides):
@@ -43,20 +47,20 @@ def compose(*overrides):
         return launcher.task_config(hydra.compose("config", list(overrides)))
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_composes_and_names_itself(choice):
-    group, _, name = choice.partition("=")
+@pytest.mark.parametrize("chosen", TOGETHER, ids=lambda chosen: " ".join(chosen.values()))
+def test_every_choice_composes_and_names_itself(chosen):
     needed = {
-        "data=ucr": ["data.problem=x"],
-        "data=csv": ["data.path=x", "data.target=y"],
-        "data=text": ["data.path=x"],
-        "data=npz": ["data.path=x"],
-        "data=own": ["data.name=own"],
+        "ucr": ["data.problem=x"],
+        "csv": ["data.path=x", "data.target=y"],
+        "text": ["data.path=x"],
+        "npz": ["data.path=x"],
+        "own": ["data.name=own"],
     }
-    config = compose(choice, *needed.get(choice, []))
+    words = [f"{group}={name}" for group, name in chosen.items()]
+    config = compose(*words, *needed.get(chosen.get("data"), []))
     check(config)
-    if group in ("model", "optim", "data"):
-        assert getattr(config, group).name == name
+    for group in chosen.keys() & {"model", "optim", "data"}:
+        assert getattr(config, group).name == chosen[group]
 
 
 @pytest.mark.parametrize("path", sorted(conf_folder().rglob("*.yaml")), ids=lambda path: path.stem)
