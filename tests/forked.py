@@ -35,6 +35,7 @@ CONTEXT.set_forkserver_preload(
         "sklearn.datasets",
         "sqlalchemy",
         "torch",
+        "torch._inductor",  # to trace a cell of one's own
         "rnnbench.app",
         "rnnbench.search.report",
         "rnnbench.sweep.scheduler",
@@ -118,6 +119,15 @@ class Forked:
     def kill(self) -> None:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+
+def forked_command(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    """Run `PYTHON -m MODULE ARGUMENTS` in this folder as subprocess.run does, and print what it says."""
+    process = Forked(command[2], command[3:], Path.cwd())
+    out, err = process.communicate()
+    print(out, end="")
+    print(err, end="", file=sys.stderr)
+    return subprocess.CompletedProcess(command, process.wait(), out, err)
 
 
 def _child(

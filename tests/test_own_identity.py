@@ -122,9 +122,17 @@ HELPERS = {
 }
 
 
-@pytest.mark.parametrize("files", HELPERS.values(), ids=HELPERS.keys())
-@pytest.mark.parametrize("place", ["beside", "PYTHONPATH"])
-def test_every_module_of_ones_own_is_in_the_identity_and_is_read_again(tmp_path, monkeypatch, files, place):
+WHERE = [("beside", name) for name in HELPERS] + [
+    pytest.param(
+        "PYTHONPATH", name, marks=[] if name in ("in a package", "when it runs") else [pytest.mark.slow]
+    )
+    for name in HELPERS
+]
+
+
+@pytest.mark.parametrize("place, name", WHERE)
+def test_every_module_of_ones_own_is_in_the_identity_and_is_read_again(tmp_path, monkeypatch, place, name):
+    files = HELPERS[name]
     write(tmp_path / "one", files)
     if place == "PYTHONPATH":
         monkeypatch.syspath_prepend(str(tmp_path / "lib"))

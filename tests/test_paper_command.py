@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import hydra
 import pytest
@@ -17,11 +18,13 @@ from mlflow_store import client
 from rnnbench.config import ConfigError
 from rnnbench.mlflow_sync.reading import ClientRuns
 from rnnbench.mlflow_sync.sql import SqlRuns
+from rnnbench.paper import planning
 from rnnbench.paper.__main__ import main
 from rnnbench.paper.definition import Tuning, read_table
 from rnnbench.paper.planning import App, make_plan, search_of
 from rnnbench.reader import Folders
 from rnnbench.record import job_folders
+from tests.forked import forked_command
 
 TINY = """# python -m rnnbench.paper table=tiny
 # Expected: a table
@@ -70,6 +73,7 @@ def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     (tmp_path / "mine" / "table" / "tiny.yaml").write_text(TINY)
     (tmp_path / "mine" / "table" / "tuned.yaml").write_text(TUNED)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(planning, "subprocess", SimpleNamespace(run=forked_command))
 
     def run(*words: str, code: int = 0) -> str:
         monkeypatch.setattr(sys, "argv", ["paper", *words])
