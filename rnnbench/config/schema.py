@@ -91,6 +91,11 @@ class Model:
     weight_noise: Optional[float] = None  # standard deviation of noise on all weights, while training
     positive: bool = False  # for mingru and minlstm: candidates above 0, as in the paper's log-space form
     normalised: bool = False  # for minlstm: the two gates sum to 1
+    dt: Optional[float] = None  # for lem and cornn: the (largest) time step; null: the cell's own
+    gamma: Optional[float] = None  # for cornn: what pulls back; null: the cell's own
+    epsilon: Optional[float] = None  # for cornn: damping; null: the cell's own
+    order: Optional[int] = None  # for lmu: numbers of its memory; null: the hidden size
+    theta: Optional[float] = None  # for lmu: steps of its window; null: the longest training sequence
 
     def check(self) -> None:
         """Refuse a network that cannot be made, as far as no cell is asked (`nn.cells.make_cell` asks it).
@@ -103,6 +108,7 @@ class Model:
             ("model.hidden_size", self.hidden_size),
             ("model.num_layers", self.num_layers),
             ("model.budget", self.budget),
+            ("model.order", self.order),
         )
         share(
             ("model.dropout", self.dropout),
@@ -110,7 +116,13 @@ class Model:
             ("model.zoneout", self.zoneout),
         )
         finite(("model.forget_bias", self.forget_bias))
-        positive(("model.weight_noise", self.weight_noise))
+        positive(
+            ("model.weight_noise", self.weight_noise),
+            ("model.dt", self.dt),
+            ("model.gamma", self.gamma),
+            ("model.epsilon", self.epsilon),
+            ("model.theta", self.theta),
+        )
         if self.dropout and self.num_layers == 1:
             refuse("model.dropout", self.dropout, "acts between layers: needs model.num_layers above 1")
         if self.nonlinearity is not Nonlinearity.tanh and self.name != "rnn":

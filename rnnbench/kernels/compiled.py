@@ -40,6 +40,7 @@ class Shape(ctypes.Structure):
         *((name, c_int64) for name in ("cell", "layers", "directions", "hidden", "input", "outputs", "goal")),
         *((name, c_int64) for name in ("mean", "learned")),
         ("zoneout", c_double),
+        ("constants", c_void_p),
     ]
 
 
@@ -115,6 +116,8 @@ class CompiledCompute:
         self.threads = threads or cores()
         self.seconds = 0.0  # that a minibatch takes; 0 until it is measured
         self.chunk_seconds = 0.0  # that a trial's evaluation on a chunk takes; 0 until it is measured
+        parts = self.network.layers[0][0][1].constants().values()
+        self.constants = torch.cat([part.float().flatten() for part in parts]) if parts else torch.empty(0)
         self.shape = Shape(
             cell=kernels.cell,
             layers=model.num_layers,
@@ -126,6 +129,7 @@ class CompiledCompute:
             mean=model.readout is Readout.mean,
             learned=model.learned_state,
             zoneout=model.zoneout or 0.0,
+            constants=self.constants.data_ptr(),
         )
         if threads_asked() is None:
             torch.set_num_threads(1)  # torch only draws random numbers: two threads would wait for each other

@@ -25,7 +25,7 @@ def interpret(graph: Graph, leaves: dict[str, list[Tensor]], weights: dict[str, 
 
     Args:
         leaves: (H, B) tensors by the words of `graph.LEAVES`: state, d_after, mask, zone.
-        weights: (rows, columns) or (rows,) each.
+        weights: (rows, columns) or (rows,) each, with the constants.
         x: (input, B).
     """
     H, B = leaves["state"][0].shape
@@ -34,6 +34,8 @@ def interpret(graph: Graph, leaves: dict[str, list[Tensor]], weights: dict[str, 
     def part(factor: Any) -> Tensor:
         top, bottom = factor.rows
         weight = weights[factor.weight][top * H : bottom * H]
+        if not graph.arrays[factor.weight][0]:
+            weight = weight.expand(H, -1)
         weight = (
             weight if factor.columns is None else weight[:, factor.columns[0] * H : factor.columns[1] * H]
         )
@@ -58,7 +60,8 @@ def interpret(graph: Graph, leaves: dict[str, list[Tensor]], weights: dict[str, 
     for outer in graph.outers:
         rows = gradients[outer.weight][outer.rows[0] * H : outer.rows[1] * H]
         columns = slice(None) if outer.columns is None else slice(outer.columns[0] * H, outer.columns[1] * H)
-        rows[:, columns] += joined_blocks(outer.left) @ joined_blocks(outer.right).T
+        product = joined_blocks(outer.left) @ joined_blocks(outer.right).T
+        rows[:, columns] += product if graph.weights[outer.weight][0] else product.sum(0)
     for each in graph.sums:
         one = graph.weights[each.weight][0] == 0
         total = blocks[each.value].expand(-1, B).sum() if one else blocks[each.value].expand(H, B).sum(1)
@@ -80,7 +83,7 @@ def _leaf(
     if node.op != "vector":
         return leaves[node.op][int(node.index)]
     vector, at = weights[node.name].unsqueeze(-1), int(node.index) * H
-    return vector[at : at + H] if graph.weights[node.name][0] else vector
+    return vector[at : at + H] if graph.arrays[node.name][0] else vector
 
 
 def computed(op: str, args: list[Tensor]) -> Tensor:

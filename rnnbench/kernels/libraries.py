@@ -57,7 +57,8 @@ class Step:
         kind = class_of(model.name)
         relu = ["relu"] if model.nonlinearity is Nonlinearity.relu else []
         given = (*relu, *(option for option in (*SWITCHES, *RATES) if getattr(model, option)))
-        model = alike(model)
+        model = alike(replace(model, order=None if model.order == model.hidden_size else model.order))
+        given = (*given, *(["order"] if model.order is not None else []))
         own = "" if CELLS.get(model.name) is kind else repr(model)  # a stock cell has one graph for all sizes
         return cls(kind, model.name, given, own, model)
 

@@ -117,6 +117,8 @@ def _transpose(low: Lowering, node: Node, a: Lowered, *dims: Any) -> Lowered:
 @rule("expand")
 def _expand(low: Lowering, node: Node, a: Lowered, *args: Any, **options: Any) -> Lowered:
     shape = tuple(node.meta["val"].shape)
+    if isinstance(a, Matrix):  # a row of a weight stands for a block of equal ones
+        return replace(a, shape=shape)
     if not isinstance(a, Sheet):
         assert a.shape == shape
         return a
@@ -254,6 +256,9 @@ def _stack(low: Lowering, node: Node, parts: list[Lowered], dim: int = 0) -> Low
 
 @rule("sum", "mean")
 def _sum(low: Lowering, node: Node, a: Lowered, dims: Any = None, keepdim: bool = False, **_: Any) -> Lowered:
+    if isinstance(a, Gradient):  # at a row that stood for a block of equal ones
+        assert operation(node) == "aten.sum" and [dim % 3 for dim in dims] == [1] and keepdim
+        return replace(a, shape=tuple(node.meta["val"].shape))
     return _summed(low, low.sheet(a), dims, keepdim, mean=operation(node) == "aten.mean")
 
 

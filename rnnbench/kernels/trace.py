@@ -75,7 +75,11 @@ def graph_of(model: Model) -> Graph | NoKernel:
         ConfigError: the step of a cell of one's own is wrong; the message says where and what it must give.
     """
     stock = model.name in CELLS
-    cell = make_cell(replace(model, hidden_size=STOCK_HIDDEN, budget=None) if stock else model)
+    cell = make_cell(model)
+    if any(size != cell.hidden_size for size in cell.sizes):
+        return NoKernel(f"{_where(cell)}: its state has tensors of other sizes than the hidden size")
+    if stock:
+        cell = make_cell(replace(model, hidden_size=STOCK_HIDDEN, budget=None, order=None))
     check_step(cell)
     if not has_step(cell):
         return NoKernel(f"{_where(cell)}: computes all steps in a function of its own, which has no kernel")
@@ -113,6 +117,7 @@ class Arguments:
     x: Tensor
     state: State
     weights: Weights
+    constants: Weights
     mask: Tensor | None  # (K, hidden, B)
     zone: State  # empty without zoneout
     d_after: State
@@ -133,6 +138,7 @@ class Arguments:
             # number that is nearly 0, where rounding would make a difference.
             state=tuple(drawn(K, H, B).abs() + 0.25 for _ in states),
             weights={name: drawn(K, *shape) * 2 / H**0.5 for name, shape in shapes.items()},
+            constants={name: value.float().expand(K, *value.shape) for name, value in cell.constants().items()},
             mask=drawn(K, H, B) if cell.model.recurrent_dropout else None,
             zone=tuple(drawn(K, H, B) for _ in states) if cell.model.zoneout else (),
             d_after=tuple(drawn(K, H, B) for _ in states),
@@ -142,7 +148,11 @@ class Arguments:
 def one_step(
     cell: Cell, x: Tensor, state: State, weights: Weights, *, mask: Tensor | None, zone: State
 ) -> State:
-    """Compute the state after one step, x (K, 1, input, B), with the products of the input and options."""
+    """Compute the state after one step, x (K, 1, input, B), with the products of the input and options.
+
+    Args:
+        weights: with the constants of the cell.
+    """
     layer = Layer(weights, mask, cell.model.layer_norm)
     after = cell.step(cell.project(x, layer).select(2, 0), state, layer)
     if zone:
@@ -156,14 +166,15 @@ def _aten(cell: Cell) -> GraphModule:
     given = Arguments.of(cell)
 
     def joint(
-        x: Tensor, state: State, weights: Weights, noise: tuple[list[Tensor], State], d_after: State
+        x: Tensor, state: State, named: tuple[Weights, Weights], noise: tuple[list[Tensor], State], d_after: State
     ) -> tuple[Any, Any]:
         mask, zone = noise
-        return _with_gradient(cell, Arguments(x, state, weights, mask[0] if mask else None, zone, d_after))
+        return _with_gradient(cell, Arguments(x, state, *named, mask[0] if mask else None, zone, d_after))
 
     mask = [] if given.mask is None else [given.mask]
     traced = make_fx(joint, decomposition_table=decompositions())
-    return traced(given.x, given.state, given.weights, (mask, given.zone), given.d_after)
+    named = given.weights, given.constants
+    return traced(given.x, given.state, named, (mask, given.zone), given.d_after)
 
 
 def _traced(cell: Cell) -> GraphModule:
@@ -192,7 +203,7 @@ def _with_gradient(cell: Cell, given: Arguments) -> tuple[State, list[Tensor | N
     x = given.x.detach().requires_grad_()
     state = tuple(part.detach().requires_grad_() for part in given.state)
     weights = {name: weight.detach().requires_grad_() for name, weight in given.weights.items()}
-    after = one_step(cell, x, state, weights, mask=given.mask, zone=given.zone)
+    after = one_step(cell, x, state, weights | given.constants, mask=given.mask, zone=given.zone)
     pairs = [(part, d) for part, d in zip(after, given.d_after, strict=True) if part.requires_grad]
     leaves = [x, *state, *weights.values()]
     if not pairs:
@@ -209,7 +220,7 @@ def agrees(cell: Cell, graph: Graph) -> bool:
     full = {"state": given.state, "d_after": given.d_after, "zone": given.zone}
     leaves = {name: [part[0] for part in parts] for name, parts in full.items()}
     leaves["mask"] = [] if given.mask is None else [given.mask[0]]
-    weights = {name: weight[0] for name, weight in given.weights.items()}
+    weights = {name: weight[0] for name, weight in (given.weights | given.constants).items()}
     step = interpret(graph, leaves, weights, given.x[0, 0])
     found = [*step.after, step.d_x, *step.before, *step.gradients.values()]
     expected = [*after, *gradients]
@@ -234,7 +245,7 @@ def _lowered(cell: Cell, aten: GraphModule) -> Graph:
     Raises:
         NoKernelError: it has something that there are no kernels for.
     """
-    graph = Graph(cell_name(cell), cell.states, weight_table(cell))
+    graph = Graph(cell_name(cell), cell.states, weight_table(cell), constant_table(cell))
     builder = Builder(graph)
     low = Lowering(builder, cell.hidden_size)
     leaves = _placeholders(cell, graph, builder)
@@ -274,23 +285,42 @@ def weight_table(cell: Cell) -> dict[str, tuple[int, int | str | None]]:
     """
     H = cell.hidden_size
     shapes, wider = cell.all_shapes(INPUT), cell.all_shapes(INPUT + 1)
-    table: dict[str, tuple[int, int | str | None]] = {}
-    for name, shape in shapes.items():
-        if name == "initial":
-            continue
-        columns: int | str | None = None
-        if len(shape) == 2:
-            columns = "input" if shape[1] != wider[name][1] else shape[1] // H
-        fits = len(shape) in (1, 2) and shape[0] == wider[name][0] and (
-            shape == (1,)
-            or (shape[0] % H == 0 and (columns in (None, "input") or shape[1] % H == 0))
-        )  # fmt: skip
-        if not fits:
-            raise NoKernelError(
-                f"has the weight {name} {shape}, whose sizes are no multiples of the hidden size {H}"
-            )
-        table[name] = (0 if shape == (1,) else shape[0] // H), columns
-    return table
+    return {
+        name: _extent(f"weight {name}", shape, wider[name], H) for name, shape in shapes.items() if name != "initial"
+    }
+
+
+def constant_table(cell: Cell) -> dict[str, tuple[int, int | str | None]]:
+    """Return rows and columns of each constant in blocks, as `Graph.constants` has them.
+
+    Raises:
+        NoKernelError: a constant has another shape than blocks of the hidden size.
+    """
+    shapes = {name: tuple(value.shape) for name, value in cell.constants().items()}
+    return {name: _extent(f"constant {name}", shape, shape, cell.hidden_size) for name, shape in shapes.items()}
+
+
+def _extent(
+    name: str, shape: tuple[int, ...], wider: tuple[int, ...], H: int
+) -> tuple[int, int | str | None]:
+    """Return rows and columns of a weight in blocks, see `Graph.weights`.
+
+    Args:
+        wider: its shape where the input has one more feature.
+
+    Raises:
+        NoKernelError: it does not consist of blocks of the hidden size H.
+    """
+    columns: int | str | None = None
+    if len(shape) == 2:
+        columns = "input" if shape[1] != wider[1] else shape[1] // H
+    one = shape == (1,) or (shape[:1] == (1,) and columns == "input" and H > 1)
+    fits = len(shape) in (1, 2) and shape[0] == wider[0] and (
+        one or (shape[0] % H == 0 and (columns in (None, "input") or shape[1] % H == 0))
+    )  # fmt: skip
+    if not fits:
+        raise NoKernelError(f"has the {name} {shape}, whose sizes are no multiples of the hidden size {H}")
+    return (0 if one else shape[0] // H), columns
 
 
 def _placeholders(cell: Cell, graph: Graph, builder: Builder) -> Iterator[Sheet | Matrix]:
@@ -303,14 +333,14 @@ def _placeholders(cell: Cell, graph: Graph, builder: Builder) -> Iterator[Sheet 
     yield Sheet((K, 1, INPUT, B), TRIALS + SAME + INPUTS + EXAMPLES, x=True)
     for k in range(cell.states):
         yield full("state", k)
-    for name, (rows, columns) in graph.weights.items():
+    for name, (rows, columns) in graph.arrays.items():
         if columns is None:
             blocks = tuple(builder.leaf("vector", block, name) for block in range(rows or 1))
             yield Sheet((K, rows * H or 1), TRIALS + (ROWS if rows else SAME), blocks)
         else:
             width = INPUT if columns == "input" else int(columns) * H
             yield Matrix(
-                (K, rows * H, width), name, (0, rows), None if columns == "input" else (0, int(columns))
+                (K, rows * H or 1, width), name, (0, rows or 1), None if columns == "input" else (0, int(columns))
             )
     if cell.model.recurrent_dropout:
         yield full("mask")
@@ -389,7 +419,7 @@ def check_step(cell: Cell) -> None:
     expected = (
         f"a tuple of states = {cell.states} tensors (K, hidden, B) = {(K, cell.hidden_size, B)}, h first"
     )
-    layer = Layer(given.weights, given.mask, cell.model.layer_norm)
+    layer = cell.layer(given.x, given.weights, given.mask)
     with refuse_errors(cell, expected):
         a = cell.project(given.x, layer).select(2, 0)
         tensors = [a, *given.state, *given.weights.values()]
@@ -422,7 +452,7 @@ def _check_alone(cell: Cell, given: Arguments, a: Tensor, after: State) -> None:
     """
     where = f"{defined(type(cell).step)}: {type(cell).__name__}.step"
     mask = None if given.mask is None else given.mask[:1]
-    layer = Layer({name: each[:1] for name, each in given.weights.items()}, mask, cell.model.layer_norm)
+    layer = cell.layer(given.x[:1], {name: each[:1] for name, each in given.weights.items()}, mask)
     expected = f"the same for one trial, K = 1, as for {K}"
     with refuse_errors(cell, expected):
         alone = cell.step(a[:1], tuple(part[:1] for part in given.state), layer)

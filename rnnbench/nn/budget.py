@@ -1,4 +1,4 @@
-"""Finds the hidden size at which a network's number of parameters comes nearest to a budget."""
+"""Finds what of a model follows from the task: the hidden size of a budget, the window of an lmu."""
 
 from bisect import bisect_left
 from dataclasses import replace
@@ -9,14 +9,19 @@ from rnnbench.nn.network import Network
 
 
 def resolved(config: Config) -> Config:
-    """Return the configuration with the hidden size that model.budget gives.
+    """Return the configuration with the hidden size that model.budget gives, and lmu's model.theta.
+
+    Where model.theta is null, it is the number of steps of the longest training sequence.
 
     Raises:
         ConfigError: the budget is below the smallest network, or there is no such task or cell.
     """
-    shape = tasks.shape(config.data)
-    sized = hidden_size(config.model, shape.input_size, shape.outputs)
-    return replace(config, model=replace(config.model, hidden_size=sized))
+    shape, model = tasks.shape(config.data), config.model
+    if model.budget is not None:
+        model = replace(model, hidden_size=hidden_size(model, shape.input_size, shape.outputs))
+    if model.name == "lmu" and model.theta is None:
+        model = replace(model, theta=float(shape.steps))
+    return replace(config, model=model)
 
 
 def hidden_size(model: Model, input_size: int, outputs: int) -> int:

@@ -35,7 +35,7 @@ class WatchedCell(Cell):
 
     def __call__(self, x: Tensor, weights: Weights, reverse: bool, noise: Noise = NONE) -> Tensor:
         cell, T = self.cell, x.shape[1]
-        layer = Layer(weights, None, cell.model.layer_norm)
+        layer = cell.layer(x, weights)
         inputs, state = cell.project(x, layer).unbind(2), cell.initial(x, weights)
         outputs = [x] * T
         for t in reversed(range(T)) if reverse else range(T):

@@ -29,12 +29,12 @@ def if_forget_gate(cell: str, bias: float) -> float | None:
 
 
 def sized(config: Config) -> Config:
-    """Return the configuration with the hidden size that model.budget gives; unchanged without a budget.
+    """Return the configuration with what of the model follows from the task, see `rnnbench.nn.budget.resolved`.
 
     Raises:
         ConfigError: the budget is below the smallest network, or there is no such task or cell.
     """
-    if config.model.budget is None:
+    if config.model.budget is None and config.model.name != "lmu":
         return config
     from rnnbench.nn.budget import resolved
 

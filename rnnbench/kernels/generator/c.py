@@ -140,7 +140,8 @@ def _prologue(order: Plan, scratch: dict[str, str], half: Half) -> Lines:
     """Write where everything stands, and compute what is the same at every step."""
     return [
         *extents(order),
-        *weights_of(order.graph, "call->p", "w_"),
+        *weights_of(order.graph.weights, "call->p", "w_"),
+        *weights_of(order.graph.constants, "call->constants", "w_"),
         *taken(_memory(order), "call->memory"),
         *taken(scratch, "call->scratch"),
         f"memset(zero, 0, sizeof(float) * {scratch['zero']});",
@@ -180,7 +181,7 @@ def _backward(order: Plan, name: str) -> Lines:
     ]
     body = [
         *_prologue(order, _backward_scratch(order), half),
-        *weights_of(order.graph, "call->gradient", "g_"),
+        *weights_of(order.graph.weights, "call->gradient", "g_"),
         *(braced("if (call->d_x)", down) if down else []),
         f"float *d_after = d_states, *d_before = {plus('d_states', states if pair else 0, 'n')};",
         f"memset(d_states, 0, {size});",

@@ -136,9 +136,10 @@ def gradients(order: Plan) -> Lines:
     written: set[tuple[str, int, int | None]] = set()
     for part in parts_of(order):
         rows, columns = extent(part.factor)
-        width = weight_width(graph.weights[part.factor.weight][1])
+        width = weight_width(graph, part.factor.weight)
         blocks = _blocks(part.factor)
-        add = int(bool(blocks & seen))
+        # Where one row stands for a block, all rows of the block are added to it.
+        add = int(bool(blocks & seen) or not graph.weights[part.factor.weight][0])
         seen |= blocks
         written |= set() if add else blocks
         to = weight_part(order.backward, part.factor, "g_")

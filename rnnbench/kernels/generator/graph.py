@@ -122,15 +122,22 @@ class Graph:
 
     name: str
     states: int
-    # Of each weight: its rows, in blocks (0: it is one number), and its columns: blocks, "input", or None for
-    # a vector. In the order of a trial's parameters.
+    # Of each weight: its rows, in blocks (0: one row, which stands for a whole block of equal rows in products
+    # with x, or one number), and its columns: blocks, "input", or None for a vector. In the order of a trial's
+    # parameters.
     weights: dict[str, tuple[int, int | str | None]]
+    constants: dict[str, tuple[int, int | str | None]] = field(default_factory=dict)  # likewise; not trained
     nodes: list[Value | Product] = field(default_factory=list)
     after: tuple[int, ...] = ()  # the state after the step
     before: tuple[int, ...] = ()  # the gradient at the state before the step
     outers: list[Outer] = field(default_factory=list)
     sums: list[Sum] = field(default_factory=list)
     d_x: tuple[Factor, ...] = ()  # the gradient at x: the sum of these products
+
+    @property
+    def arrays(self) -> dict[str, tuple[int, int | str | None]]:
+        """Return weights and constants."""
+        return self.weights | self.constants
 
     def shapes(self) -> dict[int, str]:
         """Return the shape of every block by its id: full, column, row or one."""
@@ -139,7 +146,7 @@ class Graph:
             if isinstance(node, Product):
                 shapes |= dict.fromkeys(node.ids, "full")
             elif node.op in LEAVES:
-                one = node.op == "vector" and self.weights[node.name][0] == 0
+                one = node.op == "vector" and self.arrays[node.name][0] == 0
                 shapes[node.id] = "one" if one else LEAVES[node.op]
             elif node.op == SUM:
                 shapes[node.id] = "row"
@@ -150,9 +157,9 @@ class Graph:
     def text(self) -> str:
         """Write the graph as text, one node a line; `parse` reads it."""
         lines = [f"{self.name}: {self.states} states"]
-        for name, (rows, columns) in self.weights.items():
+        for name, (rows, columns) in self.arrays.items():
             width = "" if columns is None else f" {columns}" if isinstance(columns, str) else f" {columns}H"
-            lines.append(f"weight {name} {rows}H{width}")
+            lines.append(f"{'weight' if name in self.weights else 'constant'} {name} {rows}H{width}")
         forward = set(self.after)
         at = max((n for n, node in enumerate(self.nodes) if forward & set(made(node))), default=-1) + 1
         lines += map(_node, self.nodes[:at])
@@ -250,9 +257,10 @@ def parse(text: str) -> Graph:
     graph = Graph(name, int(states.split()[0]), {})
     for line in lines:
         words = line.split()
-        if words[0] == "weight":
+        if words[0] in ("weight", "constant"):
             columns = None if len(words) == 3 else words[3] if words[3] == "input" else int(words[3][:-1])
-            graph.weights[words[1]] = int(words[2][:-1]), columns
+            table = graph.weights if words[0] == "weight" else graph.constants
+            table[words[1]] = int(words[2][:-1]), columns
         elif words[0] in ("after", "before"):
             setattr(graph, words[0], _numbers(" ".join(words[1:])))
         elif words[0] == "x":

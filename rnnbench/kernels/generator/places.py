@@ -4,7 +4,7 @@ In it `n` is the floats of a block, `e` an element of a block, `t` the step that
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .graph import Factor, Graph
 from .schedule import Half, Place, Plan
@@ -76,12 +76,18 @@ def operand(half: Half, numbers: Sequence[int]) -> list[tuple[int, int, Place]]:
 def weight_size(rows: int, columns: int | str | None) -> str:
     """Return the floats of a weight."""
     if not rows:
-        return "1"
-    return times(rows, "H") + (f" * {weight_width(columns)}" if columns is not None else "")
+        return "I" if columns else "1"
+    return times(rows, "H") + (f" * {_width(columns)}" if columns is not None else "")
 
 
-def weight_width(columns: int | str | None) -> str:
-    """Return the floats between the rows of a weight."""
+def weight_width(graph: Graph, weight: str) -> str:
+    """Return the floats between the rows of a weight; 0 of one row that stands for a block of them."""
+    rows, columns = graph.arrays[weight]
+    return _width(columns) if rows else "0"
+
+
+def _width(columns: int | str | None) -> str:
+    """Return the floats of a row."""
     if columns is None:
         return "1"
     return "I" if isinstance(columns, str) else times(columns, "H")
@@ -95,10 +101,9 @@ def extent(factor: Factor) -> tuple[str, str]:
 
 def weight_part(half: Half, factor: Factor, prefix: str = "w_") -> str:
     """Return the pointer to a part of a weight."""
-    columns = half.graph.weights[factor.weight][1]
     part = f"{prefix}{factor.weight}"
     if factor.rows[0]:
-        part += f" + {times(factor.rows[0], 'H')} * {weight_width(columns)}"
+        part += f" + {times(factor.rows[0], 'H')} * {weight_width(half.graph, factor.weight)}"
     return part if factor.columns is None else plus(part, factor.columns[0], "H")
 
 
@@ -109,7 +114,7 @@ def exchanged_name(factor: Factor) -> str:
 
 def exchange(half: Half, factor: Factor) -> str:
     rows, columns = extent(factor)
-    width = weight_width(half.graph.weights[factor.weight][1])
+    width = weight_width(half.graph, factor.weight)
     part, to = weight_part(half, factor), exchanged_name(factor)
     return f"transpose({rows}, {columns}, {part}, {width}, {to}, {rows});"
 
@@ -135,10 +140,10 @@ def extents(order: Plan | None = None) -> Lines:
     return lines
 
 
-def weights_of(graph: Graph, base: str, prefix: str) -> Lines:
-    """Write where each weight of a layer begins."""
+def weights_of(weights: Mapping[str, tuple[int, int | str | None]], base: str, prefix: str) -> Lines:
+    """Write where each weight of a layer, or each constant, begins."""
     lines, before = [], base
-    for weight, (rows, columns) in graph.weights.items():
+    for weight, (rows, columns) in weights.items():
         lines.append(f"{'const ' if prefix == 'w_' else ''}float *const {prefix}{weight} = {before};")
         before = f"{prefix}{weight} + {weight_size(rows, columns)}"
     return lines

@@ -160,17 +160,17 @@ def _loop(half: Half, each: Round, at: int) -> Lines:
 
 def _factor_lines(half: Half, factor: Factor) -> Lines:
     """Write the factors of a product that one factor of the graph is, a run of its operand each."""
-    columns = half.graph.weights[factor.weight][1]
+    width = weight_width(half.graph, factor.weight)
     if factor.operand is None:
-        f = f"{{{weight_part(half, factor)}, I, 1, call->x + t * I * N, N, I}}"
+        f = f"{{{weight_part(half, factor)}, {width}, 1, call->x + t * I * N, N, I}}"
         return [f"if (call->x) f[count++] = (struct factor){f};"]
     lines = []
     for first, count, place in operand(half, factor.operand):
         if factor.transposed:
-            weight, width = exchanged_name(factor), extent(factor)[0]
+            weight, apart = exchanged_name(factor), extent(factor)[0]
         else:
-            weight, width = weight_part(half, factor), weight_width(columns)
-        f = f"{{{plus(weight, first, 'H')}, {width}, 1, {pointer(place)}, N, {times(count, 'H')}}}"
+            weight, apart = weight_part(half, factor), width
+        f = f"{{{plus(weight, first, 'H')}, {apart}, 1, {pointer(place)}, N, {times(count, 'H')}}}"
         known = "if (known) " if place[0] == "state" else ""
         lines.append(f"{known}f[count++] = (struct factor){f};")
     return lines
@@ -188,7 +188,8 @@ def _product(half: Half, product: Product) -> Lines:
     seen = False
     for factor in product.factors:
         if factor.operand is None:
-            part = f"{weight_part(half, factor)}, I, call->symbols + t * N"
+            width = weight_width(half.graph, factor.weight)
+            part = f"{weight_part(half, factor)}, {width}, call->symbols + t * N"
             first = "0, 1" if seen else f"{start}, {add}"
             lines.append(f"if (!call->x) look_up({rows}, N, {part}, {first}, {place});")
             seen = True

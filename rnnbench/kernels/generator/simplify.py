@@ -20,7 +20,7 @@ class Builder:
 
     def leaf(self, op: str, index: float = 0, name: str = "") -> int:
         """Enter a leaf and return its id."""
-        one = op == "vector" and self.graph.weights[name][0] == 0
+        one = op == "vector" and self.graph.arrays[name][0] == 0
         return self._enter(Value(-1, op, (), name, index), "one" if one else LEAVES[op])
 
     def number(self, number: float) -> int:

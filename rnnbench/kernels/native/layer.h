@@ -4,6 +4,7 @@
 // `p` and `gradient` begin at the layer's own weights, which stand in the order of the cell's table.
 struct layer_call {
     const float *p;
+    const float *constants;  // of the cell, in the order of its graph
     int T, N, H, inputs;
     int reverse;           // the steps are T-1..0
     int train;             // a backward pass will follow

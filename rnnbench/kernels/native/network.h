@@ -12,6 +12,7 @@ struct shape {
     int64_t mean;     // whether the readout is the mean over time, not the last step
     int64_t learned;  // whether the state before the first step is a parameter, the last ones of each layer
     double zoneout;   // rate
+    const float *constants;  // of the cell, the same for all layers and trials
 };
 
 #include "data.h"
@@ -133,7 +134,7 @@ static struct layer_call call_of(const struct shape *s, const struct work *w, co
     const long n = (long)s->hidden * c->N, states = cell->states * n;
     const int begins = c->fresh || !c->carried;
     struct layer_call call = {
-        .p = p + l->weights, .T = c->T, .N = c->N, .H = s->hidden, .inputs = l->inputs,
+        .p = p + l->weights, .constants = s->constants, .T = c->T, .N = c->N, .H = s->hidden, .inputs = l->inputs,
         .reverse = l->reverse, .train = c->train, .memory = l->memory, .scratch = w->scratch,
         .x = w->inputs[l->layer], .symbols = l->layer ? 0 : w->symbols,
         .h = w->out[l->layer] + l->reverse * n, .h_step = (long)width_of(s) * c->N,

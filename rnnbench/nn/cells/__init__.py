@@ -37,6 +37,7 @@ CELLS: dict[str, type[Cell]] = {
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Cell) and "name" in vars(kind)
 }
+OWN_KEYS = sorted({key for kind in CELLS.values() for key in kind.options})  # of some cells alone
 C = TypeVar("C", bound=type[Cell])
 
 
@@ -116,10 +117,10 @@ def make_cell(model: Model) -> Cell:
         for key in ("recurrent_init", "recurrent_dropout", "zoneout"):
             if getattr(model, key) is not None:
                 raise refuse(key, getattr(model, key), "no recurrent weights between its units")
-    for key in ("positive", "normalised"):
-        if getattr(model, key) and key not in kind.options:
+    for key in OWN_KEYS:
+        if getattr(model, key) not in (None, False) and key not in kind.options:
             having = [name for name, other in CELLS.items() if key in other.options]
             verb = "have" if len(having) > 1 else "has"
-            raise refuse(key, True, f"no such form ({' and '.join(having)} {verb})")
+            raise refuse(key, getattr(model, key), f"no such key ({' and '.join(having)} {verb} it)")
     with asked("model.name", model.name):
         return kind(model)

@@ -95,6 +95,7 @@ class Cell:
             `step` gets `a` with gates * hidden rows; 1 if nothing else is said.
         states: tensors (K, hidden, B) that the state of `step` consists of, the output h first; 1 if
             nothing else is said, 2 for a cell that has a c beside its h.
+        options: keys of `model` that not all cells have and this one reads, such as dt or order.
         activations: names for figures of the sigmoids, tanhs and exponentials of `step`, in the order in
             which it computes them, each block of hidden rows by itself; those that follow are not shown. If
             nothing is said all are shown, numbered.
@@ -119,7 +120,7 @@ class Cell:
     forget_gate: ClassVar[int | None] = None  # its block of the bias
     candidate: ClassVar[int] = 0  # its block of weight_hh
     activations: ClassVar[tuple[str, ...]] = ()  # names of the gates, see above
-    options: ClassVar[frozenset[str]] = frozenset()  # keys that only some cells have: positive, normalised
+    options: ClassVar[frozenset[str]] = frozenset()  # keys that only some cells have, see above
     recurrent: ClassVar[bool] = True  # whether there is a weight_hh
 
     def __init__(self, model: Model) -> None:
@@ -131,6 +132,15 @@ class Cell:
         rows = self.gates * self.hidden_size
         return {"weight_ih": (rows, input_size), "weight_hh": (rows, self.hidden_size), "bias": (rows,)}
 
+    def constants(self) -> Weights:
+        """Return numbers (1,), vectors and matrices by name that `step` finds in `layer` and nothing trains."""
+        return {}
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Return the rows of each tensor of the state."""
+        return (self.hidden_size,) * self.states
+
     def all_shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
         """Return `shapes` and those of the weights that options add."""
         shapes = self.shapes(input_size)
@@ -139,7 +149,7 @@ class Cell:
             if self.recurrent:
                 shapes = shapes | {"gain_hh": shapes["weight_hh"][:1]}
         if self.model.learned_state:
-            shapes = shapes | {"initial": (self.states * self.hidden_size,)}
+            shapes = shapes | {"initial": (sum(self.sizes),)}
         return shapes
 
     def start(self, weights: Weights, generator: torch.Generator) -> None:
@@ -199,7 +209,7 @@ class Cell:
     ) -> tuple[Tensor, State]:
         """Run all steps; the products with x need no state and are computed before them, all at once."""
         T, B, H = x.shape[1], x.shape[3], self.hidden_size
-        layer = Layer(weights, noise.recurrent((H, B)) if noise.recurrent else None, self.model.layer_norm)
+        layer = self.layer(x, weights, noise.recurrent((H, B)) if noise.recurrent else None)
         inputs = self.project(x, layer).unbind(2)
         state = self.initial(x, weights) if state is None else state
         kept = noise.zoneout((T, self.states, H, B)) if noise.zoneout else None
@@ -211,6 +221,13 @@ class Cell:
             state = after
             outputs[t] = state[0]
         return torch.stack(outputs, 1), state
+
+    def layer(self, like: Tensor, weights: Weights, mask: Tensor | None = None) -> Layer:
+        """Return what a step finds its weights and constants in, for the K trials of `like` (K, ...)."""
+        fixed = {
+            name: value.to(like).expand(len(like), *value.shape) for name, value in self.constants().items()
+        }
+        return Layer(weights | fixed, mask, self.model.layer_norm)
 
     def first(self, a: Tensor, state: State, layer: Layer) -> State:
         """Run the first step of a pass, and check what `step` returns.
@@ -252,12 +269,12 @@ class Cell:
 
     def initial(self, x: Tensor, weights: Weights) -> State:
         """Return the state before the first step: 0, or learned."""
-        K, B, H = len(x), x.shape[-1], self.hidden_size
+        K, B = len(x), x.shape[-1]
         if "initial" in weights:
-            whole = weights["initial"].unsqueeze(-1).expand(K, self.states * H, B)
-            return tuple(whole.split(H, 1))
-        zero = x.new_zeros(K, H, B)
-        return (zero,) * self.states
+            whole = weights["initial"].unsqueeze(-1).expand(K, -1, B)
+            return whole.split(self.sizes, 1)
+        zeros = {size: x.new_zeros(K, size, B) for size in self.sizes}
+        return tuple(zeros[size] for size in self.sizes)
 
     def zone_out(self, after: State, before: State, drawn: Tensor | None) -> State:
         """Return the state with some units as before the step; drawn (K, states, hidden, B) in training."""
