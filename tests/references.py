@@ -5,6 +5,7 @@ rows stand first in weight_ih, as the cell's docstring says.
 """
 
 import numpy as np
+from scipy.signal import cont2discrete
 
 
 def s(a):
@@ -231,11 +232,11 @@ def intersection(w, x, H):
     return np.array(out)
 
 
-def lem(w, x, H):
+def lem(w, x, H, dt=1.0):
     W, R, b = (blocks(w, name, H) for name in ("weight_ih", "weight_hh", "bias"))
     y, z, out = np.zeros(H), np.zeros(H), []
     for x_t in x:
-        d, e = (s(W[k] @ x_t + R[k] @ y + b[k]) for k in (0, 1))
+        d, e = (dt * s(W[k] @ x_t + R[k] @ y + b[k]) for k in (0, 1))
         z = (1 - d) * z + d * np.tanh(W[2] @ x_t + R[2] @ y + b[2])
         y = (1 - e) * y + e * np.tanh(W[3] @ x_t + w["weight_z"] @ z + b[3])
         out.append(y)
@@ -263,13 +264,30 @@ def lru(w, x, H):
     return np.array(out)
 
 
-def cornn(w, x, H):
+def cornn(w, x, H, dt=0.042, gamma=2.7, epsilon=4.7):
     y, z, out = np.zeros(H), np.zeros(H), []
     for x_t in x:
         force = np.tanh(w["weight_ih"] @ x_t + w["weight_hh"] @ y + w["weight_z"] @ z + w["bias"])
-        z = z + 0.042 * force - 0.042 * 2.7 * y - 0.042 * 4.7 * z
-        y = y + 0.042 * z
+        z = z + dt * force - dt * gamma * y - dt * epsilon * z
+        y = y + dt * z
         out.append(y)
+    return np.array(out)
+
+
+def lmu(w, x, H, theta=None):
+    """Its matrices are made and discretised with scipy, as the authors' code has them."""
+    order = len(w["encoder_m"])
+    Q = np.arange(order)
+    R = (2 * Q + 1)[:, None] / (theta or order)
+    j, i = np.meshgrid(Q, Q)
+    system = np.where(i < j, -1, (-1.0) ** (i - j + 1)) * R, (-1.0) ** Q[:, None] * R
+    A, B, *_ = cont2discrete((*system, np.ones((1, order)), np.zeros((1, 1))), dt=1.0, method="zoh")
+    h, m, out = np.zeros(H), np.zeros(order), []
+    for x_t in x:
+        u = w["encoder_x"] @ x_t + w["encoder_h"] @ h + w["encoder_m"] @ m
+        m = A @ m + B @ u
+        h = np.tanh(w["weight_ih"] @ x_t + w["weight_hh"] @ h + w["weight_m"] @ m)
+        out.append(h)
     return np.array(out)
 
 
@@ -303,4 +321,5 @@ REFERENCES = {
     "cornn": cornn,
     "rglru": rglru,
     "lru": lru,
+    "lmu": lmu,
 }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rnnbench.config import Model, RecurrentInit
 from rnnbench.nn.cells import CELLS, Layer, Noise, make_cell
 from rnnbench.nn.cells.linear import scan
-from tests.references import REFERENCES, g, mingru, minlstm
+from tests.references import REFERENCES, cornn, g, lem, lmu, mingru, minlstm
 
 RECURRENT = [name for name in CELLS if CELLS[name].recurrent]
 
@@ -49,11 +49,15 @@ FORMS = {
     "minlstm positive": ({"positive": True}, lambda w, x: minlstm(w, x, 4, g)),
     "minlstm normalised": ({"normalised": True}, lambda w, x: minlstm(w, x, 4, normalised=True)),
     "minlstm both": ({"positive": True, "normalised": True}, lambda w, x: minlstm(w, x, 4, g, True)),
+    "lem dt": ({"dt": 0.3}, lambda w, x: lem(w, x, 4, 0.3)),
+    "cornn keys": ({"dt": 0.1, "gamma": 1.5, "epsilon": 2.5}, lambda w, x: cornn(w, x, 4, 0.1, 1.5, 2.5)),
+    "lmu theta": ({"theta": 20.0}, lambda w, x: lmu(w, x, 4, 20)),
+    "lmu order": ({"order": 7, "theta": 30.0}, lambda w, x: lmu(w, x, 4, 30)),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_forms_of_the_minimal_cells(form):
+def test_the_forms_that_keys_of_a_cell_give_it(form):
     options, reference = FORMS[form]
     cell = make_cell(Model(form.split()[0], 4, **options))
     weights = drawn(cell, 2, 3)
@@ -108,7 +112,7 @@ def test_the_parameter_formula_of_the_docstring_holds(name, hidden, input):
     product = re.sub(r"(\d|hidden) (?=\(|hidden|input)", r"\1 * ", formula)
     shapes = make_cell(Model(name, hidden)).shapes(input)
     tensors = sum(torch.zeros(shape).numel() for shape in shapes.values())
-    assert tensors == eval(product, {"hidden": hidden, "input": input})
+    assert tensors == eval(product, {"hidden": hidden, "input": input, "order": hidden})
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -55,6 +55,7 @@ class Call(ctypes.Structure):
 
     _fields_ = [
         ("p", FLOATS),
+        ("constants", FLOATS),
         *((name, c_int) for name in ("T", "N", "H", "inputs", "reverse", "train")),
         *((name, FLOATS) for name in ("memory", "scratch", "x")),
         ("symbols", POINTER(c_int32)),
@@ -85,7 +86,7 @@ class Interpreter:
             values = self.values(t, {"state": state}, forward=True)
             state = [values[number] + zero for number in graph.after]
             h[t] = state[0]
-        gradients = {name: np.zeros_like(weight) for name, weight in self.weights.items()}
+        gradients = {name: np.zeros_like(self.weights[name]) for name in graph.weights}
         d_state, d_x = [zero] * graph.states, np.zeros_like(given["x"])
         for t in reversed(order):
             d_after = [d_state[0] + given["d_out"][t], *d_state[1:]]
@@ -137,7 +138,10 @@ class Interpreter:
         columns = (
             slice(None) if factor.columns is None else slice(factor.columns[0] * H, factor.columns[1] * H)
         )
-        return self.weights[factor.weight][rows, columns]
+        weight = self.weights[factor.weight]
+        if not self.graph.arrays[factor.weight][0]:  # one row for a block of equal ones
+            return np.repeat(weight, H, 0)
+        return weight[rows, columns]
 
     def times(self, factor: Factor, values: dict[int, Array], t: int) -> Array:
         operand = self.given["x"][t]
@@ -156,7 +160,8 @@ class Interpreter:
             columns = (
                 slice(None) if outer.columns is None else slice(outer.columns[0] * H, outer.columns[1] * H)
             )
-            gradients[outer.weight][rows, columns] += left @ right.T
+            part = left @ right.T
+            gradients[outer.weight][rows, columns] += part if self.graph.weights[outer.weight][0] else part.sum(0)
         for each in self.graph.sums:
             whole = values[each.value].sum(1)
             if self.graph.weights[each.weight][0]:
@@ -379,7 +384,8 @@ def test_a_layer_computes_what_its_graph_says(library, name, symbols, initial):
     if not initial:
         given["initial"][:] = 0
     expected = Interpreter(graph, weights, call, given).layer()
-    given["p"] = np.concatenate([weight.ravel() for weight in weights.values()])
+    for key, names in (("p", graph.weights), ("constants", graph.constants)):
+        given[key] = np.concatenate([np.empty(0, np.float32), *(weights[name].ravel() for name in names)])
     if symbols:
         del given["x"], expected["d_x"]
     if not initial:
@@ -399,7 +405,7 @@ def drawn(
         return rng.uniform(-0.7, 0.7, shape).astype(np.float32)
 
     weights = {}
-    for name, (rows, columns) in graph.weights.items():
+    for name, (rows, columns) in graph.arrays.items():
         across = [] if columns is None else [width if columns == "input" else columns * H]
         weights[name] = draw(rows * H or 1, *across)
     given = {"x": draw(T, width, N), "zone": rng.randint(0, 2, (T, states, H, N)).astype(np.float32)}

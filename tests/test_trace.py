@@ -37,13 +37,14 @@ def difference(cell: Cell, graph: Graph) -> float:
     d_after = tuple(drawn(1, H, B) for _ in states)
     mask = drawn(1, H, B) if cell.model.recurrent_dropout else None
     zone = tuple(drawn(1, H, B) for _ in states) if cell.model.zoneout else ()
-    after = one_step(cell, x, state, weights, mask=mask, zone=zone)
+    constants = {name: value[None] for name, value in cell.constants().items()}
+    after = one_step(cell, x, state, weights | constants, mask=mask, zone=zone)
     gradients = torch.autograd.grad(after, [x, *state, *weights.values()], d_after, materialize_grads=True)
     leaves = {"state": state, "d_after": d_after, "mask": () if mask is None else (mask,), "zone": zone}
     step = interpret(
         graph,
         {name: [part[0].detach() for part in parts] for name, parts in leaves.items()},
-        {name: weight[0].detach() for name, weight in weights.items()},
+        {name: weight[0].detach() for name, weight in (weights | constants).items()},
         x[0, 0].detach(),
     )
     pairs = [*zip(step.after, after, strict=True), (step.d_x, gradients[0][0])]

@@ -56,7 +56,7 @@ def interpret(graph: Graph, leaves: dict[str, list[Tensor]], weights: dict[str, 
             blocks[node.id] = torch.stack([blocks[i].expand(H, B) for i in node.args]).sum((0, 1))[None]
         else:
             blocks[node.id] = computed(node.op, [blocks[i] for i in node.args])
-    gradients = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    gradients = {name: torch.zeros_like(weights[name]) for name in graph.weights}
     for outer in graph.outers:
         rows = gradients[outer.weight][outer.rows[0] * H : outer.rows[1] * H]
         columns = slice(None) if outer.columns is None else slice(outer.columns[0] * H, outer.columns[1] * H)

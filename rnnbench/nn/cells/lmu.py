@@ -23,7 +23,7 @@ class LMU(Cell):
     (abr/neurips2019, branch paper, lmu/lmu.py, lines 193 to 202). At the start as there (lines 67 to 72): e_x,
     e_h uniform in +-sqrt(3 / columns), e_m = 0, the W in +-sqrt(6 / (rows + columns)), where they draw normal
     numbers of that deviation. Parameters of a layer:
-    (hidden + 1) (input + hidden + order).
+    hidden (input + hidden + order) + input + hidden + order.
     """
 
     name = "lmu"
