@@ -29,11 +29,11 @@ from triton.runtime.jit import JITFunction
 from rnnbench.bench.gpu_check import LAYERS
 from rnnbench.bench.layers import Case, arrays, run
 from rnnbench.config import Model
+from rnnbench.kernels import libraries
 from rnnbench.kernels.gpu.choice import scan_for
 from rnnbench.kernels.gpu.layer import BYTES
 from rnnbench.kernels.gpu.minibatch import Examples, Minibatch
 from rnnbench.kernels.gpu.step import TEXT
-from rnnbench.kernels.trace import graph_of, stock_models
 from rnnbench.nn.cells import Cell, register_cell
 from rnnbench.nn.network import Network
 from rnnbench.tasks import Goal
@@ -107,7 +107,7 @@ def layer(name: str, hidden_size: int) -> None:
     """Compile the kernels of a layer, in training and in evaluation."""
     case = LAYERS.get(name, Case(Model("operations"), input=10))
     model = replace(case.model, hidden_size=hidden_size)
-    case, graph = replace(case, model=model, T=28, B=128), graph_of(model)
+    case, graph = replace(case, model=model, T=28, B=128), libraries.graph(model)
     if name == "every operation":
         assert {getattr(node, "op", "") for node in graph.nodes} >= TEXT.keys()
     scan = scan_for(graph, hidden_size, case.input, "ieee")
@@ -125,13 +125,16 @@ def minibatch(
     precision: str = "ieee",
 ) -> Minibatch:
     """Make a minibatch of 128 examples of 28 steps of 28 bytes, and of 10 classes or numbers."""
-    model, asked = replace(stock_models()[cell], hidden_size=hidden_size, num_layers=layers), Goal(goal)
+    model, asked = (
+        replace(libraries.card_models()[cell], hidden_size=hidden_size, num_layers=layers),
+        Goal(goal),
+    )
     x = torch.zeros(9, 28, 28, dtype=torch.uint8)
     steps, outputs = (28,) if asked.every_step else (), () if asked in (Goal.label, Goal.labels) else (10,)
     kind = {Goal.keys: torch.uint8}.get(asked, torch.float32 if outputs else torch.int64)
     examples = Examples(BYTES, x, torch.zeros(9, *steps, *outputs, dtype=kind), None)
     network = Network(model, 28, 10, asked.every_step)
-    return Minibatch(network, asked, graph_of(model), examples, K=2, B=128, precision=precision)
+    return Minibatch(network, asked, libraries.graph(model), examples, K=2, B=128, precision=precision)
 
 
 def main() -> None:

@@ -161,7 +161,9 @@ class Interpreter:
                 slice(None) if outer.columns is None else slice(outer.columns[0] * H, outer.columns[1] * H)
             )
             part = left @ right.T
-            gradients[outer.weight][rows, columns] += part if self.graph.weights[outer.weight][0] else part.sum(0)
+            gradients[outer.weight][rows, columns] += (
+                part if self.graph.weights[outer.weight][0] else part.sum(0)
+            )
         for each in self.graph.sums:
             whole = values[each.value].sum(1)
             if self.graph.weights[each.weight][0]:

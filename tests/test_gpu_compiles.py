@@ -14,7 +14,7 @@ import pytest
 from conftest import OURS
 
 from rnnbench.bench.gpu_check import LAYERS
-from rnnbench.kernels.trace import stock_models
+from rnnbench.kernels import libraries
 from rnnbench.tasks import Goal
 
 SCRIPT = Path(__file__).with_name("gpu_compiled.py")
@@ -48,7 +48,7 @@ def test_the_kernels_of_a_minibatch_compile_and_fit_on_a_card_that_is_not_there(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", SHARED)
-@pytest.mark.parametrize("cell", stock_models())
+@pytest.mark.parametrize("cell", libraries.card_models())
 def test_the_kernels_of_every_cell_compile_and_fit(cell, capability):
     """On the chip, and tiled; the first layer and one above it."""
     sizes = (10, 32, 128)

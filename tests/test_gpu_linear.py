@@ -11,15 +11,14 @@ from torch import Tensor
 
 from rnnbench.bench.layers import Case, arrays, errors, of_trial, run
 from rnnbench.config import Model
-from rnnbench.kernels.generator.graph import LEAVES, Factor, Graph, Product, Value, parse
+from rnnbench.kernels import libraries
+from rnnbench.kernels.generator.graph import LEAVES, Factor, Graph, Product, Value
 from rnnbench.kernels.gpu import linear as scans
 from rnnbench.kernels.gpu.coefficients import linear
 from rnnbench.kernels.gpu.layer import BYTES, EVERY, FLOATS, MEAN, SYMBOLS
 from rnnbench.kernels.gpu.linear import LinearScan, fits
 from rnnbench.kernels.gpu.scan import COLUMNS, ResidentScan
 from rnnbench.kernels.interpreter import interpret
-from rnnbench.kernels.libraries import STEPS
-from rnnbench.kernels.trace import graph_of
 from rnnbench.nn.cells import Cell, register_cell
 
 H = 3
@@ -88,7 +87,7 @@ QUICK = (
 
 
 def scan(model: Model) -> LinearScan:
-    graph = graph_of(model)
+    graph = libraries.graph(model)
     assert isinstance(graph, Graph) and fits(graph, model.hidden_size)
     return LinearScan(graph, model.hidden_size)
 
@@ -137,7 +136,7 @@ def test_what_a_scan_combines_may_be_combined_in_any_order() -> None:
 
 
 def test_steps_that_read_their_state_in_products_or_otherwise_than_linearly_are_for_other_scans() -> None:
-    graphs = {file.stem: parse(file.read_text(encoding="utf-8")) for file in STEPS.glob("*.txt")}
+    graphs = {name: libraries.graph(model) for name, model in libraries.card_models().items()}
     assert {name for name, graph in graphs.items() if linear(graph)} == {"mingru", "minlstm", "rglru"}
     x = Product((3,), (), (Factor("w", (0, 1), None, None),))
     for op, args in (

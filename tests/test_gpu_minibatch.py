@@ -9,12 +9,12 @@ from test_compiled_tasks import KINDS, configs_of, of
 from triton.runtime.interpreter import GridExecutor
 
 from rnnbench.config import Config, Kernel, Model
+from rnnbench.kernels import libraries
 from rnnbench.kernels.generator.graph import Graph
 from rnnbench.kernels.gpu import choice
 from rnnbench.kernels.gpu.layer import BYTES, FLOATS, SYMBOLS
 from rnnbench.kernels.gpu.minibatch import Examples, Minibatch
 from rnnbench.kernels.torch_path import TorchCompute
-from rnnbench.kernels.trace import graph_of
 from rnnbench.nn.network import Network
 from rnnbench.tasks import Goal, Task
 from rnnbench.train.stack import Stack
@@ -44,7 +44,7 @@ def examples(task: Task) -> Examples:
 
 
 def minibatch(config: Config, task: Task, K: int, B: int) -> Minibatch:
-    graph = graph_of(config.model)
+    graph = libraries.graph(config.model)
     assert isinstance(graph, Graph)
     network = Network(config.model, task.input_size, task.outputs, task.goal.every_step)
     return Minibatch(network, task.goal, graph, examples(task), K=K, B=B, carried=task.carried)
@@ -91,7 +91,7 @@ def test_where_an_array_begins_does_not_depend_on_the_size_of_the_stack(
     model = Model("lstm", hidden_size=3, bidirectional=True, learned_state=True)
     noisy = replace(model, recurrent_dropout=0.2, zoneout=0.5)
     stored = Examples(FLOATS, torch.zeros(9, 2, 3), torch.zeros(9, dtype=torch.int64), torch.full((9,), 2))
-    graph = graph_of(noisy)
+    graph = libraries.graph(noisy)
     assert isinstance(graph, Graph)
     launch = GridExecutor.__call__
 

@@ -10,9 +10,9 @@ from conftest import sampled
 from rnnbench.bench.gpu_check import LAYERS
 from rnnbench.bench.layers import Case, arrays, errors, of_trial, run
 from rnnbench.config import Model
+from rnnbench.kernels import libraries
 from rnnbench.kernels.generator.graph import Graph
 from rnnbench.kernels.gpu.scan import ResidentScan
-from rnnbench.kernels.trace import graph_of, stock_models
 
 H = 5
 QUICK = ("lstm", "gru_v1", "mut2", "mingru")  # of cells
@@ -20,14 +20,14 @@ CASES = {name: replace(case, model=replace(case.model, hidden_size=H)) for name,
 
 
 def scan(model: Model, again: bool = False) -> ResidentScan:
-    graph = graph_of(model)
+    graph = libraries.graph(model)
     assert isinstance(graph, Graph)
     return ResidentScan(graph, model.hidden_size, again=again)
 
 
-@pytest.mark.parametrize("name", sampled(stock_models(), QUICK))
+@pytest.mark.parametrize("name", sampled(libraries.card_models(), QUICK))
 def test_a_cell_is_that_of_the_torch_path(name: str) -> None:
-    model = replace(stock_models()[name], hidden_size=H)
+    model = replace(libraries.card_models()[name], hidden_size=H)
     assert max(errors(Case(model), scan(model)).values()) < 1e-5
 
 

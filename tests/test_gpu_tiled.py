@@ -8,10 +8,10 @@ from conftest import sampled
 
 from rnnbench.bench.layers import Case, arrays, errors, of_trial, run
 from rnnbench.config import Model
+from rnnbench.kernels import libraries
 from rnnbench.kernels.generator.graph import Graph
 from rnnbench.kernels.gpu.layer import EVERY, LAST
 from rnnbench.kernels.gpu.tiled import TiledScan
-from rnnbench.kernels.trace import graph_of, stock_models
 from rnnbench.nn.cells import Cell, register_cell
 from tests.test_gpu_scan import CASES
 
@@ -19,7 +19,7 @@ H = 35  # two tiles
 
 
 def scan(case: Case) -> TiledScan:
-    graph = graph_of(case.model)
+    graph = libraries.graph(case.model)
     assert isinstance(graph, Graph)
     return TiledScan(graph, case.model.hidden_size)
 
@@ -32,9 +32,9 @@ QUICK = ("lstm_peephole",)  # of cells; the cases have lstm and gru
 SHORT = ("last, lengths backwards, numbers", "dropout, a learned state")
 
 
-@pytest.mark.parametrize("name", sampled(stock_models(), QUICK))
+@pytest.mark.parametrize("name", sampled(libraries.card_models(), QUICK))
 def test_a_cell_is_that_of_the_torch_path(name: str) -> None:
-    case = Case(replace(stock_models()[name], hidden_size=H), T=3)
+    case = Case(replace(libraries.card_models()[name], hidden_size=H), T=3)
     # With two products one after the other in a step, the torch path in float32 is 4e-6 off itself.
     assert max(errors(case, scan(case)).values()) < (3e-5 if name == "lem" else 1e-5)
 
@@ -83,7 +83,7 @@ def test_a_trial_has_the_same_bits_alone() -> None:
 
 def test_evaluation_writes_nothing_beyond_a_layer_that_keeps_nothing() -> None:
     """Values that one launch leaves for the next one are not those that are kept for the backward pass."""
-    case = Case(replace(stock_models()["gru_v1"], hidden_size=H), T=2)
+    case = Case(replace(libraries.card_models()["gru_v1"], hidden_size=H), T=2)
     kernels = scan(case)
     layer = arrays(case, kernels).layer
     kernels.forward(layer, training=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 from rnnbench.bench.data import KINDS
 from rnnbench.bench.layers import Case, arrays, errors, run
 from rnnbench.config import Config, Data, Fit, Kernel, Model, Readout, Sgd, Tracking
+from rnnbench.kernels import libraries
 from rnnbench.kernels.generator.graph import Graph
 from rnnbench.kernels.gpu import launches
 from rnnbench.kernels.gpu.choice import scan_for
@@ -24,7 +25,6 @@ from rnnbench.kernels.gpu.compute import GpuCompute
 from rnnbench.kernels.gpu.layer import BYTES, EVERY, FLOATS, MEAN, SYMBOLS
 from rnnbench.kernels.gpu.scan import ResidentScan
 from rnnbench.kernels.torch_path import TorchCompute
-from rnnbench.kernels.trace import graph_of, stock_models
 from rnnbench.nn.network import Network
 from rnnbench.tasks import Examples, Task
 from rnnbench.terminal import say
@@ -83,7 +83,7 @@ def checks(device: str) -> Iterator[Check]:
 
 def cells(device: str) -> Iterator[Check]:
     """Generate checks of every stock cell, in the kernels that it has at each size."""
-    for name, model in stock_models().items():
+    for name, model in libraries.card_models().items():
         for size in SIZES:
             case = Case(replace(model, hidden_size=size), lengths=True, device=device)
             yield Check(f"cell {name}, hidden size {size}", FLOAT32, partial(worst, case))
@@ -91,7 +91,7 @@ def cells(device: str) -> Iterator[Check]:
 
 def graph(model: Model) -> Graph:
     """Return the graph of a model's step."""
-    found = graph_of(model)
+    found = libraries.graph(model)
     assert isinstance(found, Graph), found
     return found
 

@@ -19,7 +19,7 @@ from rnnbench import terminal
 from rnnbench.config import Model, Nonlinearity
 from rnnbench.kernels import user_cache
 from rnnbench.nn import cells
-from rnnbench.nn.cells import CELLS, class_of
+from rnnbench.nn.cells import CELLS, class_of, make_cell
 
 if TYPE_CHECKING:
     from rnnbench.kernels.generator.graph import Graph
@@ -102,12 +102,27 @@ def find(model: Model) -> Kernels | str:
 
 
 def graph(model: Model) -> "Graph | str":
-    """Return the graph of a model's step, with its options; or why there is none, in one line.
+    """Return the graph that kernels for a card are made of; or why there are none, in one line.
+
+    A constant of the cell that is one number stands in it as that number.
 
     Raises:
         ConfigError: the step of a cell of one's own is wrong.
     """
-    return _graph(Step.of(model))
+    found = _graph(Step.of(model))
+    if isinstance(found, str):
+        return found
+    constants = make_cell(model).constants()
+    if any(value.numel() > 1 for value in constants.values()):
+        return f"its constants {', '.join(constants)} are read by the kernels for the CPU alone"
+    return found.with_numbers({name: float(value) for name, value in constants.items()})
+
+
+def card_models() -> dict[str, Model]:
+    """Return a model of each stock cell that has kernels for cards, by the kernel's name."""
+    from rnnbench.kernels.trace import stock_models
+
+    return {name: model for name, model in stock_models().items() if not isinstance(graph(model), str)}
 
 
 def check_step(model: Model) -> None:
@@ -129,7 +144,7 @@ def _find(step: Step) -> Kernels | str:
         names: list[str] = package.rnnbench_cells().decode().split("\n")
         if step.file in names:
             return Kernels(package, names.index(step.file), tuple(sets(package)))
-    own = None if step.stock else _graph(step)
+    own = None if step.stock and "order" not in step.options else _graph(step)
     if isinstance(own, str):
         return own
     # Late, as below: most commands need none of them, and the modules of commands (build, trace) warn if they

@@ -138,7 +138,9 @@ class Arguments:
             # number that is nearly 0, where rounding would make a difference.
             state=tuple(drawn(K, H, B).abs() + 0.25 for _ in states),
             weights={name: drawn(K, *shape) * 2 / H**0.5 for name, shape in shapes.items()},
-            constants={name: value.float().expand(K, *value.shape) for name, value in cell.constants().items()},
+            constants={
+                name: value.float().expand(K, *value.shape) for name, value in cell.constants().items()
+            },
             mask=drawn(K, H, B) if cell.model.recurrent_dropout else None,
             zone=tuple(drawn(K, H, B) for _ in states) if cell.model.zoneout else (),
             d_after=tuple(drawn(K, H, B) for _ in states),
@@ -166,7 +168,11 @@ def _aten(cell: Cell) -> GraphModule:
     given = Arguments.of(cell)
 
     def joint(
-        x: Tensor, state: State, named: tuple[Weights, Weights], noise: tuple[list[Tensor], State], d_after: State
+        x: Tensor,
+        state: State,
+        named: tuple[Weights, Weights],
+        noise: tuple[list[Tensor], State],
+        d_after: State,
     ) -> tuple[Any, Any]:
         mask, zone = noise
         return _with_gradient(cell, Arguments(x, state, *named, mask[0] if mask else None, zone, d_after))
@@ -286,7 +292,9 @@ def weight_table(cell: Cell) -> dict[str, tuple[int, int | str | None]]:
     H = cell.hidden_size
     shapes, wider = cell.all_shapes(INPUT), cell.all_shapes(INPUT + 1)
     return {
-        name: _extent(f"weight {name}", shape, wider[name], H) for name, shape in shapes.items() if name != "initial"
+        name: _extent(f"weight {name}", shape, wider[name], H)
+        for name, shape in shapes.items()
+        if name != "initial"
     }
 
 
@@ -297,7 +305,9 @@ def constant_table(cell: Cell) -> dict[str, tuple[int, int | str | None]]:
         NoKernelError: a constant has another shape than blocks of the hidden size.
     """
     shapes = {name: tuple(value.shape) for name, value in cell.constants().items()}
-    return {name: _extent(f"constant {name}", shape, shape, cell.hidden_size) for name, shape in shapes.items()}
+    return {
+        name: _extent(f"constant {name}", shape, shape, cell.hidden_size) for name, shape in shapes.items()
+    }
 
 
 def _extent(
@@ -340,7 +350,10 @@ def _placeholders(cell: Cell, graph: Graph, builder: Builder) -> Iterator[Sheet 
         else:
             width = INPUT if columns == "input" else int(columns) * H
             yield Matrix(
-                (K, rows * H or 1, width), name, (0, rows or 1), None if columns == "input" else (0, int(columns))
+                (K, rows * H or 1, width),
+                name,
+                (0, rows or 1),
+                None if columns == "input" else (0, int(columns)),
             )
     if cell.model.recurrent_dropout:
         yield full("mask")

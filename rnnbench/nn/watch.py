@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnnbench.config import ConfigError
 from rnnbench.config.places import defined
-from rnnbench.nn.cells.cell import NONE, Cell, Layer, Noise, State, Weights
+from rnnbench.nn.cells.cell import NONE, Cell, Noise, State, Weights
 from rnnbench.nn.network import Network
 
 ACTIVATIONS = ("sigmoid", "tanh", "exp")  # functions that a gate ends in, as torch names them

@@ -29,7 +29,7 @@ def if_forget_gate(cell: str, bias: float) -> float | None:
 
 
 def sized(config: Config) -> Config:
-    """Return the configuration with what of the model follows from the task, see `rnnbench.nn.budget.resolved`.
+    """Return the configuration with what of the model follows from the task, see `nn.budget.resolved`.
 
     Raises:
         ConfigError: the budget is below the smallest network, or there is no such task or cell.

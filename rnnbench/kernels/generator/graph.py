@@ -28,8 +28,8 @@ The text of a graph (`Graph.text`, `parse`):
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 # Leaves, with what stands after the word: a state before the step, the gradient at a state after it, a block
 # of a weight vector, a number, the hidden size, the factors of recurrent dropout and of zoneout of a state.
@@ -122,8 +122,8 @@ class Graph:
 
     name: str
     states: int
-    # Of each weight: its rows, in blocks (0: one row, which stands for a whole block of equal rows in products
-    # with x, or one number), and its columns: blocks, "input", or None for a vector. In the order of a trial's
+    # Of each weight: its rows, in blocks (0: one row, which stands for a block of equal rows in products with
+    # x, or one number), and its columns: blocks, "input", or None for a vector. In the order of a trial's
     # parameters.
     weights: dict[str, tuple[int, int | str | None]]
     constants: dict[str, tuple[int, int | str | None]] = field(default_factory=dict)  # likewise; not trained
@@ -153,6 +153,17 @@ class Graph:
             else:
                 shapes[node.id] = together({shapes[arg] for arg in node.args})
         return shapes
+
+    def with_numbers(self, values: Mapping[str, float]) -> "Graph":
+        """Return the graph in which constants are numbers."""
+        nodes = [
+            Value(node.id, "number", index=values[node.name])
+            if isinstance(node, Value) and node.name in values
+            else node
+            for node in self.nodes
+        ]
+        left = {name: size for name, size in self.constants.items() if name not in values}
+        return replace(self, nodes=nodes, constants=left)
 
     def text(self) -> str:
         """Write the graph as text, one node a line; `parse` reads it."""

@@ -133,7 +133,7 @@ class Cell:
         return {"weight_ih": (rows, input_size), "weight_hh": (rows, self.hidden_size), "bias": (rows,)}
 
     def constants(self) -> Weights:
-        """Return numbers (1,), vectors and matrices by name that `step` finds in `layer` and nothing trains."""
+        """Return numbers (1,), vectors, matrices that `step` finds in `layer` by name, and nothing trains."""
         return {}
 
     @property
@@ -272,7 +272,7 @@ class Cell:
         K, B = len(x), x.shape[-1]
         if "initial" in weights:
             whole = weights["initial"].unsqueeze(-1).expand(K, -1, B)
-            return whole.split(self.sizes, 1)
+            return tuple(whole.split(self.sizes, 1))
         zeros = {size: x.new_zeros(K, size, B) for size in self.sizes}
         return tuple(zeros[size] for size in self.sizes)
 

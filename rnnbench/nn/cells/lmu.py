@@ -20,9 +20,9 @@ class LMU(Cell):
     the last theta steps. A (order, order) and B (order, 1) follow from theta and are not trained, see
     `legendre`. model.order: the hidden size if nothing is said; model.theta: the longest training sequence.
     weight_ih stands for W_x, weight_hh for W_h, weight_m for W_m, and there is no bias, as in their code
-    (abr/neurips2019, branch paper, lmu/lmu.py, lines 193 to 202). At the start as there (lines 67 to 72): e_x,
-    e_h uniform in +-sqrt(3 / columns), e_m = 0, the W in +-sqrt(6 / (rows + columns)), where they draw normal
-    numbers of that deviation. Parameters of a layer:
+    (abr/neurips2019, branch paper, lmu/lmu.py, lines 193 to 202). At the start as there (lines 67 to 72):
+    e_x, e_h uniform in +-sqrt(3 / columns), e_m = 0, the W in +-sqrt(6 / (rows + columns)), where they draw
+    normal numbers of that deviation. Parameters of a layer:
     hidden (input + hidden + order) + input + hidden + order.
     """
 
@@ -35,7 +35,7 @@ class LMU(Cell):
         super().__init__(model)
         if model.zoneout is not None and self.order != model.hidden_size:
             raise ConfigError(
-                f"model.zoneout={model.zoneout}: needs a memory of as many numbers as lmu has hidden units; leave "
+                f"model.zoneout={model.zoneout}: needs as many numbers in the memory as hidden units; leave "
                 f"model.order={model.order} out"
             )
 

@@ -62,8 +62,9 @@ class CoRNN(Cell):
         y = y- + t * z
 
     y is the output; t, gamma and epsilon are model.dt, model.gamma and model.epsilon: 0.042, 2.7 and 4.7 if
-    nothing is said, as their code has them for sequential MNIST. weight_z is Q, which model.layer_norm and model.recurrent_dropout leave alone. At the start all are
-    uniform in +-1/sqrt(input + 2 hidden), as one linear layer of torch. Parameters of a layer:
+    nothing is said, as their code has them for sequential MNIST. weight_z is Q, which model.layer_norm and
+    model.recurrent_dropout leave alone. At the start all are uniform in +-1/sqrt(input + 2 hidden), as one
+    linear layer of torch. Parameters of a layer:
     hidden (input + 2 hidden + 1).
     """
 
