@@ -21,7 +21,7 @@ LINES: Any = ("-", "--", ":", "-.", (0, (6, 1)), (0, (1, 3)), (0, (8, 2, 1, 2, 1
 # The package's cell types have a fixed colour, whichever rows the table has.
 FIXED = ("lstm", "gru", "rnn", "mgu", "mingru", "minlstm", "lstm_peephole", "gru_v1", "irnn", "janet", "cifg",
          "fgr", "nig", "nfg", "nog", "niaf", "noaf", "mut1", "mut2", "mut3", "slstm", "indrnn", "ligru",
-         "ugrnn", "intersection", "lem", "cornn", "rglru", "lru")  # fmt: skip
+         "ugrnn", "intersection", "lem", "cornn", "rglru", "lru", "lmu")  # fmt: skip
 
 
 class Sheet:
