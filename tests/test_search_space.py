@@ -100,7 +100,7 @@ def test_every_point_of_a_space_is_inside_it():
 def test_a_glob_is_a_choice_among_the_options_of_its_group(loader):
     parser = OverridesParser.create(config_loader=loader)
     (parameter,), _ = read_space({}, ["model=glob(l*)"], parser)
-    assert parameter.over == CategoricalDistribution(["lem", "ligru", "lru", "lstm", "lstm_peephole"])
+    assert parameter.over == CategoricalDistribution(["lem", "ligru", "lmu", "lru", "lstm", "lstm_peephole"])
     with pytest.raises(ConfigError, match="without values"):
         read_space({}, ["model=glob(zz*)"], parser)
 

@@ -251,7 +251,7 @@ def _lowered(cell: Cell, aten: GraphModule) -> Graph:
     Raises:
         NoKernelError: it has something that there are no kernels for.
     """
-    graph = Graph(cell_name(cell), cell.states, weight_table(cell), constant_table(cell))
+    graph = Graph(cell_name(cell), cell.states, weight_table(cell), constants=constant_table(cell))
     builder = Builder(graph)
     low = Lowering(builder, cell.hidden_size)
     leaves = _placeholders(cell, graph, builder)

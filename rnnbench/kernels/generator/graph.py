@@ -126,13 +126,13 @@ class Graph:
     # x, or one number), and its columns: blocks, "input", or None for a vector. In the order of a trial's
     # parameters.
     weights: dict[str, tuple[int, int | str | None]]
-    constants: dict[str, tuple[int, int | str | None]] = field(default_factory=dict)  # likewise; not trained
     nodes: list[Value | Product] = field(default_factory=list)
     after: tuple[int, ...] = ()  # the state after the step
     before: tuple[int, ...] = ()  # the gradient at the state before the step
     outers: list[Outer] = field(default_factory=list)
     sums: list[Sum] = field(default_factory=list)
     d_x: tuple[Factor, ...] = ()  # the gradient at x: the sum of these products
+    constants: dict[str, tuple[int, int | str | None]] = field(default_factory=dict)  # as weights, untrained
 
     @property
     def arrays(self) -> dict[str, tuple[int, int | str | None]]:
