@@ -1,13 +1,12 @@
 """Computes the graph of a step with torch, in any precision: what kernels are compared with."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rnnbench.kernels.generator import graph as graphs
-from rnnbench.kernels.generator.graph import Graph, Product
+from rnnbench.kernels.generator.graph import Factor, Graph, Product
 
 
 @dataclass
@@ -31,15 +30,8 @@ def interpret(graph: Graph, leaves: dict[str, list[Tensor]], weights: dict[str, 
     H, B = leaves["state"][0].shape
     blocks: dict[int, Tensor] = {}
 
-    def part(factor: Any) -> Tensor:
-        top, bottom = factor.rows
-        weight = weights[factor.weight][top * H : bottom * H]
-        if not graph.arrays[factor.weight][0]:
-            weight = weight.expand(H, -1)
-        weight = (
-            weight if factor.columns is None else weight[:, factor.columns[0] * H : factor.columns[1] * H]
-        )
-        return weight.T if getattr(factor, "transposed", False) else weight
+    def part(factor: Factor) -> Tensor:
+        return _part(factor, graph, weights, H)
 
     def joined_blocks(ids: tuple[int, ...] | None) -> Tensor:
         return x if ids is None else torch.cat([blocks[i].expand(H, B) for i in ids])
@@ -71,6 +63,17 @@ def interpret(graph: Graph, leaves: dict[str, list[Tensor]], weights: dict[str, 
         d_x += part(factor) @ joined_blocks(factor.operand)
     after, before = ([blocks[i].expand(H, B) for i in ids] for ids in (graph.after, graph.before))
     return Step(after, before, gradients, d_x)
+
+
+def _part(factor: Factor, graph: Graph, weights: dict[str, Tensor], H: int) -> Tensor:
+    """Return the part of a weight that a factor is, or its transpose; one row stands for a block."""
+    top, bottom = factor.rows
+    weight = weights[factor.weight][top * H : bottom * H]
+    if not graph.arrays[factor.weight][0]:
+        weight = weight.expand(H, -1)
+    if factor.columns is not None:
+        weight = weight[:, factor.columns[0] * H : factor.columns[1] * H]
+    return weight.T if factor.transposed else weight
 
 
 def _leaf(
