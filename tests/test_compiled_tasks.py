@@ -190,6 +190,38 @@ def test_a_task_trains_as_on_the_torch_path(option, kind):
     agree("lstm", option, kind, epochs=2)
 
 
+def lying(values, how):
+    """The same values, stored in another way."""
+    if how == "reversed":
+        return values[::-1].copy()[::-1]
+    if how == "big-endian":
+        return values.astype(values.dtype.newbyteorder(">"))
+    if how == "double":
+        return values.astype(np.float64)
+    record = np.zeros(len(values), [("values", values.dtype, values.shape[1:]), ("more", "u1")])
+    record["values"] = values  # a field of a packed record: examples are no whole number of floats apart
+    return record["values"]
+
+
+@pytest.mark.parametrize("how", ["packed", "reversed", "big-endian", "double", "overlapping"])
+@pytest.mark.parametrize("path", [CompiledCompute, torch_path])
+def test_how_an_array_lies_in_memory_changes_nothing(how, path):
+    task = task_of("own numbers")
+    if how == "overlapping":
+        series = task.inputs[:, 0]
+        windows = np.lib.stride_tricks.sliding_window_view(series, (T, WIDTH))[:, 0]
+        task = replace(task, splits=dict.fromkeys(task.splits, np.arange(len(windows))))
+        other = replace(task, inputs=windows, targets=task.targets[: len(windows)])
+        task = replace(other, inputs=windows.copy())
+    else:
+        other = replace(task, inputs=lying(task.inputs, how), targets=lying(task.targets, how))
+    configs = configs_of("gru", {})
+    one, two = (
+        trained(configs, each, path(configs[0], each))[0].state["parameters"] for each in (task, other)
+    )
+    assert torch.equal(one, two)
+
+
 @pytest.mark.parametrize("number, cell", [*enumerate(CELLS)])
 def test_a_cell_trains_as_on_the_torch_path(number, cell):
     """Each cell, each with an option and a kind of task that others do not have."""

@@ -1,9 +1,10 @@
 """Minibatches of a task as tensors, feature-major: bytes, numbers or tokens, stored or made on demand."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rnnbench.tasks import Examples, Task
@@ -18,6 +19,14 @@ class Batch(NamedTuple):
     lengths: Tensor | None  # (K, B)
 
 
+def tensor(array: NDArray[Any]) -> Tensor:
+    """Return an array as a tensor, floats as float32; a copy where torch cannot read it as it lies."""
+    kind = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
+    array = array.astype(kind, copy=False)
+    readable = all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)
+    return torch.from_numpy(array if readable else np.ascontiguousarray(array))
+
+
 class Batches:
     """Gives minibatches of a task's examples on a device."""
 
@@ -25,9 +34,9 @@ class Batches:
         self.task = task
         self.device = device
         self.scale, self.shift = task.scale / task.std, -task.mean / task.std
-        self.inputs = torch.from_numpy(task.inputs).to(device)  # (N, T, input), or tokens (N, T)
-        self.targets = torch.from_numpy(task.targets).to(device)
-        self.lengths = None if task.lengths is None else torch.from_numpy(task.lengths).to(device)
+        self.inputs = tensor(task.inputs).to(device)  # (N, T, input), or tokens (N, T)
+        self.targets = tensor(task.targets).to(device)
+        self.lengths = None if task.lengths is None else tensor(task.lengths).to(device)
 
     def stored(self, index: Tensor) -> Batch:
         """Gather the stored examples index (K, B)."""
@@ -42,7 +51,7 @@ class Batches:
         seed, number = np.repeat(seeds.cpu().numpy(), B), numbers.flatten().cpu().numpy()
         u = uniforms(seed, TRAIN, number, self.task.draws)
         made: Examples = self.task.make(u)
-        inputs, targets = (torch.from_numpy(part).to(self.device) for part in (made.inputs, made.targets))
+        inputs, targets = (tensor(part).to(self.device) for part in (made.inputs, made.targets))
         lengths = None
         if made.lengths is not None:
             lengths = torch.from_numpy(made.lengths).to(self.device).view(K, B)

@@ -92,8 +92,9 @@ def _targets(goal: Goal, targets: Array) -> tuple[Array, int]:
 
 
 def _rows(array: Array) -> Array:
-    """Return an array whose examples are each contiguous; what lies between two of them does not matter."""
-    return array if array[:1].flags.c_contiguous else np.ascontiguousarray(array)
+    """Return an array whose examples are each contiguous, and any whole number of its elements apart."""
+    whole = array.strides[0] % array.itemsize == 0
+    return array if whole and array[:1].flags.c_contiguous else np.ascontiguousarray(array)
 
 
 def _stride(array: Array) -> int:
