@@ -189,7 +189,7 @@ class Look:
         """Return the loss (1, B) of the last answer of each example, and the step (B,) that it belongs to."""
         goal, T = self.task.goal, batch.x.shape[1]
         if not goal.every_step:
-            loss = measure(goal, logits, batch.y, batch.lengths, self.task.loss)[0]
+            loss = measure(goal, logits, batch.y, batch.lengths, self.task.loss, weights=self.task.weights)[0]
             ends = torch.full((loss.shape[1],), T) if batch.lengths is None else batch.lengths[0]
             return loss, ends - 1
         asked = counted(goal, logits, batch.y, batch.lengths)  # (1, T, B)
@@ -200,7 +200,7 @@ class Look:
             y = batch.y.gather(1, last.unsqueeze(1))
         else:
             y = batch.y.gather(2, places.expand(-1, batch.y.shape[1], -1, -1))
-        return measure(goal, at_last, y, None, self.task.loss)[0], last[0]
+        return measure(goal, at_last, y, None, self.task.loss, weights=self.task.weights)[0], last[0]
 
 
 def _steps(parts: Sequence[Tensor]) -> Array:

@@ -37,8 +37,8 @@ def made_words(u):
     return Examples(tokens, tokens[np.arange(len(u)), lengths - 1].astype(np.int64), lengths)
 
 
-def task_of(kind: str, lengths: bool = False) -> Task:
-    """A small task of random examples; `lengths`: of several lengths."""
+def task_of(kind: str, lengths: bool = False, weighted: bool = False) -> Task:
+    """A small task of random examples; `lengths`: of several lengths; `weighted`: classes count unequally."""
     rng = np.random.RandomState(1)
     x = {
         "bytes": rng.randint(0, 256, (N, T, WIDTH)).astype(np.uint8),
@@ -77,6 +77,8 @@ def task_of(kind: str, lengths: bool = False) -> Task:
         tokens=SYMBOLS if inputs.ndim == 2 else None,
         carried=kind == "text",
     )
+    if weighted:
+        task = replace(task, weights=np.array([0.2, 3.0, 1.0, 0.7]))
     if kind.startswith("made"):
         words = kind == "made words"
         task = replace(task, make=made_words if words else made, draws=1 + T * (1 if words else WIDTH))
@@ -119,12 +121,11 @@ IN_THE_STEP = {
 
 def of(option: str, kind: str):
     """The task, and the changes of a configuration, of an option."""
-    changes = dict((OPTIONS | IN_THE_STEP)[option])
+    changes = dict((OPTIONS | IN_THE_STEP).get(option, {}))
     if kind == "text":
         changes.pop("model__bidirectional", None)
-    return task_of(
-        kind, lengths=option in ("several lengths", "mean", "bidirectional", "all", "zoneout")
-    ), changes
+    lengths = option in ("several lengths", "mean", "bidirectional", "all", "zoneout")
+    return task_of(kind, lengths, option == "class weights"), changes
 
 
 def configs_of(cell: str, changes: dict, seeds=(0, 1), **more):
@@ -220,6 +221,11 @@ def test_how_an_array_lies_in_memory_changes_nothing(how, path):
         trained(configs, each, path(configs[0], each))[0].state["parameters"] for each in (task, other)
     )
     assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("kind", ["own classes", "own classes at some steps"])
+def test_classes_count_by_their_weights_as_on_the_torch_path(kind):
+    agree("gru", "class weights", kind, epochs=2)
 
 
 @pytest.mark.parametrize("number, cell", [*enumerate(CELLS)])

@@ -12,6 +12,7 @@ from conftest import make_config
 from rnnbench import tasks
 from rnnbench.config import ConfigError
 from rnnbench.kernels import reason
+from rnnbench.kernels.losses import measure
 from rnnbench.record.job_folder import JobFolder, read_classes, read_confusion
 from rnnbench.tasks import Goal
 from rnnbench.tasks.series.settings import ClassWeights, Missing
@@ -210,10 +211,13 @@ def test_class_weights_let_all_classes_count_the_same(tmp_path):
     y = torch.from_numpy(task.targets[task.splits["train"]])[None]
     logits = torch.randn(1, 3, y.shape[1])
     means = [torch.nn.functional.cross_entropy(logits[:, :, y[0] == c], y[:, y[0] == c]) for c in range(3)]
-    assert task.loss(logits, y).mean() == pytest.approx(sum(means).item() / 3, rel=1e-5)
+    loss = measure(Goal.label, logits, y, None, weights=task.weights)[0]
+    assert loss.mean() == pytest.approx(sum(means).item() / 3, rel=1e-5)
     config = make_config("gru")
     config.data = data
-    assert reason(config) == "data.class_weights weighs the loss in Python"
+    assert reason(config) is None
+    config.fit.device = "cuda"
+    assert "data.class_weights weighs the loss on the torch path" in reason(config)
     with pytest.raises(ConfigError, match=r"data.class_weights=balanced: needs classes"):
         dataclasses.replace(data, metric="mse").check()
 

@@ -57,11 +57,11 @@ def reason(config: Config) -> str | None:
     Raises:
         ConfigError: the step of a cell of one's own is wrong.
     """
-    if getattr(config.data, "class_weights", None) is not None:
-        return "data.class_weights weighs the loss in Python"
     if has_loss(config.data):
         return f"data={config.data.name} has a loss of its own"
     if config.fit.device != "cpu":
+        if getattr(config.data, "class_weights", None) is not None:
+            return f"fit.device={config.fit.device}: data.class_weights weighs the loss on the torch path"
         if why := cards.unfit(config.fit.device):
             return f"fit.device={config.fit.device}: {why}"
         step = libraries.graph(config.model)

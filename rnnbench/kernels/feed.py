@@ -35,6 +35,7 @@ class Examples(ctypes.Structure):
         ("steps", c_int64),
         ("scale", c_double),
         ("shift", c_double),
+        ("weights", c_void_p),
     ]
 
 
@@ -50,6 +51,7 @@ class Feed:
         self.inputs, kind = _inputs(task, inputs)
         self.targets, target_kind = _targets(task.goal, targets)
         self.lengths = None if lengths is None else np.ascontiguousarray(lengths, np.int64)
+        self.weights = None if task.weights is None else task.weights.astype(np.float32)
         self.longest = inputs.shape[1]
         self.struct = Examples(
             kind=kind,
@@ -61,6 +63,7 @@ class Feed:
             lengths=None if self.lengths is None else self.lengths.ctypes.data,
             scale=task.scale / task.std,
             shift=-task.mean / task.std,
+            weights=None if self.weights is None else self.weights.ctypes.data,
         )
 
     def steps(self, index: Tensor) -> Tensor:

@@ -6,24 +6,34 @@ the loss and the right answers, both summed over its answers, and how many answe
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rnnbench.tasks import Goal
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits and y: (K, B), or (K, T, B) at every step
+Weights = NDArray[np.float64] | None  # (classes,), see `rnnbench.tasks.Task`
 Measured = tuple[Tensor, Tensor, Tensor]  # (K, B) each: loss, right answers, answers
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy(logits: Tensor, y: Tensor, weights: Weights = None) -> tuple[Tensor, Tensor]:
     """Return loss and hits, (K, ...) each, of logits (K, classes, ...) and y (K, ...); 0 where y is -1."""
     hits = (logits.detach().argmax(1) == y).float()
-    return torch.nn.functional.cross_entropy(logits, y, reduction="none", ignore_index=-1), hits
+    weight = None if weights is None else logits.new_tensor(weights)
+    return torch.nn.functional.cross_entropy(logits, y, weight, reduction="none", ignore_index=-1), hits
 
 
 def measure(
-    goal: Goal, logits: Tensor, y: Tensor, lengths: Tensor | None, own: Loss | None = None
+    goal: Goal,
+    logits: Tensor,
+    y: Tensor,
+    lengths: Tensor | None,
+    own: Loss | None = None,
+    *,
+    weights: Weights = None,
 ) -> Measured:
     """Return loss and right answers of a minibatch; values and keys have no right answers.
 
@@ -33,10 +43,11 @@ def measure(
             (K, outputs, T, B) keys or numbers.
         lengths: (K, B) steps that count; None: all do.
         own: the task's own loss in place of the goal's; see `rnnbench.tasks.Task`.
+        weights: by which the classes count.
     """
     match goal:
         case Goal.label | Goal.labels:
-            loss, hits = cross_entropy(logits, y)  # (K, B) or (K, T, B)
+            loss, hits = cross_entropy(logits, y, weights)  # (K, B) or (K, T, B)
         case Goal.value | Goal.values:
             loss = (logits - y).square().mean(1)
             hits = torch.zeros_like(loss)

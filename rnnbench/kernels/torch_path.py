@@ -63,7 +63,9 @@ class TorchCompute:
             logits, carried = self.network.carry(weights, batch.x, carried, noise)
         else:
             logits = self.network(weights, batch.x, noise, batch.lengths)
-        loss, hits, answers = measure(self.task.goal, logits, batch.y, batch.lengths, self.task.loss)
+        loss, hits, answers = measure(
+            self.task.goal, logits, batch.y, batch.lengths, self.task.loss, weights=self.task.weights
+        )
         count = answers.sum(-1)
         share = count.reciprocal().unsqueeze(-1).expand_as(loss)  # of an example in its trial's mean
         gradient = gradient_of(loss, share, weights, begins)
@@ -83,7 +85,9 @@ class TorchCompute:
         predictions = torch.zeros(k, len(index), dtype=torch.int64, device=self.device)
         with torch_precision.of(self.fit):
             for places, logits, batch in self._outputs(parameters, index, poll):
-                measured = measure(goal, logits, batch.y, batch.lengths, self.task.loss)
+                measured = measure(
+                    goal, logits, batch.y, batch.lengths, self.task.loss, weights=self.task.weights
+                )
                 sums += torch.stack([part.double().sum(-1) for part in measured], 1)
                 if goal is Goal.label:
                     predictions[:, places] = logits.argmax(1)

@@ -133,7 +133,7 @@ _REPLACED: dict[tuple[Kind, str], bool] = {}  # whether a task of one's own repl
 
 
 def has_loss(data: Data) -> bool:
-    """Return whether a task of one's own, or data.class_weights, replaces the loss of the goal.
+    """Return whether a task of one's own replaces the loss of the goal.
 
     Raises:
         ConfigError: as `load`.
@@ -142,7 +142,7 @@ def has_loss(data: Data) -> bool:
     if isinstance(found, Made):
         return hasattr(found.build(data), "loss")
     if data.name in TASKS:
-        return getattr(data, "class_weights", None) is not None
+        return False
     asked_for = found, repr(data)
     if (
         asked_for not in _REPLACED

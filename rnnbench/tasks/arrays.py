@@ -98,7 +98,7 @@ class OwnArrays:
             metric=data.metric,
             lengths=lengths,
             classes=tuple(names),
-            loss=answers.loss,
+            weights=answers.weights,
         )
 
 

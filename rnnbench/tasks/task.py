@@ -91,6 +91,8 @@ class Task:
     # Replaces the loss of the goal: takes logits and y as rnnbench.kernels.losses.measure does, and returns
     # the loss of each answer, (K, B), or (K, T, B) with targets at every step.
     loss: Callable[[Any, Any], Any] | None = None
+    # (outputs,) how much an answer of each class counts in the loss; None: all count the same.
+    weights: NDArray[np.float64] | None = None
     classes: tuple[str, ...] = ()  # names of the classes, where they have any but their numbers
     # Gives what the task's own metric is computed from: see `sums` of rnnbench.config.metrics.Metric.
     sums: Callable[[Any, Any, Any], tuple[Any, ...]] | None = None

@@ -14,6 +14,7 @@ struct examples {
     const int64_t *lengths;  // (examples) steps that count; 0: all do
     int64_t steps;           // of the longest example of the call
     double scale, shift;     // a byte enters as byte * scale + shift
+    const float *weights;    // (outputs) how much an answer of each class counts in the loss; 0: all count 1
 };
 
 // A chunk of a minibatch of one trial.

@@ -2,9 +2,9 @@
 // in training, logits (outputs, N) become the gradient of the minibatch's mean loss. share (N): 1 / answers of
 // the minibatch, 0 in the columns that do not count.
 
-// y (N) classes; writes each answer to `answers` unless that is 0.
-static void cross_entropy(int outputs, int N, float *logits, const int64_t *y, const float *share, int train,
-                          double *sums, int64_t *answers) {
+// y (N) classes, weight (N) by which their answers count; writes each answer to `answers` unless that is 0.
+static void cross_entropy(int outputs, int N, float *logits, const int64_t *y, const float *weight,
+                          const float *share, int train, double *sums, int64_t *answers) {
     float largest[CHUNK], right[CHUNK], total[CHUNK] = {0};
     int answer[CHUNK] = {0};
     memcpy(largest, logits, sizeof(float) * N);
@@ -23,16 +23,16 @@ static void cross_entropy(int outputs, int N, float *logits, const int64_t *y, c
         }
     for (int j = 0; j < N; j++) {
         if (!share[j]) continue;
-        sums[0] += logf(total[j]) + largest[j] - right[j];
+        sums[0] += weight[j] * (logf(total[j]) + largest[j] - right[j]);
         sums[1] += answer[j] == y[j];
         if (answers) answers[j] = answer[j];
     }
     if (!train) return;
-    for (int j = 0; j < N; j++) total[j] = share[j] ? share[j] / total[j] : 0;
+    for (int j = 0; j < N; j++) total[j] = share[j] ? weight[j] * share[j] / total[j] : 0;
     for (int c = 0; c < outputs; c++)
         for (int j = 0; j < N; j += LANES) store(logits + c * N + j, load(logits + c * N + j) * load(total + j));
     for (int j = 0; j < N; j++)
-        if (share[j]) logits[y[j] * N + j] -= share[j];
+        if (share[j]) logits[y[j] * N + j] -= weight[j] * share[j];
 }
 
 // y (outputs, N) numbers: squared error, mean over the outputs.

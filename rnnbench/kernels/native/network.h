@@ -259,8 +259,12 @@ static void cost(const struct shape *s, const struct examples *e, struct work *w
     }
     const long at = (long)t * outputs;
     if (s->goal == LABEL || s->goal == LABELS) {
-        for (int j = 0; j < N; j++) classes[j] = class_of(e, c->index[example_of(c, j)], t);
-        cross_entropy(outputs, N, w->logits, classes, share, c->train, sums, answers);
+        float weight[CHUNK];
+        for (int j = 0; j < N; j++) {
+            classes[j] = class_of(e, c->index[example_of(c, j)], t);
+            weight[j] = e->weights && share[j] ? e->weights[classes[j]] : 1;
+        }
+        cross_entropy(outputs, N, w->logits, classes, weight, share, c->train, sums, answers);
         return;
     }
     if (e->target_kind == BYTES) gather((const uint8_t *)e->targets + at, e->target_stride, outputs, c, 1, 0, w->y);

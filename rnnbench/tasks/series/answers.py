@@ -1,8 +1,6 @@
 """Makes targets of what is asked of series: classes or numbers, at the end or at every step."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +17,7 @@ class Answers:
     goal: Goal
     outputs: int
     details: dict[str, str] = field(default_factory=dict)  # for the record
-    loss: Callable[[Any, Any], Any] | None = None
+    weights: Array | None = None  # of the classes
 
 
 def asked(data: Series, found: Collection, train: Labels, T: int) -> Answers:
@@ -39,7 +37,7 @@ def asked(data: Series, found: Collection, train: Labels, T: int) -> Answers:
         if data.class_weights is None:
             return Answers(targets, goal, outputs)
         weights = balanced(known, outputs)
-        return Answers(targets, goal, outputs, {"class weights": numbers(weights)}, weighted(weights))
+        return Answers(targets, goal, outputs, {"class weights": numbers(weights)}, weights)
     answers, details = found.answers, {}
     if data.standardise:
         mean, sd = known.mean(0), known.std(0)
@@ -92,14 +90,3 @@ def balanced(classes: Labels, outputs: int) -> Array:
     """Return the weight of each class, by which all classes count the same: (outputs,)."""
     counts = np.bincount(classes, minlength=outputs)
     return len(classes) / (outputs * np.maximum(counts, 1))
-
-
-def weighted(weights: Array) -> Callable[[Any, Any], Any]:
-    """Return the cross entropy in which the answers of a class count by its weight; see `Task.loss`."""
-
-    def loss(logits: Any, y: Any) -> Any:
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(logits, y, weight=logits.new_tensor(weights), reduction="none", ignore_index=-1)
-
-    return loss

@@ -56,7 +56,7 @@ def task_of(data: Series, found: Collection, source: dict[str, str]) -> Task:
         metric=data.metric,
         lengths=None if (found.lengths == found.lengths[0]).all() else found.lengths,
         classes=tuple(found.classes),
-        loss=answers.loss,
+        weights=answers.weights,
     )
 
 
