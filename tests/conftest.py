@@ -53,7 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests that need a service where a worker begins.
 
     Each worker begins at its part of the list and takes from the others' ends when it is through. So a
-    service is started once, beside workers that compute, and no long test is left for the end.
+    service is started once, beside workers that compute, and no long test is left for the end. Two begin at
+    once; a third waits until the second is through, so that the workers do not all wait at the same time.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     needs = {item: set(getattr(item, "fixturenames", ())) for item in items}
@@ -62,7 +63,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ordered: list[pytest.Item] = []
     for number in range(workers):
         begin = [item for tests in served[number::workers] for item in tests]
-        ordered += [*begin, *islice(others, max(0, len(items) // workers - len(begin)))]
+        room = max(0, len(items) // workers - len(begin))
+        first = room // 4 if number > 1 else 0
+        ordered += [*islice(others, first), *begin, *islice(others, room - first)]
     items[:] = [*ordered, *others]
 
 
