@@ -322,7 +322,7 @@ def test_numbers_are_scaled_and_bytes_stay_bytes(tmp_path):
         ),
         (
             {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1},
-            "y_test has class 3",
+            r"y_test has class 3, first at y_test\[2\], which y_train has not \(0, 1, 2\); remove",
         ),
         ({"x_train": X, "y_train": np.where(Y, NAMED, " ")}, r"y_train\[0\] is empty; leave the example out"),
         (
@@ -334,7 +334,10 @@ def test_numbers_are_scaled_and_bytes_stay_bytes(tmp_path):
             {"x_train": np.where(X[3, 1, 0] == X, np.nan, X), "y_train": Y},
             r"at \[3, 1, 0\]; data.missing=",
         ),
-        ({"x_train": X, "y_train": Y, "lengths_train": Y}, "lengths_train must be 60 whole numbers.* from 0"),
+        (
+            {"x_train": X, "y_train": Y, "lengths_train": Y},
+            r"lengths_train must be 60 whole numbers.* from 0, the first at \[0\]: leave",
+        ),
         ({"x_train": X, "y_train": Y, "lengths_train": Y + 9}, "lengths_train has 11, beyond the T=5"),
         ({"x_train": X, "y_train": Y, "metric": "mse"}, "metric is none"),
         ({"x_train": X[:3], "y_train": Y[:3]}, "too few to be split"),

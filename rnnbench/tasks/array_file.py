@@ -273,7 +273,9 @@ def _check_classes(data: Arrays, arrays: dict[str, Array], part: str) -> None:
             "as names with y.astype(str)",
         )
     if answers.max() > kinds[-1]:
-        _refuse(data, f"y_{part}", f"has class {answers.max()}, {_unknown([*map(str, kinds)])}")
+        place = f"y_{part}{_first(y == answers.max())}"
+        known = _unknown([*map(str, kinds)])
+        _refuse(data, f"y_{part}", f"has class {answers.max()}, first at {place}, {known}")
 
 
 def _check_numbers(data: Arrays, arrays: dict[str, Array], part: str) -> None:
@@ -318,7 +320,9 @@ def _check_lengths(data: Arrays, arrays: dict[str, Array], part: str) -> None:
     if lengths.shape != (len(x),) or lengths.dtype.kind not in "iu" or not lengths.min() >= 1:
         least = f" from {lengths.min()}" if lengths.size and lengths.dtype.kind in "iuf" else ""
         found = f"has shape {lengths.shape} of {lengths.dtype}{least}"
-        _refuse(data, key, f"must be {len(x)} whole numbers of at least 1; it {found}")
+        place = _first(lengths < 1) if least and lengths.shape == (len(x),) else ""
+        remedy = f", the first at {place}: leave such examples out" if place else ""
+        _refuse(data, key, f"must be {len(x)} whole numbers of at least 1; it {found}{remedy}")
     if lengths.max() > x.shape[1]:
         _refuse(data, key, f"has {lengths.max()}, beyond the T={x.shape[1]} of x_{part}")
 
