@@ -65,7 +65,7 @@ def facts(node):
 
 
 def outcome(compose, overrides):
-    """A job's config in every respect, or its error with its causes."""
+    """A job's config in every respect, or its error with its causes. What is written follows from it."""
     try:
         cfg = compose(overrides)
     except Exception as error:
@@ -76,8 +76,6 @@ def outcome(compose, overrides):
     with open_dict(cfg):  # as a launcher does
         cfg.hydra.job.id = cfg.hydra.job.num = 7
         cfg.hydra.runtime.output_dir = "/s/7"
-    tree = OmegaConf.to_container(cfg, enum_to_str=True)
-    files = [to_yaml(tree), OmegaConf.to_yaml(cfg)]
     try:
         resolved = OmegaConf.to_container(cfg, resolve=True)
     except Exception as error:
@@ -86,7 +84,7 @@ def outcome(compose, overrides):
         config = repr(typed(cfg))
     except Exception as error:
         config = type(error), str(error)
-    return composed, files, repr(resolved), config
+    return composed, repr(resolved), config
 
 
 def check(both, *overrides):
