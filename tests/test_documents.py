@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import sampled
 from hydra.core.global_hydra import GlobalHydra
@@ -28,6 +29,8 @@ from rnnbench.sweep.compose import compose_one, separate_hydra
 from rnnbench.sweep.overrides import Checker
 from rnnbench.sweep.points import Expansion, combines
 from rnnbench.tasks.array_file import Arrays
+from rnnbench.tasks.images import read_idx
+from tests.published_files import made_up
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -232,6 +235,26 @@ def test_the_arrays_of_the_page_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     exec(compile(block, "tasks.md", "exec"), {})
     task = tasks.load(Arrays("npz", path="mine.npz"))
     assert task.inputs.shape == (600, 20, 6) and task.outputs == 2 and task.lengths is not None
+
+
+def test_the_small_images_of_the_page_are_made_of_the_published_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each pixel is the mean of two by two; one fixed order of them all is what permuted.npz has."""
+    monkeypatch.chdir(tmp_path)
+    raw = Path("data/MNIST/raw")
+    raw.mkdir(parents=True)
+    for file, content in made_up("mnist").items():
+        (raw / file).write_bytes(content)
+    (block,) = blocks(ROOT / "rnnbench/docs/protocols.md", "python")
+    exec(compile(block, "small_mnist.py", "exec"), {})
+    permuted, pixels = (
+        tasks.load(Arrays("npz", path=f"{name}.npz")).inputs for name in ("permuted", "pixels")
+    )
+    assert permuted.shape == pixels.shape == (30, 196, 1)
+    assert (np.sort(permuted, 1) == np.sort(pixels, 1)).all() and (permuted != pixels).any()
+    first = read_idx((raw / "train-images-idx3-ubyte").read_bytes())[0]
+    assert pixels[0, 15, 0] == pytest.approx(first[2:4, 2:4].mean() / 255)
 
 
 def test_the_worked_examples_are_those_that_the_seams_are_tested_with() -> None:
