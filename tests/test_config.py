@@ -50,6 +50,7 @@ def compose(*overrides):
 @pytest.mark.parametrize("chosen", TOGETHER, ids=lambda chosen: " ".join(chosen.values()))
 def test_every_choice_composes_and_names_itself(chosen):
     needed = {
+        "lmu": ["model.theta=9"],  # else that of the data, which may lack their file here
         "ucr": ["data.problem=x"],
         "csv": ["data.path=x", "data.target=y"],
         "text": ["data.path=x"],
@@ -57,7 +58,7 @@ def test_every_choice_composes_and_names_itself(chosen):
         "own": ["data.name=own"],
     }
     words = [f"{group}={name}" for group, name in chosen.items()]
-    config = compose(*words, *needed.get(chosen.get("data"), []))
+    config = compose(*words, *(word for name in chosen.values() for word in needed.get(name, [])))
     check(config)
     for group in chosen.keys() & {"model", "optim", "data"}:
         assert getattr(config, group).name == chosen[group]
