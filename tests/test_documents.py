@@ -228,7 +228,9 @@ def test_what_was_measured_stands_on_the_page_for_it(page: Path) -> None:
     units = r"(?:ms|s|seconds?|minutes?|hours?|MB|MiB|GiB|GFLOP/s|trials/s|trials a second)"
     times = re.findall(rf"(?<![\w.])\d[\d.,]* {units}(?![\w/])", prose(page))
     assert [time for time in times if time not in SETTINGS] == []
-    assert not re.search(r"\d times (?:as|the(?! parameters)|faster|slower)|\btwo (?:slow |shared )?cores", prose(page))
+    assert not re.search(
+        r"\d times (?:as|the(?! parameters)|faster|slower)|\btwo (?:slow |shared )?cores", prose(page)
+    )
 
 
 def test_the_arrays_of_the_page_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
