@@ -34,7 +34,8 @@ def sized(config: Config) -> Config:
     Raises:
         ConfigError: the budget is below the smallest network, or there is no such task or cell.
     """
-    if config.model.budget is None and config.model.name != "lmu":
+    model = config.model
+    if model.budget is None and (model.name != "lmu" or model.theta is not None):
         return config
     from rnnbench.nn.budget import resolved
 
