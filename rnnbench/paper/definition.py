@@ -54,9 +54,8 @@ class Publication:
 
     key: str = MISSING  # the paper: bai2018
     task: str = ""
-    tasks: dict[str, str] = field(
-        default_factory=dict
-    )  # instead of task, by value of a column, as anbn: anbn_100; other columns have no published figures
+    # In place of task, by value of a column, as anbn: anbn_100; other columns have no published figures.
+    tasks: dict[str, str] = field(default_factory=dict)
     metric: str = MISSING  # its name in published.csv
     ours: str = MISSING  # the table's metric to compare with
     models: dict[str, str] = field(default_factory=dict)  # our model name: the paper's, where they differ

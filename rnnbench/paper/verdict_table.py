@@ -177,6 +177,7 @@ def verdict_notes(filled: FilledTable, verdicts: Sequence[Verdict]) -> list[str]
         f"level {ALPHA:.2f}, Holm's correction over {equivalences} comparisons.",
         f"Better, worse: not shown to be equivalent, and told apart at that level ({tests}; Holm's "
         f"correction over {filled.tests} comparisons).",
+        "By more than the margin: the whole 95 % interval, which is not corrected, lies beyond it.",
         f"A12: probability that a run of the row is better than one of {other}, a tie for half, with "
         "Newcombe's 95 % interval.",
     ]
