@@ -1,6 +1,8 @@
 """Laws that every cell keeps: it is its paper's, stacked; gradients are right; options do what they say."""
 
+import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,6 +115,19 @@ def test_the_parameter_formula_of_the_docstring_holds(name, hidden, input):
     shapes = make_cell(Model(name, hidden)).shapes(input)
     tensors = sum(torch.zeros(shape).numel() for shape in shapes.values())
     assert tensors == eval(product, {"hidden": hidden, "input": input, "order": hidden})
+
+
+def test_the_page_of_cells_has_the_parameter_formula_of_each():
+    page = (Path(__file__).parents[1] / "rnnbench/docs/cells.md").read_text()
+    rows = re.findall(r"^\| ([a-z0-9_, ]+) \| .* \| ([^|]*H[^|]*) \|$", page, re.M)
+    formulas = {name: formula for names, formula in rows for name in names.split(", ")}
+    assert formulas.keys() == CELLS.keys()
+    for name, formula in formulas.items():
+        product = re.sub(r"(?<=[\dH]) (?=[(HI])", " * ", formula)
+        for H, width, N in ((5, 3, 7), (2, 11, 4)):
+            model = Model(name, H, order=N if name == "lmu" else None)
+            count = sum(math.prod(shape) for shape in make_cell(model).shapes(width).values())
+            assert eval(product, {"H": H, "I": width, "N": N}) == count, name
 
 
 @pytest.mark.parametrize("name", CELLS)

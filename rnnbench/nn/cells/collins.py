@@ -1,7 +1,8 @@
-"""The update gate RNN and the intersection RNN of Collins, Sohl-Dickstein, Sussillo 2017.
+"""The update gate RNN and the intersection RNN of Collins, Sohl-Dickstein, Sussillo 2017 (arXiv 1611.09913).
 
 x (input, B); h and the gates (hidden, B); s is the logistic function, * goes by elements. weight_ih stacks
-the W by rows in the order of the equations, weight_hh the R.
+the W by rows in the order of the equations, weight_hh the R. TensorFlow 1 has both cells
+(tensorflow/contrib/rnn/python/ops/rnn_cell.py): it adds 1 to what its gates are functions of.
 """
 
 import torch
@@ -17,6 +18,7 @@ class UGRNN(Cell):
         g = s(W_g x + R_g h- + b_g)
         h = g * h- + (1 - g) * n
 
+    With model.forget_bias=1 the gate begins as TensorFlow has it.
     Parameters of a layer: 2 hidden (input + hidden + 1).
     """
 
@@ -41,7 +43,8 @@ class IntersectionRNN(Cell):
         h = g * h- + (1 - g) * n
 
     y is the output, h the state. P brings x to the width of h; the paper writes x itself, which does not fit
-    where the widths differ. It is learned. Parameters of a layer: hidden (5 input + 4 hidden + 4).
+    where the widths differ. It is learned. TensorFlow reads P x plus a bias in the gates, too; here they
+    read x. Parameters of a layer: hidden (5 input + 4 hidden + 4).
     """
 
     name = "intersection"

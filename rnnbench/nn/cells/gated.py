@@ -158,13 +158,15 @@ class JANET(Cell):
 
 
 class LiGRU(Cell):
-    """Light GRU: no reset gate, and relu (Ravanelli et al. 2018, Light Gated Recurrent Units).
+    """Light GRU: no reset gate, and relu (Ravanelli et al. 2018, arXiv 1803.10225).
 
         z = s(W_z x + R_z h- + b_z)
         n = relu(W_n x + R_n h- + b_n)
         h = z * h- + (1 - z) * n
 
-    The paper normalises W x over the minibatch in place of the bias; here there is model.layer_norm.
+    As in their code (github.com/mravanelli/pytorch-kaldi, neural_networks.py, liGRU) without batch
+    normalisation: with it, W x is normalised over the minibatch in place of the bias; here there is
+    model.layer_norm, which normalises R h- too.
     Parameters of a layer: 2 hidden (input + hidden + 1).
     """
 

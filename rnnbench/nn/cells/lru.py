@@ -19,16 +19,19 @@ def unit(weight: Tensor, hidden_size: int) -> Tensor:
 
 
 class RGLRU(LinearCell):
-    """Real-gated linear recurrent unit (De et al. 2024, Griffin).
+    """Real-gated linear recurrent unit (De et al. 2024, Griffin, arXiv 2402.19427).
 
         r = s(W_r x + b_r)               recurrence gate
         i = s(W_i x + b_i)               input gate
         a = s(L) ** (8 r)
         h = a * h- + sqrt(1 - a ** 2) * i * (W_v x + b_v)
 
-    At the start s(L) ** 2 is uniform from 0.9 ** 2 to 0.999 ** 2, as in their code. Their x has the width of
-    h, since a linear layer stands before: W_v is that layer, and the gates read x itself. Below 2.5e-7,
-    1 - a ** 2 is taken as that: their code bounds the gradient of the root there.
+    At the start s(L) ** 2 is uniform from 0.9 ** 2 to 0.999 ** 2, as in their code
+    (github.com/google-deepmind/recurrentgemma, recurrentgemma/torch/layers.py). What departs from it: their
+    code does not scale the first step's input by sqrt(1 - a ** 2); here all steps are scaled, as in the
+    equation. Their x has the width of h, since a linear layer stands before: W_v is that layer, and the gates
+    read x itself, with full matrices in place of blocks. Below 2.5e-7, 1 - a ** 2 is taken as that: their
+    code bounds the gradient of the root there.
     Parameters of a layer: hidden (3 input + 4).
     """
 
@@ -52,16 +55,16 @@ class RGLRU(LinearCell):
 
 
 class LRU(Cell):
-    """Linear recurrent unit: a complex diagonal recurrence (Orvieto et al. 2023, section 3 and appendix A).
+    """Linear recurrent unit: a complex diagonal one (Orvieto et al. 2023, arXiv 2303.06349, appendix A).
 
         l = exp(-exp(nu) + j exp(theta))
         z = l * z- + exp(gamma) * (B x)
         y = Re(C z) + D x + b
 
     z is complex, and kept as real and imaginary part. weight_ih stacks the real part of B, its imaginary
-    part, and D, which is a full matrix here, since x and y may differ in width; weight_c has the real part of
-    C and minus its imaginary part side by side. At the start l is uniform in the unit disc, gamma normalises
-    by sqrt(1 - |l| ** 2), and B, C have their deviations, drawn uniformly.
+    part, and D, which is a full matrix here, since x and y may differ in width; b is not theirs. weight_c has
+    the real part of C and minus its imaginary part side by side. At the start l is uniform in the unit disc,
+    gamma normalises by sqrt(1 - |l| ** 2), and B, C have their deviations, drawn uniformly.
     Parameters of a layer: hidden (3 input + 2 hidden + 4).
     """
 

@@ -1,4 +1,8 @@
-"""minGRU and minLSTM (Feng et al. 2024, "Were RNNs All We Needed?"): gates that see the input alone."""
+"""minGRU and minLSTM (Feng et al. 2024, "Were RNNs All We Needed?", arXiv 2410.01201).
+
+Their gates see the input alone. In the positive form both, minLSTM normalised, compute what
+github.com/lucidrains/minGRU-pytorch does, which has no bias and is not the authors'.
+"""
 
 from typing import ClassVar
 
@@ -9,7 +13,7 @@ from rnnbench.nn.cells.linear import LinearCell, Vector
 
 
 class MinGRU(LinearCell):
-    """mingru.
+    """minGRU: one gate that sees the input alone (Feng et al. 2024).
 
         z = s(W_z x + b_z)
         n = W_n x + b_n           positive: n = g(W_n x + b_n), g(a) = a + 0.5 for a >= 0, s(a) below
@@ -32,7 +36,7 @@ class MinGRU(LinearCell):
 
 
 class MinLSTM(MinGRU):
-    """minlstm.
+    """minLSTM: a forget gate and an input gate that see the input alone (Feng et al. 2024).
 
         f = s(W_f x + b_f)
         i = s(W_i x + b_i)        normalised: f / (f + i) and i / (f + i) in their place

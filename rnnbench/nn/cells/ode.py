@@ -17,7 +17,7 @@ def number(given: float | None, own: float) -> Tensor:
 
 
 class LEM(Cell):
-    """Long expressive memory: two states with time steps that are learned (Rusch et al. 2022).
+    """Long expressive memory: two states with learned time steps (Rusch et al. 2022, arXiv 2110.04744).
 
         d = t * s(W_d x + R_d y- + b_d)
         e = t * s(W_e x + R_e y- + b_e)
@@ -25,8 +25,9 @@ class LEM(Cell):
         y = (1 - e) * y- + e * tanh(W_y x + Q z + b_y)
 
     y is the output; t, the largest time step, is model.dt, 1 if nothing is said. weight_z is Q, which
-    model.layer_norm and model.recurrent_dropout leave alone. Parameters of a layer:
-    4 hidden (input + hidden + 1).
+    model.layer_norm and model.recurrent_dropout leave alone. Their code (github.com/tk-rusch/LEM,
+    src/psMNIST/network.py) adds a second bias to each row, with R and with Q; here one stands for their sum.
+    Parameters of a layer: 4 hidden (input + hidden + 1).
     """
 
     name = "lem"
@@ -56,15 +57,15 @@ class LEM(Cell):
 
 
 class CoRNN(Cell):
-    """Coupled oscillators, damped and driven (Rusch and Mishra 2021, explicit in the damping).
+    """Coupled oscillators, damped and driven (Rusch and Mishra 2021, equation 3, explicit in the damping).
 
         z = z- + t * (tanh(W x + R y- + Q z- + b) - gamma * y- - epsilon * z-)
         y = y- + t * z
 
     y is the output; t, gamma and epsilon are model.dt, model.gamma and model.epsilon: 0.042, 2.7 and 4.7 if
-    nothing is said, as their code has them for sequential MNIST. weight_z is Q, which model.layer_norm and
-    model.recurrent_dropout leave alone. At the start all are uniform in +-1/sqrt(input + 2 hidden), as one
-    linear layer of torch. Parameters of a layer:
+    nothing is said, as their code has them for sequential MNIST (github.com/tk-rusch/coRNN, sMNIST). weight_z
+    is Q, which model.layer_norm and model.recurrent_dropout leave alone. At the start all are uniform in
+    +-1/sqrt(input + 2 hidden), as one linear layer of torch. Parameters of a layer:
     hidden (input + 2 hidden + 1).
     """
 

@@ -55,11 +55,13 @@ class IRNN(RNN):
 
 
 class IndRNN(Cell):
-    """Independently recurrent network: a unit sees its own past alone (Li et al. 2018).
+    """Independently recurrent network: a unit sees its own past alone (Li et al. 2018, equation 2).
 
         h = relu(W x + u * h- + b),  at the start u uniform in [0, 1)
 
-    x (input, B); h, u (hidden, B). Parameters of a layer: hidden (input + 2).
+    x (input, B); h (hidden, B); u (hidden, 1). relu and the start are those of their code
+    (github.com/Sunnydreamrain/IndRNN_pytorch, IndRNN_onlyrecurrent.py), in which W x + b is a layer of its
+    own. They bound |u| while training; here nothing does. Parameters of a layer: hidden (input + 2).
     """
 
     name = "indrnn"

@@ -8,7 +8,7 @@ from rnnbench.nn.cells.cell import Cell, Layer, State
 
 
 class SLSTM(Cell):
-    """LSTM with an exponential input gate and a normaliser (Beck et al. 2024, xLSTM).
+    """LSTM with an exponential input gate and a normaliser (Beck et al. 2024, xLSTM, arXiv 2405.04517).
 
         z = tanh(W_z x + R_z h- + b_z)
         i = W_i x + R_i h- + b_i           its exponential is the input gate
@@ -20,8 +20,10 @@ class SLSTM(Cell):
         h = o * c / n
 
     x (input, B); h, c, n, m (hidden, B). m keeps the exponentials below 1; h is the same for any m. The paper
-    lets the forget gate be a logistic function or an exponential: this is the first, which their code has.
-    One head: R is a full matrix. Parameters of a layer: 4 hidden (input + hidden + 1).
+    lets the forget gate be a logistic function or an exponential: this is the first, which their code has
+    (github.com/NX-AI/xlstm, xlstm/blocks/slstm/src/vanilla/slstm.py, whose order of gates is i, f, z, o).
+    One head: R is a full matrix, theirs has one block for each of several heads.
+    Parameters of a layer: 4 hidden (input + hidden + 1).
     """
 
     name = "slstm"
