@@ -5,12 +5,21 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 
-from rnnbench.config import Model
+import rnnbench
+from rnnbench.config import Config, Model, Optim
+from rnnbench.config.schema import CELL_KEYS
 from rnnbench.nn.budget import hidden_size
+from rnnbench.nn.cells import CELLS
 from rnnbench.nn.network import Network
+from rnnbench.sweep import own_options, stages
+from rnnbench.tasks.array_file import Arrays
+from rnnbench.tasks.counting import Counting
+from rnnbench.tasks.synthetic import Generated
 from tests.test_app import run
 from tests.test_refusals import command
 
@@ -145,6 +154,39 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path, text, words):
     assert "Traceback" not in done.stderr
     assert all(word in done.stderr for word in words), done.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["mine.py"]
+
+
+@rnnbench.register_cell("window")
+class Window(rnnbench.Cell):
+    options = frozenset({"theta"})
+
+    def step(self, a, state, layer):
+        return (layer.recurrent(state[0], a) / self.model.theta,)
+
+
+@pytest.mark.parametrize("name", ["lmu", "window"])
+def test_a_window_that_is_not_given_is_the_longest_training_sequence(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(own_options.CELLS, "window", Window)
+    y, lengths = np.array([0, 1] * 4), np.array([3, 5, 4, 2, 5, 6, 2, 3])
+    arrays = {"x_test": np.ones((2, 9, 1)), "y_test": y[:2], "lengths_test": np.array([9, 1])}
+    np.savez(tmp_path / "own.npz", x_train=np.ones((8, 9, 1)), y_train=y, lengths_train=lengths, **arrays)
+    optim, model = Optim("sgd"), Model(name)
+    for data, steps in (
+        (Generated("adding", "mse", steps=17), 17),
+        (Counting("anbn", "nll", longest=6, test_longest=50), 13),  # begin, a to the 6, b to the 6
+        (Arrays("npz", path=str(tmp_path / "own.npz"), val_size=2), 6),
+    ):
+        assert stages.sized(Config(model, optim, data)).model == replace(model, theta=steps)
+        given = Config(replace(model, theta=5.0), optim, data)
+        assert stages.sized(given) is given
+    plain = Config(Model("lstm"), optim, Arrays("npz", path="none.npz"))
+    assert stages.sized(plain) is plain  # no data is read for it
+
+
+def test_the_keys_of_some_cells_are_declared_without_torch():
+    declared = {name: {key for key, names in CELL_KEYS.items() if name in names} for name in CELLS}
+    assert declared == {name: kind.options for name, kind in CELLS.items()}
+    assert CELL_KEYS.keys() <= {field.name for field in fields(Model)}
 
 
 # The checks at the end of PROTOCOLS.md.

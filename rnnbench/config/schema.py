@@ -68,6 +68,18 @@ class Artifact(Enum):
     curves = "curves"
 
 
+# Keys of Model that only some cells read, and those of rnnbench that do: their `Cell.options`, without torch.
+CELL_KEYS = {
+    "positive": ("mingru", "minlstm"),  # candidates above 0, as in the paper's log-space form
+    "normalised": ("minlstm",),  # the two gates sum to 1
+    "dt": ("lem", "cornn"),  # the (largest) time step; null: the cell's own
+    "gamma": ("cornn",),  # what pulls back; null: the cell's own
+    "epsilon": ("cornn",),  # damping; null: the cell's own
+    "order": ("lmu",),  # numbers of its memory; null: the hidden size
+    "theta": ("lmu",),  # steps of its window; null: the longest training sequence
+}
+
+
 @dataclass
 class Model:
     """A stack of recurrent layers under one linear head."""
@@ -89,13 +101,13 @@ class Model:
     zoneout: Optional[float] = None
     learned_state: bool = False
     weight_noise: Optional[float] = None  # standard deviation of noise on all weights, while training
-    positive: bool = False  # for mingru and minlstm: candidates above 0, as in the paper's log-space form
-    normalised: bool = False  # for minlstm: the two gates sum to 1
-    dt: Optional[float] = None  # for lem and cornn: the (largest) time step; null: the cell's own
-    gamma: Optional[float] = None  # for cornn: what pulls back; null: the cell's own
-    epsilon: Optional[float] = None  # for cornn: damping; null: the cell's own
-    order: Optional[int] = None  # for lmu: numbers of its memory; null: the hidden size
-    theta: Optional[float] = None  # for lmu: steps of its window; null: the longest training sequence
+    positive: bool = False  # this key and those below: see CELL_KEYS
+    normalised: bool = False
+    dt: Optional[float] = None
+    gamma: Optional[float] = None
+    epsilon: Optional[float] = None
+    order: Optional[int] = None
+    theta: Optional[float] = None
 
     def check(self) -> None:
         """Refuse a network that cannot be made, as far as no cell is asked (`nn.cells.make_cell` asks it).

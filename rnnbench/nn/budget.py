@@ -1,17 +1,18 @@
-"""Finds what of a model follows from the task: the hidden size of a budget, the window of an lmu."""
+"""Finds what of a model follows from the task: the hidden size of a budget, the window model.theta."""
 
 from bisect import bisect_left
 from dataclasses import replace
 
 from rnnbench import tasks
 from rnnbench.config import Config, ConfigError, Model
+from rnnbench.nn.cells import class_of
 from rnnbench.nn.network import Network
 
 
 def resolved(config: Config) -> Config:
-    """Return the configuration with the hidden size that model.budget gives, and lmu's model.theta.
+    """Return the configuration with the hidden size that model.budget gives, and model.theta.
 
-    Where model.theta is null, it is the number of steps of the longest training sequence.
+    A cell that has model.theta gets the number of steps of the longest training sequence where it is null.
 
     Raises:
         ConfigError: the budget is below the smallest network, or there is no such task or cell.
@@ -19,7 +20,7 @@ def resolved(config: Config) -> Config:
     shape, model = tasks.shape(config.data), config.model
     if model.budget is not None:
         model = replace(model, hidden_size=hidden_size(model, shape.input_size, shape.outputs))
-    if model.name == "lmu" and model.theta is None:
+    if model.theta is None and "theta" in class_of(model.name).options:
         model = replace(model, theta=float(shape.steps))
     return replace(config, model=model)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnnbench.config import Config
+from rnnbench.config.schema import CELL_KEYS
 from rnnbench.sweep import own_options
 from rnnbench.sweep import preflight as light
 from rnnbench.sweep.job import Job
@@ -35,11 +36,17 @@ def sized(config: Config) -> Config:
         ConfigError: the budget is below the smallest network, or there is no such task or cell.
     """
     model = config.model
-    if model.budget is None and (model.name != "lmu" or model.theta is not None):
+    if model.budget is None and (model.theta is not None or not _reads(model.name, "theta")):
         return config
     from rnnbench.nn.budget import resolved
 
     return resolved(config)
+
+
+def _reads(cell: str, key: str) -> bool:
+    """Return whether a cell has a key that not all cells have; those of rnnbench are not imported for it."""
+    own = own_options.CELLS.get(cell)
+    return cell in CELL_KEYS[key] if own is None else key in own.options
 
 
 def constant_answer(config: Config, split: str) -> dict[str, float]:

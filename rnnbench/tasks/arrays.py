@@ -20,6 +20,7 @@ from rnnbench.tasks.task import (
     divided,
     enter,
     held,
+    shape_of,
     terminal,
 )
 
@@ -51,10 +52,7 @@ class OwnArrays:
         Raises:
             ConfigError: as `load`.
         """
-        task = self.load(data)
-        train, val, test = (len(task.splits[name]) for name in ("train", "val", "test"))
-        T, width = task.inputs.shape[1:]
-        return Shape(T, width, task.outputs, train, val, test, task.goal)
+        return shape_of(self.load(data))
 
     @held(files=lambda data: [data.path])
     def load(self, data: Arrays) -> Task:

@@ -41,7 +41,7 @@ class Goal(Enum):
 class Shape:
     """Keeps the sizes of a task."""
 
-    steps: int  # T of the longest training example
+    steps: int  # T of the longest training example, those set aside for validation among them
     input_size: int
     outputs: int  # width of the head: classes, numbers or keys
     train: int  # training examples; 0 if they are endless
@@ -106,6 +106,16 @@ class Task:
     def input_size(self) -> int:
         """Number of input features of a step."""
         return self.tokens or int(self.inputs.shape[2])
+
+
+def shape_of(task: Task) -> Shape:
+    """Return the sizes of a task whose training examples are in memory."""
+    train, val, test = (task.splits[part] for part in ("train", "val", "test"))
+    steps = T = task.inputs.shape[1]
+    if task.lengths is not None:
+        steps = int(task.lengths[np.concatenate([train, val])].max())
+    sizes, beyond = (len(train), len(val), len(test)), T if steps < T else None
+    return Shape(steps, task.input_size, task.outputs, *sizes, task.goal, test_steps=beyond)
 
 
 def check_examples(task: Task, examples: Examples) -> None:

@@ -14,6 +14,7 @@ from rnnbench.config.advice import no_name
 from rnnbench.config.loading import names, registered
 from rnnbench.config.places import defined
 from rnnbench.config.registry import register
+from rnnbench.config.schema import CELL_KEYS
 from rnnbench.config.user_code import asked
 from rnnbench.nn.cells.cell import Cell, Draw, Layer, Noise, State, Weights
 
@@ -37,7 +38,6 @@ CELLS: dict[str, type[Cell]] = {
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Cell) and "name" in vars(kind)
 }
-OWN_KEYS = sorted({key for kind in CELLS.values() for key in kind.options})  # of some cells alone
 C = TypeVar("C", bound=type[Cell])
 
 
@@ -117,9 +117,8 @@ def make_cell(model: Model) -> Cell:
         for key in ("recurrent_init", "recurrent_dropout", "zoneout"):
             if getattr(model, key) is not None:
                 raise refuse(key, getattr(model, key), "no recurrent weights between its units")
-    for key in OWN_KEYS:
+    for key, having in CELL_KEYS.items():
         if getattr(model, key) not in (None, False) and key not in kind.options:
-            having = [name for name, other in CELLS.items() if key in other.options]
             verb = "have" if len(having) > 1 else "has"
             raise refuse(key, getattr(model, key), f"no such key ({' and '.join(having)} {verb} it)")
     with asked("model.name", model.name):

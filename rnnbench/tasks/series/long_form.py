@@ -14,8 +14,7 @@ from rnnbench.tasks.series.columns import Columns, Long, read
 from rnnbench.tasks.series.forecast import Windows, forecast
 from rnnbench.tasks.series.prepare import task_of
 from rnnbench.tasks.series.settings import Series
-from rnnbench.tasks.series.ucr import shape_of
-from rnnbench.tasks.task import Labels, Shape, Task, check_metric, enter, held
+from rnnbench.tasks.task import Labels, Shape, Task, check_metric, enter, held, shape_of
 
 PARTS = ("train", "val", "test")
 

@@ -16,7 +16,7 @@ from rnnbench.tasks.series import ts_format
 from rnnbench.tasks.series.collection import Collection, check_answers, in_order, indices
 from rnnbench.tasks.series.prepare import task_of
 from rnnbench.tasks.series.settings import Series
-from rnnbench.tasks.task import Shape, Task, check_metric, enter, held
+from rnnbench.tasks.task import Shape, Task, check_metric, enter, held, shape_of
 
 
 @dataclass
@@ -68,12 +68,6 @@ class Archive:
         for path in paths:
             source[f"sha256 {path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
         return task_of(data, joined(data, read), source)
-
-
-def shape_of(task: Task) -> Shape:
-    """Return the sizes of a task in memory."""
-    train, val, test = (len(task.splits[part]) for part in ("train", "val", "test"))
-    return Shape(task.inputs.shape[1], task.input_size, task.outputs, train, val, test, task.goal)
 
 
 def folders(data: Ucr) -> list[Path]:
