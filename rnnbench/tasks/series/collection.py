@@ -42,6 +42,11 @@ class Collection:
         """Return file and row where a series begins, for a message."""
         return self.where.format(file=self.files[self.file[series]], row=self.rows[series])
 
+    def place_of_step(self, step: int) -> str:
+        """Return file and row of the series that a row of `values` is in, and which of its steps it is."""
+        series = int(np.searchsorted(self.starts, step, side="right")) - 1
+        return f"{self.place(series)}: step {step - self.starts[series] + 1} of the series"
+
     def steps_of(self, series: Labels) -> Array:
         """Return which steps of all are of these series: (steps,) True or False."""
         chosen = np.zeros(len(self.lengths), bool)
@@ -82,21 +87,29 @@ def indices(labels: list[str], classes: list[str]) -> Labels:
     return np.array([number.get(label, -1) for label in labels], np.int64)
 
 
-def check_answers(found: Collection, labels: list[str]) -> None:
+def check_answers(found: Collection, labels: list[str], numbers: Labels | None = None) -> None:
     """Refuse a label outside of training that training does not have, and a single class.
 
     Args:
-        labels: of each series, as its file has it.
+        found: the series and their answers, -1 where no class is known.
+        labels: as the file has them.
+        numbers: which of the labels each answer has, -1 if none; None: the first has the first, and so on.
 
     Raises:
         ConfigError: names file, row and label.
     """
     assert found.answers is not None
-    if (unknown := np.flatnonzero(found.answers < 0)).size:
-        series = int(unknown[0])
+    numbers = np.arange(len(labels)) if numbers is None else numbers
+    if (unknown := np.flatnonzero((found.answers < 0) & (numbers >= 0))).size:
+        first = int(unknown[0])
+        place, what = (
+            (found.place_of_step(first), "steps")
+            if found.every_step
+            else (f"{found.place(first)}:", "series")
+        )
         raise ConfigError(
-            f"{found.place(series)}: has the label {labels[series]}, which no training example has "
-            f"({', '.join(found.classes[:12])}); remove the {len(unknown)} series of such labels, or give "
+            f"{place} has the label {labels[numbers[first]]}, which no training example has "
+            f"({', '.join(found.classes[:12])}); remove the {len(unknown)} {what} of such labels, or give "
             "training examples of them"
         )
     if len(found.classes) == 1:

@@ -1,6 +1,6 @@
 """Reads a CSV or Parquet file in long form: a row for each step of each series."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Optional
 
@@ -10,9 +10,10 @@ from omegaconf import MISSING
 from rnnbench.config import ConfigError
 from rnnbench.config.refusals import at_least, refuse
 from rnnbench.tasks.series.collection import Array, Collection, check_answers, in_order, indices
-from rnnbench.tasks.series.columns import Columns, Long, read
+from rnnbench.tasks.series.columns import Long, read
 from rnnbench.tasks.series.forecast import Windows, forecast
 from rnnbench.tasks.series.prepare import task_of
+from rnnbench.tasks.series.rows import Columns
 from rnnbench.tasks.series.settings import Series
 from rnnbench.tasks.task import Labels, Shape, Task, check_metric, enter, held, shape_of
 
@@ -29,6 +30,7 @@ class LongForm(Series):
     time: Optional[str] = None  # column: numbers or dates that rise; null: the order of the file
     values: Optional[list[str]] = None  # columns: the channels; null: all that are not named otherwise
     target: Optional[str] = None  # column: class or number of a series; of a forecast, the channel asked for
+    every_step: bool = False  # the target is asked for at every step; empty cells ask for no class
     part: Optional[str] = None  # column: train, val or test; null: a sixth is set aside for each
     delimiter: str = ","
     horizon: Optional[int] = None  # forecast so many steps; null: the target is asked for
@@ -53,6 +55,8 @@ class LongForm(Series):
             return
         if self.metric != "mse":
             refuse("data.metric", self.metric, "a forecast (data.horizon) is judged by data.metric=mse")
+        if self.every_step:
+            refuse("data.every_step", True, "asks for data.target, not for next steps: data.horizon=null")
         for key, value in (("part", self.part), ("folds", self.folds), ("val_size", self.val_size)):
             if value is not None:
                 refuse(
@@ -69,7 +73,8 @@ class OwnSeries:
         id,time,x,y,kind        data.series=id data.time=time data.target=kind: the class of each series,
         a,0,1.5,3,walk          of the channels x and y; with data.metric=mse a number
         a,1,1.6,,walk
-        b,0,0.2,7,run           data.horizon=3 data.metric=mse: the next three steps of x and y
+        b,0,0.2,7,run           data.every_step=true: a kind at every step, which may differ within a series
+                                data.horizon=3 data.metric=mse: the next three steps of x and y
 
     A constant answer scores the share of the commonest class, or an mse of about 1, since numbers are
     standardised.
@@ -96,7 +101,7 @@ class OwnSeries:
         path = Path(data.path).expanduser()
         columns = Columns(
             data.series, data.time, tuple(data.values or ()), data.target, data.part, data.metric == "mse",
-            data.delimiter
+            data.every_step, data.delimiter
         )  # fmt: skip
         long = read(path, columns, Path(data.root).expanduser() / "series")
         source = {"source": path.name, "sha256": long.digest}
@@ -116,26 +121,52 @@ def collection(data: LongForm, long: Long) -> Collection:
     """
     N = len(long.lengths)
     parts = {"train": np.arange(N)} if not long.parts else parts_of(data, long)
-    answers: Array | None = None
-    classes: list[str] = []
-    texts = [str(target) for target in long.targets]
-    if data.horizon is None:
-        if data.target in long.channels:
-            refuse("data.target", data.target, "is a column of data.values too; name it in one of them")
-        if data.metric == "accuracy":
-            classes = in_order([texts[k] for k in parts["train"]])
-            answers = indices(texts, classes)
-        else:
-            answers = np.array(long.targets, np.float64)[:, None]
-            if (bad := np.flatnonzero(~np.isfinite(answers[:, 0]))).size:
-                raise ConfigError(
-                    f"{data.path}, row {long.rows[bad[0]]:,}: has {texts[bad[0]]} in column {data.target}; "
-                    "leave the series out"
-                )
     found = Collection(long.values, long.lengths, long.channels, parts, [data.path], np.zeros(N, np.int64),
-                       long.rows, answers, classes)  # fmt: skip
-    if classes:
+                       long.rows)  # fmt: skip
+    if data.horizon is not None:
+        return found
+    if data.target in long.channels:
+        refuse("data.target", data.target, "is a column of data.values too; name it in one of them")
+    if long.answers is not None:
+        return answered_at_steps(found, long.answers, long.words)
+    texts = [str(target) for target in long.targets]
+    if data.metric == "accuracy":
+        classes = in_order([texts[k] for k in parts["train"]])
+        found = replace(found, answers=indices(texts, classes), classes=classes)
         check_answers(found, texts)
+        return found
+    answers = np.array(long.targets, np.float64)[:, None]
+    if (bad := np.flatnonzero(~np.isfinite(answers[:, 0]))).size:
+        raise ConfigError(
+            f"{data.path}, row {long.rows[bad[0]]:,}: has {texts[bad[0]]} in column {data.target}; "
+            "leave the series out"
+        )
+    return replace(found, answers=answers)
+
+
+def answered_at_steps(found: Collection, answers: Array, words: list[str]) -> Collection:
+    """Return series with what is asked of their steps.
+
+    Args:
+        found: series without answers.
+        answers, words: see `Long`.
+
+    Raises:
+        ConfigError: a class is not among the training examples, or the only one; or a series has none.
+    """
+    if answers.dtype.kind == "f":
+        return replace(found, answers=answers[:, None], every_step=True)
+    asked = answers >= 0
+    if (silent := np.flatnonzero(np.add.reduceat(asked, found.starts) == 0)).size:
+        raise ConfigError(
+            f"{found.place(int(silent[0]))}: begins a series whose target is empty at every step; leave the "
+            f"{len(silent)} series without any out"
+        )
+    trained = found.steps_of(found.parts["train"]) & asked
+    classes = in_order([words[k] for k in np.unique(answers[trained])])
+    known = np.append(indices(words, classes), -1)[answers]
+    found = replace(found, answers=known, classes=classes, every_step=True)
+    check_answers(found, words, answers)
     return found
 
 

@@ -79,16 +79,14 @@ def check_values(data: Series, found: Collection) -> Labels:
         ConfigError: a value is infinite, or missing and data.missing says nothing; names file and row.
     """
     gaps = np.zeros(len(found.channels), bool)
-    for series, steps in blocks(found):
+    for _, steps in blocks(found):
         values = np.asarray(found.values[steps])
         bad = np.isinf(values) if data.missing else ~np.isfinite(values)
         if bad.any():
             step, channel = (int(part[0]) for part in bad.nonzero())
-            one = series.start + int(np.searchsorted(np.cumsum(found.lengths[series]), step, side="right"))
-            within = steps.start + step - int(found.starts[one]) + 1
             infinite = np.isinf(values[step, channel])
             raise ConfigError(
-                f"{found.place(one)}: step {within} of the series has "
+                f"{found.place_of_step(steps.start + step)} has "
                 + ("an infinite value" if infinite else "no value")
                 + f" in channel {found.channels[channel]}; "
                 + ("correct it" if infinite else "data.missing=mask or data.missing=forward reads it")
@@ -105,7 +103,7 @@ def split(data: Series, found: Collection) -> tuple[dict[str, Labels], dict[str,
     """
     parts, how = dict(found.parts), {}
     pool = parts.pop("train")
-    by_class = bool(found.classes) and data.stratified
+    by_class = bool(found.classes) and data.stratified and not found.every_step
     if "test" not in parts:
         sixth = len(pool) // 6
         if sixth < 1:
