@@ -6,13 +6,15 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from conftest import make_config
 
 from rnnbench import tasks
-from rnnbench.config import ConfigError
+from rnnbench.config import ConfigError, Kernel
 from rnnbench.tasks import Goal
 from rnnbench.tasks.series import columns
 from rnnbench.tasks.series.long_form import LongForm
-from rnnbench.tasks.series.settings import Missing
+from rnnbench.tasks.series.settings import ClassWeights, Missing
+from rnnbench.train.stack import Stack
 
 rng = np.random.RandomState(0)
 SERIES = [(f"s{k}", "up" if k % 2 else "down", rng.normal(5, 2, (3 + k % 4, 2)).round(3)) for k in range(36)]
@@ -73,6 +75,99 @@ def test_numbers_and_next_steps_are_asked_for(tmp_path):
         assert (task.inputs[index, -1, 0] + 1 == task.targets[index, 0]).all()
 
 
+def steps(folder, answer, **keys):
+    """Write the series with an answer of each step in a last column: answer(series, step, values) -> text."""
+    rows = [
+        f"{name},{t},{x},{y},{answer(k, t, values)}"
+        for k, (name, _, values) in enumerate(SERIES)
+        for t, (x, y) in enumerate(values)
+    ]
+    keys = {"every_step": True, "target": "phase"} | keys
+    return rows, long(folder, rows, "id,time,x,y,phase", **keys)
+
+
+def phase(k, t, values):
+    """A class at each step, none at every fourth."""
+    return "" if (k + t) % 4 == 3 else "high" if values[t].sum() > 10 else "low"
+
+
+@pytest.mark.parametrize("keys", [{}, {"missing": Missing.mask}, {"missing": Missing.forward}])
+def test_a_class_is_asked_for_at_every_step_in_any_form_of_the_file(tmp_path, monkeypatch, keys):
+    rows, data = steps(tmp_path, phase, class_weights=ClassWeights.balanced, **keys)
+    task, shape = tasks.load(data), tasks.shape(data)
+    assert (task.goal, task.classes, task.targets.shape) == (Goal.labels, ("high", "low"), (36, 6))
+    assert (shape.goal, shape.outputs) == (Goal.labels, 2)
+    for k, (targets, (_, _, values)) in enumerate(zip(task.targets, SERIES, strict=True)):
+        said = [("", *task.classes)[target + 1] for target in targets[: len(values)]]
+        assert said == [phase(k, t, values) for t in range(len(values))]
+        assert not targets[len(values) :].any()
+    known = [target for k in task.splits["train"] for target in task.targets[k, : task.lengths[k]]]
+    counts = np.bincount([target for target in known if target >= 0])
+    np.testing.assert_allclose(task.weights, counts.sum() / (2 * counts))
+    pyarrow.parquet.write_table(pyarrow.csv.read_csv(data.path), tmp_path / "mine.parquet")
+    parquet = dataclasses.replace(data, path=str(tmp_path / "mine.parquet"))
+    by_time = sorted(rows, key=lambda row: int(row.split(",")[1]))
+    monkeypatch.setattr(columns, "KEPT", 0)
+    for other in (parquet, long(tmp_path, by_time, "id,time,x,y,phase", every_step=True, target="phase")):
+        assert tasks.load(other).checksum == task.checksum
+        assert (tasks.load(other).targets == task.targets).all()
+
+
+def test_numbers_are_asked_for_at_every_step(tmp_path):
+    data = steps(tmp_path, lambda k, t, values: 3 * values[t, 0], metric="mse")[1]
+    task, own = tasks.load(data), tasks.load(dataclasses.replace(data, standardise=False))
+    assert (task.goal, task.targets.shape) == (Goal.values, (36, 6, 1))
+    for targets, (_, _, values) in zip(own.targets, SERIES, strict=True):
+        np.testing.assert_allclose(targets[: len(values), 0], 3 * values[:, 0], rtol=1e-6)
+    train = task.splits["train"]
+    there = task.targets[train][np.arange(6) < task.lengths[train][:, None]]
+    np.testing.assert_allclose([there.mean(), there.std()], [0, 1], atol=1e-5)
+
+
+def test_kernels_agree_on_answers_at_some_steps(tmp_path):
+    data = steps(tmp_path, phase, class_weights=ClassWeights.balanced)[1]
+    losses = []
+    for kernel in (Kernel.torch, Kernel.compiled):
+        config = make_config("gru", fit__kernel=kernel)
+        config.data = data
+        stack = Stack(config, tasks.load(data))
+        stack.admit([stack.fresh(config)])
+        reports = zip(range(3), stack.epochs(), strict=False)
+        losses.append(
+            [report.metrics[0][name] for _, report in reports for name in ("train/loss", "val/loss")]
+        )
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "answer, keys, message",
+    [
+        (phase, {"every_step": False}, "row 7: has nothing in column phase .* data.every_step=true asks for a"),
+        (lambda k, t, values: t, {"every_step": False, "metric": "mse"},
+         "row 3: has 1.0 in column phase .* data.every_step=true asks for an answer at every step"),
+        (lambda k, t, values: "" if k == 3 else phase(k, t, values), {},
+         r"row 14: begins a series whose target is empty at every step; leave the 1 series"),
+        (lambda k, t, values: "low", {}, "has the label low alone"),
+        (lambda k, t, values: "" if t == 2 else t, {"metric": "mse"},
+         "row 4: has nothing in column phase .* needs a number at every step: leave the row out"),
+        (lambda k, t, values: "inf" if k else t, {"metric": "mse"}, "row 5: has an infinite number"),
+        (phase, {"metric": "mse"}, "Row #2: .*'high'.*; correct"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_answers_of_steps_is_named(tmp_path, answer, keys, message):
+    with pytest.raises(ConfigError, match=message):
+        tasks.shape(steps(tmp_path, answer, **keys)[1])
+
+
+def test_a_label_at_a_step_of_the_test_that_training_lacks_is_refused(tmp_path):
+    rows = steps(tmp_path, lambda k, t, values: "odd" if (k, t) == (33, 2) else phase(k, t, values))[0]
+    rows = [f"{row},{'train' if int(row.split(',')[0][1:]) < 30 else 'test'}" for row in rows]
+    data = long(tmp_path, rows, "id,time,x,y,phase,part", every_step=True, target="phase", part="part")
+    message = r"row 1\d\d: step 3 of the series has the label odd, which no training .* the 1 steps of such"
+    with pytest.raises(ConfigError, match=message):
+        tasks.load(data)
+
+
 def test_missing_values_are_read_as_asked(tmp_path):
     rows = [ROWS[0], ROWS[1].replace(f"{SERIES[0][2][1, 0]}", ""), *ROWS[2:]]
     with pytest.raises(ConfigError, match=r"row 2: step 2 .* no value in channel x; data.missing=mask"):
@@ -128,6 +223,7 @@ def test_a_label_of_the_test_that_training_lacks_is_refused(tmp_path):
         ({"horizon": 2}, "data.metric=accuracy: a forecast"),
         ({"horizon": 2, "metric": "mse", "folds": 3}, "data.folds=3: a forecast"),
         ({"horizon": 0}, "data.horizon=0: must be"),
+        ({"horizon": 2, "metric": "mse", "every_step": True}, "data.every_step=True: asks for data.target"),
         ({"delimiter": ""}, "data.delimiter=: must be one"),
     ],
 )

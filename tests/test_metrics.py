@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_config, small_task
-from sklearn.metrics import balanced_accuracy_score, f1_score, mean_absolute_error, r2_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    mean_absolute_error,
+    r2_score,
+)
 
 from rnnbench.config import (
     ConfigError,
@@ -49,6 +55,30 @@ def test_metrics_of_classes_are_those_of_scikit_learn(kernel):
         assert measured["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, said))
         assert measured["macro_f1"] == pytest.approx(f1_score(truth, said, average="macro"))
         assert measured["accuracy"] == (truth == said).mean()
+
+
+@pytest.mark.parametrize("kernel", [Kernel.torch, Kernel.compiled])
+def test_metrics_of_classes_at_every_step_are_those_of_scikit_learn(kernel):
+    """Over the steps that count alone; and the confusion matrix of classes with names has them."""
+    lengths = 1 + np.arange(200) % 5
+    labels = np.random.RandomState(0).choice([-1, 0, 0, 1, 2], (200, 5))
+    labels[:, 0] = labels[:, 0].clip(0)
+    task = dataclasses.replace(small_task(200), targets=labels, goal=Goal.labels, lengths=lengths)
+    task = dataclasses.replace(task, classes=("a", "b", "c"))
+    names = ["balanced_accuracy", "macro_f1"]
+    stack, index = trained(task, data__metrics=names, fit__kernel=kernel)
+    found = stack.measure(stack.state["parameters"], "test").metrics
+    evaluation = torch_evaluation(stack.slots[0].config, task, stack.compute)
+    ((places, logits, _),) = evaluation._outputs(stack.state["parameters"], index, lambda: None)
+    counts = (labels[index[places]] >= 0) & (np.arange(5) < lengths[index[places]][:, None])
+    truth, outcomes = labels[index[places]][counts], conclude(stack, list(stack.slots))
+    for measured, answers, outcome in zip(found, logits.argmax(1).mT.numpy(), outcomes, strict=True):
+        said = answers[counts]
+        assert measured["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, said))
+        assert measured["macro_f1"] == pytest.approx(f1_score(truth, said, average="macro"))
+        assert measured["accuracy"] == pytest.approx((truth == said).mean())
+        assert outcome.confusion.tolist() == confusion_matrix(truth, said).tolist()
+        assert outcome.by_length is None
 
 
 def test_perplexity_is_that_of_the_mean_cross_entropy_of_a_step():

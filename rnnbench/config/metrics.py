@@ -40,7 +40,7 @@ class Metric(MetricFacts):
         of_means(loss, hits)  from the mean loss and the share of right answers, (K,) each; these are known
                               of each epoch's training, too
         of_confusion(counts)  from confusion matrices (K, classes, classes), whose rows are the truth; of
-                              tasks that ask for a class at the end
+                              tasks that ask for a class
         of_sums(*totals)      from the totals over all minibatches, (K, ...) each, of sums(logits, y, counts)
 
     `sums` is given logits (K, outputs, B), or (K, outputs, T, B) where an answer is asked for at every step,
@@ -48,8 +48,8 @@ class Metric(MetricFacts):
     answers that count and 0 for padding. It gives a tuple of tensors (K, ...). sums="task" takes the method
     `sums` of the task and sums="optimum" its method `optimum`, and the metric goes with such tasks alone.
 
-    The first two follow from what every kernel's evaluation gives. The third has the torch path evaluate the
-    examples again, whatever kernel trains. Each gives (K,).
+    The first follows from what every kernel's evaluation gives, and so does the second of a class at the
+    end. Otherwise the torch path evaluates the examples again, whatever kernel trains. Each gives (K,).
     """
 
     goals: tuple[str, ...]  # what is asked of the sequences that it goes with: values of rnnbench.tasks.Goal
@@ -207,7 +207,7 @@ METRICS = {
             bounds=SHARE,
             digits=4,
             title="balanced accuracy",
-            goals=("label",),
+            goals=LABELS,
             of_confusion=balanced_accuracy,
         ),
         Metric(
@@ -216,7 +216,7 @@ METRICS = {
             bounds=SHARE,
             digits=4,
             title="macro F1",
-            goals=("label",),
+            goals=LABELS,
             of_confusion=macro_f1,
         ),
         Metric(

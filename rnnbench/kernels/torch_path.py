@@ -1,11 +1,12 @@
 """The torch path: any cell on any device, batched products over the stack, gradients by autograd."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rnnbench.config import Config, Metric
+from rnnbench.config import Config
 from rnnbench.kernels.batches import Batch, Batches
 from rnnbench.kernels.compiled import cores, threads_asked
 from rnnbench.kernels.losses import counted, measure
@@ -17,6 +18,7 @@ from rnnbench.nn.network import Carried, Network
 from rnnbench.tasks import Goal, Task
 
 EVALUATION_BATCH = 250
+Sums = Callable[[Any, Any, Any], tuple[Any, ...]]  # see `sums` of rnnbench.config.metrics.Metric
 LARGE = 128  # hidden size from which products are worth more than one thread
 
 
@@ -97,25 +99,21 @@ class TorchCompute:
     @torch.no_grad()
     def totals(
         self,
-        metrics: Sequence[Metric],
+        sums: Mapping[str, Sums],
         parameters: Tensor,
         index: Tensor,
         poll: Callable[[], None] = lambda: None,
     ) -> dict[str, tuple[Tensor, ...]]:
-        """Sum over the examples what metrics, by name, are computed from, (k, ...) each; see `Metric`."""
+        """Sum over the examples what each of `sums` gives, (k, ...) each, by its name; see `Metric`."""
         totals: dict[str, tuple[Tensor, ...]] = {}
         with torch_precision.of(self.fit):
             for _, logits, batch in self._outputs(parameters, index, poll):
                 counts = counted(self.task.goal, logits, batch.y, batch.lengths).double()
                 y = batch.y.double() if batch.y.is_floating_point() else batch.y
-                for metric in metrics:
-                    own = {"task": self.task.sums, "optimum": self.task.optimum}
-                    summed = own[metric.sums] if isinstance(metric.sums, str) else metric.sums
-                    assert callable(summed)
-                    parts = summed(logits.double(), y, counts)
-                    before = totals.get(metric.name)
-                    sums = parts if before is None else (a + b for a, b in zip(before, parts, strict=True))
-                    totals[metric.name] = tuple(sums)
+                for name, summed in sums.items():
+                    parts, before = summed(logits.double(), y, counts), totals.get(name)
+                    added = parts if before is None else (a + b for a, b in zip(before, parts, strict=True))
+                    totals[name] = tuple(added)
         return totals
 
     def _outputs(

@@ -25,8 +25,8 @@ from rnnbench.kernels import make_compute
 from rnnbench.kernels.libraries import alike
 from rnnbench.nn import optimisers
 from rnnbench.nn.cells import Draw, Noise
-from rnnbench.tasks import Task
-from rnnbench.train.evaluation import Answers, Evaluation, answers, rows
+from rnnbench.tasks import Goal, Task
+from rnnbench.train.evaluation import Answers, Evaluation, by_length, rows
 
 
 @dataclass(eq=False)
@@ -94,9 +94,9 @@ class Outcome:
     slot: Slot
     metrics: dict[str, float]  # by the name that is recorded
     weights: Tensor  # (P,) at the best epoch
-    # Of the test set at the best epoch, where a class is asked for at the end:
+    # Of the test set at the best epoch, where a class is asked for at the end, or of classes with names:
     confusion: Tensor | None  # (classes, classes) counts, rows the truth
-    by_length: Tensor | None  # (lengths, 2) rows of length, accuracy; where lengths vary
+    by_length: Tensor | None  # (lengths, 2) rows of length, accuracy; at the end, where lengths vary
     last: Snapshot | None = None  # after its last epoch
 
 
@@ -309,6 +309,9 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
         return []
     best = torch.cat([trial.rows["best"] for trial in ended])
     found = stack.measure(best, "test")
+    matrices = None
+    if stack.task.goal is Goal.label or stack.task.classes:
+        matrices = stack.evaluation.confusion(best, stack.splits["test"], found.predictions, stack.poll)
     stack.stop(slots)  # last: what raises leaves them where they are
     outcomes = []
     for k, trial in enumerate(ended):
@@ -324,8 +327,9 @@ def conclude(stack: Stack, slots: Sequence[Slot]) -> list[Outcome]:
             "time/train_seconds": slot.seconds,
             "time/sequences_per_second": slot.sequences / slot.seconds,
         }
-        confusion, by_length = answers(stack.task, found, k)
-        outcomes.append(Outcome(slot, metrics, best[k].cpu(), confusion, by_length, trial))
+        counts = None if matrices is None else matrices[k]
+        lengths = by_length(stack.task, found, k)
+        outcomes.append(Outcome(slot, metrics, best[k].cpu(), counts, lengths, trial))
     return outcomes
 
 

@@ -182,7 +182,11 @@ def _check_same(found: Scan, batch: Any, codes: Labels, key: str, name: str) -> 
     encoded = column.dictionary_encode()
     if column.null_count:
         at = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        found.refuse(at, f"has nothing in column {name} (data.{key}); leave the series out, or complete it")
+        asked = key == "target" and not numbers
+        also = "; data.every_step=true asks for a class at every step that has one" if asked else ""
+        found.refuse(
+            at, f"has nothing in column {name} (data.{key}); leave the series out, or complete it{also}"
+        )
     words = encoded.dictionary.to_pylist()
     here = encoded.indices.to_numpy(zero_copy_only=False)
     known = found.same.setdefault(key, [])
