@@ -142,7 +142,7 @@ def test_kernels_agree_on_answers_at_some_steps(tmp_path):
 @pytest.mark.parametrize(
     "answer, keys, message",
     [
-        (phase, {"every_step": False}, "row 7: has nothing in column phase .* data.every_step=true asks for a"),
+        (phase, {"every_step": False}, "row 7: has nothing in column phase .* data.every_step=true asks"),
         (lambda k, t, values: t, {"every_step": False, "metric": "mse"},
          "row 3: has 1.0 in column phase .* data.every_step=true asks for an answer at every step"),
         (lambda k, t, values: "" if k == 3 else phase(k, t, values), {},

@@ -419,6 +419,12 @@ def test_arrays_have_the_freedom_of_series(tmp_path):
     assert not tasks.same_examples(dataclasses.replace(file, standardise=True))
 
 
+def test_shares_of_classes_need_one_class_for_each_example(tmp_path):
+    data = arrays(tmp_path, x_train=X, y_train=CLASSES, lengths_train=LENGTHS)
+    with pytest.raises(ConfigError, match=r"data.stratified=True: needs one class for each example"):
+        tasks.load(dataclasses.replace(data, stratified=True))
+
+
 def test_numbers_at_every_step_are_standardised_as_far_as_they_count(tmp_path):
     data = arrays(tmp_path, x_train=X, y_train=NUMBERS, lengths_train=LENGTHS)
     task = tasks.load(dataclasses.replace(data, metric="mse", standardise=True))
@@ -453,6 +459,11 @@ def test_unscaled_arrays_are_named_in_a_line(tmp_path, capsys):
             "accuracy",
             r"the class -1 \(where .*lengths_train\); must be .* at every step",
         ),
+        (
+            {"y_train": np.where(np.arange(60)[:, None] == 7, -1, CLASSES), "lengths_train": LENGTHS},
+            "accuracy",
+            r"y_train\[7\] asks for nothing at any step; leave the example out",
+        ),
         ({"y_train": CLASSES[:, :4]}, "accuracy", r"shape \(60, 4\).*classes \(N,\), or \(N, 5\)"),
         (
             {"y_train": np.where(PADDED, 0, 1 + CLASSES), "lengths_train": LENGTHS},
@@ -468,6 +479,26 @@ def test_answers_at_every_step_are_refused(tmp_path, contents, metric, message):
     data.metric = metric
     with pytest.raises(ConfigError, match=message):
         tasks.shape(data)
+
+
+@pytest.mark.parametrize("names", [None, np.array(["", "rest", "walk", "run"])])
+def test_steps_without_a_class_ask_for_nothing(tmp_path, names):
+    """As in data=csv with data.every_step: the same steps and answers make the same task."""
+    y = np.where((X[:, :, 1] < 0.3) & (np.arange(5) > 0), -1, CLASSES.clip(0))
+    rows = [
+        f"{k},{t},{a},{b},{'' if y[k, t] < 0 else y[k, t] if names is None else names[y[k, t] + 1]}"
+        for k in range(60)
+        for t, (a, b) in enumerate(X[k, : LENGTHS[k]])
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["id,t,a,b,phase", *rows]))
+    long = LongForm("csv", path=str(tmp_path / "a.csv"), series="id", time="t", target="phase",
+                    root=str(tmp_path), every_step=True, standardise=False)  # fmt: skip
+    given = y if names is None else names[y + 1]
+    task = tasks.load(arrays(tmp_path, x_train=X, y_train=given, lengths_train=LENGTHS))
+    same = tasks.load(long)
+    assert np.array_equal(task.targets, same.targets) and (task.targets[~PADDED] < 0).any()
+    assert (task.goal, task.outputs) == (same.goal, same.outputs) == (Goal.labels, 3)
+    assert names is None or task.classes == same.classes == ("rest", "run", "walk")
 
 
 @pytest.mark.parametrize("part", ["val", "test"])

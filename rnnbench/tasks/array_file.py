@@ -153,15 +153,15 @@ def _named(data: Arrays, arrays: dict[str, Array], parts: list[str]) -> list[str
             _refuse(data, key, f"has shape {y.shape} of {y.dtype}; {what}")
         texts, lengths = np.char.strip(y.astype(str)), arrays.get(f"lengths_{part}")
         goal = goal_of(data, y)
-        classes = classes or in_order(counted(texts, lengths, goal).tolist())
-        found = indices(texts.ravel().tolist(), classes).reshape(y.shape)
+        classes = classes or in_order([*filter(None, counted(texts, lengths, goal).tolist())])
+        found, empty = indices(texts.ravel().tolist(), classes).reshape(y.shape), texts == ""
         if goal.every_step and lengths is not None:
             found[~_counts(y, lengths)] = 0
-            texts[~_counts(y, lengths)] = classes[0]
-        if place := _first(texts == ""):
-            _refuse(data, f"{key}{place}", "is empty; leave the example out, or give it a label")
-        if place := _first(found < 0):
-            label = texts[found < 0][0]
+        elif place := _first(empty):
+            also = f", or lengths_{part}, with which it asks for nothing" if goal.every_step else ""
+            _refuse(data, f"{key}{place}", f"is empty; leave the example out, or give it a label{also}")
+        if place := _first(unknown := (found < 0) & ~empty):
+            label = texts[unknown][0]
             _refuse(data, f"{key}{place}", f"has the label {label}, {_unknown(classes)}")
         arrays[key] = found
     return classes
@@ -248,12 +248,13 @@ def _unreadable(data: Arrays, values: Array) -> Array:
 
 
 def _check_classes(data: Arrays, arrays: dict[str, Array], part: str) -> None:
-    """Refuse targets that are not the classes 0, 1, ... of the training examples."""
+    """Refuse targets that are not the classes 0, 1, ... of the training examples, or -1 within lengths."""
     y, like, (N, T, _) = arrays[f"y_{part}"], arrays["y_train"], arrays[f"x_{part}"].shape
-    goal = goal_of(data, like)
+    goal, lengths = goal_of(data, like), arrays.get(f"lengths_{part}")
     shaped = y.shape in ((N,), (N, T)) and y.ndim == like.ndim and y.dtype.kind in "biu"
-    answers = counted(y, arrays.get(f"lengths_{part}"), goal) if shaped else y
-    if not shaped or answers.min() < 0:
+    answers = counted(y, lengths, goal) if shaped else y
+    least = -1 if goal.every_step and lengths is not None else 0
+    if not shaped or answers.min() < least:
         found = f" with the class {answers.min()}{_unless_padding(arrays, part)}" if shaped else ""
         _refuse(
             data,
@@ -261,7 +262,12 @@ def _check_classes(data: Arrays, arrays: dict[str, Array], part: str) -> None:
             f"has shape {y.shape} of {y.dtype}{found}; must be classes (N,), or (N, {T}) at every "
             f"step{_as_train(part)}, of whole numbers from 0 on, or take data.metric=mse",
         )
+    if least and lengths is not None:
+        silent = np.where(_counts(y, lengths), y, -1).max(1) < 0
+        if place := _first(silent):
+            _refuse(data, f"y_{part}{place}", "asks for nothing at any step; leave the example out")
     kinds = np.unique(counted(like, arrays.get("lengths_train"), goal))
+    kinds = kinds[kinds >= 0]
     if len(kinds) == 1:
         _refuse(data, "y_train", f"has class {kinds[0]} alone, so that there is nothing to learn")
     if kinds[-1] != len(kinds) - 1:

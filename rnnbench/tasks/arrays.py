@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from rnnbench.config import ConfigError
+from rnnbench.config.refusals import refuse
 from rnnbench.tasks.array_file import Arrays, check, counted, counting, goal_of, read
 from rnnbench.tasks.series import prepare
 from rnnbench.tasks.series.answers import asked, warn_of_classes
@@ -32,7 +33,7 @@ class OwnArrays:
 
         x_train (N, T, input)   numbers; entering as (value - data.mean) / data.std
         y_train (N,)            a class 0, 1, ..., without gaps: metric accuracy
-             or (N, T)          a class at every step
+             or (N, T)          a class at every step, with lengths -1 where nothing is asked for
              or (N,), (N, outputs)  floats: data.metric=mse
              or (N, T, outputs)     floats at every step, of one output (N, T, 1)
         lengths_train (N,)      optional: steps that count; the rest of x and y is padding, whatever it holds
@@ -67,6 +68,8 @@ class OwnArrays:
         names = check(data, arrays, parts)
         x, y = (np.concatenate([arrays[f"{key}_{part}"] for part in parts]) for key in ("x", "y"))
         lengths, goal = _lengths(arrays, parts), goal_of(data, y)
+        if data.stratified and goal.every_step:
+            refuse("data.stratified", True, "needs one class for each example, and y has one at every step")
         if y.shape[1:] == x.shape[1:2] != (1,) and goal is Goal.value:
             terminal().warn(
                 f"data.path={data.path}: y has shape {y.shape}, read as {y.shape[1]} numbers at the end; a "
