@@ -6,7 +6,7 @@ import sys
 import hydra
 import optuna
 import pytest
-from hydra._internal import config_loader_impl, utils
+from hydra._internal import config_loader_impl, config_repository, defaults_list, utils
 from hydra._internal import hydra as hydra_main
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -106,6 +106,48 @@ def test_the_files_know_groups_options_and_contents(loader, tmp_path):
         hydra_api.files_seen_with(loader, "config", ["seed=[1"])
     first = hydra_api.make_loader(str(conf_folder()), str(tmp_path))
     assert "mine" in hydra_api.files_of(first).get_group_options("model")
+
+
+def test_a_file_is_parsed_once_and_read_again_once_it_has_changed(tmp_path, monkeypatch):
+    """Whoever composes changes what he was given: the next one is given the file as it is."""
+    assert "copy.deepcopy(delegate)" in inspect.getsource(config_repository.CachingConfigRepository)
+    parsed = []
+    load = OmegaConf.load
+    monkeypatch.setattr(OmegaConf, "load", lambda file: parsed.append(file.name) or load(file))
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("# @package other\ndefaults: [/model: lstm, _self_]\nname: first\n")
+    files = hydra_api.files_of(hydra_api.make_loader(str(conf_folder()), str(tmp_path)))
+    for _ in range(2):
+        found = files.load_config("mine")
+        assert found.header["package"] == "other" and found.config == {"name": "first"}
+        assert [default.get_name() for default in found.defaults_list] == ["lstm", "_self_"]
+        found.config.name = "changed"
+    assert parsed == [str(mine)]
+    mine.write_text("name: again\n")
+    assert files.load_config("mine").config == {"name": "again"}
+    mine.unlink()
+    assert files.load_config("mine") is None
+    mine.write_bytes(b"name: \xff\n")
+    with pytest.raises(UnicodeDecodeError):
+        files.load_config("mine")
+
+
+@pytest.mark.parametrize("words", [["first=a"], ["second=a"], ["second=${first}", "first=a"]])
+def test_choices_are_inserted_as_by_hydra(tmp_path, monkeypatch, words):
+    (tmp_path / "own.yaml").write_text("defaults:\n  - first: b\n  - second: ${first}\n")
+    for group in ("first", "second"):
+        (tmp_path / group).mkdir()
+        for name in ("a", "b"):
+            (tmp_path / group / f"{name}.yaml").write_text(f"name: {name}\n")
+
+    def composed():
+        with hydra_api.initialized(str(tmp_path)):
+            return GlobalHydra.instance().config_loader().load_configuration("own", words, RunMode.RUN)
+
+    ours = composed()
+    assert ours.second.name == "a"
+    monkeypatch.setattr(defaults_list, "_create_interpolation_map", hydra_api.CHOICES)
+    assert ours == composed()
 
 
 def test_values_are_applied_and_noted_as_hydra_does(loader, parser):
