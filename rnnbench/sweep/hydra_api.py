@@ -136,7 +136,7 @@ class Files(ConfigRepository):
     ] = {}  # pickled results, by where a text is read and the text
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Files":
-        """Return a repository of the same sources; that Hydra replaces them in it does not concern this one."""
+        """Return a repository that shares the sources, until Hydra gives it a list of its own."""
         return copy.copy(self)
 
     def load_config(self, config_path: str) -> ConfigResult | None:
