@@ -25,6 +25,8 @@ from rnnbench.tasks.files import Stored
 from rnnbench.tasks.music import Music
 from rnnbench.tasks.sequences import Images
 from rnnbench.tasks.series.long_form import LongForm
+from rnnbench.tasks.series.recorded import enter, in_units, recorded
+from rnnbench.tasks.series.settings import Series
 from rnnbench.tasks.series.ucr import Ucr
 from rnnbench.tasks.text import Text
 from rnnbench.train.stack import Stack
@@ -45,16 +47,21 @@ class Trained:
         """Compute logits (B, outputs), or where an answer is asked for at every step (B, T, outputs).
 
         Args:
-            examples: (B, T, input), values as in the data: those of images in [0, 1], tokens one-hot.
-                Anything that torch.as_tensor takes.
+            examples: (B, T, input), values as in the data: those of images in [0, 1], tokens one-hot, those
+                of series and arrays as their file has them, nan where one is missing; they enter as the
+                record says (data.standardise, data.missing, data.mean and data.std). Anything that
+                torch.as_tensor takes.
             lengths: (B,) whole numbers from 1 to T, the steps of each example that count; what comes after
                 them is padding, and its logits mean nothing. None: all T do.
 
         Raises:
-            ConfigError: examples or lengths of another shape, or bytes in place of values in [0, 1].
+            ConfigError: examples or lengths of another shape, or bytes in place of values in [0, 1]; or a
+                value is missing, or the record does not say how values enter.
         """
         data = self.config.data
         x = torch.as_tensor(examples)
+        if isinstance(data, Series) and (data.standardise or data.missing) and x.dim() == 3:
+            x = self._entering(data, x, lengths)
         if x.dim() != 3 or x.shape[2] != self.network.input_size or 0 in x.shape:
             raise ConfigError(
                 f"examples: expected (B, T, input) = (B, T, {self.network.input_size}), got {tuple(x.shape)}"
@@ -66,7 +73,8 @@ class Trained:
                 "can have"
             )
         x = x.to(self.parameters.dtype)
-        x = (x - data.mean) / data.std if isinstance(data, Images | Arrays) else x
+        if isinstance(data, Images) or (isinstance(data, Arrays) and not (data.standardise or data.missing)):
+            x = (x - data.mean) / data.std
         counted = None if lengths is None else self._checked(torch.as_tensor(lengths), *x.shape[:2])
         weights = self.network.views(self.parameters.unsqueeze(0))
         logits = self.network(weights, x.permute(1, 2, 0).unsqueeze(0), lengths=counted)[0]
@@ -83,6 +91,20 @@ class Trained:
             )
         return lengths.long().unsqueeze(0)
 
+    def _entering(self, data: Series, examples: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return examples of series or arrays (B, T, channels) as they enter the network, (B, T, input)."""
+        own = (data.mean, data.std) if isinstance(data, Arrays) else (0.0, 1.0)
+        B, T = examples.shape[:2]
+        counted = torch.full((B,), T) if lengths is None else self._checked(torch.as_tensor(lengths), B, T)
+        how = recorded(data, self._details, self.network.input_size, own)
+        return torch.from_numpy(enter(how, examples.double().numpy(), counted.flatten().numpy()))
+
+    @property
+    def _details(self) -> dict[str, str]:
+        """Return what the record says of the data."""
+        found: dict[str, str] = self.result.get("dataset", {}).get("details", {})
+        return found
+
     def predict(self, examples: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Compute the network's answers.
 
@@ -93,9 +115,11 @@ class Trained:
             the most likely class, (B,) or (B, T) integers; or the numbers in the units of the targets,
             (B, outputs) or (B, T, outputs); or which keys sound, (B, T, outputs) booleans.
         """
-        logits = self(examples, lengths)
+        logits, data = self(examples, lengths), self.config.data
         match self.goal:
             case Goal.value | Goal.values:
+                if isinstance(data, Series) and data.standardise:
+                    return torch.from_numpy(in_units(self._details, logits.double().numpy())).to(logits.dtype)
                 return logits
             case Goal.keys:
                 return logits > 0

@@ -6,14 +6,19 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import torch
 from conftest import make_config
 
 from rnnbench import tasks
-from rnnbench.config import ConfigError, Kernel
+from rnnbench.api import Trained
+from rnnbench.config import Config, ConfigError, Kernel
+from rnnbench.nn.network import Network
 from rnnbench.tasks import Goal
+from rnnbench.tasks.array_file import Arrays
 from rnnbench.tasks.series import columns
 from rnnbench.tasks.series.long_form import LongForm
 from rnnbench.tasks.series.settings import ClassWeights, Missing
+from rnnbench.tasks.synthetic import Generated
 from rnnbench.train.stack import Stack
 
 rng = np.random.RandomState(0)
@@ -128,8 +133,8 @@ def test_kernels_agree_on_answers_at_some_steps(tmp_path):
     data = steps(tmp_path, phase, class_weights=ClassWeights.balanced)[1]
     losses = []
     for kernel in (Kernel.torch, Kernel.compiled):
-        config = make_config("gru", fit__kernel=kernel)
-        config.data = data
+        config = on(data)
+        config.fit.kernel = kernel
         stack = Stack(config, tasks.load(data))
         stack.admit([stack.fresh(config)])
         reports = zip(range(3), stack.epochs(), strict=False)
@@ -166,6 +171,87 @@ def test_a_label_at_a_step_of_the_test_that_training_lacks_is_refused(tmp_path):
     message = r"row 1\d\d: step 3 of the series has the label odd, which no training .* the 1 steps of such"
     with pytest.raises(ConfigError, match=message):
         tasks.load(data)
+
+
+RAW = np.stack([np.pad(values, ((0, 6 - len(values)), (0, 0))) for _, _, values in SERIES])
+RAW[4, 1, 0] = np.nan
+STEPS = np.array([len(values) for _, _, values in SERIES])
+
+
+def on(data):
+    config = make_config("gru")
+    config.data = data
+    return config
+
+
+def trained(config: Config, task: tasks.Task) -> Trained:
+    """A network of random weights, and what its record says of the data."""
+    network = Network(config.model, task.input_size, task.outputs, task.goal.every_step)
+    weights = torch.randn(network.count(), generator=torch.Generator().manual_seed(0))
+    return Trained(config, network, weights, task.goal, {"dataset": {"details": task.details}})
+
+
+def arrays(folder, **keys):
+    np.savez(folder / "mine.npz", x_train=RAW, y_train=np.arange(36) % 2, lengths_train=STEPS)
+    return Arrays("npz", path=str(folder / "mine.npz"), **keys)
+
+
+def gaps(folder, **keys):
+    rows = [row.replace(f"s4,1,{SERIES[4][2][1, 0]},", "s4,1,,") for row in ROWS]
+    return long(folder, rows, **keys)
+
+
+@pytest.mark.parametrize("missing", Missing)
+@pytest.mark.parametrize(
+    "file, keys",
+    [
+        (gaps, {}),
+        (gaps, {"standardise": False}),
+        (gaps, {"target": "size", "metric": "mse"}),
+        (arrays, {"standardise": True}),
+        (arrays, {"mean": 3.0, "std": 2.0}),
+    ],
+)
+def test_a_trained_network_takes_values_as_in_the_file(tmp_path, file, keys, missing):
+    """What enters is what entered in training, to the bit; and numbers are answered in the file's units."""
+    config = on(file(tmp_path, missing=missing, **keys))
+    task = tasks.load(config.data)
+    network = trained(config, task)
+    entered = dataclasses.replace(network, config=on(Generated("adding")))
+    answers = entered(torch.from_numpy(task.inputs), task.lengths)
+    assert torch.equal(network(RAW, STEPS), answers)
+    if task.goal is Goal.value:
+        sizes = STEPS[task.splits["train"]] / 2
+        np.testing.assert_allclose(
+            network.predict(RAW, STEPS), answers * sizes.std() + sizes.mean(), rtol=1e-5
+        )
+    with pytest.raises(
+        ConfigError, match=r"expected \(B, T, channels\) = \(B, T, 2\), values as in the file"
+    ):
+        network(task.inputs[:, :, :1])
+    if missing is Missing.mask:
+        with pytest.raises(ConfigError, match="nan in channel 1, which no training example had there"):
+            network(np.where(RAW[0, 0, 1] == RAW, np.nan, RAW), STEPS)
+
+
+def test_a_forecast_is_answered_in_the_units_of_the_file(tmp_path):
+    rows = [f"{t},{100 + 7 * np.sin(t)},{t % 5}" for t in range(60)]
+    keys = {"series": None, "values": None, "target": None, "metric": "mse"}
+    config = on(long(tmp_path, rows, "time,x,y", horizon=3, window=4, **keys))
+    task = tasks.load(config.data)
+    network = trained(config, task)
+    network.network.views(network.parameters[None])["head.weight"].zero_()
+    bias = torch.from_numpy(task.targets[0])
+    network.network.views(network.parameters[None])["head.bias"][0] = bias
+    own = tasks.load(dataclasses.replace(config.data, standardise=False))
+    np.testing.assert_allclose(network.predict(own.inputs[:1])[0], own.targets[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_record_that_does_not_say_how_values_entered_is_refused(tmp_path):
+    config = on(long(tmp_path))
+    network = dataclasses.replace(trained(config, tasks.load(config.data)), result={})
+    with pytest.raises(ConfigError, match="the record does not have the channel means"):
+        network(RAW[:3])
 
 
 def test_missing_values_are_read_as_asked(tmp_path):

@@ -67,14 +67,8 @@ class OwnArrays:
         parts = [part for part in ("train", "val", "test") if part == "train" or f"x_{part}" in arrays]
         names = check(data, arrays, parts)
         x, y = (np.concatenate([arrays[f"{key}_{part}"] for part in parts]) for key in ("x", "y"))
-        lengths, goal = _lengths(arrays, parts), goal_of(data, y)
-        if data.stratified and goal.every_step:
-            refuse("data.stratified", True, "needs one class for each example, and y has one at every step")
-        if y.shape[1:] == x.shape[1:2] != (1,) and goal is Goal.value:
-            terminal().warn(
-                f"data.path={data.path}: y has shape {y.shape}, read as {y.shape[1]} numbers at the end; a "
-                f"number at every step has shape (N, {y.shape[1]}, 1): y[:, :, None]"
-            )
+        lengths = _lengths(arrays, parts)
+        _check_goal(data, x, y)
         sizes = {part: len(arrays[f"x_{part}"]) for part in parts}
         found = _collection(data, sizes, Examples(x, y, lengths), names)
         gaps = prepare.check_values(data, found) if data.missing else np.zeros(0, np.int64)
@@ -94,12 +88,30 @@ class OwnArrays:
             std=1.0 if changed else data.std,
             outputs=answers.outputs,
             checksum=digest,
-            details={"source": Path(data.path).name, **how, **scaling.details, **answers.details},
+            details={
+                "source": Path(data.path).name,
+                **how,
+                **scaling.details,
+                **prepare.marked(data, gaps),
+                **answers.details,
+            },
             goal=answers.goal,
             metric=data.metric,
             lengths=lengths,
             classes=tuple(names),
             weights=answers.weights,
+        )
+
+
+def _check_goal(data: Arrays, x: Array, y: Array) -> None:
+    """Refuse shares of classes that differ from step to step; warn of numbers that may be meant for steps."""
+    goal = goal_of(data, y)
+    if data.stratified and goal.every_step:
+        refuse("data.stratified", True, "needs one class for each example, and y has one at every step")
+    if y.shape[1:] == x.shape[1:2] != (1,) and goal is Goal.value:
+        terminal().warn(
+            f"data.path={data.path}: y has shape {y.shape}, read as {y.shape[1]} numbers at the end; a "
+            f"number at every step has shape (N, {y.shape[1]}, 1): y[:, :, None]"
         )
 
 

@@ -83,7 +83,7 @@ def listed(names: list[str]) -> str:
 
 def numbers(values: Array) -> str:
     """Write numbers for the record."""
-    return " ".join(f"{value:.6g}" for value in values)
+    return " ".join(repr(float(value)) for value in values)
 
 
 def balanced(classes: Labels, outputs: int) -> Array:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnbench.config import ConfigError
+from rnnbench.tasks.series.answers import numbers
 from rnnbench.tasks.series.collection import Array, Collection
-from rnnbench.tasks.series.prepare import blocks, check_values, entered, scaling_of
+from rnnbench.tasks.series.prepare import blocks, check_values, entered, marked, scaling_of
 from rnnbench.tasks.series.settings import Missing, Series
 from rnnbench.tasks.series.splits import spread
 from rnnbench.tasks.task import Goal, Labels, Task
@@ -55,6 +56,10 @@ def forecast(data: Series, found: Collection, windows: Windows, source: dict[str
     answers = flat[first[:, None] + windows.steps + np.arange(windows.horizon)][:, :, windows.channels]
     targets = answers.reshape(len(first), -1)
     details = source | {"answers": "of each series four sixths train, one validates, the last tests"}
+    asked = {}
+    if data.standardise:
+        means, sds = (part[windows.channels] for part in (scaling.mean, scaling.sd))
+        asked = {"target means": numbers(means), "target sds": numbers(sds)}
     return Task(
         inputs=inputs,
         targets=targets,
@@ -64,7 +69,7 @@ def forecast(data: Series, found: Collection, windows: Windows, source: dict[str
         std=1.0,
         outputs=targets.shape[1],
         checksum=found.digest(),
-        details=details | scaling.details,
+        details=details | scaling.details | marked(data, gaps) | asked,
         goal=Goal.value,
         metric=data.metric,
     )

@@ -12,6 +12,7 @@ from rnnbench.tasks.series.settings import Missing, Series
 from rnnbench.tasks.series.splits import spread, stratified
 from rnnbench.tasks.task import Labels, Task, divided, terminal
 
+MARKED = "channels with missing values"  # numbers from 0 on, in the record of data.missing=mask
 TEST_SEED = 0  # draws the test examples if none are published
 UNSCALED = 10.0  # a root mean square of a channel above this, or below its inverse, is named
 
@@ -51,7 +52,7 @@ def task_of(data: Series, found: Collection, source: dict[str, str]) -> Task:
         std=1.0,
         outputs=answers.outputs,
         checksum=found.digest(),
-        details=source | how | scaling.details | answers.details,
+        details=source | how | scaling.details | marked(data, gaps) | answers.details,
         goal=answers.goal,
         metric=data.metric,
         lengths=None if (found.lengths == found.lengths[0]).all() else found.lengths,
@@ -180,9 +181,18 @@ def scaling_of(
         ranges = (np.stack([low, high, mean]) - own[0]) / own[1]
         name_unscaled(found, ranges, sd / own[1])
         return Scaling(np.full(C, own[0]), np.full(C, own[1]))
-    constant = sd <= 1e-12 * np.maximum(abs(mean), 1e-300)
     details = {"channel means": numbers(mean), "channel sds": numbers(sd)}
-    return Scaling(mean, np.where(constant, 1.0, sd), details)
+    return Scaling(mean, unit(mean, sd), details)
+
+
+def unit(mean: Array, sd: Array) -> Array:
+    """Return the standard deviation that each channel is divided by, 1 for those that never vary."""
+    return np.where(sd <= 1e-12 * np.maximum(abs(mean), 1e-300), 1.0, sd)
+
+
+def marked(data: Series, gaps: Labels) -> dict[str, str]:
+    """Return for the record which channels have one beside them that says where values are missing."""
+    return {MARKED: " ".join(map(str, gaps))} if data.missing is Missing.mask else {}
 
 
 def chosen_values(found: Collection, chosen: Labels) -> Iterator[Array]:
