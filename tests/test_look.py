@@ -4,11 +4,13 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import make_config
+from matplotlib.figure import Figure
 
 from rnnbench import tasks
 from rnnbench.api import Trained
@@ -18,6 +20,8 @@ from rnnbench.nn.cells import CELLS, Cell, make_cell
 from rnnbench.nn.network import Network
 from rnnbench.nn.watch import WatchedCell, watched
 from rnnbench.paper import __main__ as command
+from rnnbench.paper.axes import log_axis
+from rnnbench.paper.figures import gates as gates_figure
 from rnnbench.tasks.counting import Brackets, Counting
 from rnnbench.tasks.synthetic import Generated
 
@@ -78,6 +82,7 @@ BLOCKS = {
     "lstm": "ifGo", "gru": "rzN", "gru_v1": "rzN", "mut1": "zr", "mut2": "zrN", "mut3": "zrN", "mgu": "fN",
     "lstm_peephole": "Zifo", "nig": "Zfo", "nfg": "Zio", "nog": "Zif", "niaf": "-ifo", "noaf": "Zifo",
     "cifg": "Zio", "fgr": "Zifo", "mingru": "z", "minlstm": "fi",
+    "rglru": "ri", "slstm": "Z--o", "ligru": "z", "ugrnn": "Ng", "intersection": "-Npg",
 }  # fmt: skip
 
 
@@ -129,10 +134,28 @@ def test_gates_without_names_are_numbered_and_a_cell_without_steps_is_refused():
     network.layers = [[("_l0", type("Whole", (Cell,), {})(looked.trained.config.model))]]
     with pytest.raises(ConfigError, match="computes all steps in a function of its own"):
         watched(network)
-    with pytest.raises(ConfigError, match="has no gates"):
-        look("irnn").gates()
+    assert look("irnn").gates() == {}
     with pytest.raises(ConfigError, match="example=6: must be from 0 to 5"):
         look().gates(6)
+
+
+def test_a_figure_of_gates_leaves_out_cells_without_gates(monkeypatch):
+    cells, figure = ["irnn", "lstm", "indrnn"], Figure()
+    monkeypatch.setattr(gates_figure, "looks", lambda _: [(name, (), look(name)) for name in cells])
+    sheet = SimpleNamespace(how=SimpleNamespace(example=None), name=lambda row, column: row)
+    gates_figure.draw(figure, sheet)
+    assert [axes.get_title() for axes in figure.axes] == ["lstm"]
+    cells.remove("lstm")
+    with pytest.raises(ConfigError, match="kind=gates: irnn, indrnn: has no gates; kind=gradient_flow"):
+        gates_figure.draw(Figure(), sheet)
+
+
+def test_the_ticks_of_a_gradient_within_one_decade_are_plain_numbers():
+    axes = Figure().subplots()
+    axes.plot([0, 1, 2], [0.12, 0.15, 0.19])
+    log_axis(axes, "y")
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0.12", "0.14", "0.16", "0.19"]
+    assert axes.get_xscale() == "linear"
 
 
 def states_of(looked, x):

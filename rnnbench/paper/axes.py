@@ -16,15 +16,15 @@ def legend(figure: Any, axes: Any) -> None:
         axes.legend(handles, labels)
 
 
-def log_axis(axes: Any) -> None:
-    """Make the x axis logarithmic; its ticks are plain numbers, however narrow its range."""
+def log_axis(axes: Any, which: str = "x") -> None:
+    """Make the x axis, or y, logarithmic; its ticks are plain numbers, however narrow its range."""
     from matplotlib.ticker import NullLocator
 
-    values = np.concatenate([line.get_xdata() for line in axes.lines]).astype(float)
-    axes.set_xscale("log")
+    values = np.concatenate([getattr(line, f"get_{which}data")() for line in axes.lines]).astype(float)
+    axes.set(**{f"{which}scale": "log"})
     values = values[np.isfinite(values) & (values > 0)]  # others have no logarithm
     if not values.size:
-        axes.set_xscale("linear")
+        axes.set(**{f"{which}scale": "linear"})
         return
     low, high = values.min(), values.max()
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -35,5 +35,6 @@ def log_axis(axes: Any) -> None:
             break
     else:  # a narrow range
         ticks = sorted({float(f"{tick:.2g}") for tick in np.geomspace(low, high, 4)})
-    axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())

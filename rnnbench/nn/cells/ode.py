@@ -32,7 +32,7 @@ class LEM(Cell):
 
     name = "lem"
     gates, states, candidate = 4, 2, 2
-    activations = ("candidate of z", "d", "candidate of y", "e")
+    activations = ("candidate of z", "d / t", "candidate of y", "e / t")
     options = frozenset({"dt"})
 
     def constants(self) -> Weights:

@@ -28,7 +28,7 @@ class SLSTM(Cell):
 
     name = "slstm"
     gates, states, forget_gate, candidate = 4, 4, 2, 0
-    activations = ("f", "i", "z", "o")
+    activations = ("exp(f + m- - m)", "exp(i - m)", "z", "o")
 
     def step(self, a: Tensor, state: State, layer: Layer) -> State:
         h, c, n, m = state

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnbench.config import ConfigError
 from rnnbench.paper.sheet import COLOURS, LINES, Sheet
 from rnnbench.paper.weights import looks, panels
 
@@ -17,7 +18,11 @@ OF_WEIGHTS = True
 
 def draw(figure: Any, sheet: Sheet) -> None:
     """Draw the median over the units of each gate by step, with a band between the quartiles."""
-    found = [(row, column, look.gates(sheet.how.example)) for row, column, look in looks(sheet)]
+    every = [(row, column, look.gates(sheet.how.example)) for row, column, look in looks(sheet)]
+    found = [each for each in every if each[2]]
+    if not found:
+        names = ", ".join(dict.fromkeys(sheet.name(row, column) for row, column, _ in every))
+        raise ConfigError(f"kind=gates: {names}: has no gates; kind=gradient_flow and kind=memory draw it")
     for axes, (row, column, gates) in zip(panels(figure, len(found)), found, strict=True):
         for n, (name, values) in enumerate(gates.items()):
             low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=1)

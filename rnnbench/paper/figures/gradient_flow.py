@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnbench.paper.axes import legend
+from rnnbench.paper.axes import legend, log_axis
 from rnnbench.paper.sheet import Sheet
 from rnnbench.paper.weights import check_one_direction, looks, panels
 
@@ -31,6 +31,9 @@ def draw(figure: Any, sheet: Sheet) -> None:
     for column, axes in axes_of.items():
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        low, high = axes.get_ylim()
+        if high <= 10 * low:  # ticks between two decades have labels
+            log_axis(axes, "y")
         axes.set(xlabel="steps before the answer", title=sheet.column(column))
         axes.title.set_fontsize(8)
         axes.xaxis.get_major_locator().set_params(integer=True)
