@@ -18,6 +18,7 @@ from rnnbench.sweep import launcher
 from rnnbench.sweep.arguments import as_hydra_reads, completable, is_sweep, read_arguments
 from rnnbench.sweep.compose import separate_hydra
 from rnnbench.sweep.overrides import Checker
+from rnnbench.sweep.plan import grids as open_grids
 from rnnbench.sweep.plan import plan_grid
 from rnnbench.sweep.points import Expansion, as_typed, as_words, for_hydra
 
@@ -237,6 +238,23 @@ def test_a_file_that_is_no_list_of_overrides_is_refused(content, tmp_path):
     with pytest.raises(ConfigError) as refusal:
         plan_grid([f"--config-dir={tmp_path}", "sweep=mine", "tracking=none"])
     assert FILES[content] in str(refusal.value), refusal.value
+
+
+def test_grids_with_a_common_beginning_are_what_each_is_alone():
+    words = ["tracking=none", "fit.epochs=3"]
+    grid = [
+        ["model=lstm,gru", "seed=range(2)"],
+        ["model=gru", "data=adding", "data.steps=10,20"],
+        ["pair=zip(model=lstm,gru; model.hidden_size=4,5)"],
+        ["model=gru", "model.budget=2000", "optim=sgd", "optim.lr=0.1"],
+    ]
+    with open_grids([*words, "hydra/sweeper=grid"]) as plan:
+        assert [plan(more) for more in grid] == [plan_grid(["-m", *words, *more]) for more in grid]
+        with pytest.raises(ConfigError, match="fit.epoch=3"):
+            plan(["fit.epoch=3"])
+        with pytest.raises(ConfigError, match="fit.epochs=0"):
+            plan(["fit.epochs=0"])
+        assert plan(grid[0]) == plan_grid(["-m", *words, *grid[0]])
 
 
 def overrides(*given):

@@ -8,7 +8,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -21,7 +22,7 @@ from rnnbench.paper.aggregate import TableTrial, latest
 from rnnbench.paper.definition import Table, Tuning
 from rnnbench.reader import Record, SearchRecord, Source, open_source
 from rnnbench.record import is_sweep, read_sweep
-from rnnbench.sweep.plan import plan_grid, sweeper_settings
+from rnnbench.sweep.plan import grids, sweeper_settings
 from rnnbench.system.files import sound
 
 MULTIRUN = Path("multirun")
@@ -106,17 +107,36 @@ class App:
         """Return the command line of a sweep."""
         return [sys.executable, "-m", "rnnbench", *self.words(overrides)]
 
-    def points(self, overrides: Sequence[str], search: str | None = None) -> list[TableTrial]:
+    def points(self, overrides: Sequence[str]) -> list[TableTrial]:
         """Return the trials of a grid.
 
         Raises:
             ConfigError: the app refuses it.
         """
-        try:
-            trials = plan_grid(self.words([*overrides, "hydra/sweeper=grid"]))
-        except ConfigError as error:
-            raise ConfigError(f"sweep: {error}") from None
-        return [TableTrial(one["trial"], one["overrides"], one["params"], search) for one in trials]
+        with self.grids(overrides) as points:
+            return points([])
+
+    @contextmanager
+    def grids(self, overrides: Sequence[str]) -> Iterator[Callable[[Sequence[str]], list[TableTrial]]]:
+        """Yield a function of further overrides that returns the trials of a grid.
+
+        Args:
+            overrides: those with which all grids begin.
+
+        Raises:
+            ConfigError: the app refuses them; from the function, a grid.
+        """
+        with ExitStack() as stack:
+            with _named_sweep():
+                plan = stack.enter_context(grids(self.words([*overrides, "hydra/sweeper=grid"])))
+
+            def points(more: Sequence[str]) -> list[TableTrial]:
+                with _named_sweep():
+                    return [
+                        TableTrial(one["trial"], one["overrides"], one["params"], None) for one in plan(more)
+                    ]
+
+            yield points
 
     def run(self, overrides: Sequence[str], trials: Sequence[TableTrial], *more: str) -> int:
         """Train some of the trials of a grid, with the app's output; return the app's exit code."""
@@ -182,9 +202,19 @@ def make_plan(table: Table, app: App, where: str | None) -> Plan:
     if table.tuned is None:
         planned = app.points(table.sweep)
         return Plan(planned, [], where or store(planned))
+    settings = [word for word in table.sweep if word.startswith("hydra")]
+    with app.grids(settings) as points:
+        return _tuned_plan(table, app, where, points)
+
+
+def _tuned_plan(
+    table: Table, app: App, where: str | None, grid: Callable[[Sequence[str]], list[TableTrial]]
+) -> Plan:
+    """Make the plan of a tuned table, with a function that returns the trials of a grid."""
     tuned = table.tuned
-    cells = tuned_cells(tuned)
-    bases = [app.points([*table.sweep, *cell.overrides, f"seed={tuned.seed}"]) for cell in cells]
+    assert tuned is not None
+    cells, common = tuned_cells(tuned), [word for word in table.sweep if not word.startswith("hydra")]
+    bases = [grid([*common, *cell.overrides, f"seed={tuned.seed}"]) for cell in cells]
     plan = Plan([], [], where or store([point for points in bases for point in points]))
     records = SearchRecords(plan.source())
     budget = app.budget([*table.sweep, *cells[0].overrides, *search_of(tuned)])  # the same for all
@@ -199,9 +229,20 @@ def make_plan(table: Table, app: App, where: str | None) -> Plan:
         search = _search_of_cell(app, table, cell, trial=points[0].trial, records=records, budget=budget)
         plan.searches.append(search)
         if search.done:
-            fresh = app.points(winner(search, tuned, app.words([])), search.name)
-            plan.planned += [replace(trial, params=trial.params | cell.columns) for trial in fresh]
+            plan.planned += [
+                replace(trial, params=trial.params | cell.columns, search=search.name)
+                for trial in grid(winner(search, tuned, app.words([])))
+            ]
     return plan
+
+
+@contextmanager
+def _named_sweep() -> Iterator[None]:
+    """Put the table's key before the message of a grid that the app refuses."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"sweep: {error}") from None
 
 
 @dataclass(frozen=True)

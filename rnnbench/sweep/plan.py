@@ -3,7 +3,7 @@
 The words are read, checked and composed by the same functions as those of `python -m rnnbench`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +32,24 @@ def plan_grid(words: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
         ConfigError: the grid, or one of its trials, cannot be run.
     """
+    with grids(words) as plan:
+        return plan([])
+
+
+@contextmanager
+def grids(words: Sequence[str]) -> Iterator[Callable[[Sequence[str]], list[dict[str, Any]]]]:
+    """Yield a function that plans grids which have a beginning in common, as `plan_grid` does each.
+
+    The files of the beginning are composed once, and those of each set of group choices once for all grids:
+    a table with a search for each of its cells has hundreds of grids.
+
+    Args:
+        words: the flags and overrides with which all grids begin. The function is called with the
+            further overrides of a grid, none of Hydra's settings among them.
+
+    Raises:
+        ConfigError: from the function too: a grid, or one of its trials, cannot be run.
+    """
     with _composed(words, RunMode.MULTIRUN) as (loader, config):
         check_settings(config, "sweep")
         check_tree(OmegaConf.to_container(config))
@@ -39,8 +57,17 @@ def plan_grid(words: Sequence[str]) -> list[dict[str, Any]]:
         sweeper: Any = Plugins.instance().instantiate_sweeper(
             config=config, hydra_context=context, task_function=_not_called
         )
-        jobs, _ = sweeper.points(list(config.hydra.overrides.task))
-        return trials(jobs)
+        common = list(config.hydra.overrides.task)
+
+        def plan(more: Sequence[str]) -> list[dict[str, Any]]:
+            check_words(list(more))
+            given = as_hydra_reads(read_arguments(more)).overrides
+            Checker(loader).check([*common, *given], several=True)
+            with explained([*common, *given]):
+                jobs, _ = sweeper.points([*common, *given])
+            return trials(jobs)
+
+        yield plan
 
 
 def sweeper_settings(words: Sequence[str]) -> dict[str, Any]:
