@@ -250,9 +250,9 @@ def test_grids_with_a_common_beginning_are_what_each_is_alone():
     ]
     with open_grids([*words, "hydra/sweeper=grid"]) as plan:
         assert [plan(more) for more in grid] == [plan_grid(["-m", *words, *more]) for more in grid]
-        with pytest.raises(ConfigError, match="fit.epoch=3"):
+        with pytest.raises(ConfigError, match=r"fit\.epoch=3"):
             plan(["fit.epoch=3"])
-        with pytest.raises(ConfigError, match="fit.epochs=0"):
+        with pytest.raises(ConfigError, match=r"fit\.epochs=0"):
             plan(["fit.epochs=0"])
         assert plan(grid[0]) == plan_grid(["-m", *words, *grid[0]])
 
