@@ -266,6 +266,12 @@ def test_missing_values_are_read_as_asked(tmp_path):
     [
         (ROWS, {"time": "tme"}, r"row 1: data.time=tme: .*time"),
         (ROWS, {"values": ["z"]}, r"row 1: data.values=z"),
+        (ROWS, {"header": "id,time,x,x,kind,size", "values": None}, "row 1: has several columns x; rename"),
+        (
+            ROWS,
+            {"target": "kind", "metric": "mse"},
+            "invalid value .* data.metric=accuracy for a target of cl",
+        ),
         (
             [ROWS[1], ROWS[0], *ROWS[2:]],
             {},
@@ -292,6 +298,31 @@ def test_a_mistake_is_named_with_file_row_and_remedy(tmp_path, rows, keys, messa
     assert "mine.csv" in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("data=csv data.path=mine.csv data.target=knd", "mine.csv, row 1: data.target=knd: must be one of"),
+        ("data=csv data.path=mine.csv data.target=kind data.values=[x]", "row 4: has up in column kind"),
+        ("data=csv data.path=. data.target=kind", "data.path=.: cannot be read"),
+        ("data=npz data.path=mine.csv", "data.path=mine.csv: is not a file of arrays; write it with"),
+        ("data=ucr data.problem=Tiny data.root=.", "Tiny_TRAIN.ts, row 3: has a series of length 0; remove"),
+        ("data=ucr data.problem=Tiny data.root=. data.every_step=true", "it goes with data=csv"),
+    ],
+)
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]])
+def test_bad_input_ends_a_command_with_1_and_one_line_and_leaves_nothing(
+    here, tmp_path, words, message, sweep
+):
+    long(tmp_path, ["a,0,1,1,down,1", "b,0,2,2,down,1", "a,1,1,1,up,1"])
+    (tmp_path / "Tiny").mkdir()
+    for part in ("TRAIN", "TEST"):
+        (tmp_path / "Tiny" / f"Tiny_{part}.ts").write_text("@classLabel true a b\n@data\n:a\n1,2:b\n")
+    before = {*tmp_path.rglob("*")}
+    out, err = here(*sweep, *words.split(), code=1)
+    assert not out and err.startswith("error: ") and len(err.splitlines()) == 1 and message in err
+    assert {*tmp_path.rglob("*")} == before
+
+
 def test_a_label_of_the_test_that_training_lacks_is_refused(tmp_path):
     rows = [f"{row},{'train' if int(row.split(',')[0][1:]) < 30 else 'test'}" for row in ROWS]
     data = long(tmp_path, rows, HEADER + ",part", part="part")
@@ -309,6 +340,7 @@ def test_a_label_of_the_test_that_training_lacks_is_refused(tmp_path):
         ({"horizon": 2}, "data.metric=accuracy: a forecast"),
         ({"horizon": 2, "metric": "mse", "folds": 3}, "data.folds=3: a forecast"),
         ({"horizon": 0}, "data.horizon=0: must be"),
+        ({"values": ["x", "kind"]}, "data.target=kind: is among data.values too; name it in one of them"),
         ({"horizon": 2, "metric": "mse", "every_step": True}, "data.every_step=True: asks for data.target"),
         ({"delimiter": ""}, "data.delimiter=: must be one"),
     ],

@@ -70,8 +70,9 @@ def read(file: str) -> tuple[dict[str, Array], str]:
                 "numbers: sequences of several lengths are padded to one, with lengths_train beside them; "
                 "labels that are texts by y.astype(str)"
             ) from None
+        why = "" if "allow_pickle" in str(error) else f" ({error})"  # numpy's advice to unpickle is not ours
         raise ConfigError(
-            f"data.path={file}: is not a file of arrays ({error}); write it with numpy.savez"
+            f"data.path={file}: is not a file of arrays{why}; write it with numpy.savez"
         ) from None
     digest = hashlib.sha256()
     for name in sorted(arrays):

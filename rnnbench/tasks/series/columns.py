@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -47,7 +48,8 @@ def read(path: Path, columns: Columns, folder: Path) -> Long:
         ConfigError: it cannot be read or kept, a column is missing, or a row is wrong.
     """
     try:
-        facts = path.stat()
+        with path.open("rb") as file:  # which refuses a folder too
+            facts = os.fstat(file.fileno())
     except OSError as error:
         raise ConfigError(f"data.path={path}: cannot be read ({error.strerror or error})") from None
     if path.suffix.lower() not in CSV + PARQUET:
@@ -118,7 +120,7 @@ def scan(path: Path, columns: Columns, folder: Path) -> None:
                 for batch in batches:
                     take(found, batch, file)
     except pyarrow.ArrowException as error:
-        raise ConfigError(f"{path}: {_plain(str(error))}") from None
+        raise ConfigError(f"{path}: {_plain(str(error), columns)}") from None
     if not found.read:
         raise ConfigError(f"{path}: has no rows below its header")
     lengths = arrange(found, folder / "values")
@@ -136,11 +138,14 @@ def scan(path: Path, columns: Columns, folder: Path) -> None:
     (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _plain(message: str) -> str:
+def _plain(message: str, columns: Columns) -> str:
     """Return an error of pyarrow with what to do about it."""
+    classes = ", or take data.metric=accuracy for a target of classes" if columns.numbers else ""
     hints = {
+        "invalid UTF8": "; save the file as UTF-8",
+        "Empty CSV": "; it needs a header, and a row for each step",
         "conversion error": "; correct the value, write nothing or NA where it is missing, or name the "
-        "columns of numbers with data.values",
+        f"columns of numbers with data.values{classes}",
         "Expected": "; give each row all columns, or the separator with data.delimiter",
     }
     return message.partition("\n")[0] + next((hint for key, hint in hints.items() if key in message), "")
@@ -207,6 +212,9 @@ def channels_of(path: Path, columns: Columns, names: list[str]) -> list[str]:
     found = list(columns.values) or [name for name in names if name not in named.values()]
     if not found:
         raise ConfigError(f"{path}, row 1: has no column of values beside {', '.join(names)}")
+    for name in [*(name for _, name in keys), *found]:
+        if names.count(name) > 1:
+            raise ConfigError(f"{path}, row 1: has several columns {name}; rename them")
     return found
 
 

@@ -52,6 +52,8 @@ class LongForm(Series):
                     None,
                     "name the column that is asked for, or data.horizon=STEPS",
                 )
+            if self.target in (self.values or []):
+                refuse("data.target", self.target, "is among data.values too; name it in one of them")
             return
         if self.metric != "mse":
             refuse("data.metric", self.metric, "a forecast (data.horizon) is judged by data.metric=mse")
@@ -125,8 +127,6 @@ def collection(data: LongForm, long: Long) -> Collection:
                        long.rows)  # fmt: skip
     if data.horizon is not None:
         return found
-    if data.target in long.channels:
-        refuse("data.target", data.target, "is a column of data.values too; name it in one of them")
     if long.answers is not None:
         return answered_at_steps(found, long.answers, long.words)
     texts = [str(target) for target in long.targets]
