@@ -21,6 +21,7 @@ from rnnbench.mlflow_sync.sql import SqlRuns
 from rnnbench.paper import planning
 from rnnbench.paper.__main__ import main
 from rnnbench.paper.definition import Tuning, read_table
+from rnnbench.paper.forks import Forks
 from rnnbench.paper.planning import App, make_plan, search_of
 from rnnbench.reader import Folders
 from rnnbench.record import job_folders
@@ -74,6 +75,8 @@ def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     (tmp_path / "mine" / "table" / "tuned.yaml").write_text(TUNED)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(planning, "subprocess", SimpleNamespace(run=forked_command))
+    fork = ["python", "-m", "rnnbench"]
+    monkeypatch.setattr(Forks, "run", lambda _, words: forked_command([*fork, *words]).returncode)
 
     def run(*words: str, code: int = 0) -> str:
         monkeypatch.setattr(sys, "argv", ["paper", *words])
@@ -89,6 +92,21 @@ def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         return said
 
     return run
+
+
+def test_commands_in_forks_end_as_commands_of_their_own(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    search = ["-m", "tracking=none", "data=digits", "search=rate", "fit.epochs=1", "hydra.sweep.dir=x"]
+    searching = ["model.hidden_size=3", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler.seed=1"]
+    with Forks() as forks:
+        assert forks.run([*search, *searching]) == 0
+        assert forks.run(["nonsense=3"]) == 1
+        assert forks.run([*search, *searching, "fit.epochs=2"]) == 1
+    said = "".join(capfd.readouterr())
+    assert "error: nonsense=3: there is no key nonsense" in said and "records: x" in said
+    assert "Traceback" not in said and (tmp_path / "x" / "1" / "result.json").exists()
+    command = json.loads((tmp_path / "x" / "sweep.json").read_text())["command"]
+    assert command[1:] == [*search, *searching] and command[0].endswith("rnnbench/__main__.py")
 
 
 def test_a_table_from_nothing_to_verified(paper, store, tmp_path):

@@ -23,6 +23,7 @@ from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.derived import derive, name_of, table_file
 from rnnbench.paper.drawing import draw
 from rnnbench.paper.files import texts
+from rnnbench.paper.forks import Forks
 from rnnbench.paper.layout import layout
 from rnnbench.paper.looking import draw_of_folders
 from rnnbench.paper.planning import (
@@ -207,9 +208,10 @@ def reckon(table: Table, app: App, plan: Plan) -> None:
         if not all(wanted.done for wanted in plan.searches):
             _checked(app.estimate(open_cells(table, app, plan)))  # refused before anything is trained
     else:
-        for wanted in plan.searches:
-            if not wanted.done:
-                app.search(wanted, "dry_run=true")
+        with Forks() as forks:
+            for wanted in plan.searches:
+                if not wanted.done:
+                    app.search(wanted, forks, "dry_run=true")
     for trials, overrides in lots(table, plan):
         app.run(overrides, trials, "dry_run=true")
 
@@ -250,10 +252,11 @@ def lots(table: Table, plan: Plan) -> list[tuple[list[TableTrial], list[str]]]:
 
 def run(table: Table, app: App, plan: Plan, where: str | None) -> Plan:
     """Run the missing searches and trials; return the plan made anew after that."""
-    for wanted in plan.searches:
-        if not wanted.done:
-            say(f"searching for {wanted.row}: {wanted.trials} trials")
-            _checked(app.search(wanted))
+    with Forks() as forks:
+        for wanted in plan.searches:
+            if not wanted.done:
+                say(f"searching for {wanted.row}: {wanted.trials} trials")
+                _checked(app.search(wanted, forks))
     if any(not wanted.done for wanted in plan.searches):
         plan = make_plan(table, app, where)
     for trials, overrides in lots(table, plan):

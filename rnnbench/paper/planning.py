@@ -20,6 +20,7 @@ from rnnbench.config.uris import sqlite_file
 from rnnbench.mlflow_sync.courier import undelivered
 from rnnbench.paper.aggregate import TableTrial, latest
 from rnnbench.paper.definition import Table, Tuning
+from rnnbench.paper.forks import Forks
 from rnnbench.reader import Record, SearchRecord, Source, open_source
 from rnnbench.record import is_sweep, read_sweep
 from rnnbench.sweep.plan import grids, sweeper_settings
@@ -165,13 +166,13 @@ class App:
         space = {**(sweeper["space"] or {}), **(sweeper["params"] or {}), **given}
         return sweeper["sampler"]["name"], {key: _in_words(over) for key, over in space.items()}
 
-    def search(self, wanted: TableSearch, *more: str) -> int:
-        """Start or resume a search; return the app's exit code."""
+    def search(self, wanted: TableSearch, forks: Forks, *more: str) -> int:
+        """Start or resume a search, in a fork of a process that all searches have; return its exit code."""
         place = [
             f"hydra.sweeper.study_name={wanted.name}",
             f"hydra.sweep.dir={self.folder / 'searches' / wanted.name}",
         ]
-        return subprocess.run(self.command([*wanted.command, *place, *more])).returncode
+        return forks.run(self.words([*wanted.command, *place, *more]))
 
     def place(self) -> Path:
         """Return a folder for the next runs: the last one if its sweep has not finished, else a new one."""
