@@ -173,7 +173,17 @@ def small_task(examples: int = 60, T: int = 5, width: int = 4, classes: int = 3)
         "val": np.arange(examples - 2 * third, examples - third),
         "test": np.arange(examples - third, examples),
     }
-    return Task(inputs, targets.astype(np.int64), splits, 1 / 255, 0.5, 0.5, classes, "made-up", {})
+    return Task(
+        inputs,
+        targets.astype(np.int64),
+        splits,
+        scale=1 / 255,
+        mean=0.5,
+        std=0.5,
+        outputs=classes,
+        checksum="made-up",
+        details={},
+    )
 
 
 def make_config(model: str = "lstm", seed: int = 0, **changes) -> Config:

@@ -48,7 +48,15 @@ def small() -> Task:
     everything = np.arange(256)
     x, y = rng.randint(0, 256, (256, 3, 4), dtype=np.uint8), rng.randint(0, 10, 256)
     return Task(
-        x, y, {"train": everything, "val": everything, "test": everything}, 1 / 255, 0.5, 0.5, 10, "", {}
+        x,
+        y,
+        {"train": everything, "val": everything, "test": everything},
+        scale=1 / 255,
+        mean=0.5,
+        std=0.5,
+        outputs=10,
+        checksum="",
+        details={},
     )
 
 

@@ -46,7 +46,17 @@ def task_of(examples: int, T: int, width: int, classes: int) -> Task:
         "val": np.arange(examples),
         "test": np.arange((examples + 1) // 2),
     }
-    return Task(inputs, rng.randint(0, classes, examples), splits, 1 / 255, 0.3, 0.6, classes, "made-up", {})
+    return Task(
+        inputs,
+        rng.randint(0, classes, examples),
+        splits,
+        scale=1 / 255,
+        mean=0.3,
+        std=0.6,
+        outputs=classes,
+        checksum="made-up",
+        details={},
+    )
 
 
 def evaluated(stack, parameters, split):
@@ -167,7 +177,7 @@ def test_a_trial_is_bit_for_bit_the_same_whatever_the_stack_the_threads_and_the_
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
 def test_large_inputs_give_no_nan(name, instructions):
     task = task_of(20, 5, 3, 4)
-    task = Task(task.inputs, task.targets, task.splits, 1e4, 0.0, 1.0, 4, "made-up", {})
+    task = Task(task.inputs, task.targets, task.splits, scale=1e4, outputs=4, checksum="made-up", details={})
     config = make_config(name, optim=Sgd(lr=1e-3), fit__batch_size=20)
     stack, metrics = trained([config], task, CompiledCompute(config, task, instructions))
     assert all(np.isfinite(value) for value in metrics[0].values())
@@ -200,7 +210,16 @@ def test_tanh_and_cross_entropy_are_accurate_for_inputs_of_any_size(scale):
     """One recurrent unit whose input is the value x, and logits -tanh(x), 0 of classes 0, 1."""
     values = np.arange(256, dtype=np.uint8).reshape(256, 1, 1)
     splits = {"train": np.arange(256), "val": np.arange(0), "test": np.arange(256)}
-    task = Task(values, np.zeros(256, np.int64), splits, scale, 127.5 * scale, 1.0, 2, "made-up", {})
+    task = Task(
+        values,
+        np.zeros(256, np.int64),
+        splits,
+        scale=scale,
+        mean=127.5 * scale,
+        outputs=2,
+        checksum="made-up",
+        details={},
+    )
     compute = CompiledCompute(make_config("rnn", model__hidden_size=1), task)
     parameters = torch.zeros(1, compute.network.count())
     weights = compute.network.views(parameters)

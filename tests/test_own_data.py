@@ -632,7 +632,7 @@ def test_a_text_has_the_characters_of_its_file(content):
     ],
 )
 def test_examples_that_kernels_would_read_wrongly_are_refused(change, message):
-    sound = Task(X, X, {}, 1.0, 0.0, 1.0, outputs=2, checksum="", details={}, goal=Goal.values)
+    sound = Task(X, X, {}, outputs=2, checksum="", details={}, goal=Goal.values)
     check_examples(sound, Examples(X, X, LENGTHS))
     task = dataclasses.replace(sound, **change)
     with pytest.raises(ConfigError, match=message):

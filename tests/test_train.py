@@ -116,7 +116,7 @@ shape = tasks.Shape(28, 28, 10, 256, 500, 500)
 rng = np.random.RandomState(0)
 splits = {"train": np.arange(256), "val": np.arange(256, 756), "test": np.arange(256, 756)}
 task = tasks.Task(rng.randint(0, 256, (756, 28, 28), dtype=np.uint8), rng.randint(0, 10, 756), splits,
-                  1 / 255, 0.5, 0.5, 10, "", {})
+                  scale=1 / 255, mean=0.5, std=0.5, outputs=10, checksum="", details={})
 stack = Stack(config, task)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 stack.admit([stack.fresh(config) for _ in range(K)])

@@ -201,7 +201,7 @@ def made_up(
     """Return a task of random examples in memory; the time does not depend on what they show."""
     everything = np.arange(EXAMPLES)
     splits = {"train": everything, "val": everything[:0], "test": everything[:0]}
-    return Task(inputs, targets, splits, scale, 0.0, 1.0, outputs, "", {}, **facts)
+    return Task(inputs, targets, splits, scale=scale, outputs=outputs, checksum="", details={}, **facts)
 
 
 def images() -> tuple[Data, Task]:

@@ -32,7 +32,17 @@ def image_task(steps: int = 28) -> Task:
     everything = np.arange(TRAIN)
     splits = {"train": everything, "val": everything[:0], "test": everything[:TEST]}
     inputs = images.reshape(TRAIN, steps, -1)
-    return Task(inputs, targets.astype(np.int64), splits, 1 / 255, 0.5, 0.5, 10, "", {})
+    return Task(
+        inputs,
+        targets.astype(np.int64),
+        splits,
+        scale=1 / 255,
+        mean=0.5,
+        std=0.5,
+        outputs=10,
+        checksum="",
+        details={},
+    )
 
 
 def stack_of(config: Config, task: Task, K: int) -> Stack:

@@ -83,7 +83,6 @@ class OwnArrays:
             else _inputs(data, x, lengths),
             targets=answers.targets,
             splits=splits,
-            scale=1.0,
             mean=0.0 if changed else data.mean,
             std=1.0 if changed else data.std,
             outputs=answers.outputs,

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from functools import wraps
 from pathlib import Path
@@ -76,9 +76,10 @@ class Task:
     inputs: NDArray[Any]  # see Examples
     targets: NDArray[Any]
     splits: dict[str, Labels]  # train, val, test: indices into the N examples
-    scale: float  # 1 / the largest byte
-    mean: float
-    std: float
+    _: KW_ONLY
+    scale: float = 1.0  # 1 / the largest byte
+    mean: float = 0.0
+    std: float = 1.0
     outputs: int  # width of the head: classes, numbers or keys
     checksum: str  # sha256 of the examples; order, split and place do not change it
     details: dict[str, str]  # source, digests of files and permutation, for the record
