@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from dataclasses import dataclass
 
 import hydra
 import optuna
@@ -148,6 +149,41 @@ def test_choices_are_inserted_as_by_hydra(tmp_path, monkeypatch, words):
     assert ours.second.name == "a"
     monkeypatch.setattr(defaults_list, "_create_interpolation_map", hydra_api.CHOICES)
     assert ours == composed()
+
+
+def test_a_config_is_merged_once_and_again_when_a_part_has_changed(tmp_path, monkeypatch):
+    """Whoever is given it changes it: the next one is given what is on disk and registered now."""
+    (tmp_path / "own.yaml").write_text("defaults:\n  - first: a\n  - kind: one\n  - _self_\n")
+    (tmp_path / "first").mkdir()
+    merged = []
+    merge = config_loader_impl.ConfigLoaderImpl._compose_config_from_defaults_list
+    monkeypatch.setattr(
+        config_loader_impl.ConfigLoaderImpl,
+        "_compose_config_from_defaults_list",
+        lambda *given, **named: merged.append(1) or merge(*given, **named),
+    )
+
+    def composed(*words):
+        with hydra_api.initialized(str(tmp_path)):
+            cfg = GlobalHydra.instance().config_loader().load_configuration("own", [*words], RunMode.RUN)
+        values = cfg.first.value, cfg.kind.value
+        cfg.kind.value = cfg.first.value = 0
+        return values
+
+    (tmp_path / "first" / "a.yaml").write_text("value: 1\n")
+    hydra_api.register_config("kind", "one", {"value": 1})
+    assert [composed(), composed(), composed("first.value=5"), len(merged)] == [(1, 1), (1, 1), (5, 1), 1]
+    (tmp_path / "first" / "a.yaml").write_text("value: 2\n")
+    assert [composed(), composed(), len(merged)] == [(2, 1), (2, 1), 2]
+    hydra_api.register_config("kind", "one", {"value": 3})
+    assert [composed(), composed(), len(merged)] == [(2, 3), (2, 3), 3]
+
+    @dataclass
+    class Own:  # its module may be read again, so no copy of it is kept
+        value: int = 4
+
+    hydra_api.register_config("kind", "one", Own)
+    assert [composed(), composed(), len(merged)] == [(2, 4), (2, 4), 5]
 
 
 def test_values_are_applied_and_noted_as_hydra_does(loader, parser):

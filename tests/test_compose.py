@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
-import hydra
 import pytest
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext, RunMode
 from hypothesis import given, settings
@@ -19,31 +19,41 @@ from rnnbench.app import app
 from rnnbench.config import SharedYaml, conf_folder, to_yaml, typed
 from rnnbench.sweep import launcher
 from rnnbench.sweep.compose import Composer
+from rnnbench.sweep.hydra_api import initialized
 
 SWEEP = ["seed=0,1", "hydra.sweep.dir=s"]
 
 
 @contextmanager
 def sweep(*more):
-    """Hydra's loader and the config of a sweep."""
+    """The loader and the config of a sweep."""
     launcher.register()
-    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+    with initialized(str(conf_folder())):
         loader = GlobalHydra.instance().config_loader()
         yield loader, loader.load_configuration("config", [*SWEEP, *more], RunMode.MULTIRUN)
 
 
+def hydras(loader):
+    """Hydra's own loader of the same files, which parses and merges them all for each config."""
+    return ConfigLoaderImpl(loader.config_search_path)
+
+
 def composers(*more):
-    """A Composer's compose, and the slow way beside it, which counts its calls."""
+    """A Composer's compose, Hydra's way beside it, and what the Composer has left to Hydra."""
     with sweep(*more) as (loader, master):
         ours = Composer(loader, master)
         calls = []
 
-        def slow(overrides):
+        def counted(master, overrides):
             calls.append(overrides)
-            return type(loader).load_sweep_config(loader, master, list(overrides))
+            return type(loader).load_sweep_config(loader, master, overrides)
 
-        loader.load_sweep_config = lambda master, overrides: slow(overrides)
-        return ours.compose, slow, calls
+        loader.load_sweep_config = counted
+        slow = hydras(loader)
+        plain = slow.load_configuration("config", [*SWEEP, *more], RunMode.MULTIRUN)
+        OmegaConf.copy_cache(from_config=master, to_config=plain)  # the time of day
+        assert facts(master) == facts(plain)
+        return ours.compose, lambda words: slow.load_sweep_config(master, list(words)), calls
 
 
 @pytest.fixture(scope="module")
@@ -330,15 +340,16 @@ def test_the_typed_values_have_their_types(both):
 def test_the_files_of_a_job(tmp_path, monkeypatch):
     """What the launcher leaves in a job's folder is what the slow way comes to."""
     monkeypatch.chdir(tmp_path)
-    with sweep("tracking=none") as (loader, master):
+    with sweep() as (loader, master):
         made = launcher.StackLauncher(max_stack=2)
         context = HydraContext(config_loader=loader, callbacks=Callbacks())
         made.setup(hydra_context=context, task_function=app, config=master)
-        points = [["model=gru", "fit.epochs=1", f"seed={seed}", "data.train_size=32"] for seed in (0, 1)]
+        fixed = ["model=gru", "fit.epochs=1", "data.train_size=32", "tracking=none"]
+        points = [[*fixed, f"seed={seed}"] for seed in (0, 1)]
         results = made.launch(points, initial_job_idx=3)
         for overrides, result, number in zip(points, results, (3, 4), strict=True):
             assert result.overrides == overrides and result.return_value > 0
-            cfg = loader.load_sweep_config(master, overrides)
+            cfg = hydras(loader).load_sweep_config(master, overrides)
             with open_dict(cfg):
                 cfg.hydra.job.id = cfg.hydra.job.num = number
                 cfg.hydra.runtime.output_dir = str(tmp_path / "s" / str(number))
