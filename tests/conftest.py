@@ -1,13 +1,16 @@
 """What several test files use: a small made-up task, configurations, where the real MNIST may be."""
 
+import inspect
 import os
 import shlex
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import islice, product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -125,6 +128,22 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def builtins_found_once() -> None:
+    """Have Triton's interpreter look for its builtins once: it does at each call of a device function."""
+    interpreter: Any = sys.modules.get("triton.runtime.interpreter")
+    if interpreter is None:  # no test of kernels for GPUs is among those of this run
+        return
+    found: dict[Any, list[tuple[str, Any]]] = {}
+
+    def members(place: Any) -> list[tuple[str, Any]]:
+        if place not in found:
+            found[place] = [(n, m) for n, m in inspect.getmembers(place) if interpreter.tl.core.is_builtin(m)]
+        return [(name, member) for name, member in found[place] if getattr(place, name) is member]
+
+    interpreter.inspect = SimpleNamespace(**vars(inspect) | {"getmembers": members})
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The command in a process of its own, forked from one that has the slow libraries imported already.
 
 It is a real process: it has its own folder, environment, streams and signals, and can be killed. It saves the
-seconds of importing torch, Optuna and matplotlib and of parsing the config files, some hundred times a test run.
+seconds of importing torch, Optuna and matplotlib and of parsing config files, some hundred times a test run.
 """
 
 import multiprocessing
