@@ -301,9 +301,15 @@ def test_a_mistake_is_named_with_file_row_and_remedy(tmp_path, rows, keys, messa
 @pytest.mark.parametrize(
     "words, message",
     [
-        ("data=csv data.path=mine.csv data.target=knd", "mine.csv, row 1: data.target=knd: must be one of"),
-        ("data=csv data.path=mine.csv data.target=kind data.values=[x]", "row 4: has up in column kind"),
-        ("data=csv data.path=. data.target=kind", "data.path=.: cannot be read"),
+        (
+            "data=csv data.series=id data.path=mine.csv data.target=knd",
+            "mine.csv, row 1: data.target=knd: must be one of",
+        ),
+        (
+            "data=csv data.series=id data.path=mine.csv data.target=kind data.values=[x]",
+            "row 4: has up in column kind",
+        ),
+        ("data=csv data.series=id data.path=. data.target=kind", "data.path=.: cannot be read"),
         ("data=npz data.path=mine.csv", "data.path=mine.csv: is not a file of arrays; write it with"),
         ("data=ucr data.problem=Tiny data.root=.", "Tiny_TRAIN.ts, row 3: has a series of length 0; remove"),
         ("data=ucr data.problem=Tiny data.root=. data.every_step=true", "it goes with data=csv"),
@@ -337,6 +343,7 @@ def test_a_label_of_the_test_that_training_lacks_is_refused(tmp_path):
     "keys, message",
     [
         ({"target": None}, "data.target=null: name the column"),
+        ({"series": None}, "data.series=null: name the column that says which series .* can be forecast"),
         ({"horizon": 2}, "data.metric=accuracy: a forecast"),
         ({"horizon": 2, "metric": "mse", "folds": 3}, "data.folds=3: a forecast"),
         ({"horizon": 0}, "data.horizon=0: must be"),

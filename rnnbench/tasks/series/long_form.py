@@ -26,7 +26,7 @@ class LongForm(Series):
 
     path: str = MISSING
     root: str = "${oc.env:RNNBENCH_DATA,./data}"
-    series: Optional[str] = None  # column: which series a row is of; null: the file is one series
+    series: Optional[str] = None  # column: which series a row is of; null: one series, to forecast
     time: Optional[str] = None  # column: numbers or dates that rise; null: the order of the file
     values: Optional[list[str]] = None  # columns: the channels; null: all that are not named otherwise
     target: Optional[str] = None  # column: class or number of a series; of a forecast, the channel asked for
@@ -51,6 +51,13 @@ class LongForm(Series):
                     "data.target",
                     None,
                     "name the column that is asked for, or data.horizon=STEPS",
+                )
+            if self.series is None:
+                refuse(
+                    "data.series",
+                    None,
+                    "name the column that says which series a row is of; one series alone can be forecast: "
+                    "data.horizon=STEPS",
                 )
             if self.target in (self.values or []):
                 refuse("data.target", self.target, "is among data.values too; name it in one of them")

@@ -105,7 +105,9 @@ def split(data: Series, found: Collection) -> tuple[dict[str, Labels], dict[str,
     if "test" not in parts:
         sixth = len(pool) // 6
         if sixth < 1:
-            raise ConfigError(f"{found.files[0]}: has {len(pool)} series, too few to be split")
+            raise ConfigError(
+                f"{found.files[0]}: has {len(pool)} series, too few to be split; give at least 6"
+            )
         drawn = pool[np.random.RandomState(TEST_SEED).permutation(len(pool))]
         if by_class and found.answers is not None:
             check_classes(found, pool)
