@@ -47,6 +47,19 @@ os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs run on the CPU; read wh
 DATA = Path(os.environ.get("RNNBENCH_DATA", HERE.parents[1] / "shared" / "data"))
 
 
+def has_room(folder: str) -> bool:
+    """Whether all that the tests write fits into a folder, and programs may be started there."""
+    if not os.access(folder, os.W_OK):
+        return False
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize > 4 << 30 and not found.f_flag & os.ST_NOEXEC
+
+
+# In memory nothing waits for a disk: a store of MLflow is made of hundreds of transactions.
+if os.path.isdir("/dev/shm") and has_room("/dev/shm"):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
+
+
 # Fixtures that take seconds to start, and wait more than they compute: those of each set go together.
 SERVICES = [{"mlflow_server", "postgresql"}, {"slurm"}, {"head"}]
 

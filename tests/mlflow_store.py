@@ -69,7 +69,8 @@ def postgresql() -> Iterator[str]:
     pgserver = pytest.importorskip("pgserver", reason="pgserver brings PostgreSQL: rnnbench[test]")
     # PostgreSQL refuses root, so pgserver runs it as another user. In no folder of pytest's: another pytest
     # that starts closes those to other users.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    root = os.environ.get("PYTEST_DEBUG_TEMPROOT")
+    with tempfile.TemporaryDirectory(dir=root, ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
         server.psql("CREATE DATABASE mlflow")  # Optuna's tables and MLflow's do not go together
