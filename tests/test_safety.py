@@ -166,6 +166,7 @@ CALLS = {
         "kernels/build.py",
         "nn/cells/__init__.py",
         "paper/figures/__init__.py",
+        "paper/forks.py",
         "search/storages/__init__.py",
         "tasks/__init__.py",
     },  # names in the source

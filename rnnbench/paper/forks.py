@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import Self
 
 # What a search imports after its command line was read; none of it starts a thread that works.
@@ -76,7 +77,7 @@ def serve(connection: socket.socket) -> None:
     In the fork this returns, or raises, as the command does.
     """
     for module in SLOW:
-        __import__(module)
+        import_module(module)
     # Python 3.12 warns of threads when it forks: those of OpenBLAS, which ends them itself before a fork.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     for line in connection.makefile(encoding="utf-8"):
