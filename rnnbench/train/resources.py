@@ -77,8 +77,12 @@ def stack_bytes(config: Config, shape: Shape) -> Callable[[int], int]:
     if choose(config) is Kernel.compiled:  # its activations belong to the threads
         activations = 12 * drawn(config, network, T)  # while they are drawn, and as the kernels read them
     else:
-        # What each layer keeps for its backward pass, about twice its pre-activations, and its inputs.
-        kept = sum(sizes[0] for name, sizes in network.shapes.items() if ".weight_ih" in name)
+        # What each layer keeps for its backward pass: about twice its pre-activations and states, and inputs.
+        kept = sum(
+            sizes[0] + config.model.hidden_size
+            for name, sizes in network.shapes.items()
+            if ".weight_ih" in name
+        )
         longest = shape.test_steps or T
         steps = max(B * T, evaluation_batch(longest) * longest)
         activations = 4 * steps * (shape.input_size + 2 * kept)
