@@ -156,11 +156,11 @@ def torch_path(config, task):
     return compute
 
 
-def agree(cell: str, option: str, kind: str, epochs: int, kernels=CompiledCompute, few=None) -> None:
+def agree(cell: str, option: str, kind: str, epochs: int, kernels=CompiledCompute, few=None, **more) -> None:
     """Train on both paths, on so many examples or all; parameters, metrics and evaluations agree."""
     task, changes = of(option, kind)
     task.splits.update({name: index[:few] for name, index in task.splits.items()})
-    configs = configs_of(cell, changes)
+    configs = configs_of(cell, changes | more)
     assert reason(configs[0]) is None
     if kind == "made words":
         task.splits["train"] = np.arange(0)
@@ -232,6 +232,22 @@ def test_classes_count_by_their_weights_as_on_the_torch_path(kind):
 def test_a_cell_trains_as_on_the_torch_path(number, cell):
     """Each cell, each with an option and a kind of task that others do not have."""
     agree(cell, [*OPTIONS][number % len(OPTIONS)], KINDS[number % len(KINDS)], epochs=2)
+
+
+@pytest.mark.parametrize(
+    "order, option, kind",
+    [
+        *((1, "all", "own numbers at every step"), (3, "learned state", "text"), (40, "plain", "images")),
+        *((40, "bidirectional", "own classes"), (9, "weight noise", "made words")),
+        *(
+            pytest.param(9, option, "words", marks=pytest.mark.slow)
+            for option in IN_THE_STEP
+            if option != "zoneout"
+        ),
+    ],
+)
+def test_a_memory_of_any_size_trains_as_on_the_torch_path(order, option, kind):
+    agree("lmu", option, kind, epochs=2, model__order=order)
 
 
 @pytest.mark.parametrize("option", IN_THE_STEP)

@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 from ctypes import POINTER, c_float, c_int, c_int32, c_long
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rnnbench.kernels.generator.graph import (
     parse,
     read,
 )
+from rnnbench.kernels.generator.units import UnitsError, blocks_of, with_rows
 
 STEPS = Path(build.__file__).parent / "generator/steps"
 STOCK = {path.stem: parse(path.read_text()) for path in sorted(STEPS.glob("*.txt"))}
@@ -41,7 +43,7 @@ PROBE = """
 #include "layer.h"
 #include "cells.h"
 long sizes(int cell, const struct layer_call *call, int which) {
-    if (which == 2) return layer_parameters(&CELLS[cell], call->H, call->inputs);
+    if (which == 2) return layer_parameters(&CELLS[cell], call->H, call->M, call->inputs);
     return which ? CELLS[cell].scratch(call) : CELLS[cell].memory(call);
 }
 void forward(int cell, const struct layer_call *call) { CELLS[cell].forward(call); }
@@ -56,7 +58,7 @@ class Call(ctypes.Structure):
     _fields_ = [
         ("p", FLOATS),
         ("constants", FLOATS),
-        *((name, c_int) for name in ("T", "N", "H", "inputs", "reverse", "train")),
+        *((name, c_int) for name in ("T", "N", "H", "M", "inputs", "reverse", "train")),
         *((name, FLOATS) for name in ("memory", "scratch", "x")),
         ("symbols", POINTER(c_int32)),
         ("h", FLOATS),
@@ -68,10 +70,11 @@ class Call(ctypes.Structure):
 
 
 class Interpreter:
-    """Computes a layer by its graph in float64, a block (H, B) each."""
+    """Computes a layer by its graph in float64, a block (H, B) each, or (M, B) of a memory."""
 
     def __init__(self, graph: Graph, weights: dict[str, Array], call: Call, given: dict[str, Array]) -> None:
         self.graph, self.call, self.H = graph, call, call.H
+        self.units, self.sizes = blocks_of(graph), {"H": call.H, "M": call.M}
         self.weights = {name: weight.astype(float) for name, weight in weights.items()}
         self.given = {name: array.astype(float) for name, array in given.items()}
 
@@ -79,22 +82,37 @@ class Interpreter:
         """Return h, last, d_x, d_initial and the gradient of each weight."""
         graph, given = self.graph, self.given
         order = range(self.call.T)[:: -1 if self.call.reverse else 1]
-        zero = np.zeros_like(given["mask"])
-        state, before, h = list(given["initial"]), {}, np.zeros_like(given["d_out"])
+        rows = [self.sizes[graph.state_unit(k)] for k in range(graph.states)]
+        zero = [np.zeros((size, self.call.N)) for size in rows]
+        first, before, h = np.split(given["initial"], np.cumsum(rows)[:-1]), {}, np.zeros_like(given["d_out"])
+        state = first
         for t in order:
             before[t] = state
             values = self.values(t, {"state": state}, forward=True)
-            state = [values[number] + zero for number in graph.after]
+            state = [values[number] + none for number, none in zip(graph.after, zero, strict=True)]
             h[t] = state[0]
         gradients = {name: np.zeros_like(self.weights[name]) for name in graph.weights}
-        d_state, d_x = [zero] * graph.states, np.zeros_like(given["x"])
+        d_state, d_x = zero, np.zeros_like(given["x"])
         for t in reversed(order):
             d_after = [d_state[0] + given["d_out"][t], *d_state[1:]]
             values = self.values(t, {"state": before[t], "d_after": d_after}, forward=False)
-            d_state = [values[number] + zero for number in graph.before]
+            d_state = [values[number] + none for number, none in zip(graph.before, zero, strict=True)]
             self.add(gradients, values, t)
             d_x[t] = sum(self.times(factor, values, t) for factor in graph.d_x)
-        return {"h": h, "last": np.stack(state), "d_x": d_x, "d_initial": np.stack(d_state), **gradients}
+        last, d_initial = np.concatenate(state), np.concatenate(d_state)
+        return {"h": h, "last": last, "d_x": d_x, "d_initial": d_initial, **gradients}
+
+    def full(self, values: dict[int, Array], number: int, columns: int) -> Array:
+        """Return a block with all its rows, and as many columns."""
+        return values[number] + np.zeros((self.sizes[self.units.get(number, "H")], columns))
+
+    def slices(
+        self, weight: str, rows: tuple[int, int], columns: tuple[int, int] | None
+    ) -> tuple[slice, slice]:
+        """Return where a part of a weight is."""
+        up, across = (self.sizes[unit] for unit in self.graph.units_of(weight))
+        wide = slice(None) if columns is None else slice(columns[0] * across, columns[1] * across)
+        return slice(rows[0] * up, rows[1] * up), wide
 
     def values(self, t: int, known: dict[str, list[Array]], forward: bool) -> dict[int, Array]:
         values: dict[int, Array] = {}
@@ -104,7 +122,7 @@ class Interpreter:
             if isinstance(node, Product):
                 terms = [self.times(factor, values, t) for factor in node.factors]
                 if node.start:
-                    terms.append(np.concatenate([values[i] + np.zeros((self.H, 1)) for i in node.start]))
+                    terms.append(np.concatenate([self.full(values, i, 1) for i in node.start]))
                 values |= dict(zip(node.ids, np.split(sum(terms), len(node.ids)), strict=True))
             elif node.op != "d_after" or not forward:
                 values[node.id] = self.value(node, [values[arg] for arg in node.args], t, known)
@@ -118,11 +136,8 @@ class Interpreter:
             return np.full((1, 1), node.index)
         if node.op == "vector":
             vector = self.weights[node.name]
-            return (
-                vector[index * self.H : (index + 1) * self.H, None]
-                if vector.size > 1
-                else vector.reshape(1, 1)
-            )
+            rows, _ = self.slices(node.name, (index, index + 1), None)
+            return vector[rows, None] if vector.size > 1 else vector.reshape(1, 1)
         if node.op == "hidden":
             return np.full((1, 1), self.H)
         if node.op == "mask":
@@ -134,14 +149,10 @@ class Interpreter:
         return FUNCTIONS[node.op](*args)
 
     def part(self, factor: Factor) -> Array:
-        rows, H = slice(factor.rows[0] * self.H, factor.rows[1] * self.H), self.H
-        columns = (
-            slice(None) if factor.columns is None else slice(factor.columns[0] * H, factor.columns[1] * H)
-        )
         weight = self.weights[factor.weight]
         if not self.graph.arrays[factor.weight][0]:  # one row for a block of equal ones
-            return np.repeat(weight, H, 0)
-        return weight[rows, columns]
+            return np.repeat(weight, self.sizes[self.graph.units_of(factor.weight)[0]], 0)
+        return weight[self.slices(factor.weight, factor.rows, factor.columns)]
 
     def times(self, factor: Factor, values: dict[int, Array], t: int) -> Array:
         operand = self.given["x"][t]
@@ -150,24 +161,19 @@ class Interpreter:
         return (self.part(factor).T if factor.transposed else self.part(factor)) @ operand
 
     def stacked(self, values: dict[int, Array], numbers: tuple[int, ...]) -> Array:
-        return np.concatenate([values[i] + np.zeros((self.H, self.call.N)) for i in numbers])
+        return np.concatenate([self.full(values, i, self.call.N) for i in numbers])
 
     def add(self, gradients: dict[str, Array], values: dict[int, Array], t: int) -> None:
         for outer in self.graph.outers:
             left = self.stacked(values, outer.left)
             right = self.given["x"][t] if outer.right is None else self.stacked(values, outer.right)
-            H, rows = self.H, slice(outer.rows[0] * self.H, outer.rows[1] * self.H)
-            columns = (
-                slice(None) if outer.columns is None else slice(outer.columns[0] * H, outer.columns[1] * H)
-            )
-            part = left @ right.T
-            gradients[outer.weight][rows, columns] += (
-                part if self.graph.weights[outer.weight][0] else part.sum(0)
-            )
+            part, at = left @ right.T, self.slices(outer.weight, outer.rows, outer.columns)
+            gradients[outer.weight][at] += part if self.graph.weights[outer.weight][0] else part.sum(0)
         for each in self.graph.sums:
             whole = values[each.value].sum(1)
             if self.graph.weights[each.weight][0]:
-                gradients[each.weight][each.block * self.H : (each.block + 1) * self.H] += whole
+                rows, _ = self.slices(each.weight, (each.block, each.block + 1), None)
+                gradients[each.weight][rows] += whole
             else:
                 gradients[each.weight] += whole.sum()
 
@@ -382,6 +388,7 @@ def test_a_layer_computes_what_its_graph_says(library, name, symbols, initial):
     rng = np.random.RandomState(number)
     call = Call(T=rng.randint(1, 5), N=16 * rng.randint(1, 4), H=rng.randint(1, 9), inputs=rng.randint(1, 6))
     call.reverse, call.h_step = rng.randint(2), call.H * call.N
+    call.M = np.random.RandomState(number).randint(1, 18)
     weights, given = drawn(rng, graph, call, symbols)
     if not initial:
         given["initial"][:] = 0
@@ -406,12 +413,15 @@ def drawn(
     def draw(*shape: int) -> Array:
         return rng.uniform(-0.7, 0.7, shape).astype(np.float32)
 
-    weights = {}
+    weights, sizes = {}, {"H": H, "M": call.M}
     for name, (rows, columns) in graph.arrays.items():
-        across = [] if columns is None else [width if columns == "input" else columns * H]
-        weights[name] = draw(rows * H or 1, *across)
+        up, wide = (sizes[unit] for unit in graph.units_of(name))
+        across = [] if columns is None else [width if columns == "input" else columns * wide]
+        weights[name] = draw(rows * up or 1, *across)
     given = {"x": draw(T, width, N), "zone": rng.randint(0, 2, (T, states, H, N)).astype(np.float32)}
-    given |= {"initial": draw(states, H, N), "mask": draw(H, N), "d_out": draw(T, H, N)}
+    rows = sum(sizes[graph.state_unit(k)] for k in range(states))
+    given["initial"] = np.abs(draw(rows, N)) + 0.25  # slstm divides by its state
+    given |= {"mask": draw(H, N), "d_out": draw(T, H, N)}
     if symbols:
         given["symbols"] = rng.randint(0, width, (T, N)).astype(np.int32)
         given["x"] = np.moveaxis(np.eye(width, dtype=np.float32)[given["symbols"]], 2, 1)
@@ -454,3 +464,12 @@ def hand_over(library: ctypes.CDLL, number: int, call: Call, arrays: dict[str, A
 @pytest.mark.parametrize("name", MADE)
 def test_the_text_of_a_graph_is_read_as_it_was(name):
     assert parse(MADE[name].text()) == MADE[name]
+
+
+def test_blocks_of_both_sizes_that_come_together_are_refused():
+    text = (STEPS / "lmu.txt").read_text().replace("2 states", "2 states, a memory")
+    units = {"weight_m": ("H", "M"), "encoder_m": ("M", "H"), "A": ("M", "M"), "B": ("M", "H")}
+    made = with_rows(replace(parse(text), units=units))
+    assert made == replace(STOCK["lmu_order"], name="lmu")
+    with pytest.raises(UnitsError, match="brings hidden units and numbers of the memory together"):
+        with_rows(replace(made, units=units | {"B": ("H", "H")}))

@@ -33,8 +33,8 @@ def difference(cell: Cell, graph: Graph) -> float:
     shapes = {name: shape for name, shape in cell.all_shapes(INPUT).items() if name != "initial"}
     weights = {name: drawn(1, *shape).requires_grad_() for name, shape in shapes.items()}
     x = drawn(1, 1, INPUT, B).requires_grad_()
-    state = tuple(drawn(1, H, B).requires_grad_() for _ in states)
-    d_after = tuple(drawn(1, H, B) for _ in states)
+    state = tuple(drawn(1, size, B).requires_grad_() for size in cell.sizes)
+    d_after = tuple(drawn(1, size, B) for size in cell.sizes)
     mask = drawn(1, H, B) if cell.model.recurrent_dropout else None
     zone = tuple(drawn(1, H, B) for _ in states) if cell.model.zoneout else ()
     constants = {name: value[None] for name, value in cell.constants().items()}
@@ -62,6 +62,7 @@ def with_options(model: Model, sizes: tuple[int, ...]) -> list[Model]:
         Model(**(vars(model) | {"hidden_size": H} | {k: v for each in c for k, v in each.items()}))
         for c in chosen
         if recurrent or not any("recurrent_dropout" in each or "zoneout" in each for each in c)
+        if model.order is None or not any("zoneout" in each for each in c)
     ]
 
 

@@ -37,7 +37,8 @@ class Shape(ctypes.Structure):
     """`struct shape` of native/network.h."""
 
     _fields_ = [
-        *((name, c_int64) for name in ("cell", "layers", "directions", "hidden", "input", "outputs", "goal")),
+        *((name, c_int64) for name in ("cell", "layers", "directions", "hidden", "memory")),
+        *((name, c_int64) for name in ("input", "outputs", "goal")),
         *((name, c_int64) for name in ("mean", "learned")),
         ("zoneout", c_double),
         ("constants", c_void_p),
@@ -123,6 +124,7 @@ class CompiledCompute:
             layers=model.num_layers,
             directions=self.network.directions,
             hidden=model.hidden_size,
+            memory=self.network.layers[0][0][1].sizes[-1],
             input=task.input_size,
             outputs=task.outputs,
             goal=GOALS[task.goal],
@@ -196,9 +198,9 @@ class CompiledCompute:
     def _carried(self, K: int, streams: int) -> Tensor:
         """Return room for the state that minibatches of so many streams hand on."""
         shape = self.shape
-        states = self.network.layers[0][0][1].states
+        states = sum(self.network.layers[0][0][1].sizes)
         levels = shape.layers * shape.directions if self.task.carried else 0
-        return torch.zeros(K, levels, states, shape.hidden, streams)
+        return torch.zeros(K, levels, states, streams)
 
     def _minibatches(self, noise: Noise, K: int) -> int:
         """Return how many minibatches the next call computes: as many as its time and its room allow."""

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 LIBRARY = Path(__file__).parent / "stack.so"
 STEPS = Path(__file__).parent / "generator" / "steps"
 # The modules that make graphs, beside those of the generator.
-TRACE = ("trace.py", "interpreter.py", "lowering.py", "lower_elementwise.py", "lower_tensors.py")
+TRACE = (
+    "trace.py", "interpreter.py", "lowering.py", "lower_elementwise.py", "lower_tensors.py",
+    "memory_sizes.py",
+)  # fmt: skip
 RATES = ("recurrent_dropout", "zoneout")
 SWITCHES = ("positive", "normalised", "layer_norm")
 
@@ -144,7 +147,7 @@ def _find(step: Step) -> Kernels | str:
         names: list[str] = package.rnnbench_cells().decode().split("\n")
         if step.file in names:
             return Kernels(package, names.index(step.file), tuple(sets(package)))
-    own = None if step.stock and "order" not in step.options else _graph(step)
+    own = None if step.stock else _graph(step)
     if isinstance(own, str):
         return own
     # Late, as below: most commands need none of them, and the modules of commands (build, trace) warn if they

@@ -24,6 +24,7 @@ from rnnbench.config import ConfigError, Model, Nonlinearity
 from rnnbench.config.places import blamed, defined
 from rnnbench.kernels.generator.graph import Factor, Graph, Sum
 from rnnbench.kernels.generator.simplify import Builder, joined
+from rnnbench.kernels.generator.units import UnitsError
 from rnnbench.kernels.interpreter import interpret
 from rnnbench.kernels.lower_tensors import outers_of
 from rnnbench.kernels.lowering import (
@@ -40,6 +41,7 @@ from rnnbench.kernels.lowering import (
     NoKernelError,
     Sheet,
 )
+from rnnbench.kernels.memory_sizes import with_memory
 from rnnbench.nn.cells import CELLS, Cell, Weights, make_cell
 from rnnbench.nn.cells.cell import Layer, State
 
@@ -76,7 +78,8 @@ def graph_of(model: Model) -> Graph | NoKernel:
     """
     stock = model.name in CELLS
     cell = make_cell(model)
-    if any(size != cell.hidden_size for size in cell.sizes):
+    memory = any(size != cell.hidden_size for size in cell.sizes)
+    if memory and not stock:
         return NoKernel(f"{_where(cell)}: its state has tensors of other sizes than the hidden size")
     if stock:
         cell = make_cell(replace(model, hidden_size=STOCK_HIDDEN, budget=None, order=None))
@@ -87,7 +90,9 @@ def graph_of(model: Model) -> Graph | NoKernel:
         aten = _traced(cell)
         check_weights(cell)
         graph = _lowered(cell, aten)
-    except NoKernelError as error:
+        if memory:
+            graph = with_memory(graph, cell)
+    except (NoKernelError, UnitsError) as error:
         return NoKernel(f"{_where(cell)}: step {error}")
     if not stock and not agrees(cell, graph):
         return NoKernel(
@@ -535,6 +540,7 @@ def stock_models() -> dict[str, Model]:
     """Return a model of each kernel of the cells of rnnbench, by the kernel's name."""
     models = {name: Model(name) for name in CELLS}
     models["rnn_relu"] = Model("rnn", nonlinearity=Nonlinearity.relu)
+    models["lmu_order"] = Model("lmu", order=3)
     return models
 
 

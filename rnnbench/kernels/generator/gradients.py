@@ -14,6 +14,7 @@ from .places import (
     plus,
     pointer,
     runs,
+    stride,
     times,
     weight_part,
     weight_size,
@@ -51,15 +52,15 @@ def parts_of(order: Plan) -> list[Part]:
     return parts
 
 
-def part_size(part: Part) -> str:
-    rows, columns = extent(part.factor)
+def part_size(graph: Graph, part: Part) -> str:
+    rows, columns = extent(graph, part.factor)
     return f"({columns}) * up_16({rows})"
 
 
-def _accumulate(part: Part) -> Lines:
+def _accumulate(graph: Graph, part: Part) -> Lines:
     """Write what a step adds to the sum of a part."""
-    rows, columns = extent(part.factor)
-    left = plus("turned", part.left, "H")
+    rows, columns = extent(graph, part.factor)
+    left = plus("turned", part.left, stride(graph))
     if part.right is None:
         f = f"{{call->x + t * I * N, N, 1, {left}, all, N}}"
         call = f"product(I, up_16({rows}), &(struct factor){f}, 1, 0, 1, {part.name}, up_16({rows}))"
@@ -77,20 +78,20 @@ def step_sums(order: Plan) -> Lines:
     lines = [f"{name} += sum_of({pointer(half.places[value], 'N')}, N);" for value, name in numbers]
     if order.turned:
         lines += [
-            f"transpose({times(len(order.turned), 'H')}, N, d, N, turned, all);",
+            f"transpose({times(len(order.turned), stride(order.graph))}, N, d, N, turned, all);",
             "column_sums(N, all, turned, d_bias);",
         ]
-    return lines + [line for part in parts_of(order) for line in _accumulate(part)]
+    return lines + [line for part in parts_of(order) for line in _accumulate(order.graph, part)]
 
 
 def down_lines(half: Half) -> Lines:
     """Write the gradient at x of a step."""
     lines = []
     for factor in half.graph.d_x:
-        rows = extent(factor)[0]
+        rows, unit = extent(half.graph, factor)[0], half.graph.units_of(factor.weight)[0]
         for first, count, place in operand(half, factor.operand or ()):
-            weight = plus(exchanged_name(factor), first, "H")
-            lines.append(f"{{{weight}, {rows}, 1, {pointer(place)}, N, {times(count, 'H')}}},")
+            weight = plus(exchanged_name(factor), first, unit)
+            lines.append(f"{{{weight}, {rows}, 1, {pointer(place)}, N, {times(count, unit)}}},")
     if not lines:
         return []
     f = ["const struct factor f[] = {", *indented(lines), "};"]
@@ -135,7 +136,7 @@ def gradients(order: Plan) -> Lines:
     seen: set[tuple[str, int, int | None]] = set()
     written: set[tuple[str, int, int | None]] = set()
     for part in parts_of(order):
-        rows, columns = extent(part.factor)
+        rows, columns = extent(graph, part.factor)
         width = weight_width(graph, part.factor.weight)
         blocks = _blocks(part.factor)
         # Where one row stands for a block, all rows of the block are added to it.
@@ -159,15 +160,16 @@ def _blocks(factor: Factor) -> set[tuple[str, int, int | None]]:
 
 def _sum_line(order: Plan, each: Sum, add: int) -> str:
     """Write what sums a value over the steps and examples into the gradient of a vector or of a number."""
-    to = f"g_{each.weight}"
+    to, apart, unit = f"g_{each.weight}", stride(order.graph), order.graph.units_of(each.weight)[0]
     if order.graph.weights[each.weight][0]:
-        start = plus("d_bias", order.turned[each.value], "H")
-        return f"write_gradient(1, H, {start}, 1, {plus(to, each.block, 'H')}, H, {add});"
+        start = plus("d_bias", order.turned[each.value], apart)
+        return f"write_gradient(1, {unit}, {start}, 1, {plus(to, each.block, unit)}, {unit}, {add});"
     numbers = numbers_of(order)
     if each.value in numbers:
         total = numbers[each.value]
     else:
-        total = f"sum_of({plus('d_bias', order.turned[each.value], 'H')}, H)"
+        rows = order.backward.units[each.value]
+        total = f"sum_of({plus('d_bias', order.turned[each.value], apart)}, {rows})"
     return f"*{to} {'+' * add}= {total};"
 
 
@@ -182,5 +184,5 @@ def _zeros(graph: Graph, written: set[tuple[str, int, int | None]]) -> Lines:
     for name, (rows, columns) in graph.weights.items():
         across = range(columns) if isinstance(columns, int) else (None,)
         if any((name, row, column) not in written for row in range(max(1, rows)) for column in across):
-            lines.append(f"memset(g_{name}, 0, sizeof(float) * {weight_size(rows, columns)});")
+            lines.append(f"memset(g_{name}, 0, sizeof(float) * {weight_size(graph, name)});")
     return lines

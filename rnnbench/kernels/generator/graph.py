@@ -1,9 +1,10 @@
 """Describes one step of a cell, forward and backward, as a graph of products, elementwise values and sums.
 
 A value is a block: `full` (hidden, B), `column` (hidden, 1) of a weight vector, `row` (1, B), or `one`
-number. A tensor of 4 hidden rows is four blocks. `rnnbench.kernels.trace` makes graphs of cells, and the
-modules beside this one make kernels of graphs. This module uses nothing but the standard library, since an
-installation reads it before there is torch.
+number. A tensor of 4 hidden rows is four blocks. A cell whose memory may have another size than the hidden
+size (lmu) has blocks of M rows beside those of H; `units.py` says which. `rnnbench.kernels.trace` makes
+graphs of cells, and the modules beside this one make kernels of graphs. This module uses nothing but the
+standard library, since an installation reads it before there is torch.
 
 The text of a graph (`Graph.text`, `parse`):
 
@@ -133,6 +134,17 @@ class Graph:
     sums: list[Sum] = field(default_factory=list)
     d_x: tuple[Factor, ...] = ()  # the gradient at x: the sum of these products
     constants: dict[str, tuple[int, int | str | None]] = field(default_factory=dict)  # as weights, untrained
+    # Of weights and constants that have blocks of a memory's M rows: the units of their rows and columns.
+    units: dict[str, tuple[str, str]] = field(default_factory=dict)
+    memory: bool = False  # whether there are two states, h and a memory of M rows
+
+    def units_of(self, name: str) -> tuple[str, str]:
+        """Return the units of the rows and the columns of a weight, H or M each."""
+        return self.units.get(name, ("H", "H"))
+
+    def state_unit(self, number: int) -> str:
+        """Return the unit of a state's rows."""
+        return "M" if self.memory and number else "H"
 
     @property
     def arrays(self) -> dict[str, tuple[int, int | str | None]]:
@@ -167,10 +179,17 @@ class Graph:
 
     def text(self) -> str:
         """Write the graph as text, one node a line; `parse` reads it."""
-        lines = [f"{self.name}: {self.states} states"]
+        lines = [f"{self.name}: {self.states} states{', a memory' * self.memory}"]
         for name, (rows, columns) in self.arrays.items():
-            width = "" if columns is None else f" {columns}" if isinstance(columns, str) else f" {columns}H"
-            lines.append(f"{'weight' if name in self.weights else 'constant'} {name} {rows}H{width}")
+            up, across = self.units_of(name)
+            width = (
+                ""
+                if columns is None
+                else f" {columns}"
+                if isinstance(columns, str)
+                else f" {columns}{across}"
+            )
+            lines.append(f"{'weight' if name in self.weights else 'constant'} {name} {rows}{up}{width}")
         forward = set(self.after)
         at = max((n for n, node in enumerate(self.nodes) if forward & set(made(node))), default=-1) + 1
         lines += map(_node, self.nodes[:at])
@@ -265,13 +284,16 @@ def parse(text: str) -> Graph:
     """Read the text of a graph."""
     first, *lines = text.splitlines()
     name, states = first.split(": ")
-    graph = Graph(name, int(states.split()[0]), {})
+    graph = Graph(name, int(states.split()[0]), {}, memory=states.endswith(" memory"))
     for line in lines:
         words = line.split()
         if words[0] in ("weight", "constant"):
             columns = None if len(words) == 3 else words[3] if words[3] == "input" else int(words[3][:-1])
             table = graph.weights if words[0] == "weight" else graph.constants
             table[words[1]] = int(words[2][:-1]), columns
+            across = "M" if isinstance(columns, int) and words[3][-1] == "M" else "H"
+            if "M" in (units := (words[2][-1], across)):
+                graph.units[words[1]] = units
         elif words[0] in ("after", "before"):
             setattr(graph, words[0], _numbers(" ".join(words[1:])))
         elif words[0] == "x":

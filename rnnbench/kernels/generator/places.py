@@ -1,10 +1,10 @@
 """Writes in C where things stand: blocks, weights, arrays, in the text of one cell.
 
-In it `n` is the floats of a block, `e` an element of a block, `t` the step that is computed.
+In it `n` is the floats from one block to the next, `e` an element of a block, `t` the step that is computed.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from .graph import Factor, Graph
 from .schedule import Half, Place, Plan
@@ -73,38 +73,47 @@ def operand(half: Half, numbers: Sequence[int]) -> list[tuple[int, int, Place]]:
     return [(first, count, places[first]) for first, count in runs(places)]
 
 
-def weight_size(rows: int, columns: int | str | None) -> str:
+def weight_size(graph: Graph, weight: str) -> str:
     """Return the floats of a weight."""
+    rows, columns = graph.arrays[weight]
     if not rows:
         return "I" if columns else "1"
-    return times(rows, "H") + (f" * {_width(columns)}" if columns is not None else "")
+    size = times(rows, graph.units_of(weight)[0])
+    return size + (f" * {_width(graph, weight)}" if columns is not None else "")
 
 
 def weight_width(graph: Graph, weight: str) -> str:
     """Return the floats between the rows of a weight; 0 of one row that stands for a block of them."""
-    rows, columns = graph.arrays[weight]
-    return _width(columns) if rows else "0"
+    return _width(graph, weight) if graph.arrays[weight][0] else "0"
 
 
-def _width(columns: int | str | None) -> str:
+def _width(graph: Graph, weight: str) -> str:
     """Return the floats of a row."""
+    columns = graph.arrays[weight][1]
     if columns is None:
         return "1"
-    return "I" if isinstance(columns, str) else times(columns, "H")
+    return "I" if isinstance(columns, str) else times(columns, graph.units_of(weight)[1])
 
 
-def extent(factor: Factor) -> tuple[str, str]:
+def extent(graph: Graph, factor: Factor) -> tuple[str, str]:
     """Return the rows and the columns of a part of a weight."""
-    rows = times(factor.rows[1] - factor.rows[0], "H")
-    return rows, "I" if factor.columns is None else times(factor.columns[1] - factor.columns[0], "H")
+    up, across = graph.units_of(factor.weight)
+    rows = times(factor.rows[1] - factor.rows[0], up)
+    return rows, "I" if factor.columns is None else times(factor.columns[1] - factor.columns[0], across)
+
+
+def stride(graph: Graph) -> str:
+    """Return the rows from one block to the next: of the larger size, where there are two."""
+    return "S" if graph.memory else "H"
 
 
 def weight_part(half: Half, factor: Factor, prefix: str = "w_") -> str:
     """Return the pointer to a part of a weight."""
     part = f"{prefix}{factor.weight}"
+    up, across = half.graph.units_of(factor.weight)
     if factor.rows[0]:
-        part += f" + {times(factor.rows[0], 'H')} * {weight_width(half.graph, factor.weight)}"
-    return part if factor.columns is None else plus(part, factor.columns[0], "H")
+        part += f" + {times(factor.rows[0], up)} * {weight_width(half.graph, factor.weight)}"
+    return part if factor.columns is None else plus(part, factor.columns[0], across)
 
 
 def exchanged_name(factor: Factor) -> str:
@@ -113,7 +122,7 @@ def exchanged_name(factor: Factor) -> str:
 
 
 def exchange(half: Half, factor: Factor) -> str:
-    rows, columns = extent(factor)
+    rows, columns = extent(half.graph, factor)
     width = weight_width(half.graph, factor.weight)
     part, to = weight_part(half, factor), exchanged_name(factor)
     return f"transpose({rows}, {columns}, {part}, {width}, {to}, {rows});"
@@ -133,17 +142,21 @@ def taken(arrays: dict[str, str], base: str) -> Lines:
     return lines
 
 
-def extents(order: Plan | None = None) -> Lines:
-    lines = ["const long T = call->T, N = call->N, H = call->H, I = call->inputs, n = H * N;"]
-    if order:
-        lines.append(f"const long all = up_16({times(len(order.turned), 'H')}) + 16;  // a row of `turned`")
+def extents(order: Plan, turned: bool = True) -> Lines:
+    rows = "H = call->H, I = call->inputs"
+    if order.graph.memory:
+        rows += ", M = call->M, S = H > M ? H : M"
+    lines = [f"const long T = call->T, N = call->N, {rows}, n = {stride(order.graph)} * N;"]
+    if turned:
+        size = times(len(order.turned), stride(order.graph))
+        lines.append(f"const long all = up_16({size}) + 16;  // a row of `turned`")
     return lines
 
 
-def weights_of(weights: Mapping[str, tuple[int, int | str | None]], base: str, prefix: str) -> Lines:
+def weights_of(graph: Graph, weights: Iterable[str], base: str, prefix: str) -> Lines:
     """Write where each weight of a layer, or each constant, begins."""
     lines, before = [], base
-    for weight, (rows, columns) in weights.items():
+    for weight in weights:
         lines.append(f"{'const ' if prefix == 'w_' else ''}float *const {prefix}{weight} = {before};")
-        before = f"{prefix}{weight} + {weight_size(rows, columns)}"
+        before = f"{prefix}{weight} + {weight_size(graph, weight)}"
     return lines

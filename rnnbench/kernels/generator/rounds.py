@@ -10,6 +10,7 @@ from .places import (
     operand,
     plus,
     pointer,
+    stride,
     times,
     weight_part,
     weight_width,
@@ -48,15 +49,22 @@ def columns_of(half: Half) -> list[tuple[int, ...]]:
 
 def _column_at(half: Half, group: tuple[int, ...]) -> str:
     groups = columns_of(half)
-    return plus("columns", sum(map(len, groups[: groups.index(group)])), "H")
+    return plus("columns", sum(map(len, groups[: groups.index(group)])), stride(half.graph))
 
 
 def constants(half: Half) -> Lines:
     """Write the columns of a half."""
-    groups = [number for group in columns_of(half) for number in group]
-    if not groups:
-        return []
-    needed, left = set(), list(groups)
+    every = [number for group in columns_of(half) for number in group]
+    lines: Lines = []
+    for unit in dict.fromkeys(half.units[number] for number in every):
+        places = [(n, number) for n, number in enumerate(every) if half.units[number] == unit]
+        lines += _columns(half, places, unit)
+    return lines
+
+
+def _columns(half: Half, groups: list[tuple[int, int]], unit: str) -> Lines:
+    """Write the loop that computes columns of one unit; each is given with its place."""
+    needed, left = set(), [number for _, number in groups]
     while left:
         number = left.pop()
         needed.add(number)
@@ -64,8 +72,8 @@ def constants(half: Half) -> Lines:
         left += node.args if isinstance(node, Value) else ()
     order = sorted(needed, key=half.position.__getitem__)
     lines = [_made(half, number, 0 if _leaf(half, number) else None) for number in order]
-    lines += [f"columns[{plus('r', n, 'H')}] = v{number}[0];" for n, number in enumerate(groups)]
-    return braced("for (long r = 0; r < H; r++)", lines)
+    lines += [f"columns[{plus('r', n, stride(half.graph))}] = v{number}[0];" for n, number in groups]
+    return braced(f"for (long r = 0; r < {unit}; r++)", lines)
 
 
 def exchanged_of(half: Half) -> dict[str, Factor]:
@@ -90,7 +98,11 @@ def _loaded(half: Half, number: int, at: int) -> str:
             return "splat((float)H)"
         return f"splat({_number(node.index) if node.op == 'number' else f'*w_{node.name}'})"
     if shape == "column" and isinstance(node, Value):
-        array = plus(f"w_{node.name}", int(node.index), "H") if leaf else _column_at(half, (number,))
+        array = (
+            plus(f"w_{node.name}", int(node.index), half.units[number])
+            if leaf
+            else _column_at(half, (number,))
+        )
         return f"splat(({array})[r])"
     if half.filled.get(number, at + 1) <= at:
         place = half.places[number]
@@ -140,8 +152,25 @@ def _rows(half: Half, each: Round, at: int) -> Lines:
     return braced("for (long j = 0; j < N; j += LANES)", lines)
 
 
-def _loop(half: Half, each: Round, at: int) -> Lines:
-    """Write the loop over the elements of full blocks."""
+def _loops(half: Half, each: Round, at: int) -> Lines:
+    """Write the loops over the elements of full blocks: one, or one for each unit."""
+    results = [number for number, _ in each.stores] + [value.args[0] for value in each.sums]
+    units = sorted({half.units[number] for number in results if number in half.units}) or ["H"]
+    if len(units) == 1:
+        return _loop(half, each, at, units[0])
+    return [line for unit in units for line in _loop(half, _of_unit(half, each, unit), at, unit)]
+
+
+def _of_unit(half: Half, each: Round, unit: str) -> Round:
+    """Return the part of a round's loop that computes blocks of one unit."""
+    values = [value for value in each.values if half.units.get(value.id, unit) == unit]
+    stores = [(number, place) for number, place in each.stores if half.units.get(number, "H") == unit]
+    sums = [value for value in each.sums if half.units.get(value.args[0], "H") == unit]
+    return Round(values=values, stores=stores, sums=sums)
+
+
+def _loop(half: Half, each: Round, at: int, unit: str) -> Lines:
+    """Write the loop over the elements of full blocks of one unit."""
     loads = half.loads(each)
     if not each.stores and not each.sums:
         return []
@@ -152,10 +181,11 @@ def _loop(half: Half, each: Round, at: int) -> Lines:
         row = f"{pointer(half.places[value.id], 'N')} + j"
         body.append(f"store({row}, load({row}) + ({' + '.join(f'v{arg}' for arg in value.args)}));")
     if not each.sums and not any(half.shapes[number] in ("column", "row") for number in loads):
-        return braced("for (long e = 0; e < n; e += LANES)", body)
+        size = f"{unit} * N" if half.graph.memory else "n"
+        return braced(f"for (long e = 0; e < {size}; e += LANES)", body)
     zero = [f"memset({pointer(half.places[value.id], 'N')}, 0, sizeof(float) * N);" for value in each.sums]
     inner = braced("for (long j = 0, e = r * N; j < N; j += LANES, e += LANES)", body)
-    return [*zero, *braced("for (long r = 0; r < H; r++)", inner)]
+    return [*zero, *braced(f"for (long r = 0; r < {unit}; r++)", inner)]
 
 
 def _factor_lines(half: Half, factor: Factor) -> Lines:
@@ -166,11 +196,12 @@ def _factor_lines(half: Half, factor: Factor) -> Lines:
         return [f"if (call->x) f[count++] = (struct factor){f};"]
     lines = []
     for first, count, place in operand(half, factor.operand):
+        unit = half.graph.units_of(factor.weight)[not factor.transposed]
         if factor.transposed:
-            weight, apart = exchanged_name(factor), extent(factor)[0]
+            weight, apart = exchanged_name(factor), extent(half.graph, factor)[0]
         else:
             weight, apart = weight_part(half, factor), width
-        f = f"{{{plus(weight, first, 'H')}, {apart}, 1, {pointer(place)}, N, {times(count, 'H')}}}"
+        f = f"{{{plus(weight, first, unit)}, {apart}, 1, {pointer(place)}, N, {times(count, unit)}}}"
         known = "if (known) " if place[0] == "state" else ""
         lines.append(f"{known}f[count++] = (struct factor){f};")
     return lines
@@ -179,7 +210,7 @@ def _factor_lines(half: Half, factor: Factor) -> Lines:
 def _product(half: Half, product: Product) -> Lines:
     """Write a product, and in place of one with inputs that are symbols the columns that they choose."""
     place = pointer(half.blocks[product.ids[0]])
-    rows = times(len(product.ids), "H")
+    rows = times(len(product.ids), half.units[product.ids[0]])
     column = bool(product.start) and half.shapes[product.start[0]] == "column"
     start = _column_at(half, product.start) if column else "0"
     add = str(int(bool(product.start) and not column))
@@ -210,5 +241,5 @@ def all_rounds(half: Half, only_before: frozenset[Product] = frozenset()) -> Lin
             if product in only_before:
                 text[0] = "if (left || call->d_initial) {"
             lines += text
-        lines += _loop(half, each, at)
+        lines += _loops(half, each, at)
     return lines

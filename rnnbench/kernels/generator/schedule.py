@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .graph import LEAVES, SUM, Graph, Product, Sum, Value, made, reached, read
+from .units import blocks_of
 
 EXPENSIVE = ("sigmoid", "tanh", "exp", "log", "sqrt", "sin", "cos", "div")
 
@@ -52,7 +53,7 @@ class Half:
         operands: Iterable[int] = (),
         rows: Iterable[int] = (),
     ) -> None:
-        self.graph, self.shapes = graph, graph.shapes()
+        self.graph, self.shapes, self.units = graph, graph.shapes(), blocks_of(graph)
         self.nodes = {made_id: node for node in graph.nodes for made_id in made(node)}
         self.position = {made_id: n for n, made_id in enumerate(self.nodes)}
         self.places = dict(standing)

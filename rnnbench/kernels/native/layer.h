@@ -5,7 +5,7 @@
 struct layer_call {
     const float *p;
     const float *constants;  // of the cell, in the order of its graph
-    int T, N, H, inputs;
+    int T, N, H, M, inputs;  // M: numbers of the memory, of a cell that `remembers`
     int reverse;           // the steps are T-1..0
     int train;             // a backward pass will follow
     float *memory;         // the cell's `memory` floats, this layer's from its forward to its backward pass
@@ -14,24 +14,25 @@ struct layer_call {
     const int32_t *symbols;  // (T, N): numbers of columns of weight_ih
     float *h;              // (T, H, N), steps h_step floats apart
     long h_step;
-    const float *initial;  // (states, H, N): the state before the first step; 0: zeros
-    float *last;           // (states, H, N): the state after the last step is written here, if not 0
+    const float *initial;  // (state rows, N): the state before the first step; 0: zeros
+    float *last;           // (state rows, N): the state after the last step is written here, if not 0
     const float *mask;     // (H, N): the factors of recurrent dropout; 0 where the cell has none
     const float *zone;     // the factors of zoneout; 0 where the cell has none
     long zone_step;        // floats between its steps: states * H * N, or 0 where all steps have the same
     // Of the backward pass.
     const float *d_out;  // as h: the gradient at h from above
     float *d_x;          // (T, inputs, N): added to; 0: not wanted
-    float *d_initial;    // (states, H, N): written; 0: not wanted
+    float *d_initial;    // (state rows, N): written; 0: not wanted
     float *gradient;     // written
 };
 
-// A weight of a layer, rows times columns in units of the hidden size; 0 rows: one number.
+// A weight of a layer, rows times columns in units of the hidden size, or of the memory's; 0 rows: one number.
 enum { INPUTS = -1, VECTOR = 0 };  // as columns: as many as the layer has inputs; a vector
-struct weight { int rows, columns; };
+struct weight { int rows, columns, memory_rows, memory_columns; };
 
 struct cell {
     int states;                   // blocks (H, N) that go from step to step, h first
+    int remembers;                // whether the other state is a memory (M, N)
     int masked, zoned;            // whether it has recurrent dropout, zoneout
     int weights;
     const struct weight *weight;  // in the order of a trial's row
@@ -41,14 +42,20 @@ struct cell {
 };
 
 // Floats of a layer's weights, without the state before the first step where that is learned.
-static long layer_parameters(const struct cell *cell, long H, long inputs) {
+static long layer_parameters(const struct cell *cell, long H, long M, long inputs) {
     long sum = 0;
     for (int i = 0; i < cell->weights; i++) {
         const struct weight w = cell->weight[i];
-        const long columns = w.columns == INPUTS ? inputs : w.columns == VECTOR ? 1 : w.columns * H;
-        sum += (w.rows ? w.rows * H : 1) * columns;
+        const long across = w.columns * (w.memory_columns ? M : H);
+        const long columns = w.columns == INPUTS ? inputs : w.columns == VECTOR ? 1 : across;
+        sum += (w.rows ? w.rows * (w.memory_rows ? M : H) : 1) * columns;
     }
     return sum;
+}
+
+// Rows of all states together.
+static long state_rows(const struct cell *cell, long H, long M) {
+    return H + (cell->states - 1) * (cell->remembers ? M : H);
 }
 
 static long up_16(long count) { return (count + 15) / 16 * 16; }  // whole vectors of any instruction set

@@ -8,7 +8,7 @@ enum { CHUNK = 64 };  // examples: a layer's activations of so many fit the core
 
 // What the networks of a stack have in common; laid out as `Shape` in compiled.py.
 struct shape {
-    int64_t cell, layers, directions, hidden, input, outputs, goal;
+    int64_t cell, layers, directions, hidden, memory, input, outputs, goal;  // memory: M of layer.h
     int64_t mean;     // whether the readout is the mean over time, not the last step
     int64_t learned;  // whether the state before the first step is a parameter, the last ones of each layer
     double zoneout;   // rate
@@ -24,7 +24,7 @@ struct level {
     int inputs;             // features that it reads
     long weights, initial;  // where its weights, and the state before the first step, begin in a trial's row
     float *memory;          // from its forward to its backward pass
-    float *start, *last;    // (states, hidden, N): the state before the first and after the last step
+    float *start, *last;    // (state rows, N): the state before the first and after the last step
     float *mask, *zone;     // factors of recurrent dropout (hidden, N), of zoneout (T, states, hidden, N)
     // Of the reverse direction where lengths differ: x (T, inputs, N) or its symbols, and h (T, hidden, N), each
     // column's steps in reverse order.
@@ -40,7 +40,7 @@ struct work {
     int32_t *symbols;  // (T, N), where they are the data
     float *d_out[2];   // gradient at a layer's output, and at the one below
     float *d_flipped, *d_x;  // of the reverse direction where lengths differ: gradient at its h, at its x
-    float *d_initial;  // (states, hidden, N)
+    float *d_initial;  // (state rows, N)
     float *scratch;    // of whichever layer is computed
     float *summary, *d_summary;  // (width, N)
     float *logits;               // (outputs, N), then their gradient
@@ -51,6 +51,9 @@ struct work {
 };
 
 static int width_of(const struct shape *s) { return s->hidden * s->directions; }
+
+// Rows of the state of one level.
+static long states_of(const struct shape *s) { return state_rows(&CELLS[s->cell], s->hidden, s->memory); }
 
 static int every_step(const struct shape *s) { return s->goal >= LABELS; }
 
@@ -66,13 +69,14 @@ struct needs {
 static float *lay_out_level(const struct shape *s, const struct needs *needs, struct level *l, float *next) {
     const struct cell *cell = &CELLS[s->cell];
     const long H = s->hidden, T = needs->steps, N = needs->N, n = H * N;
-    const struct layer_call call = {.T = T, .N = N, .H = H, .inputs = l->inputs, .train = needs->train};
+    const struct layer_call call = {
+        .T = T, .N = N, .H = H, .M = s->memory, .inputs = l->inputs, .train = needs->train};
 #define TAKE(name, count) (name = (void *)next, next += up_16(count))
     TAKE(l->memory, cell->memory(&call));
-    if (needs->carried || s->learned) TAKE(l->start, cell->states * n);
-    if (needs->carried) TAKE(l->last, cell->states * n);
+    if (needs->carried || s->learned) TAKE(l->start, states_of(s) * N);
+    if (needs->carried) TAKE(l->last, states_of(s) * N);
     if (cell->masked) TAKE(l->mask, n);
-    if (cell->zoned) TAKE(l->zone, (needs->train ? T : 1) * cell->states * n);
+    if (cell->zoned) TAKE(l->zone, (needs->train ? T : 1) * states_of(s) * N);
     if (l->reverse && needs->lengths) {
         if (!l->layer && needs->kind >= SYMBOLS_16) TAKE(l->symbols, T * N);
         else TAKE(l->x, T * l->inputs * N);
@@ -98,10 +102,11 @@ static size_t lay_out(const struct shape *s, const struct needs *needs, struct w
         for (int d = 0; d < s->directions; d++) {
             struct level *l = &w->levels[layer * s->directions + d];
             *l = (struct level){.layer = layer, .reverse = d, .inputs = layer ? width : s->input, .weights = offset};
-            const struct layer_call call = {.T = T, .N = N, .H = H, .inputs = l->inputs, .train = needs->train};
+            const struct layer_call call = {
+                .T = T, .N = N, .H = H, .M = s->memory, .inputs = l->inputs, .train = needs->train};
             const long size = cell->scratch(&call);
-            l->initial = offset += layer_parameters(cell, H, l->inputs);
-            if (s->learned) offset += cell->states * H;
+            l->initial = offset += layer_parameters(cell, H, s->memory, l->inputs);
+            if (s->learned) offset += states_of(s);
             next = lay_out_level(s, needs, l, next);
             scratch = size > scratch ? size : scratch;
         }
@@ -115,7 +120,7 @@ static size_t lay_out(const struct shape *s, const struct needs *needs, struct w
     if (needs->train) {
         for (int i = 0; i < 2; i++) TAKE(w->d_out[i], T * width * N);
         if (flips) TAKE(w->d_flipped, T * H * N), TAKE(w->d_x, T * width * N);
-        if (s->learned) TAKE(w->d_initial, cell->states * H * N);
+        if (s->learned) TAKE(w->d_initial, states_of(s) * N);
         TAKE(w->d_summary, width * N);
         TAKE(w->turned, N * wide);
         TAKE(w->d_head, width * wide);
@@ -130,11 +135,10 @@ static size_t lay_out(const struct shape *s, const struct needs *needs, struct w
 // The layer and direction of which `l` is, on the activations of a chunk.
 static struct layer_call call_of(const struct shape *s, const struct work *w, const struct level *l,
                                  const float *p, const struct chunk *c) {
-    const struct cell *cell = &CELLS[s->cell];
-    const long n = (long)s->hidden * c->N, states = cell->states * n;
+    const long n = (long)s->hidden * c->N, states = states_of(s) * c->N;
     const int begins = c->fresh || !c->carried;
     struct layer_call call = {
-        .p = p + l->weights, .constants = s->constants, .T = c->T, .N = c->N, .H = s->hidden, .inputs = l->inputs,
+        .p = p + l->weights, .constants = s->constants, .T = c->T, .N = c->N, .H = s->hidden, .M = s->memory, .inputs = l->inputs,
         .reverse = l->reverse, .train = c->train, .memory = l->memory, .scratch = w->scratch,
         .x = w->inputs[l->layer], .symbols = l->layer ? 0 : w->symbols,
         .h = w->out[l->layer] + l->reverse * n, .h_step = (long)width_of(s) * c->N,
@@ -148,7 +152,7 @@ static struct layer_call call_of(const struct shape *s, const struct work *w, co
 static void read_level(const struct shape *s, const struct work *w, const struct level *l, const float *p,
                        const struct chunk *c) {
     const struct cell *cell = &CELLS[s->cell];
-    const long H = s->hidden, number = l - w->levels, states = cell->states * H;
+    const long H = s->hidden, number = l - w->levels, states = states_of(s);
     if (c->carried && !c->fresh) read_columns(c->carried + number * states * c->batch, states, c, l->start);
     else if (s->learned)
         for (long i = 0; i < states; i++)
@@ -181,7 +185,7 @@ static void layers_forward(const struct shape *s, struct work *w, const float *p
         for (int d = 0; d < s->directions; d++) {
             struct level *l = &w->levels[layer * s->directions + d];
             const struct layer_call call = call_of(s, w, l, p, c);
-            const long features = (long)l->inputs * c->N, states = cell->states * H;
+            const long features = (long)l->inputs * c->N, states = states_of(s);
             read_level(s, w, l, p, c);
             if (l->h && l->symbols) flip_symbols(c, w->symbols, l->symbols);
             else if (l->h) flip(c, l->inputs, w->inputs[layer], features, l->x, features, 0);
@@ -342,7 +346,7 @@ static void level_backward(const struct shape *s, struct work *w, const struct l
     }
     cell->backward(&call);
     if (l->h && d_in) flip(c, l->inputs, w->d_x, size, d_in, size, 1);
-    for (long i = 0; s->learned && i < cell->states * H; i++) {
+    for (long i = 0; s->learned && i < states_of(s); i++) {
         float sum = 0;
         for (int j = 0; call.d_initial && j < c->N; j++) sum += w->d_initial[i * c->N + j];
         gradient[l->initial + i] = sum;

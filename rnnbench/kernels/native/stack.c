@@ -56,7 +56,7 @@ struct call {
     const float *parameters;  // (K, P), of evaluate
     const int64_t *order;     // examples in the order of use: (K, stride) to train, (count) to evaluate
     int64_t K, P, stride, count, batch, chunks;
-    float *carried;    // (K, layers * directions, states, hidden, batch): the state that minibatches hand on, or 0
+    float *carried;    // (K, layers * directions, state rows, batch): the state that minibatches hand on, or 0
     int fresh;         // whether the first minibatch of the call does not begin from it
     int64_t *answers;  // (K, count)
     double *sums;      // (teams, chunks, SUMS) to train, (K, chunks, SUMS) to evaluate
@@ -144,7 +144,7 @@ static void train_chunk(const struct call *c, struct work *w, const struct minib
     const struct shape *s = c->shape;
     const struct noise *noise = c->noise;
     const int64_t row = m->number * c->K + m->k, levels = s->layers * s->directions;
-    const int64_t states = CELLS[s->cell].states * s->hidden * c->batch, steps = c->examples->steps;
+    const int64_t states = states_of(s) * c->batch, steps = c->examples->steps;
     int64_t lengths[CHUNK];
     struct chunk chunk = begin(c, w, m->index + first, m->size - first < CHUNK ? m->size - first : CHUNK, lengths);
     chunk.share = 1 / (float)m->answers;
@@ -257,7 +257,7 @@ static void evaluate_carried_worker(struct worker *me) {
     struct call *c = me->call;
     const struct shape *s = c->shape;
     const int64_t groups = (c->batch + CHUNK - 1) / CHUNK, windows = c->count / c->batch;
-    const int64_t states = s->layers * s->directions * CELLS[s->cell].states * s->hidden * c->batch;
+    const int64_t states = s->layers * s->directions * states_of(s) * c->batch;
     int64_t unit, lengths[CHUNK];
     while ((unit = atomic_fetch_add(&c->next, 1)) < groups * c->K) {
         const int64_t k = unit / groups, first = unit % groups * CHUNK;
