@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow_store import DATASET, TAGS
-from test_paper import PLANNED, config_of, leave, runs, write_out
+from test_paper import PLANNED, config_of, leave, planned_of, runs, write_out
 
 from rnnbench.config import ConfigError
 from rnnbench.paper.numbers import same
@@ -127,7 +127,7 @@ def test_a_table_of_the_statistics_before_resamples_were_its_own_verifies(runs, 
         folder = write_out(runs, tmp_path / str(number), spread="bootstrap", resamples=2000, **changes)
         file = folder / "provenance.json"
         facts = json.loads(file.read_text())
-        assert facts["versions"]["statistics"] == 3
+        assert facts["versions"]["statistics"] == 4
         facts["versions"]["statistics"] = 2
         del facts["table"]["resamples"]
         file.write_text(json.dumps(facts))
@@ -176,3 +176,18 @@ def test_provenance_names_every_run(runs, tmp_path):
     assert first["rerun"] == "python -m rnnbench model=lstm seed=0"
     assert first["metrics"]["test/accuracy"] == "0.8"
     assert str(tmp_path) not in json.dumps(facts)  # the same on every machine
+
+
+def test_p_of_random_permutations_is_not_compared_with_that_of_all(tmp_path):
+    """Version 3 tried all permutations of 13 pairs, and random ones of 14."""
+    for seeds in (13, 14):
+        configs = [config_of(model, seed) for model in ("lstm", "gru") for seed in range(seeds)]
+        runs = tmp_path / str(seeds)
+        for number, config in enumerate(configs):
+            leave(runs / "1" / str(number), config, 0.9 + number / 1000)
+        folder = write_out(runs, tmp_path / "out" / str(seeds), planned=[*map(planned_of, configs)])
+        file = folder / "provenance.json"
+        file.write_text(file.read_text().replace('"statistics": 4', '"statistics": 3'))
+        faults, doubts = verify(folder, str(runs))
+        assert faults == []
+        assert any("p were computed by an earlier version" in doubt for doubt in doubts) == (seeds == 14)

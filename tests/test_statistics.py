@@ -1,5 +1,6 @@
 """Each statistic of a table against an example worked by hand."""
 
+from collections import Counter
 from fractions import Fraction
 from itertools import combinations, product
 
@@ -282,6 +283,20 @@ def test_a_permutation_test_of_pairs_is_that_of_integers(given, medians):
     found = compare(np.array(a) / total, np.array(b) / total, True, Method(of=median if medians else mean))
     assert (found.p, found.least) == (pytest.approx(p, abs=1e-12), pytest.approx(least, abs=1e-12))
     assert (found.value > 0) == (figure(a) > figure(b)) and (found.value < 0) == (figure(a) < figure(b))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(-50, 60), min_size=14, max_size=36))
+def test_all_choices_of_many_pairs_to_swap_are_counted(differences):
+    """Counts the choices by their sum, one pair after the other: of 20 pairs there are a million."""
+    sums = Counter([0])
+    for one in differences:
+        sums = sum((Counter({at + sign * one: n for at, n in sums.items()}) for sign in (1, -1)), Counter())
+    beyond = sum(n for at, n in sums.items() if at >= abs(sum(differences)))
+    theirs = np.linspace(0.5, 0.6, len(differences))
+    found = compare(theirs + np.array(differences) / 1000, theirs, True)
+    assert found.p == pytest.approx(min(1.0, 2 * beyond / 2 ** len(differences)), rel=1e-9)
+    assert found.least == pytest.approx(min(1.0, 2 * sums[max(sums)] / 2 ** len(differences)), rel=1e-9)
 
 
 @settings(deadline=None, max_examples=60)

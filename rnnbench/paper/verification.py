@@ -81,7 +81,16 @@ class Provenance:
     @property
     def same_tests(self) -> bool:
         """Whether this version computes intervals and tests as the table's version did."""
-        return self.versions["statistics"] > 1 and self.same_figures
+        return self.versions["statistics"] > 1 and self.same_figures and self._same_permutations
+
+    @property
+    def _same_permutations(self) -> bool:
+        """Whether the same permutations are tried: version 3 drew some of those of 14 or more pairs."""
+        if self.versions["statistics"] > 3 or self.table.test != "permutation":
+            return True
+        keys = ("seed", *self.table.over)
+        pairs = {tuple(str(trial.params.get(key)) for key in keys) for trial in self.planned}
+        return self.table.statistic != "mean" or len(pairs) < 14
 
     @property
     def same_figures(self) -> bool:
