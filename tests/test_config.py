@@ -52,7 +52,7 @@ def test_every_choice_composes_and_names_itself(chosen):
     needed = {
         "lmu": ["model.theta=9"],  # else that of the data, which may lack their file here
         "ucr": ["data.problem=x"],
-        "csv": ["data.path=x", "data.target=y"],
+        "csv": ["data.path=x", "data.target=y", "data.series=z"],
         "text": ["data.path=x"],
         "npz": ["data.path=x"],
         "own": ["data.name=own"],
