@@ -53,20 +53,20 @@ def test_sizes_and_letters_of_sums_are_drawn_as_said():
 
 
 @settings(max_examples=25, deadline=None)
-@given(steps=st.integers(1, 400), seed=st.integers(0, 99))
-def test_tags_close_in_the_reverse_of_the_order_in_which_they_open(steps, seed):
-    xml = Xml(Tags("xml", steps=steps))
+@given(steps=st.integers(1, 400), letters=st.sampled_from([2, 3, 10]), seed=st.integers(0, 99))
+def test_tags_close_in_the_reverse_of_the_order_in_which_they_open(steps, letters, seed):
+    xml = Xml(Tags("xml", steps=steps, letters=letters))
     for read, asked in texts(xml, some(xml, seed=seed)):
         text = read + asked[-1]
         assert asked == text[1:]
         opened, since = [], 0
         *whole, last = re.split("(?<=>)", text)
         for tag in whole:
-            closes, name = re.fullmatch("<(/?)([a-z]{2,10})>", tag).groups()
+            closes, name = re.fullmatch(rf"<(/?)([a-z]{{2,{letters}}})>", tag).groups()
             since = since + 1 if opened else 1
             assert closes or since <= 50
             assert opened.pop() == name if closes else opened.append(name) is None
-        assert re.fullmatch("(<(/?[a-z]{0,10})?)?", last)
+        assert re.fullmatch(rf"(<(/?[a-z]{{0,{letters}}})?)?", last)
         assert not last.startswith("</") or opened[-1].startswith(last[2:])
 
 
@@ -120,6 +120,7 @@ def test_half_of_what_follows_an_open_tag_closes_it_until_a_document_has_50_tags
         (Sums("arithmetic", distractors=-1), "data.distractors=-1"),
         (Sums("arithmetic", test_size=0), "data.test_size=0"),
         (Tags("xml", steps=0), "data.steps=0"),
+        (Tags("xml", letters=1), "data.letters=1"),
     ],
 )
 def test_sizes_are_refused(data, said):

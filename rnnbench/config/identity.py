@@ -38,7 +38,7 @@ NOT_IDENTITY = {
 }
 
 # Keys that were added when there were records without them, with the value that these trials had.
-ADDED = {"fit.precision": "float32", "data.fold": 0}
+ADDED = {"fit.precision": "float32", "data.fold": 0, "data.letters": 10}
 
 
 def is_off(key: str, value: Any) -> bool:

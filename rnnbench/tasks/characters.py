@@ -98,12 +98,14 @@ class Tags(Data):
     """Settings of nested tags. train_size=null: endless; val_size=null: 1,000."""
 
     steps: int = 100  # characters of an example
+    letters: int = 10  # most letters of a tag
     test_size: int = 1000
 
     def check(self) -> None:
-        """Refuse sizes below 1; see `Data.check`."""
+        """Refuse sizes below 1, and names shorter than the shortest; see `Data.check`."""
         super().check()
         at_least(1, ("data.steps", self.steps), ("data.test_size", self.test_size))
+        at_least(2, ("data.letters", self.letters))
 
 
 class Xml:
@@ -111,39 +113,36 @@ class Xml:
 
         input   < a b > < x y z > < / x y z > < / a b      target  a b > < x y z > < / x y z > < / a b >
 
-    Tags have 2 to 10 lowercase letters. With a probability of one half, or after 50 tags of a document, the
-    tag that was opened last is closed, or the document ends where none is open; else a random tag is opened.
-    Documents follow each other without a character between them, and an empty one leaves no trace. Metric:
-    accuracy over all characters. A constant answer, >, is right in 0.117; what knows the open tags, in at
-    most 0.57, since the letters of a new tag are random. Ours: an example is the first data.steps + 1
-    characters of such a text, where theirs was one text, read in parts with the state carried over.
+    Tags have 2 to data.letters lowercase letters. With a probability of one half, or after 50 tags of a
+    document, the tag that was opened last is closed, or the document ends where none is open; else a random
+    tag is opened. Documents follow each other without a character between them, and an empty one leaves no
+    trace. Metric: accuracy over all characters. Of 10 letters, a constant answer, >, is right in 0.117; what
+    knows the open tags, in at most 0.57, since the letters of a new tag are random. Ours: an example is the
+    first data.steps + 1 characters of such a text, where theirs was one text, read in parts with the state
+    carried over.
     """
 
     goal, metric = Goal.labels, "accuracy"
     symbols = string.ascii_lowercase + "</>"
     baseline = 0.117
-    LETTERS, LONGEST, TAGS = (
-        (2, 10),
-        13,
-        50,
-    )  # of a tag; characters of </tag>; after which a document only closes
+    LEAST, TAGS = 2, 50  # letters of a tag; tags after which a document only closes
 
     def __init__(self, data: Tags) -> None:
-        self.steps = data.steps
+        self.steps, self.letters = data.steps, data.letters
         self.input_size = self.outputs = len(self.symbols)
         self.tags = data.steps // 4 + 1  # the shortest is <ab>
-        self.draws = self.tags * (2 + self.LETTERS[1])
+        self.draws = self.tags * (2 + self.letters)
 
     def make(self, u: Uniforms) -> Examples:
         """Return inputs as tokens (n, T), and targets (n, T)."""
-        n, (least, most) = len(u), self.LETTERS
+        n, least, most = len(u), self.LEAST, self.letters
         u = u.reshape(n, self.tags, 2 + most)
         size = integers(u[:, :, 1], least, most + 1)
         closes, names = self.nested(u[:, :, 0] < 0.5)
         rows = np.arange(n)[:, None]
         letters = np.where(np.arange(most) < size[:, :, None], integers(u[:, :, 2:], 0, 26), -1)[rows, names]
         opening, slash, closing = (self.symbols.index(sign) for sign in "</>")
-        text = np.full((n, self.tags, self.LONGEST), closing)
+        text = np.full((n, self.tags, most + 3), closing)  # </tag>
         text[:, :, 0], text[:, :, 1], text[:, :, 2:-1] = opening, np.where(closes, slash, -1), letters
         line = text.reshape(n, -1)
         place = (line >= 0).cumsum(1) - 1
