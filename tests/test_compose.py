@@ -3,8 +3,10 @@
 import itertools
 import re
 from contextlib import contextmanager
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra._internal.callbacks import Callbacks
@@ -18,7 +20,7 @@ from omegaconf import Container, OmegaConf, open_dict
 from rnnbench.app import app
 from rnnbench.config import SharedYaml, conf_folder, to_yaml, typed
 from rnnbench.sweep import launcher
-from rnnbench.sweep.compose import Composer
+from rnnbench.sweep.compose import Composer, compose_one
 from rnnbench.sweep.hydra_api import initialized
 
 SWEEP = ["seed=0,1", "hydra.sweep.dir=s"]
@@ -313,6 +315,16 @@ def test_what_the_sweep_resolved_stays_so_in_its_jobs(both):
             master.moment = "${now:%f}"
         moment = master.moment
         assert compose(["seed=2", "data.root=${now:%f}"]).data.root == moment
+
+
+def test_each_config_has_the_time_at_which_it_is_composed(monkeypatch):
+    launcher.register()
+    folders = []
+    for hour in (1, 2, 3):
+        moment = datetime(2001, 2, 3, hour)
+        monkeypatch.setattr("hydra.core.utils.datetime", SimpleNamespace(now=lambda moment=moment: moment))
+        folders.append(compose_one([]).hydra.run.dir)
+    assert folders == [f"multirun/2001-02-03/0{hour}-00-00/0" for hour in (1, 2, 3)]
 
 
 def test_a_job_is_its_own():

@@ -242,6 +242,7 @@ class Loader(ConfigLoaderImpl):
         )
         if key not in self.merged:
             cfg = super()._compose_config_from_defaults_list(defaults, repo)
+            OmegaConf.clear_cache(cfg)  # the time of day, ${now:...}, is read where it is merged, too
             self.merged[key] = origins, pickle.dumps(cfg)
             if len(self.merged) > MERGED:
                 del self.merged[next(iter(self.merged))]
