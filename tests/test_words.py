@@ -258,7 +258,7 @@ def test_a_key_with_one_wrong_letter_is_answered_with_that_key(key):
     for typo in typos - keys().keys():
         if not typo.endswith(".") and not is_free(typo):
             assert key in unknown_key(typo), typo
-            assert key in nearest(typo.rpartition(".")[2], keys(), 5) or len(typo) - start < 5, typo
+            assert key in nearest(typo.rpartition(".")[2], keys(), 5) or len(typo) - start < 6, typo
 
 
 def test_the_keys_are_those_of_the_configurations():
