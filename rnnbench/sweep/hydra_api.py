@@ -213,8 +213,9 @@ class Loader(ConfigLoaderImpl):
     with the options of the sweep.
     """
 
-    # Pickled configs, each with what it was merged from: the ids in the keys are then given to nothing else.
-    merged: ClassVar[dict[tuple[Any, ...], tuple[list[Any], bytes]]] = {}
+    # What configs were merged from, so that the ids in the keys are given to nothing else; the forms of
+    # ${now:...} that merging has read, and which are read again for each; the configs, pickled.
+    merged: ClassVar[dict[tuple[Any, ...], tuple[list[Any], list[str], bytes]]] = {}
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
@@ -242,11 +243,19 @@ class Loader(ConfigLoaderImpl):
         )
         if key not in self.merged:
             cfg = super()._compose_config_from_defaults_list(defaults, repo)
-            OmegaConf.clear_cache(cfg)  # the time of day, ${now:...}, is read where it is merged, too
-            self.merged[key] = origins, pickle.dumps(cfg)
+            read = OmegaConf.get_cache(cfg)
+            if read.keys() - {"now"}:
+                return cfg
+            times = [f"${{now:{form}}}" for (form,) in read["now"]]
+            OmegaConf.clear_cache(cfg)
+            self.merged[key] = origins, times, pickle.dumps(cfg)
             if len(self.merged) > MERGED:
                 del self.merged[next(iter(self.merged))]
-        merged: DictConfig = pickle.loads(self.merged[key][1])
+        _, times, pickled = self.merged[key]
+        merged: DictConfig = pickle.loads(pickled)
+        now = OmegaConf.create(times)
+        OmegaConf.resolve(now)
+        OmegaConf.copy_cache(from_config=now, to_config=merged)
         return merged
 
     def load_configuration(
