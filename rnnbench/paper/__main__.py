@@ -258,6 +258,7 @@ def run(table: Table, app: App, plan: Plan, where: str | None) -> Plan:
                 say(f"searching for {wanted.row}: {wanted.trials} trials")
                 _checked(app.search(wanted, forks))
     if any(not wanted.done for wanted in plan.searches):
+        app.deliver()  # a slow store may not have taken the records of a search when it ended
         plan = make_plan(table, app, where)
     for trials, overrides in lots(table, plan):
         _checked(app.run(overrides, trials))
