@@ -376,6 +376,23 @@ def test_trials_are_planned_in_process_and_hydra_is_left_as_it_was(tmp_path, mon
     assert {file.name for file in tmp_path.iterdir()} == {"theirs", "plan.json"}
 
 
+FAULTS = {
+    "compare: lsmt": "compare=lsmt: must be best or one of the rows: lstm, gru",
+    "rows: [model.name, optim.l]": "rows, columns, over: optim.l is no key of the trial",
+    "tuned.search: ['+hydra.sweeper.space.optim.lr=3']": "tuned.search: hydra.sweeper.space: optim: "
+    "{'lr': 3} has no over; a key with a dot is given whole",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_tuned_table_is_refused_before_its_searches(fault, paper, tmp_path):
+    key, _, value = fault.partition(": ")
+    text = TUNED.replace("search: [search=rate]", f"search: {value}") if "." in key else f"{TUNED}{fault}\n"
+    (tmp_path / "mine" / "table" / "faulty.yaml").write_text(text)
+    said = paper("--config-dir=mine", "table=faulty", "tracking.uri=null", "--dry-run", code=1)
+    assert f"error: {FAULTS[fault]}" in said and not (tmp_path / "multirun").exists()
+
+
 @pytest.mark.parametrize("chosen", ["search=rate", "hydra/sweeper=optuna", "+experiment=mine"])
 def test_a_search_that_is_chosen_stays_as_it_is(chosen):
     tuned = Tuning(rows=["model=lstm"], search=[chosen, "optim.lr=interval(0,1)"], trials=3, fresh="1,2")

@@ -17,7 +17,7 @@ from rnnbench.config import ConfigError
 from rnnbench.config.secrets import check_words
 from rnnbench.mlflow_sync.artifacts import upload_figures
 from rnnbench.mlflow_sync.store import StoreError
-from rnnbench.paper.aggregate import FilledTable, TableTrial, arrange, fill
+from rnnbench.paper.aggregate import FilledTable, TableTrial, arrange, check_compared, fill
 from rnnbench.paper.constants import levels
 from rnnbench.paper.definition import Table, find_table, read_table
 from rnnbench.paper.derived import derive, name_of, table_file
@@ -131,6 +131,8 @@ def make(name: str, where: str | None, extra: Sequence[str], given: argparse.Nam
     plan = make_plan(table, app, where)
     if all(wanted.done for wanted in plan.searches):
         arrange(table, plan.planned)
+    elif not set(table.rows) & {key for wanted in plan.searches for key in wanted.space}:
+        check_compared(table, plan.searched)  # before anything is trained
     tell(table, plan)
     if not given.no_run:
         reckon(table, app, plan)

@@ -227,11 +227,20 @@ def arrange(table: Table, planned: Sequence[TableTrial]) -> dict[tuple[Key, Key]
     if table.margin and _are_runs(table, cells):
         raise ConfigError("margin: the folds of one seed are not independent runs; add seeds: seed=range(5)")
     _check_published(table, [column for _, column in cells])
-    rows = dict.fromkeys(row for row, _ in cells)
+    check_compared(table, planned)
+    return cells
+
+
+def check_compared(table: Table, planned: Sequence[TableTrial]) -> None:
+    """Refuse a table whose trials are not of the row that it names as the reference of its comparisons.
+
+    Raises:
+        ConfigError: names the rows.
+    """
+    rows = dict.fromkeys(_key(trial, table.rows) for trial in planned)
     if table.compare not in (None, "best") and not any(_is_named(table, row) for row in rows):
         names = ", ".join(" ".join(map(as_text, row)) for row in rows)
         raise ConfigError(f"compare={table.compare}: must be best or one of the rows: {names}")
-    return cells
 
 
 def _check_published(table: Table, columns: Sequence[Key]) -> None:

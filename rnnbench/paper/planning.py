@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class Plan:
     planned: list[TableTrial]  # in a tuned table only trials of rows whose search is done
     searches: list[TableSearch]
     where: str  # the folder or store of the records
+    searched: list[TableTrial] = field(default_factory=list)  # the trial that each search varies
 
     def source(self) -> Source | None:
         """Return the source of the records; None if it does not exist yet."""
@@ -164,7 +165,7 @@ class App:
             raise ConfigError(f"tuned.search={list(overrides)}: is no search; add hydra/sweeper=optuna")
         given = dict(word.split("=", 1) for word in ranges)
         space = {**(sweeper["space"] or {}), **(sweeper["params"] or {}), **given}
-        return sweeper["sampler"]["name"], {key: _in_words(over) for key, over in space.items()}
+        return sweeper["sampler"]["name"], {key: _in_words(key, over) for key, over in space.items()}
 
     def search(self, wanted: TableSearch, forks: Forks, *more: str) -> int:
         """Start or resume a search, in a fork of a process that all searches have; return its exit code."""
@@ -229,6 +230,7 @@ def _tuned_plan(
             raise ConfigError(f"tuned.columns.{taken[0]}: is a key of the trials; give another name")
         search = _search_of_cell(app, table, cell, trial=points[0].trial, records=records, budget=budget)
         plan.searches.append(search)
+        plan.searched.append(replace(points[0], params=points[0].params | cell.columns))
         if search.done:
             plan.planned += [
                 replace(trial, params=trial.params | cell.columns, search=search.name)
@@ -341,12 +343,21 @@ def _search_of_cell(
     return TableSearch(cell.name, name, command, tuned.trials, found, records.ended(name), *budget)
 
 
-def _in_words(over: Any) -> str:
-    """Return a parameter's distribution and condition as text."""
+def _in_words(key: str, over: Any) -> str:
+    """Return a parameter's distribution and condition as text.
+
+    Raises:
+        ConfigError: the entry of the space has no distribution.
+    """
     if isinstance(over, list):
-        return ", ".join(map(_in_words, over))
+        return ", ".join(_in_words(key, one) for one in over)
     if not isinstance(over, dict):
         return str(over)
+    if "over" not in over:
+        raise ConfigError(
+            f"tuned.search: hydra.sweeper.space: {key}: {over} has no over; a key with a dot is given whole: "
+            "+hydra.sweeper.space={optim.lr:'interval(0.001, 0.1)'}"
+        )
     return f"{over['over']} (where {over['when']})" if over.get("when") else str(over["over"])
 
 
