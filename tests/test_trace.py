@@ -15,7 +15,8 @@ from rnnbench.config import ConfigError, Model
 from rnnbench.kernels import libraries
 from rnnbench.kernels.generator.graph import Graph, parse
 from rnnbench.kernels.interpreter import interpret
-from rnnbench.kernels.trace import STEPS, NoKernel, graph_of, one_step, stock_models
+from rnnbench.kernels.one_step import one_step
+from rnnbench.kernels.trace import STEPS, NoKernel, graph_of, stock_models
 from rnnbench.nn.cells import Cell, make_cell, register_cell
 from rnnbench.nn.cells.lstm import LSTM
 

@@ -29,7 +29,7 @@ STEPS = Path(__file__).parent / "generator" / "steps"
 # The modules that make graphs, beside those of the generator.
 TRACE = (
     "trace.py", "interpreter.py", "lowering.py", "lower_elementwise.py", "lower_tensors.py",
-    "memory_sizes.py",
+    "memory_sizes.py", "one_step.py",
 )  # fmt: skip
 RATES = ("recurrent_dropout", "zoneout")
 SWITCHES = ("positive", "normalised", "layer_norm")
