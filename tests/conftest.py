@@ -206,16 +206,9 @@ def small_task(examples: int = 60, T: int = 5, width: int = 4, classes: int = 3)
         "test": np.arange(examples - third, examples),
     }
     return Task(
-        inputs,
-        targets.astype(np.int64),
-        splits,
-        scale=1 / 255,
-        mean=0.5,
-        std=0.5,
-        outputs=classes,
-        checksum="made-up",
-        details={},
-    )
+        inputs, targets.astype(np.int64), splits,
+        scale=1 / 255, mean=0.5, std=0.5, outputs=classes, checksum="made-up", details={},
+    )  # fmt: skip
 
 
 def make_config(model: str = "lstm", seed: int = 0, **changes) -> Config:

@@ -48,16 +48,9 @@ def small() -> Task:
     everything = np.arange(256)
     x, y = rng.randint(0, 256, (256, 3, 4), dtype=np.uint8), rng.randint(0, 10, 256)
     return Task(
-        x,
-        y,
-        {"train": everything, "val": everything, "test": everything},
-        scale=1 / 255,
-        mean=0.5,
-        std=0.5,
-        outputs=10,
-        checksum="",
-        details={},
-    )
+        x, y, {"train": everything, "val": everything, "test": everything},
+        scale=1 / 255, mean=0.5, std=0.5, outputs=10, checksum="", details={},
+    )  # fmt: skip
 
 
 def test_a_stack_is_measured_beside_one_run_and_a_stack_too_large_is_named(monkeypatch):

@@ -47,16 +47,9 @@ def task_of(examples: int, T: int, width: int, classes: int) -> Task:
         "test": np.arange((examples + 1) // 2),
     }
     return Task(
-        inputs,
-        rng.randint(0, classes, examples),
-        splits,
-        scale=1 / 255,
-        mean=0.3,
-        std=0.6,
-        outputs=classes,
-        checksum="made-up",
-        details={},
-    )
+        inputs, rng.randint(0, classes, examples), splits,
+        scale=1 / 255, mean=0.3, std=0.6, outputs=classes, checksum="made-up", details={},
+    )  # fmt: skip
 
 
 def evaluated(stack, parameters, split):

@@ -33,16 +33,9 @@ def image_task(steps: int = 28) -> Task:
     splits = {"train": everything, "val": everything[:0], "test": everything[:TEST]}
     inputs = images.reshape(TRAIN, steps, -1)
     return Task(
-        inputs,
-        targets.astype(np.int64),
-        splits,
-        scale=1 / 255,
-        mean=0.5,
-        std=0.5,
-        outputs=10,
-        checksum="",
-        details={},
-    )
+        inputs, targets.astype(np.int64), splits,
+        scale=1 / 255, mean=0.5, std=0.5, outputs=10, checksum="", details={},
+    )  # fmt: skip
 
 
 def stack_of(config: Config, task: Task, K: int) -> Stack:
