@@ -156,6 +156,11 @@ class FilledTable:
         """Return how a row or a group of columns is printed."""
         return row_name(self.table, key)
 
+    @property
+    def reference(self) -> str:
+        """How the row that the others are compared with is printed, where the table names one."""
+        return next(self.name(row) for row in self.rows if _is_named(self.table, row))
+
 
 def latest(planned: Sequence[TableTrial], source: Source) -> tuple[dict[str, Record], list[str]]:
     """Find each trial's run that counts: the newest finished one, or the newest that ended if none finished.
@@ -260,7 +265,7 @@ def _is_named(table: Table, row: Key) -> bool:
 
 def row_name(table: Table, key: Key) -> str:
     """Return how a row or a group of columns is printed."""
-    return " ".join(table.label(as_text(part)) for part in key)
+    return " ".join(filter(None, (table.label(as_text(part)) for part in key)))
 
 
 def _once(planned: Sequence[TableTrial]) -> list[TableTrial]:

@@ -147,7 +147,7 @@ def _tests(filled: FilledTable) -> list[str]:
         return ["Bold: the best."] if filled.best else []
     table = filled.table
     of_best = table.compare == "best"
-    against = "the best of its column" if of_best else table.label(str(table.compare))
+    against = "the best of its column" if of_best else filled.reference
     test = "; ".join(
         test_of(filled, paired) for paired in sorted({c.difference.paired for c in tested}, reverse=True)
     )
@@ -182,7 +182,9 @@ def _tests(filled: FilledTable) -> list[str]:
         f"correction over {family})."
     ]
     if len(able) < len(tested):
-        said.append("Where a cell has too few runs for the test, nothing is marked.")
+        said.append(
+            "Where a cell has too few runs that differ for the test to find anything, nothing is marked."
+        )
     if any(c.contradicts for c in tested):
         said.append(
             "† too where the test finds a difference, but the other way than the figures that are shown."

@@ -15,7 +15,7 @@ from rnnbench.reader import Record, Source
 # computed in another way. A provenance.json without them has version 1. Since version 3 of the statistics a
 # table has its number of bootstrap resamples, and the median over several tasks is that of the tasks' means;
 # since version 4 the permutations of the mean of 14 to 36 pairs are all counted.
-VERSIONS = {"renderer": 2, "statistics": 4}
+VERSIONS = {"renderer": 3, "statistics": 4}
 EARLIER_RESAMPLES = 2_000  # number of resamples before version 3
 # Keys of a table that version 2 of the renderer did not have from the start.
 LATER = ("margin", "chance", "tasks", "decisive", "transpose")

@@ -23,7 +23,7 @@ def verdict_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout:
     settings = setting_keys(table)
     keys = list(map(table.label, settings))
     corner = ", ".join(table.label(key) for key in table.columns if key not in settings)
-    other = f"less {table.label(str(table.compare))}"
+    other = f"less {filled.reference}"
     several = len({v.comparison.metric for v in verdicts}) > 1
     columns = [
         *([Column(", ".join(keys))] if keys else []),
@@ -74,7 +74,7 @@ def summary_layout(filled: FilledTable, verdicts: Sequence[Verdict]) -> Layout |
         for (task, metric), line in lines.items()
     ]
     notes = [
-        f"Verdicts against {table.label(str(table.compare))}; better and worse with the difference, "
+        f"Verdicts against {filled.reference}; better and worse with the difference, "
         "undecided with the number of seeds that would decide."
     ]
     title = f"{table.title}: verdicts in brief"
@@ -163,7 +163,7 @@ def _seeds(number: int | None) -> TextCell:
 def verdict_notes(filled: FilledTable, verdicts: Sequence[Verdict]) -> list[str]:
     """Return the notes below the verdicts: margins, tests, effect size, seeds."""
     table = filled.table
-    other = table.label(str(table.compare))
+    other = filled.reference
     margins = listed(
         [f"{width.replace('%', ' %')} of {table.label(metric)}" for metric, width in table.margin.items()]
     )

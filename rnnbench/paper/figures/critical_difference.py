@@ -59,8 +59,8 @@ def _draw(axes: Any, sheet: Sheet, panel: RankedRows) -> None:
         axes.plot([x, x, edge], [0, y, y], color=style["color"], lw=1.0, gid=gid)
         axes.plot([x], [0], ".", color=style["color"], ms=6, gid=gid)
         name = f"{sheet.row(panel.rows[row])} {x:.2f}"
-        axes.text(edge, y, f"{name} " if left else f" {name}", ha="right" if left else "left",
-                  va="center", fontsize=7, color=style["color"], gid=gid)  # fmt: skip
+        axes.annotate(name, (edge, y), (-2 if left else 2, 0), textcoords="offset points", va="center",
+                      ha="right" if left else "left", fontsize=7, color=style["color"], gid=gid)  # fmt: skip
     axes.text((1 + most) / 2, -_depth(panel) - 0.1, _words(panel), ha="center", va="top", fontsize=6)
 
 
