@@ -88,5 +88,5 @@ def in_units(details: Mapping[str, str], answers: Array) -> Array:
     """Return numbers (..., outputs) that a network gave in the units of the file."""
     mean, sd = known(details, "target means"), known(details, "target sds")
     times = answers.shape[-1] // len(mean)  # of a forecast: the steps that are asked for
-    found: Array = answers * np.tile(np.where(sd > 0, sd, 1.0), times) + np.tile(mean, times)
+    found: Array = answers * np.tile(sd, times) + np.tile(mean, times)
     return found
